@@ -1,0 +1,2 @@
+//! The `metalbond` command.
+fn main() {}

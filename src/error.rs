@@ -1,0 +1,85 @@
+//! What can go wrong, sorted by whose fault it is.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::types::Vni;
+
+/// An error of this library's public calls.
+///
+/// The variants name the party at fault: the caller, the peer, or the system.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// Caller: a setting is outside what is allowed; the text names it and the allowed values.
+    InvalidConfig(String),
+    /// Caller: no server is established, and the call needs one.
+    NotEstablished,
+    /// Caller: the client or server was shut down.
+    Closed,
+    /// Caller: already subscribed to this VNI.
+    AlreadySubscribed(Vni),
+    /// Caller: not subscribed to this VNI.
+    NotSubscribed(Vni),
+    /// Caller: this very route is announced already.
+    RouteAlreadyAnnounced,
+    /// Caller: no such route is announced.
+    RouteNotFound,
+    /// System or peer: the wait ended before the awaited state was reached.
+    Timeout,
+    /// System: the address could not be listened on.
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// System: some other operation failed.
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// System: the kernel refused something about routes; the text says what.
+    #[cfg(feature = "netlink")]
+    Netlink(String),
+}
+
+/// Result of this library's public calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Wraps a system error with what was being done.
+    pub(crate) const fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing, source }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InvalidConfig(what) => f.write_str(what),
+            Self::NotEstablished => f.write_str("connection not established"),
+            Self::Closed => f.write_str("closed"),
+            Self::AlreadySubscribed(vni) => write!(f, "already subscribed to VNI {vni}"),
+            Self::NotSubscribed(vni) => write!(f, "not subscribed to VNI {vni}"),
+            Self::RouteAlreadyAnnounced => f.write_str("route already announced"),
+            Self::RouteNotFound => f.write_str("route not found"),
+            Self::Timeout => f.write_str("timed out"),
+            Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
+            Self::Io { doing, source } => write!(f, "cannot {doing}: {source}"),
+            #[cfg(feature = "netlink")]
+            Self::Netlink(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen { source, .. } | Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

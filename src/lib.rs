@@ -1,0 +1,10 @@
+//! RustBond: the MetalBond route reflector and its client, without async.
+#![warn(missing_docs)]
+
+mod error;
+mod types;
+
+pub use error::{Error, Result};
+pub use types::{
+    Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,
+};
