@@ -2,7 +2,9 @@
 #![warn(missing_docs)]
 
 mod error;
+mod session;
 mod types;
+mod wire;
 
 pub use error::{Error, Result};
 pub use types::{

@@ -1,0 +1,29 @@
+//! MetalBond protocol v1 on the wire: frames and the messages in them.
+//!
+//! The only module that knows protobuf. Source of the format:
+//! `docs/metalbond_protocol.md` of ironcore-dev/metalbond.
+#![deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::iter_over_hash_type
+)]
+
+mod frame;
+mod message;
+mod update;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use frame::{Frame, FrameError, HEADER_LEN, MessageType, Reassembler, frame_len};
+pub(crate) use message::{
+    Capabilities, Extensions, Hello, KEEPALIVE_FRAME, Malformed, decode_hello, decode_subscription,
+    encode_hello, encode_subscription,
+};
+pub(crate) use update::{Update, decode_update, encode_update, split_update};
+
+/// The types that prost generates from `proto/metalbond.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+mod proto {
+    include!(concat!(env!("OUT_DIR"), "/metalbond.rs"));
+}
