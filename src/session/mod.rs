@@ -13,7 +13,7 @@
 //! ```
 //!
 //! The client sends HELLO when made and KEEPALIVE once the HELLO of the server is
-//! there; the server answers both. What each state allows is in `transition`.
+//! there; the server answers both. What each state allows is in `allows`.
 #![deny(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -204,17 +204,21 @@ impl Session {
             self.last_received = now;
         }
         while self.closed().is_none() {
-            let frame = match self.reassembler.next(input) {
-                Ok(Some(frame)) => read(frame),
+            let (kind, message) = match self.reassembler.next(input) {
+                Ok(Some(frame)) => (frame.kind, read(frame)),
                 Ok(None) => return None,
                 Err(error) => {
                     self.close(CloseReason::Frame(error));
                     return None;
                 }
             };
-            let event = match frame {
-                Ok(message) => self.transition(now, message),
-                Err(Malformed::Encoding) if self.peer.is_none() => {
+            if !self.allows(kind) {
+                self.close(CloseReason::Unexpected(kind as u8));
+                return None;
+            }
+            let event = match message {
+                Ok(message) => self.receive(now, message),
+                Err(_) if kind == MessageType::Hello => {
                     self.close(CloseReason::BrokenHello);
                     None
                 }
@@ -227,46 +231,48 @@ impl Session {
         None
     }
 
-    /// The one place where a message meets a state.
-    fn transition(&mut self, now: Instant, message: Message) -> Option<Event> {
+    /// The one place where a message type meets a role and a state.
+    fn allows(&self, kind: MessageType) -> bool {
         use MessageType as Type;
-        match (self.config.role, self.state, message) {
-            (_, State::AwaitHello { .. }, Message::Hello(hello)) => {
+        match (self.config.role, self.state, kind) {
+            (_, State::AwaitHello { .. }, Type::Hello)
+            | (_, State::AwaitKeepalive { .. } | State::Established, Type::Keepalive)
+            | (
+                Role::Server,
+                State::Established,
+                Type::Subscribe | Type::Unsubscribe | Type::Update,
+            )
+            // A server with own announcements sends them before its first KEEPALIVE.
+            | (Role::Client, State::AwaitKeepalive { .. } | State::Established, Type::Update) => {
+                true
+            }
+            (Role::Client, State::Established, Type::EndOfRib) => self.speaks_end_of_rib(),
+            (_, State::AwaitHello { .. }, Type::Keepalive | Type::Update)
+            | (_, State::AwaitKeepalive { .. } | State::Established, Type::Hello)
+            | (_, State::AwaitHello { .. }, Type::Subscribe | Type::Unsubscribe | Type::EndOfRib)
+            | (
+                _,
+                State::AwaitKeepalive { .. },
+                Type::Subscribe | Type::Unsubscribe | Type::EndOfRib,
+            )
+            | (Role::Server, State::AwaitKeepalive { .. }, Type::Update)
+            | (Role::Client, State::Established, Type::Subscribe | Type::Unsubscribe)
+            | (Role::Server, State::Established, Type::EndOfRib)
+            | (_, State::Closed(_), _) => false,
+        }
+    }
+
+    fn receive(&mut self, now: Instant, message: Message) -> Option<Event> {
+        match message {
+            Message::Hello(hello) => {
                 self.receive_hello(now, hello);
                 None
             }
-            (role, State::AwaitKeepalive { .. }, Message::Keepalive) => {
-                self.state = State::Established;
-                self.receive_keepalive(role);
-                Some(Event::Established)
-            }
-            (role, State::Established, Message::Keepalive) => {
-                self.receive_keepalive(role);
-                (role == Role::Client).then_some(Event::KeepaliveReply)
-            }
-            // A server with own announcements sends them before its first KEEPALIVE.
-            (Role::Client, State::AwaitKeepalive { .. } | State::Established, Message::Update(u))
-            | (Role::Server, State::Established, Message::Update(u)) => Some(Event::Update(u)),
-            (Role::Server, State::Established, Message::Vni(Type::Subscribe, vni)) => {
-                Some(Event::Subscribe(vni))
-            }
-            (Role::Server, State::Established, Message::Vni(Type::Unsubscribe, vni)) => {
-                Some(Event::Unsubscribe(vni))
-            }
-            (Role::Client, State::Established, Message::Vni(Type::EndOfRib, vni))
-                if self.speaks_end_of_rib() =>
-            {
-                Some(Event::EndOfRib(vni))
-            }
-            (_, State::Closed(_), _) => None,
-            (
-                Role::Client | Role::Server,
-                State::AwaitHello { .. } | State::AwaitKeepalive { .. } | State::Established,
-                Message::Hello(_) | Message::Keepalive | Message::Update(_) | Message::Vni(..),
-            ) => {
-                self.close(CloseReason::Unexpected(message.kind() as u8));
-                None
-            }
+            Message::Keepalive => self.receive_keepalive(),
+            Message::Update(update) => Some(Event::Update(update)),
+            Message::Subscribe(vni) => Some(Event::Subscribe(vni)),
+            Message::Unsubscribe(vni) => Some(Event::Unsubscribe(vni)),
+            Message::EndOfRib(vni) => Some(Event::EndOfRib(vni)),
         }
     }
 
@@ -289,12 +295,17 @@ impl Session {
         }
     }
 
-    fn receive_keepalive(&mut self, role: Role) {
-        match role {
+    fn receive_keepalive(&mut self) -> Option<Event> {
+        match self.config.role {
             Role::Client => self.keepalives_answered += 1,
             // A peer that sends these without reading costs a counter, not memory.
             Role::Server => self.keepalives_due = self.keepalives_due.saturating_add(1),
         }
+        if !self.is_established() {
+            self.state = State::Established;
+            return Some(Event::Established);
+        }
+        (self.config.role == Role::Client).then_some(Event::KeepaliveReply)
     }
 
     /// The next frame of the session's own that is due.
@@ -376,20 +387,10 @@ impl Session {
 enum Message {
     Hello(Hello),
     Keepalive,
+    Subscribe(Vni),
+    Unsubscribe(Vni),
     Update(Update),
-    /// SUBSCRIBE, UNSUBSCRIBE or END_OF_RIB.
-    Vni(MessageType, Vni),
-}
-
-impl Message {
-    const fn kind(self) -> MessageType {
-        match self {
-            Self::Hello(_) => MessageType::Hello,
-            Self::Keepalive => MessageType::Keepalive,
-            Self::Update(_) => MessageType::Update,
-            Self::Vni(kind, _) => kind,
-        }
-    }
+    EndOfRib(Vni),
 }
 
 fn read(frame: Frame<'_>) -> Result<Message, Malformed> {
@@ -397,9 +398,9 @@ fn read(frame: Frame<'_>) -> Result<Message, Malformed> {
         MessageType::Hello => decode_hello(frame.payload).map(Message::Hello),
         // Its payload has no meaning; Go MetalBond ignores it too.
         MessageType::Keepalive => Ok(Message::Keepalive),
+        MessageType::Subscribe => decode_subscription(frame.payload).map(Message::Subscribe),
+        MessageType::Unsubscribe => decode_subscription(frame.payload).map(Message::Unsubscribe),
         MessageType::Update => decode_update(frame.payload).map(Message::Update),
-        kind @ (MessageType::Subscribe | MessageType::Unsubscribe | MessageType::EndOfRib) => {
-            decode_subscription(frame.payload).map(|vni| Message::Vni(kind, vni))
-        }
+        MessageType::EndOfRib => decode_subscription(frame.payload).map(Message::EndOfRib),
     }
 }
