@@ -3,6 +3,7 @@
 
 mod error;
 mod session;
+mod table;
 mod types;
 mod wire;
 

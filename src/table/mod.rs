@@ -1,0 +1,214 @@
+//! The RIB of one VNI: who announces what, and the log that tells it to subscribers.
+//!
+//! A route is held per announcing peer; peer S sees it exactly when some peer other
+//! than S announces it. Every change that all but one peer must hear goes into the
+//! log, marked with that one; a change for a single peer is a [`Notice`].
+//!
+//! ```text
+//! apply --> Routes --> Effect::AllBut --> Log::append --> take_fresh: spans for subscribers
+//!                  \-> Effect::Only   --> Notice: a frame for that peer alone
+//! join  --> the log from its beginning, as spans; encoded once for everybody
+//! ```
+#![deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::iter_over_hash_type
+)]
+
+mod log;
+mod next_hops;
+mod routes;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use next_hops::NextHops;
+pub(crate) use segment::{Segment, Span};
+
+use crate::types::{Action, Route, Vni};
+use crate::wire::encode_update;
+use log::Log;
+use routes::{Effect, Routes, Slot};
+
+/// Who announces: a session, for as long as the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PeerId(pub(crate) u32);
+
+impl PeerId {
+    /// No session has it: what is marked with it, every subscriber gets.
+    pub(crate) const NOBODY: Self = Self(u32::MAX);
+}
+
+/// A change that only one peer must hear, if it subscribed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Notice {
+    pub(crate) to: PeerId,
+    pub(crate) action: Action,
+    pub(crate) route: Route,
+}
+
+/// The table of one VNI.
+#[derive(Debug)]
+pub(crate) struct VniTable {
+    vni: Vni,
+    routes: Routes,
+    log: Log,
+    frame: Vec<u8>,
+}
+
+impl VniTable {
+    /// An empty table; `seed` keeps peers from choosing colliding routes.
+    pub(crate) fn new(vni: Vni, seed: u64) -> Self {
+        Self {
+            vni,
+            routes: Routes::new(seed),
+            log: Log::default(),
+            frame: Vec::new(),
+        }
+    }
+
+    /// How many routes somebody announces.
+    pub(crate) fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// Whether neither a route nor a peer is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+
+    /// How many routes `peer` announces.
+    pub(crate) fn announced_by(&self, peer: PeerId) -> usize {
+        self.routes.announced_by(peer)
+    }
+
+    /// Announces or withdraws a route of `peer`.
+    pub(crate) fn apply(
+        &mut self,
+        hops: &mut NextHops,
+        peer: PeerId,
+        action: Action,
+        route: &Route,
+    ) -> Option<Notice> {
+        let (slot, effect) = match action {
+            Action::Add => self.routes.announce(hops, peer, route),
+            Action::Remove => self.routes.withdraw(hops, peer, route),
+        };
+        self.tell(slot, effect, peer, action, *route)
+    }
+
+    /// Withdraws the next route of a peer that is gone; `None` once it has no more.
+    pub(crate) fn withdraw_one(
+        &mut self,
+        hops: &mut NextHops,
+        peer: PeerId,
+    ) -> Option<Option<Notice>> {
+        let Some((route, slot, effect)) = self.routes.withdraw_any(hops, peer) else {
+            self.routes.forget(peer);
+            return None;
+        };
+        Some(self.tell(slot, effect, peer, Action::Remove, route))
+    }
+
+    fn tell(
+        &mut self,
+        slot: Slot,
+        effect: Effect,
+        by: PeerId,
+        action: Action,
+        route: Route,
+    ) -> Option<Notice> {
+        match effect {
+            Effect::Nothing => None,
+            Effect::AllBut => {
+                self.frame.clear();
+                encode_update(&mut self.frame, action, self.vni, &route);
+                self.log.append(action, slot, by, &self.frame);
+                None
+            }
+            Effect::Only(to) => Some(Notice { to, action, route }),
+        }
+    }
+
+    /// What was logged since the last call, for those who subscribed before.
+    pub(crate) fn take_fresh(&mut self) -> Vec<Span> {
+        self.log.take_fresh()
+    }
+
+    /// Everything `peer` sees now, for a subscriber that joins.
+    ///
+    /// To be called with nothing fresh left to take, so that the joiner hears
+    /// every change either in these spans or after them.
+    pub(crate) fn join(&mut self, hops: &NextHops, peer: PeerId) -> Vec<Span> {
+        debug_assert!(!self.log.has_fresh());
+        if self.routes.is_entangled(peer) {
+            return self.private_table(hops, peer);
+        }
+        let mut spans = Vec::new();
+        for segment in self.log.seal() {
+            Span::whole(segment).without(peer, &mut |span| spans.push(span));
+        }
+        spans
+    }
+
+    /// What `peer` sees, encoded for it alone.
+    ///
+    /// The log marks every change with one peer; where two announced the same
+    /// route, it cannot say what each of them sees.
+    fn private_table(&mut self, hops: &NextHops, peer: PeerId) -> Vec<Span> {
+        let mut log = Log::default();
+        self.routes.for_each(hops, |slot, route, announcer| {
+            if announcer != peer {
+                self.frame.clear();
+                encode_update(&mut self.frame, Action::Add, self.vni, &route);
+                log.append(Action::Add, slot, PeerId::NOBODY, &self.frame);
+            }
+        });
+        log.take_fresh()
+    }
+
+    /// Whether [`Self::compact`] has work.
+    pub(crate) fn wants_compaction(&self) -> bool {
+        self.log.wants_compaction()
+    }
+
+    /// Rewrites up to `budget` routes of a log that has outgrown its table.
+    pub(crate) fn compact(&mut self, hops: &NextHops, budget: usize) {
+        debug_assert!(!self.log.has_fresh());
+        let Some(from) = self.log.compaction_cursor() else {
+            self.routes.begin_compaction();
+            self.log.begin_compaction();
+            return;
+        };
+        let (vni, log, frame) = (self.vni, &mut self.log, &mut self.frame);
+        let next = self.routes.visit(hops, from, budget, |route, announcer| {
+            frame.clear();
+            encode_update(frame, Action::Add, vni, &route);
+            log.rewrite(announcer, frame);
+        });
+        match next {
+            Some(next) => self.log.compaction_reached(next),
+            None => {
+                self.log.finish_compaction();
+                self.routes.finish_compaction();
+            }
+        }
+    }
+
+    /// Calls `each` with every route and its announcer; `NOBODY` stands for several.
+    pub(crate) fn for_each(&self, hops: &NextHops, mut each: impl FnMut(Route, PeerId)) {
+        self.routes
+            .for_each(hops, |_, route, announcer| each(route, announcer));
+    }
+
+    /// Bytes of encoded frames that the log holds.
+    pub(crate) fn log_bytes(&self) -> usize {
+        self.log.bytes()
+    }
+
+    #[cfg(test)]
+    fn check_invariants(&self) {
+        self.routes.check_invariants();
+        self.log.check_invariants(self.routes.len());
+    }
+}

@@ -1,0 +1,176 @@
+//! Immutable runs of encoded frames, shared by everybody who must send them.
+
+use std::sync::Arc;
+
+use super::PeerId;
+
+/// Most bytes of a segment.
+///
+/// Large enough that a `writev` of a few fills a socket, small enough that a
+/// subscriber that has sent half of one pins little.
+pub(crate) const SEGMENT_BYTES: usize = 64 * 1024;
+
+/// Whole frames, back to back, and which of them came from whom.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    bytes: Box<[u8]>,
+    /// Sorted by peer, then start; frames of nobody in particular have no run.
+    runs: Box<[Run]>,
+}
+
+/// Adjacent frames marked with one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Run {
+    peer: PeerId,
+    start: u32,
+    end: u32,
+}
+
+impl Segment {
+    /// A segment that everybody gets whole.
+    pub(crate) fn unmarked(bytes: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self {
+            bytes: bytes.into_boxed_slice(),
+            runs: Box::default(),
+        })
+    }
+
+    fn runs_of(&self, peer: PeerId) -> &[Run] {
+        let start = self.runs.partition_point(|run| run.peer < peer);
+        let len = self.runs[start..].partition_point(|run| run.peer == peer);
+        &self.runs[start..start + len]
+    }
+}
+
+/// Some adjacent frames of a segment; starts and ends at frame boundaries when made.
+#[derive(Clone, Debug)]
+pub(crate) struct Span {
+    segment: Arc<Segment>,
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    /// All of a segment.
+    pub(crate) fn whole(segment: Arc<Segment>) -> Self {
+        Self {
+            start: 0,
+            end: offset(segment.bytes.len()),
+            segment,
+        }
+    }
+
+    /// The bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.segment.bytes[self.start as usize..self.end as usize]
+    }
+
+    /// How many bytes.
+    pub(crate) fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Drops the first `count` bytes.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if there are fewer.
+    pub(crate) fn advance(&mut self, count: usize) {
+        debug_assert!(count <= self.len());
+        self.start += offset(count);
+    }
+
+    /// Cuts the first `count` bytes off as a span of their own.
+    pub(crate) fn split_front(&mut self, count: usize) -> Self {
+        let front = Self {
+            segment: Arc::clone(&self.segment),
+            start: self.start,
+            end: self.start + offset(count),
+        };
+        self.advance(count);
+        front
+    }
+
+    /// Hands `push` what remains when the frames marked with `peer` are left out.
+    ///
+    /// Costs a binary search and the peer's own runs, however many frames there are.
+    pub(crate) fn without(mut self, peer: PeerId, push: &mut impl FnMut(Self)) {
+        let segment = Arc::clone(&self.segment);
+        for run in segment.runs_of(peer) {
+            let (start, end) = (run.start.max(self.start), run.end.min(self.end));
+            if start >= end {
+                continue;
+            }
+            if start > self.start {
+                push(Self {
+                    segment: Arc::clone(&segment),
+                    start: self.start,
+                    end: start,
+                });
+            }
+            self.start = end;
+        }
+        if self.start < self.end {
+            push(self);
+        }
+    }
+}
+
+/// Frames on their way to become a segment.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentBuilder {
+    bytes: Vec<u8>,
+    /// In order of start.
+    runs: Vec<Run>,
+}
+
+impl SegmentBuilder {
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Appends a frame marked with `peer`.
+    pub(crate) fn push(&mut self, peer: PeerId, frame: &[u8]) {
+        let start = offset(self.bytes.len());
+        self.bytes.extend_from_slice(frame);
+        let end = offset(self.bytes.len());
+        match self.runs.last_mut() {
+            _ if peer == PeerId::NOBODY => {}
+            Some(last) if last.peer == peer && last.end == start => last.end = end,
+            _ => self.runs.push(Run { peer, start, end }),
+        }
+    }
+
+    /// Appends all frames of a segment with their marks.
+    pub(crate) fn extend(&mut self, segment: &Segment) {
+        let base = offset(self.bytes.len());
+        self.bytes.extend_from_slice(&segment.bytes);
+        let from = self.runs.len();
+        self.runs.extend(segment.runs.iter().map(|run| Run {
+            peer: run.peer,
+            start: run.start + base,
+            end: run.end + base,
+        }));
+        self.runs[from..].sort_unstable_by_key(|run| run.start);
+    }
+
+    /// Makes the segment and starts over.
+    pub(crate) fn take(&mut self) -> Arc<Segment> {
+        let builder = std::mem::take(self);
+        let mut runs = builder.runs;
+        runs.sort_unstable();
+        Arc::new(Segment {
+            bytes: builder.bytes.into_boxed_slice(),
+            runs: runs.into_boxed_slice(),
+        })
+    }
+}
+
+/// Offsets inside a segment fit 32 bits by far.
+fn offset(len: usize) -> u32 {
+    u32::try_from(len).expect("a segment is shorter than 4 GiB")
+}

@@ -1,0 +1,267 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::types::{Destination, NextHop};
+use crate::wire::{HEADER_LEN, decode_update, frame_len};
+
+const VNI: Vni = Vni(7);
+
+fn route(number: u32) -> Route {
+    let destination = match number % 3 {
+        0 => Destination::from_ipv6((0x2001_0db8_u128 << 96 | u128::from(number)).into(), 128),
+        _ => Destination::from_ipv4((0x0a00_0000 | number / 2).into(), 32),
+    };
+    let hop = std::net::Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(number % 5));
+    Route::new(destination, NextHop::standard(hop))
+}
+
+/// A subscriber that checks every message against what it has.
+#[derive(Default)]
+struct Subscriber {
+    has: BTreeSet<Route>,
+    frames: usize,
+}
+
+impl Subscriber {
+    fn hear(&mut self, action: Action, route: Route) {
+        self.frames += 1;
+        match action {
+            Action::Add => assert!(self.has.insert(route), "duplicate ADD of {route}"),
+            Action::Remove => assert!(self.has.remove(&route), "REMOVE of absent {route}"),
+        }
+    }
+
+    fn read(&mut self, peer: PeerId, spans: &[Span]) {
+        for span in spans {
+            span.clone().without(peer, &mut |span| {
+                let mut bytes = span.bytes();
+                while !bytes.is_empty() {
+                    let (frame, rest) = bytes.split_at(frame_len(bytes));
+                    let update = decode_update(&frame[HEADER_LEN..]).unwrap();
+                    assert_eq!(update.vni, VNI);
+                    self.hear(update.action, update.route);
+                    bytes = rest;
+                }
+            });
+        }
+    }
+}
+
+/// A table, its subscribers, and the truth.
+struct World {
+    table: VniTable,
+    hops: NextHops,
+    subscribers: BTreeMap<PeerId, Subscriber>,
+    announced: BTreeMap<Route, BTreeSet<PeerId>>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            table: VniTable::new(VNI, 1),
+            hops: NextHops::new(2),
+            subscribers: BTreeMap::new(),
+            announced: BTreeMap::new(),
+        }
+    }
+
+    fn flush(&mut self) {
+        let fresh = self.table.take_fresh();
+        for (&peer, subscriber) in &mut self.subscribers {
+            subscriber.read(peer, &fresh);
+        }
+    }
+
+    fn notify(&mut self, notice: Option<Notice>) {
+        if let Some(notice) = notice
+            && self.subscribers.contains_key(&notice.to)
+        {
+            self.flush();
+            let subscriber = self.subscribers.get_mut(&notice.to).unwrap();
+            subscriber.hear(notice.action, notice.route);
+        }
+    }
+
+    fn apply(&mut self, peer: u32, action: Action, number: u32) {
+        let (peer, route) = (PeerId(peer), route(number));
+        let announcers = self.announced.entry(route).or_default();
+        match action {
+            Action::Add => announcers.insert(peer),
+            Action::Remove => announcers.remove(&peer),
+        };
+        let notice = self.table.apply(&mut self.hops, peer, action, &route);
+        self.notify(notice);
+    }
+
+    fn leave(&mut self, peer: PeerId) {
+        self.flush();
+        self.subscribers.remove(&peer);
+        for announcers in self.announced.values_mut() {
+            announcers.remove(&peer);
+        }
+        while let Some(notice) = self.table.withdraw_one(&mut self.hops, peer) {
+            self.notify(notice);
+        }
+    }
+
+    fn join(&mut self, peer: PeerId) {
+        self.flush();
+        let spans = self.table.join(&self.hops, peer);
+        let subscriber = self.subscribers.entry(peer).or_default();
+        subscriber.read(peer, &spans);
+    }
+
+    fn compact(&mut self, budget: usize) {
+        self.flush();
+        if self.table.wants_compaction() {
+            self.table.compact(&self.hops, budget);
+        }
+    }
+
+    fn check(&mut self) {
+        self.flush();
+        self.table.check_invariants();
+        for (peer, subscriber) in &self.subscribers {
+            let sees = |(route, announcers): (&Route, &BTreeSet<PeerId>)| {
+                announcers.iter().any(|it| it != peer).then_some(*route)
+            };
+            let expected: BTreeSet<Route> = self.announced.iter().filter_map(sees).collect();
+            assert_eq!(subscriber.has, expected, "{peer:?}");
+        }
+        let live = self.announced.values().filter(|it| !it.is_empty());
+        assert_eq!(self.table.len(), live.count());
+    }
+}
+
+#[test]
+fn a_peer_sees_what_others_announce() {
+    let mut world = World::new();
+    for peer in [1, 2, 3] {
+        world.join(PeerId(peer));
+    }
+    let sees = |world: &World| [1, 2, 3].map(|it| world.subscribers[&PeerId(it)].has.len());
+    world.apply(1, Action::Add, 0);
+    world.flush();
+    assert_eq!(sees(&world), [0, 1, 1], "no echo");
+    world.apply(2, Action::Add, 0);
+    world.flush();
+    assert_eq!(
+        sees(&world),
+        [1, 1, 1],
+        "the first announcer sees the second"
+    );
+    world.apply(2, Action::Add, 0);
+    world.apply(3, Action::Remove, 0);
+    world.flush();
+    assert_eq!(sees(&world), [1, 1, 1], "nobody withdraws for another");
+    world.apply(1, Action::Remove, 0);
+    world.flush();
+    assert_eq!(
+        sees(&world),
+        [1, 0, 1],
+        "who stays no longer sees it from another"
+    );
+    let heard: Vec<usize> = world.subscribers.values().map(|it| it.frames).collect();
+    assert_eq!(heard, [1, 2, 1], "nobody else hears anything");
+    world.leave(PeerId(2));
+    world.flush();
+    assert_eq!(world.subscribers[&PeerId(1)].has.len(), 0);
+    world.check();
+}
+
+#[test]
+fn a_random_walk_ends_where_the_model_does() {
+    for seed in 0..30 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut world = World::new();
+        let mut compactions = 0;
+        let mut ids: Vec<u32> = (0..6).collect();
+        for step in 0..30_000 {
+            let at = random.usize(..ids.len());
+            let peer = PeerId(ids[at]);
+            match random.u32(..1000) {
+                0..250 => world.apply(peer.0, Action::Add, random.u32(..60)),
+                250..980 => world.apply(peer.0, Action::Remove, random.u32(..60)),
+                980..985 => {
+                    world.flush();
+                    world.subscribers.remove(&peer);
+                }
+                985..995 if !world.subscribers.contains_key(&peer) => world.join(peer),
+                995..997 => {
+                    world.leave(peer);
+                    ids[at] = 100 + step;
+                }
+                _ => {
+                    let bytes = world.table.log_bytes();
+                    world.compact(random.usize(1..8));
+                    compactions += usize::from(world.table.log_bytes() < bytes);
+                }
+            }
+            if step % 97 == 0 {
+                world.check();
+            }
+        }
+        world.check();
+        assert!(compactions > 0, "seed {seed} never compacted");
+        for peer in ids {
+            world.leave(PeerId(peer));
+        }
+        world.check();
+        assert!(world.table.is_empty());
+        assert_eq!(world.hops.len(), 0, "next hops are given back");
+    }
+}
+
+#[test]
+fn joiners_share_the_segments_of_the_log() {
+    let mut world = World::new();
+    for number in 0..20_000 {
+        world.apply(1, Action::Add, number);
+    }
+    world.flush();
+    let first = world.table.join(&world.hops, PeerId(2));
+    let second = world.table.join(&world.hops, PeerId(3));
+    assert!(first.len() > 5 && first.len() == second.len());
+    for (a, b) in first.iter().zip(&second) {
+        assert!(
+            std::ptr::eq(a.bytes(), b.bytes()),
+            "nothing is encoded twice"
+        );
+    }
+    assert!(world.table.join(&world.hops, PeerId(1)).is_empty());
+}
+
+#[test]
+fn joins_between_single_changes_do_not_shred_the_log() {
+    let mut world = World::new();
+    for number in 0..1000 {
+        world.apply(1, Action::Add, number);
+        world.flush();
+        world.table.join(&world.hops, PeerId(2));
+    }
+    assert_eq!(world.table.join(&world.hops, PeerId(2)).len(), 1);
+}
+
+#[test]
+fn a_span_without_a_peer_keeps_the_rest_in_order() {
+    let mut builder = segment::SegmentBuilder::default();
+    for (peer, text) in [(1, "aa"), (1, "b"), (2, "cc"), (1, "d"), (3, "e"), (2, "f")] {
+        builder.push(PeerId(peer), text.as_bytes());
+    }
+    let mut span = Span::whole(builder.take());
+    let rest = |span: &Span, peer| {
+        let mut text = String::new();
+        span.clone().without(PeerId(peer), &mut |it| {
+            text += std::str::from_utf8(it.bytes()).unwrap();
+        });
+        text
+    };
+    assert_eq!(rest(&span, 1), "ccef");
+    assert_eq!(rest(&span, 2), "aabde");
+    assert_eq!(rest(&span, 3), "aabccdf");
+    assert_eq!(rest(&span, 9), "aabccdef");
+    span.advance(1);
+    assert_eq!(rest(&span, 1), "ccef");
+    assert_eq!(rest(&span.split_front(4), 2), "ab");
+    assert_eq!(rest(&span, 2), "de");
+}
