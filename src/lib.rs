@@ -2,7 +2,9 @@
 #![warn(missing_docs)]
 
 mod error;
+mod map;
 mod session;
+mod shard;
 mod table;
 mod types;
 mod wire;

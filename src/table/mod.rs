@@ -23,7 +23,7 @@ mod segment;
 mod tests;
 
 pub(crate) use next_hops::NextHops;
-pub(crate) use segment::{Segment, Span};
+pub(crate) use segment::{SEGMENT_BYTES, Segment, Span};
 
 use crate::types::{Action, Route, Vni};
 use crate::wire::encode_update;

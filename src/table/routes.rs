@@ -410,10 +410,12 @@ impl Routes {
     /// Takes an announcement out of its announcer's list.
     fn unlink(&mut self, entry: &Announcement) {
         let hash = self.hasher.hash_one(entry.peer);
-        let announcer = self
+        let mut listed = self
             .announcers
-            .find_mut(hash, |it| it.peer == entry.peer)
+            .find_entry(hash, |it| it.peer == entry.peer)
+            .ok()
             .expect("an announcement has an announcer");
+        let announcer = listed.get_mut();
         announcer.count -= 1;
         match entry.previous {
             Slot::NONE => announcer.first = entry.next,
@@ -421,6 +423,10 @@ impl Routes {
         }
         if entry.next != Slot::NONE {
             self.slots[entry.next as usize].previous = entry.previous;
+        }
+        // What the log says of this peer stays true without a record of it.
+        if announcer.count == 0 && !announcer.entangled && !announcer.entangled_next {
+            listed.remove();
         }
     }
 

@@ -1,0 +1,576 @@
+//! A shard of the server without its thread: sessions and tables, driven by bytes,
+//! instants and messages of other shards.
+//!
+//! A session lives on one shard, its *home*; the table of a VNI lives on one
+//! shard, its *owner*. Requests go home to owner, tables and changes owner to
+//! home; per pair of shards in order, so that a subscriber hears a table and then
+//! every change to it, once.
+//!
+//! ```text
+//! bytes -> session -> Updates, Subscribe, ... -> owner: table, log
+//!                                                  |
+//! bytes <- outbox  <- Table, Delta, Notice    <----'
+//! ```
+//!
+//! The caller feeds `receive`, `deliver`, `handle_timeouts`, then calls `turn` and
+//! drains `take_messages`, `take_ready` (with `gather` and `advance`), `poll_report`.
+#![deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::iter_over_hash_type
+)]
+
+mod fold;
+mod message;
+mod outbox;
+mod owner;
+mod peer;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io::IoSlice;
+use std::time::{Duration, Instant};
+
+pub(crate) use message::{Message, Topology};
+pub(crate) use peer::PeerCounters;
+
+use crate::map::{Map, map};
+use crate::session::{CloseReason, Event, SessionConfig, Transmit};
+use crate::table::{PeerId, Segment, Span};
+use crate::types::{Route, Vni};
+use crate::wire::{
+    Capabilities, KEEPALIVE_FRAME, Malformed, MessageType, Update, encode_subscription,
+};
+use outbox::Outbox;
+use owner::Owner;
+use peer::{Peer, Subscription};
+
+/// A peer's malformed messages are reported at most this often.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// KEEPALIVE replies that wait for a socket at most; more are answered later.
+const KEEPALIVES_AT_ONCE: usize = 64;
+
+/// A peer that takes nothing for this long is stalled, not just busy.
+///
+/// Folding the queue of a peer that reads would cost more than it saves: a burst
+/// of new routes does not get shorter.
+const STALL: Duration = Duration::from_millis(500);
+
+/// What a shard is made with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShardConfig {
+    pub(crate) session: SessionConfig,
+    /// Bytes of queued changes from which on those of a stalled peer are folded by key.
+    pub(crate) soft_limit: usize,
+    /// Bytes of queued changes that end a session; from half of it on any peer's are folded.
+    pub(crate) hard_limit: usize,
+    /// Secret of this process, against chosen collisions.
+    pub(crate) seed: u64,
+}
+
+/// What the caller may want to log or act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// A handshake is complete.
+    Established(PeerId),
+    /// A session is over; its connection must go.
+    Closed(PeerId, CloseReason),
+    /// Messages were dropped, `total` so far.
+    Malformed(PeerId, Malformed, u64),
+}
+
+/// What a shard has, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gauges {
+    pub(crate) sessions: usize,
+    pub(crate) subscriptions: usize,
+    pub(crate) routes: usize,
+    pub(crate) vnis: usize,
+}
+
+/// One shard: the home of some sessions and the owner of some VNIs.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    id: usize,
+    topology: Topology,
+    config: ShardConfig,
+    /// As of the latest call that told.
+    now: Instant,
+    owner: Owner,
+    peers: Map<PeerId, Peer>,
+    /// The active subscribers that live here.
+    subscribers: Map<Vni, Vec<PeerId>>,
+    subscriptions: usize,
+    timers: BinaryHeap<Reverse<(Instant, PeerId)>>,
+    outgoing: Vec<Vec<Message>>,
+    ready: Vec<PeerId>,
+    reports: VecDeque<Report>,
+    /// Closed while the subscribers were walked; removed at the end of the turn.
+    doomed: Vec<PeerId>,
+}
+
+impl Shard {
+    /// Shard number `id` of a server.
+    pub(crate) fn new(id: usize, topology: Topology, config: ShardConfig, now: Instant) -> Self {
+        Self {
+            id,
+            topology,
+            config,
+            now,
+            owner: Owner::new(topology, config.seed),
+            peers: map(config.seed),
+            subscribers: map(config.seed),
+            subscriptions: 0,
+            timers: BinaryHeap::new(),
+            outgoing: (0..topology.shards()).map(|_| Vec::new()).collect(),
+            ready: Vec::new(),
+            reports: VecDeque::new(),
+            doomed: Vec::new(),
+        }
+    }
+
+    /// Begins a session on a new connection; `false` if the peer's id is in use.
+    pub(crate) fn open(&mut self, id: PeerId, now: Instant) -> bool {
+        debug_assert_eq!(self.topology.home(id), self.id);
+        if self.peers.contains_key(&id) {
+            return false;
+        }
+        let peer = Peer::new(self.config.session, self.config.seed, now);
+        self.peers.insert(id, peer);
+        self.schedule(id);
+        true
+    }
+
+    /// Ends a session, for a reason of the connection's.
+    pub(crate) fn close(&mut self, id: PeerId, reason: CloseReason) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.session.close(reason);
+            self.settle(id);
+        }
+    }
+
+    /// Takes bytes that came from a peer.
+    pub(crate) fn receive(&mut self, id: PeerId, mut bytes: &[u8], now: Instant) {
+        loop {
+            let Some(peer) = self.peers.get_mut(&id) else {
+                return;
+            };
+            let Some(event) = peer.session.next_event(now, &mut bytes) else {
+                break;
+            };
+            match event {
+                Event::Update(update) => {
+                    peer.counters.updates += 1;
+                    self.update(id, update);
+                }
+                Event::Subscribe(vni) => self.subscribe(id, vni),
+                Event::Unsubscribe(vni) => self.unsubscribe(id, vni),
+                Event::Established => self.reports.push_back(Report::Established(id)),
+                Event::Dropped(malformed) => self.malformed(id, malformed, now),
+                // Only clients hear these.
+                Event::EndOfRib(_) | Event::KeepaliveReply => {}
+            }
+        }
+        self.settle(id);
+    }
+
+    /// Takes what another shard sent, in order.
+    pub(crate) fn deliver(&mut self, messages: Vec<Message>, now: Instant) {
+        self.now = now;
+        for message in messages {
+            self.handle(message);
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Updates { peer, updates } => {
+                for update in &updates {
+                    self.owner.update(peer, update);
+                }
+            }
+            Message::Subscribe { peer, vni, epoch } => self.owner.subscribe(peer, vni, epoch),
+            Message::Unsubscribe { peer, vni } => self.owner.unsubscribe(peer, vni),
+            Message::Gone { peer } => self.owner.gone(peer),
+            Message::Table {
+                peer,
+                vni,
+                epoch,
+                spans,
+            } => self.begin_flow(peer, vni, epoch, spans),
+            Message::Delta { vni, spans } => self.queue_delta(vni, &spans),
+            Message::Notice { peer, vni, span } => {
+                self.queue(peer, vni, |outbox| outbox.push_delta(vni, span));
+            }
+        }
+        self.route_owners_messages();
+    }
+
+    /// Does what is due at `now`.
+    pub(crate) fn handle_timeouts(&mut self, now: Instant) {
+        while let Some(&Reverse((due, id))) = self.timers.peek() {
+            if due > now {
+                return;
+            }
+            self.timers.pop();
+            let Some(peer) = self.peers.get_mut(&id) else {
+                continue;
+            };
+            if peer.scheduled != Some(due) {
+                continue;
+            }
+            peer.scheduled = None;
+            peer.session.handle_timeout(now);
+            let stalled = peer
+                .stalled_since
+                .is_some_and(|it| now >= it + peer.send_hold());
+            if stalled {
+                peer.session.close(CloseReason::SendHold);
+            }
+            self.settle(id);
+        }
+    }
+
+    /// When [`Self::handle_timeouts`] has something to do.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((due, _))| *due)
+    }
+
+    /// Ends a turn of the caller's loop: what changed in it goes on its way.
+    pub(crate) fn turn(&mut self, now: Instant) {
+        self.now = now;
+        self.owner.turn();
+        self.route_owners_messages();
+        for id in std::mem::take(&mut self.doomed) {
+            self.settle(id);
+        }
+    }
+
+    /// Whether another [`Self::turn`] is wanted at once.
+    pub(crate) fn has_work(&self) -> bool {
+        self.owner.has_work()
+    }
+
+    /// Messages for another shard, in order.
+    pub(crate) fn take_messages(&mut self, shard: usize) -> Vec<Message> {
+        std::mem::take(&mut self.outgoing[shard])
+    }
+
+    /// Sessions that have had nothing to send and now do.
+    pub(crate) fn take_ready(&mut self) -> Vec<PeerId> {
+        let ready = std::mem::take(&mut self.ready);
+        for id in &ready {
+            if let Some(peer) = self.peers.get_mut(id) {
+                peer.ready = false;
+            }
+        }
+        ready
+    }
+
+    /// Lends the next bytes for a peer, at most `budget`; how many slices were filled.
+    pub(crate) fn gather<'a>(
+        &'a self,
+        id: PeerId,
+        slices: &mut [IoSlice<'a>],
+        budget: usize,
+    ) -> usize {
+        let peer = self.peers.get(&id);
+        peer.map_or(0, |peer| peer.outbox.gather(slices, budget))
+    }
+
+    /// To be called when a connection that was full takes bytes again.
+    ///
+    /// Who stalled is spared what it missed and what was undone meanwhile.
+    pub(crate) fn resume(&mut self, id: PeerId, now: Instant) {
+        let soft_limit = self.config.soft_limit;
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.is_stalled(now, STALL)
+            && peer.outbox.delta_bytes() > soft_limit
+        {
+            peer.fold(self.config.seed);
+        }
+    }
+
+    /// Takes note that the first `count` bytes for a peer were sent at `now`.
+    pub(crate) fn advance(&mut self, id: PeerId, count: usize, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.outbox.advance(count);
+        if peer.outbox.is_empty() {
+            peer.stalled_since = None;
+        } else if count > 0 || peer.stalled_since.is_none() {
+            peer.stalled_since = Some(now);
+        }
+        self.settle(id);
+    }
+
+    /// What happened that the caller should know.
+    pub(crate) fn poll_report(&mut self) -> Option<Report> {
+        self.reports.pop_front()
+    }
+
+    /// What the shard has at this moment.
+    pub(crate) fn gauges(&self) -> Gauges {
+        Gauges {
+            sessions: self.peers.len(),
+            subscriptions: self.subscriptions,
+            routes: self.owner.routes(),
+            vnis: self.owner.vnis(),
+        }
+    }
+
+    /// Calls `each` with every route that this shard owns.
+    pub(crate) fn for_each_route(&self, mut each: impl FnMut(Vni, Route)) {
+        self.owner.for_each_route(|vni, route, _| each(vni, route));
+    }
+
+    /// Calls `each` with every session that lives here.
+    pub(crate) fn for_each_session(&self, mut each: impl FnMut(SessionView)) {
+        for (&id, peer) in &self.peers {
+            each(SessionView {
+                id,
+                established: peer.session.is_established(),
+                keepalive_interval: peer.session.keepalive_interval(),
+                last_received: peer.session.last_received(),
+                subscriptions: peer.subscriptions.len(),
+                queued_bytes: peer.outbox.bytes(),
+                counters: peer.counters,
+            });
+        }
+    }
+
+    fn update(&mut self, id: PeerId, update: Update) {
+        let owner = self.topology.owner(update.vni);
+        if owner == self.id {
+            self.owner.update(id, &update);
+            return;
+        }
+        match self.outgoing[owner].last_mut() {
+            Some(Message::Updates { peer, updates }) if *peer == id => updates.push(update),
+            _ => self.outgoing[owner].push(Message::Updates {
+                peer: id,
+                updates: vec![update],
+            }),
+        }
+    }
+
+    fn subscribe(&mut self, id: PeerId, vni: Vni) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        // A second SUBSCRIBE asks for what the session has; it changes nothing.
+        if peer.subscriptions.contains_key(&vni) {
+            return;
+        }
+        peer.epoch += 1;
+        let epoch = peer.epoch;
+        let active = false;
+        let subscription = Subscription { epoch, active };
+        peer.subscriptions.insert(vni, subscription);
+        self.subscriptions += 1;
+        let message = Message::Subscribe {
+            peer: id,
+            vni,
+            epoch,
+        };
+        self.send(self.topology.owner(vni), message);
+    }
+
+    fn unsubscribe(&mut self, id: PeerId, vni: Vni) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.subscriptions.remove(&vni).is_none() {
+            return;
+        }
+        peer.outbox.purge(vni);
+        self.end_flow(id, vni);
+        let message = Message::Unsubscribe { peer: id, vni };
+        self.send(self.topology.owner(vni), message);
+    }
+
+    /// A table has come: what follows for its VNI goes to the peer.
+    fn begin_flow(&mut self, id: PeerId, vni: Vni, epoch: u32, spans: Vec<Span>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let expected = peer
+            .subscriptions
+            .get_mut(&vni)
+            .filter(|it| it.epoch == epoch);
+        let Some(subscription) = expected else {
+            return;
+        };
+        subscription.active = true;
+        self.subscribers.entry(vni).or_default().push(id);
+        for span in spans {
+            peer.outbox.push_table(vni, span);
+        }
+        if peer
+            .session
+            .capabilities()
+            .contains(Capabilities::END_OF_RIB)
+        {
+            let mut frame = Vec::new();
+            encode_subscription(&mut frame, MessageType::EndOfRib, vni);
+            let span = Span::whole(Segment::unmarked(frame));
+            peer.outbox.push_table(vni, span);
+        }
+        self.make_ready(id);
+    }
+
+    fn end_flow(&mut self, id: PeerId, vni: Vni) {
+        self.subscriptions -= 1;
+        let Some(subscribers) = self.subscribers.get_mut(&vni) else {
+            return;
+        };
+        if let Some(at) = subscribers.iter().position(|it| *it == id) {
+            subscribers.swap_remove(at);
+        }
+        if subscribers.is_empty() {
+            self.subscribers.remove(&vni);
+        }
+    }
+
+    fn queue_delta(&mut self, vni: Vni, spans: &[Span]) {
+        let subscribers = self.subscribers.remove(&vni).unwrap_or_default();
+        for &id in &subscribers {
+            self.queue(id, vni, |outbox| {
+                for span in spans {
+                    let push = &mut |span| outbox.push_delta(vni, span);
+                    span.clone().without(id, push);
+                }
+            });
+        }
+        if !subscribers.is_empty() {
+            self.subscribers.insert(vni, subscribers);
+        }
+    }
+
+    /// Queues changes for a session whose subscription is active, within its limits.
+    fn queue(&mut self, id: PeerId, vni: Vni, push: impl FnOnce(&mut Outbox)) {
+        let (config, now) = (self.config, self.now);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if !peer.subscriptions.get(&vni).is_some_and(|it| it.active) {
+            return;
+        }
+        push(&mut peer.outbox);
+        let waiting = peer.outbox.delta_bytes();
+        let due = waiting > config.hard_limit / 2
+            || (waiting > config.soft_limit && peer.is_stalled(now, STALL));
+        if due && peer.outbox.has_doubled() {
+            peer.fold(config.seed);
+        }
+        if peer.outbox.delta_bytes() > config.hard_limit {
+            peer.session.close(CloseReason::TooSlow);
+            self.doomed.push(id);
+        }
+        self.make_ready(id);
+    }
+
+    fn malformed(&mut self, id: PeerId, malformed: Malformed, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.counters.malformed += 1;
+        if peer.quiet_until.is_none_or(|until| now >= until) {
+            peer.quiet_until = Some(now + REPORT_INTERVAL);
+            let total = peer.counters.malformed;
+            self.reports
+                .push_back(Report::Malformed(id, malformed, total));
+        }
+    }
+
+    fn send(&mut self, shard: usize, message: Message) {
+        if shard == self.id {
+            self.handle(message);
+        } else {
+            self.outgoing[shard].push(message);
+        }
+    }
+
+    fn route_owners_messages(&mut self) {
+        for (shard, message) in self.owner.take_outgoing() {
+            self.send(shard, message);
+        }
+    }
+
+    fn make_ready(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && !peer.outbox.is_empty()
+            && !std::mem::replace(&mut peer.ready, true)
+        {
+            self.ready.push(id);
+        }
+    }
+
+    /// After anything that touched a session: its frames, its timer, its end.
+    fn settle(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some(reason) = peer.session.closed() {
+            self.remove(id, reason);
+            return;
+        }
+        if !peer.outbox.has_control() {
+            let mut frames = Vec::new();
+            let due = std::iter::from_fn(|| peer.session.poll_transmit());
+            for transmit in due.take(KEEPALIVES_AT_ONCE) {
+                match transmit {
+                    Transmit::Hello(frame) => frames.extend_from_slice(&frame),
+                    Transmit::Keepalive => frames.extend_from_slice(&KEEPALIVE_FRAME),
+                }
+            }
+            if !frames.is_empty() {
+                peer.outbox.push_control(frames);
+            }
+        }
+        self.make_ready(id);
+        self.schedule(id);
+    }
+
+    /// Keeps one entry of the timer queue no later than what is due.
+    fn schedule(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some(due) = peer.poll_timeout()
+            && peer.scheduled.is_none_or(|scheduled| due < scheduled)
+        {
+            peer.scheduled = Some(due);
+            self.timers.push(Reverse((due, id)));
+        }
+    }
+
+    fn remove(&mut self, id: PeerId, reason: CloseReason) {
+        let Some(peer) = self.peers.remove(&id) else {
+            return;
+        };
+        for vni in peer.subscriptions.into_keys() {
+            self.end_flow(id, vni);
+        }
+        for shard in 0..self.topology.shards() {
+            self.send(shard, Message::Gone { peer: id });
+        }
+        self.reports.push_back(Report::Closed(id, reason));
+    }
+}
+
+/// A session as others may see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SessionView {
+    pub(crate) id: PeerId,
+    pub(crate) established: bool,
+    pub(crate) keepalive_interval: u32,
+    pub(crate) last_received: Instant,
+    pub(crate) subscriptions: usize,
+    pub(crate) queued_bytes: usize,
+    pub(crate) counters: PeerCounters,
+}

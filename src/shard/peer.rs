@@ -1,0 +1,83 @@
+//! A session and what its home shard keeps for it.
+
+use std::time::{Duration, Instant};
+
+use super::outbox::Outbox;
+use crate::map::{Map, map};
+use crate::session::{Session, SessionConfig};
+use crate::types::Vni;
+
+/// One subscription of a session, as its home sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subscription {
+    /// Tells it from earlier ones of the same VNI.
+    pub(super) epoch: u32,
+    /// The table has come; changes that come belong to it.
+    pub(super) active: bool,
+}
+
+/// Messages of a session, by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PeerCounters {
+    /// UPDATEs received.
+    pub(crate) updates: u64,
+    /// Messages dropped as malformed.
+    pub(crate) malformed: u64,
+    /// Times the queue was folded.
+    pub(crate) folds: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) session: Session,
+    pub(super) outbox: Outbox,
+    pub(super) subscriptions: Map<Vni, Subscription>,
+    pub(super) epoch: u32,
+    pub(super) counters: PeerCounters,
+    /// When its entry in the timer queue is due.
+    pub(super) scheduled: Option<Instant>,
+    /// Stands in the list of those with something to send.
+    pub(super) ready: bool,
+    /// Since when the peer takes nothing, while something waits.
+    pub(super) stalled_since: Option<Instant>,
+    /// Not before then is a malformed message reported again.
+    pub(super) quiet_until: Option<Instant>,
+}
+
+impl Peer {
+    pub(super) fn new(config: SessionConfig, seed: u64, now: Instant) -> Self {
+        Self {
+            session: Session::new(config, now),
+            outbox: Outbox::default(),
+            subscriptions: map(seed),
+            epoch: 0,
+            counters: PeerCounters::default(),
+            scheduled: None,
+            ready: false,
+            stalled_since: None,
+            quiet_until: None,
+        }
+    }
+
+    /// How long a peer may take nothing from a queue that is not empty (RFC 9687).
+    pub(super) fn send_hold(&self) -> Duration {
+        self.session.timeout() * 2
+    }
+
+    /// Whether the peer has taken nothing for `limit` of what waits for it.
+    pub(super) fn is_stalled(&self, now: Instant, limit: Duration) -> bool {
+        self.stalled_since.is_some_and(|since| now >= since + limit)
+    }
+
+    pub(super) fn fold(&mut self, seed: u64) {
+        self.outbox.fold(seed);
+        self.counters.folds += 1;
+    }
+
+    /// When something is due, if the session lives.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let due = self.session.poll_timeout()?;
+        let hold = self.stalled_since.map(|since| since + self.send_hold());
+        Some(hold.map_or(due, |hold| hold.min(due)))
+    }
+}
