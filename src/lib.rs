@@ -1,8 +1,10 @@
 //! RustBond: the MetalBond route reflector and its client, without async.
-#![warn(missing_docs)]
 
 mod error;
 mod map;
+mod net;
+mod random;
+mod server;
 mod session;
 mod shard;
 mod table;
@@ -10,6 +12,9 @@ mod types;
 mod wire;
 
 pub use error::{Error, Result};
+pub use server::{MetalBondServer, PeerStatus, ServerConfig, ServerStats};
+pub use session::CloseReason;
 pub use types::{
     Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,
 };
+pub use wire::FrameError;

@@ -89,6 +89,8 @@ pub(crate) struct Gauges {
     pub(crate) subscriptions: usize,
     pub(crate) routes: usize,
     pub(crate) vnis: usize,
+    /// Of all sessions, those that ended among them.
+    pub(crate) counters: PeerCounters,
 }
 
 /// One shard: the home of some sessions and the owner of some VNIs.
@@ -104,6 +106,7 @@ pub(crate) struct Shard {
     /// The active subscribers that live here.
     subscribers: Map<Vni, Vec<PeerId>>,
     subscriptions: usize,
+    counters: PeerCounters,
     timers: BinaryHeap<Reverse<(Instant, PeerId)>>,
     outgoing: Vec<Vec<Message>>,
     ready: Vec<PeerId>,
@@ -124,6 +127,7 @@ impl Shard {
             peers: map(config.seed),
             subscribers: map(config.seed),
             subscriptions: 0,
+            counters: PeerCounters::default(),
             timers: BinaryHeap::new(),
             outgoing: (0..topology.shards()).map(|_| Vec::new()).collect(),
             ready: Vec::new(),
@@ -164,6 +168,7 @@ impl Shard {
             match event {
                 Event::Update(update) => {
                     peer.counters.updates += 1;
+                    self.counters.updates += 1;
                     self.update(id, update);
                 }
                 Event::Subscribe(vni) => self.subscribe(id, vni),
@@ -281,6 +286,13 @@ impl Shard {
         peer.map_or(0, |peer| peer.outbox.gather(slices, budget))
     }
 
+    /// Whether anything waits for a peer.
+    pub(crate) fn has_queued(&self, id: PeerId) -> bool {
+        self.peers
+            .get(&id)
+            .is_some_and(|peer| !peer.outbox.is_empty())
+    }
+
     /// To be called when a connection that was full takes bytes again.
     ///
     /// Who stalled is spared what it missed and what was undone meanwhile.
@@ -291,6 +303,7 @@ impl Shard {
             && peer.outbox.delta_bytes() > soft_limit
         {
             peer.fold(self.config.seed);
+            self.counters.folds += 1;
         }
     }
 
@@ -320,6 +333,7 @@ impl Shard {
             subscriptions: self.subscriptions,
             routes: self.owner.routes(),
             vnis: self.owner.vnis(),
+            counters: self.counters,
         }
     }
 
@@ -466,6 +480,7 @@ impl Shard {
             || (waiting > config.soft_limit && peer.is_stalled(now, STALL));
         if due && peer.outbox.has_doubled() {
             peer.fold(config.seed);
+            self.counters.folds += 1;
         }
         if peer.outbox.delta_bytes() > config.hard_limit {
             peer.session.close(CloseReason::TooSlow);
@@ -479,6 +494,7 @@ impl Shard {
             return;
         };
         peer.counters.malformed += 1;
+        self.counters.malformed += 1;
         if peer.quiet_until.is_none_or(|until| now >= until) {
             peer.quiet_until = Some(now + REPORT_INTERVAL);
             let total = peer.counters.malformed;

@@ -15,7 +15,8 @@ mod update;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use frame::{Frame, FrameError, HEADER_LEN, MessageType, Reassembler, frame_len};
+pub use frame::FrameError;
+pub(crate) use frame::{Frame, HEADER_LEN, MessageType, Reassembler, frame_len};
 pub(crate) use message::{
     Capabilities, Extensions, Hello, KEEPALIVE_FRAME, Malformed, decode_hello, decode_subscription,
     encode_hello, encode_subscription,

@@ -1,0 +1,164 @@
+//! A queue into a thread that waits in `Poll`.
+//!
+//! Posting never blocks. A mailbox that holds more than it should says so, and
+//! those who feed it stop reading their sockets until it asks for more: what is on
+//! its way stays bounded, and no thread waits for another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::{Poll, Token, Waker};
+
+/// Weight (messages about routes) from which on a mailbox is full.
+///
+/// About 6 MiB of changes.
+const HIGH: usize = 64 * 1024;
+
+/// Weight below which it asks for more.
+const LOW: usize = HIGH / 4;
+
+struct Shared {
+    waker: Waker,
+    /// A wake-up is on its way; another would tell nothing new.
+    notified: AtomicBool,
+    weight: AtomicUsize,
+    /// Somebody stopped reading because of this mailbox.
+    missed: AtomicBool,
+}
+
+/// The owner's end.
+pub(crate) struct Mailbox<T> {
+    receiver: Receiver<(T, usize)>,
+    shared: Arc<Shared>,
+}
+
+/// The end for everybody else.
+pub(crate) struct Postbox<T> {
+    sender: Sender<(T, usize)>,
+    shared: Arc<Shared>,
+}
+
+impl<T> Clone for Postbox<T> {
+    fn clone(&self) -> Self {
+        Self {
+            sender: self.sender.clone(),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<T> Mailbox<T> {
+    /// A mailbox that wakes `poll` with `token`.
+    pub(crate) fn new(poll: &Poll, token: Token) -> std::io::Result<(Self, Postbox<T>)> {
+        let shared = Arc::new(Shared {
+            waker: Waker::new(poll.registry(), token)?,
+            notified: AtomicBool::new(false),
+            weight: AtomicUsize::new(0),
+            missed: AtomicBool::new(false),
+        });
+        // The queue itself has no bound; the weight has (see the module).
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let mailbox = Self {
+            receiver,
+            shared: Arc::clone(&shared),
+        };
+        Ok((mailbox, Postbox { sender, shared }))
+    }
+
+    /// To be called before the last `take` of a turn: later posts wake anew.
+    pub(crate) fn rearm(&self) {
+        self.shared.notified.store(false, Ordering::SeqCst);
+    }
+
+    /// The next item, if there is one.
+    pub(crate) fn take(&self) -> Option<T> {
+        let (item, weight) = self.receiver.try_recv().ok()?;
+        self.shared.weight.fetch_sub(weight, Ordering::SeqCst);
+        Some(item)
+    }
+
+    /// Whether somebody waits for room that there is again; asked once, answered once.
+    pub(crate) fn has_room_for_waiters(&self) -> bool {
+        self.shared.weight.load(Ordering::SeqCst) < LOW
+            && self.shared.missed.load(Ordering::SeqCst)
+            && self.shared.missed.swap(false, Ordering::SeqCst)
+    }
+}
+
+impl<T> Postbox<T> {
+    /// Posts an item; `false` if the owner is gone.
+    pub(crate) fn post(&self, item: T, weight: usize) -> bool {
+        self.shared.weight.fetch_add(weight, Ordering::SeqCst);
+        let posted = self.sender.send((item, weight)).is_ok();
+        self.wake();
+        posted
+    }
+
+    /// Wakes the owner.
+    pub(crate) fn wake(&self) {
+        if !self.shared.notified.swap(true, Ordering::SeqCst)
+            && let Err(error) = self.shared.waker.wake()
+        {
+            // Only a full eventfd fails, and that wakes too.
+            log::debug!("waking a thread: {error}");
+        }
+    }
+
+    /// Whether the owner is behind; it will wake everybody when it is not any more.
+    pub(crate) fn is_full(&self) -> bool {
+        if self.shared.weight.load(Ordering::SeqCst) < HIGH {
+            return false;
+        }
+        self.shared.missed.store(true, Ordering::SeqCst);
+        // The owner may have caught up between the two.
+        self.shared.weight.load(Ordering::SeqCst) >= LOW
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_post_wakes_once_until_rearmed() {
+        let mut poll = Poll::new().unwrap();
+        let (mailbox, postbox) = Mailbox::new(&poll, Token(7)).unwrap();
+        let mut events = mio::Events::with_capacity(4);
+        for round in 0..3 {
+            postbox.post(round, 1);
+            postbox.post(round, 1);
+            poll.poll(&mut events, None).unwrap();
+            assert!(events.iter().any(|event| event.token() == Token(7)));
+            mailbox.rearm();
+            assert_eq!(std::iter::from_fn(|| mailbox.take()).count(), 2);
+            poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            assert!(events.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_full_mailbox_says_when_there_is_room() {
+        let poll = Poll::new().unwrap();
+        let (mailbox, postbox) = Mailbox::new(&poll, Token(7)).unwrap();
+        postbox.post((), HIGH - 1);
+        assert!(!postbox.is_full());
+        postbox.post((), 1);
+        assert!(postbox.is_full());
+        assert!(!mailbox.has_room_for_waiters());
+        mailbox.take();
+        assert!(mailbox.has_room_for_waiters());
+        assert!(!mailbox.has_room_for_waiters(), "asked once, answered once");
+        assert!(!postbox.is_full());
+    }
+
+    #[test]
+    fn posting_to_nobody_is_said() {
+        let poll = Poll::new().unwrap();
+        let (mailbox, postbox) = Mailbox::new(&poll, Token(7)).unwrap();
+        drop(mailbox);
+        assert!(!postbox.post((), 1));
+    }
+}

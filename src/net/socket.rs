@@ -1,0 +1,144 @@
+//! A non-blocking connection and what is known of its readiness.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use socket2::SockRef;
+
+use crate::session::CloseReason;
+
+/// Bytes that the kernel may hold unsent for a connection.
+///
+/// A KEEPALIVE waits behind no more than these; more would not make anything faster.
+const NOTSENT_LOWAT: u32 = 128 * 1024;
+
+/// What edge-triggered events have said and no call has taken back yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Readiness {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The peer has closed its side: read until the end shows.
+    ended: bool,
+}
+
+impl Readiness {
+    /// Adds what an event says.
+    pub(crate) fn update(&mut self, event: &Event) {
+        let ended = event.is_read_closed() || event.is_error();
+        self.ended |= ended;
+        self.readable |= event.is_readable() || ended;
+        self.writable |= event.is_writable();
+    }
+}
+
+/// A connection with its readiness.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    stream: TcpStream,
+    pub(crate) address: SocketAddr,
+    pub(crate) ready: Readiness,
+    /// Stands in its owner's list of those to read.
+    pub(crate) in_readers: bool,
+    /// Stands in its owner's list of those to write.
+    pub(crate) in_writers: bool,
+}
+
+impl Conn {
+    pub(crate) fn new(
+        mut stream: TcpStream,
+        address: SocketAddr,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Self {
+            stream,
+            address,
+            ready: Readiness::default(),
+            in_readers: false,
+            in_writers: false,
+        })
+    }
+
+    /// Reads once into `buffer`; 0 when there is nothing more for the moment.
+    ///
+    /// Clears `ready.readable` when the socket is drained.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, CloseReason> {
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => return Err(CloseReason::PeerClosed),
+                Ok(count) => {
+                    // A short read drains a stream (epoll(7)), unless its end is still to be read.
+                    self.ready.readable = count == buffer.len() || self.ready.ended;
+                    return Ok(count);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => {
+                        self.ready.readable = false;
+                        return Ok(0);
+                    }
+                    io::ErrorKind::Interrupted => {}
+                    kind => return Err(CloseReason::Io(kind)),
+                },
+            }
+        }
+    }
+
+    /// Writes once; how many bytes the socket took.
+    ///
+    /// Clears `ready.writable` when it did not take all.
+    pub(crate) fn write(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, CloseReason> {
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        loop {
+            match self.stream.write_vectored(slices) {
+                Ok(count) => {
+                    self.ready.writable = count == offered;
+                    return Ok(count);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => {
+                        self.ready.writable = false;
+                        return Ok(0);
+                    }
+                    io::ErrorKind::Interrupted => {}
+                    kind => return Err(CloseReason::Io(kind)),
+                },
+            }
+        }
+    }
+
+    /// How a connection attempt ended: `None` while it has not.
+    pub(crate) fn connected(&self) -> Option<io::Result<()>> {
+        match self.stream.take_error() {
+            Ok(None) => {}
+            Ok(Some(error)) | Err(error) => return Some(Err(error)),
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => Some(Ok(())),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Says goodbye: what the kernel holds is still sent.
+    pub(crate) fn finish(&self) {
+        if let Err(error) = self.stream.shutdown(Shutdown::Write) {
+            log::trace!("closing {}: {error}", self.address);
+        }
+    }
+}
+
+/// Sets the options of a MetalBond connection.
+///
+/// `user_timeout` ends a connection whose peer acknowledges nothing for as long
+/// (`TCP_USER_TIMEOUT`).
+pub(crate) fn tune(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    socket.set_tcp_user_timeout(Some(user_timeout))
+}

@@ -1,0 +1,240 @@
+//! The server: threads and sockets around the shards.
+//!
+//! ```text
+//! metalbond-accept --Accepted--> metalbond-0 <--Messages--> metalbond-1 ...
+//!      listener                   shard 0, its sockets       shard 1, its sockets
+//! ```
+
+mod acceptor;
+mod config;
+mod stats;
+mod worker;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub use config::ServerConfig;
+pub use stats::ServerStats;
+
+use crate::error::{Error, Result};
+use crate::net::Postbox;
+use crate::shard::{Shard, Topology};
+use crate::types::{Route, Vni};
+use acceptor::{Acceptor, Stop, listen};
+use stats::WorkerStats;
+use worker::{Mail, Worker};
+
+/// A running MetalBond server.
+///
+/// Stops when told to by [`Self::shutdown`], or when dropped; both wait for its
+/// threads, which end within a turn of their loop (milliseconds).
+pub struct MetalBondServer {
+    address: SocketAddr,
+    stats: Vec<Arc<WorkerStats>>,
+    workers: Vec<Postbox<Mail>>,
+    acceptor: Postbox<Stop>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl MetalBondServer {
+    /// Starts a server on `address`, such as `"[::]:4711"` for both families.
+    ///
+    /// # Errors
+    ///
+    /// A setting outside its limits, an address that cannot be listened on, or a
+    /// system that has no threads or descriptors left.
+    pub fn start(address: impl ToSocketAddrs, config: ServerConfig) -> Result<Self> {
+        config.check()?;
+        let listener = listen_on_first(address)?;
+        let address = listener
+            .local_addr()
+            .map_err(Error::io("read the listening address"))?;
+        let seed = crate::random::seed();
+        let topology = Topology::new(config.workers.get());
+        let shard_config = config.shard(seed);
+        let mut mailboxes = Vec::new();
+        let mut workers = Vec::new();
+        for _ in 0..topology.shards() {
+            let (mailbox, postbox) = Worker::mailbox().map_err(Error::io("make a mailbox"))?;
+            mailboxes.push(mailbox);
+            workers.push(postbox);
+        }
+        let (acceptor, acceptor_postbox) =
+            Acceptor::new(listener, workers.clone()).map_err(Error::io("register the listener"))?;
+        let mut server = Self {
+            address,
+            stats: Vec::new(),
+            workers,
+            acceptor: acceptor_postbox,
+            threads: Vec::new(),
+        };
+        // What the peer's kernel leaves unacknowledged for as long as send hold, nobody reads.
+        let timeout = Duration::from_secs(config.keepalive_interval.into()) * 5;
+        for (id, mailbox) in mailboxes.into_iter().enumerate() {
+            let shard = Shard::new(id, topology, shard_config, Instant::now());
+            let stats = Arc::new(WorkerStats::default());
+            server.stats.push(Arc::clone(&stats));
+            let postboxes = server.workers.clone();
+            let worker = Worker::new(id, shard, mailbox, postboxes, stats, timeout);
+            server.spawn(format!("metalbond-{id}"), || worker.run())?;
+        }
+        server.spawn("metalbond-accept".into(), || acceptor.run())?;
+        log::info!("listening on {address} with {} workers", topology.shards());
+        Ok(server)
+    }
+
+    fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new().name(name).spawn(run);
+        self.threads
+            .push(thread.map_err(Error::io("start a thread"))?);
+        Ok(())
+    }
+
+    /// The address listened on, with the port that was chosen if it was 0.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the server has and has done.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        let mut total = ServerStats::default();
+        for stats in &self.stats {
+            stats.add_to(&mut total);
+        }
+        total
+    }
+
+    /// Every route of every VNI, in order.
+    ///
+    /// The threads are asked one after the other, so the answer is exact for each
+    /// VNI, and may mix moments between VNIs.
+    #[must_use]
+    pub fn routes(&self) -> Vec<(Vni, Route)> {
+        let mut routes = self.ask_all(|shard, _| {
+            let mut routes = Vec::new();
+            shard.for_each_route(|vni, route| routes.push((vni, route)));
+            routes
+        });
+        routes.sort_unstable();
+        routes
+    }
+
+    /// The sessions, whatever their state.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        let now = Instant::now();
+        let mut peers = self.ask_all(move |shard, address| {
+            let mut peers = Vec::new();
+            shard.for_each_session(|view| {
+                if let Some(address) = address(view.id) {
+                    peers.push(PeerStatus {
+                        address,
+                        established: view.established,
+                        keepalive_interval: view.keepalive_interval,
+                        silent: now.saturating_duration_since(view.last_received),
+                        subscriptions: view.subscriptions,
+                        queued_bytes: view.queued_bytes,
+                        updates_received: view.counters.updates,
+                        malformed: view.counters.malformed,
+                        folds: view.counters.folds,
+                    });
+                }
+            });
+            peers
+        });
+        peers.sort_unstable_by_key(|peer| peer.address);
+        peers
+    }
+
+    /// Has every worker look at its shard, and collects what they found.
+    fn ask_all<T: Send + 'static>(
+        &self,
+        look: impl Fn(&Shard, &dyn Fn(crate::table::PeerId) -> Option<SocketAddr>) -> Vec<T>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Vec<T> {
+        let look = Arc::new(look);
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        for worker in &self.workers {
+            let (look, sender) = (Arc::clone(&look), sender.clone());
+            let inspect = Mail::Inspect(Box::new(move |shard, address| {
+                // Nobody listens any more if the asker is gone; that is its affair.
+                drop(sender.send(look(shard, address)));
+            }));
+            worker.post(inspect, 1);
+        }
+        drop(sender);
+        receiver.iter().flatten().collect()
+    }
+
+    /// Stops the server and closes all sessions.
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        if self.threads.is_empty() {
+            return;
+        }
+        self.acceptor.post(Stop, 1);
+        for worker in &self.workers {
+            worker.post(Mail::Stop, 1);
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a server thread had panicked");
+            }
+        }
+        log::info!("stopped listening on {}", self.address);
+    }
+}
+
+impl Drop for MetalBondServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A session of a server, as of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerStatus {
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// Whether the handshake is complete.
+    pub established: bool,
+    /// Seconds between KEEPALIVEs, as negotiated.
+    pub keepalive_interval: u32,
+    /// How long nothing has come from it.
+    pub silent: Duration,
+    /// VNIs it subscribes to.
+    pub subscriptions: usize,
+    /// Bytes that wait to be sent to it.
+    pub queued_bytes: usize,
+    /// UPDATEs received from it.
+    pub updates_received: u64,
+    /// Messages of it that were dropped as malformed.
+    pub malformed: u64,
+    /// Times its queue was folded.
+    pub folds: u64,
+}
+
+/// Listens on the first address that works, as `std::net::TcpListener::bind` does.
+fn listen_on_first(address: impl ToSocketAddrs) -> Result<std::net::TcpListener> {
+    let addresses = address
+        .to_socket_addrs()
+        .map_err(Error::io("resolve the listening address"))?;
+    let mut failure = Error::InvalidConfig("the listening address resolves to nothing".into());
+    for address in addresses {
+        match listen(address) {
+            Ok(listener) => return Ok(listener),
+            Err(source) => failure = Error::Listen { address, source },
+        }
+    }
+    Err(failure)
+}

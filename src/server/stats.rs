@@ -1,0 +1,80 @@
+//! What a server counts.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::shard::Gauges;
+
+/// What a server has and has done, at one moment.
+///
+/// Each number is exact; between them, changes may have happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerStats {
+    /// Connections, whether their handshake is complete or not.
+    pub sessions: usize,
+    /// Sessions times the VNIs they subscribe to.
+    pub subscriptions: usize,
+    /// Distinct routes.
+    pub routes: usize,
+    /// VNIs that somebody announces in or subscribes to.
+    pub vnis: usize,
+    /// Connections accepted since the start.
+    pub accepted: u64,
+    /// Connections that ended since the start.
+    pub closed: u64,
+    /// UPDATEs received since the start.
+    pub updates_received: u64,
+    /// Messages dropped as malformed since the start.
+    pub malformed: u64,
+    /// Times a queue was folded since the start.
+    pub folds: u64,
+    /// Bytes received since the start.
+    pub bytes_received: u64,
+    /// Bytes sent since the start.
+    pub bytes_sent: u64,
+}
+
+/// The numbers of one worker, written by it alone.
+#[derive(Debug, Default)]
+pub(super) struct WorkerStats {
+    pub(super) sessions: AtomicUsize,
+    pub(super) subscriptions: AtomicUsize,
+    pub(super) routes: AtomicUsize,
+    pub(super) vnis: AtomicUsize,
+    pub(super) accepted: AtomicU64,
+    pub(super) closed: AtomicU64,
+    pub(super) updates_received: AtomicU64,
+    pub(super) malformed: AtomicU64,
+    pub(super) folds: AtomicU64,
+    pub(super) bytes_received: AtomicU64,
+    pub(super) bytes_sent: AtomicU64,
+}
+
+impl WorkerStats {
+    pub(super) fn publish(&self, gauges: Gauges) {
+        self.sessions.store(gauges.sessions, Ordering::Relaxed);
+        self.subscriptions
+            .store(gauges.subscriptions, Ordering::Relaxed);
+        self.routes.store(gauges.routes, Ordering::Relaxed);
+        self.vnis.store(gauges.vnis, Ordering::Relaxed);
+        let counters = gauges.counters;
+        self.updates_received
+            .store(counters.updates, Ordering::Relaxed);
+        self.malformed.store(counters.malformed, Ordering::Relaxed);
+        self.folds.store(counters.folds, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_to(&self, total: &mut ServerStats) {
+        total.sessions += self.sessions.load(Ordering::Relaxed);
+        total.subscriptions += self.subscriptions.load(Ordering::Relaxed);
+        total.routes += self.routes.load(Ordering::Relaxed);
+        total.vnis += self.vnis.load(Ordering::Relaxed);
+        total.accepted += self.accepted.load(Ordering::Relaxed);
+        total.closed += self.closed.load(Ordering::Relaxed);
+        total.updates_received += self.updates_received.load(Ordering::Relaxed);
+        total.malformed += self.malformed.load(Ordering::Relaxed);
+        total.folds += self.folds.load(Ordering::Relaxed);
+        total.bytes_received += self.bytes_received.load(Ordering::Relaxed);
+        total.bytes_sent += self.bytes_sent.load(Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,341 @@
+//! The thread of a shard: its loop, its sockets, its mailbox.
+//!
+//! One turn: wait; read what came, mail and bytes; do what is due; pass on what
+//! changed; write. Budgets keep a turn short, so that a KEEPALIVE never waits for
+//! somebody's bulk; who is left over goes first in the next turn.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+
+use super::stats::WorkerStats;
+use crate::map::{Map, map};
+use crate::net::{Conn, Mailbox, Postbox, tune};
+use crate::session::CloseReason;
+use crate::shard::{Message, Report, Shard};
+use crate::table::PeerId;
+
+/// Bytes read from one connection before the next has its turn.
+const READ_BUDGET: usize = 64 * 1024;
+
+/// Bytes written to one connection before the next has its turn.
+const WRITE_BUDGET: usize = 256 * 1024;
+
+/// Bytes written to all connections in one turn; about a millisecond.
+const TURN_WRITE_BUDGET: usize = 4 * 1024 * 1024;
+
+/// Connections read in one turn.
+const TURN_READS: usize = 64;
+
+/// Pieces of shared frames in one `writev`.
+const SLICES: usize = 64;
+
+const WAKE: Token = Token(usize::MAX);
+
+/// Everything that can come to a worker from another thread.
+pub(super) enum Mail {
+    /// A new connection; its session will live here.
+    Accepted {
+        peer: PeerId,
+        stream: TcpStream,
+        address: SocketAddr,
+    },
+    /// From another shard, in order.
+    Messages(Vec<Message>),
+    /// A look at the shard and the addresses of its sessions.
+    Inspect(Box<dyn FnOnce(&Shard, &dyn Fn(PeerId) -> Option<SocketAddr>) + Send>),
+    /// The server is stopping.
+    Stop,
+}
+
+/// How many routes a mail is about, for the mailbox's account.
+pub(super) fn weight(messages: &[Message]) -> usize {
+    let weigh = |message: &Message| match message {
+        Message::Updates { updates, .. } => updates.len(),
+        _ => 1,
+    };
+    messages.iter().map(weigh).sum()
+}
+
+pub(super) struct Worker {
+    id: usize,
+    poll: Poll,
+    mailbox: Mailbox<Mail>,
+    /// Everybody's, the own one included.
+    postboxes: Vec<Postbox<Mail>>,
+    shard: Shard,
+    conns: Map<PeerId, Conn>,
+    readers: VecDeque<PeerId>,
+    writers: VecDeque<PeerId>,
+    stats: Arc<WorkerStats>,
+    user_timeout: Duration,
+    buffer: Box<[u8]>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        id: usize,
+        shard: Shard,
+        (poll, mailbox): (Poll, Mailbox<Mail>),
+        postboxes: Vec<Postbox<Mail>>,
+        stats: Arc<WorkerStats>,
+        user_timeout: Duration,
+    ) -> Self {
+        Self {
+            id,
+            poll,
+            mailbox,
+            postboxes,
+            shard,
+            conns: map(crate::random::seed()),
+            readers: VecDeque::new(),
+            writers: VecDeque::new(),
+            stats,
+            user_timeout,
+            buffer: vec![0; READ_BUDGET].into_boxed_slice(),
+        }
+    }
+
+    /// A poll and the mailbox that wakes it.
+    pub(super) fn mailbox() -> std::io::Result<((Poll, Mailbox<Mail>), Postbox<Mail>)> {
+        let poll = Poll::new()?;
+        let (mailbox, postbox) = Mailbox::new(&poll, WAKE)?;
+        Ok(((poll, mailbox), postbox))
+    }
+
+    /// Serves until told to stop.
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            if let Err(error) = self.poll.poll(&mut events, self.timeout())
+                && error.kind() != std::io::ErrorKind::Interrupted
+            {
+                log::error!("worker {}: waiting for events: {error}", self.id);
+            }
+            let now = Instant::now();
+            for event in &events {
+                self.note(event);
+            }
+            if !self.read_mail(now) {
+                return;
+            }
+            self.read_sockets(now);
+            self.shard.handle_timeouts(now);
+            self.shard.turn(now);
+            self.post();
+            self.write_sockets(now);
+            self.report();
+            self.stats.publish(self.shard.gauges());
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let reads = !self.readers.is_empty() && !self.is_held_up();
+        if reads || !self.writers.is_empty() || self.shard.has_work() {
+            return Some(Duration::ZERO);
+        }
+        let due = self.shard.poll_timeout()?;
+        Some(due.saturating_duration_since(Instant::now()))
+    }
+
+    fn note(&mut self, event: &mio::event::Event) {
+        let id = PeerId(u32::try_from(event.token().0).unwrap_or(u32::MAX));
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
+        conn.ready.update(event);
+        if conn.ready.readable && !std::mem::replace(&mut conn.in_readers, true) {
+            self.readers.push_back(id);
+        }
+        if conn.ready.writable && !std::mem::replace(&mut conn.in_writers, true) {
+            self.writers.push_back(id);
+        }
+    }
+
+    /// Takes all mail; `false` when told to stop.
+    fn read_mail(&mut self, now: Instant) -> bool {
+        self.mailbox.rearm();
+        while let Some(mail) = self.mailbox.take() {
+            match mail {
+                Mail::Accepted {
+                    peer,
+                    stream,
+                    address,
+                } => self.accept(peer, stream, address, now),
+                Mail::Messages(messages) => self.shard.deliver(messages, now),
+                Mail::Inspect(look) => {
+                    let conns = &self.conns;
+                    look(&self.shard, &|id| conns.get(&id).map(|conn| conn.address));
+                }
+                Mail::Stop => return false,
+            }
+        }
+        if self.mailbox.has_room_for_waiters() {
+            for postbox in &self.postboxes {
+                postbox.wake();
+            }
+        }
+        true
+    }
+
+    fn accept(&mut self, peer: PeerId, stream: TcpStream, address: SocketAddr, now: Instant) {
+        let stream = mio::net::TcpStream::from_std(stream);
+        if let Err(error) = tune(&stream, self.user_timeout) {
+            log::debug!("peer {address}: setting socket options: {error}");
+        }
+        let token = Token(peer.0 as usize);
+        match Conn::new(stream, address, self.poll.registry(), token) {
+            Ok(conn) if self.shard.open(peer, now) => {
+                self.stats.accepted.fetch_add(1, Ordering::Relaxed);
+                self.conns.insert(peer, conn);
+            }
+            Ok(_) => log::warn!("peer {address}: refused, session numbers have wrapped around"),
+            Err(error) => log::warn!("peer {address}: refused, {error}"),
+        }
+    }
+
+    /// Whether some shard must catch up before more is read.
+    fn is_held_up(&self) -> bool {
+        let others = self.postboxes.iter().enumerate();
+        others
+            .filter(|(id, _)| *id != self.id)
+            .any(|(_, postbox)| postbox.is_full())
+    }
+
+    fn read_sockets(&mut self, now: Instant) {
+        for _ in 0..self.readers.len().min(TURN_READS) {
+            if self.is_held_up() {
+                return;
+            }
+            let Some(id) = self.readers.pop_front() else {
+                return;
+            };
+            self.read_socket(id, now);
+            self.post();
+        }
+    }
+
+    fn read_socket(&mut self, id: PeerId, now: Instant) {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
+        match conn.read(&mut self.buffer) {
+            Ok(count) => {
+                conn.in_readers = conn.ready.readable;
+                if conn.in_readers {
+                    self.readers.push_back(id);
+                }
+                let read = self.stats.bytes_received.load(Ordering::Relaxed);
+                self.stats
+                    .bytes_received
+                    .store(read + count as u64, Ordering::Relaxed);
+                self.shard.receive(id, &self.buffer[..count], now);
+            }
+            Err(reason) => self.shard.close(id, reason),
+        }
+    }
+
+    /// Sends other shards what this turn has for them.
+    fn post(&mut self) {
+        for shard in 0..self.postboxes.len() {
+            let messages = self.shard.take_messages(shard);
+            if messages.is_empty() {
+                continue;
+            }
+            let weight = weight(&messages);
+            if !self.postboxes[shard].post(Mail::Messages(messages), weight) {
+                // Only while the server stops.
+                log::trace!("worker {shard} is gone");
+            }
+        }
+    }
+
+    fn write_sockets(&mut self, now: Instant) {
+        for id in self.shard.take_ready() {
+            if let Some(conn) = self.conns.get_mut(&id)
+                && conn.ready.writable
+                && !std::mem::replace(&mut conn.in_writers, true)
+            {
+                self.writers.push_back(id);
+            }
+        }
+        let mut budget = TURN_WRITE_BUDGET;
+        for _ in 0..self.writers.len() {
+            if budget == 0 {
+                return;
+            }
+            let Some(id) = self.writers.pop_front() else {
+                return;
+            };
+            let written = self.write_socket(id, now);
+            budget = budget.saturating_sub(written);
+        }
+    }
+
+    fn write_socket(&mut self, id: PeerId, now: Instant) -> usize {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return 0;
+        };
+        conn.in_writers = false;
+        self.shard.resume(id, now);
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let filled = self.shard.gather(id, &mut slices, WRITE_BUDGET);
+        if filled == 0 {
+            return 0;
+        }
+        match conn.write(&slices[..filled]) {
+            Ok(count) => {
+                self.shard.advance(id, count, now);
+                let sent = self.stats.bytes_sent.load(Ordering::Relaxed);
+                self.stats
+                    .bytes_sent
+                    .store(sent + count as u64, Ordering::Relaxed);
+                if conn.ready.writable && self.shard.has_queued(id) {
+                    conn.in_writers = true;
+                    self.writers.push_back(id);
+                }
+                count
+            }
+            Err(reason) => {
+                self.shard.close(id, reason);
+                0
+            }
+        }
+    }
+
+    /// Logs what happened, and lets go of connections whose session is over.
+    fn report(&mut self) {
+        while let Some(report) = self.shard.poll_report() {
+            match report {
+                Report::Established(id) => {
+                    if let Some(conn) = self.conns.get(&id) {
+                        log::info!("peer {}: established", conn.address);
+                    }
+                }
+                Report::Malformed(id, why, total) => {
+                    if let Some(conn) = self.conns.get(&id) {
+                        log::warn!(
+                            "peer {}: message dropped: {why} ({total} so far)",
+                            conn.address
+                        );
+                    }
+                }
+                Report::Closed(id, reason) => {
+                    if let Some(conn) = self.conns.remove(&id) {
+                        self.stats.closed.fetch_add(1, Ordering::Relaxed);
+                        let level = match reason {
+                            CloseReason::PeerClosed => log::Level::Info,
+                            _ => log::Level::Warn,
+                        };
+                        log::log!(level, "peer {}: session ended: {reason}", conn.address);
+                    }
+                }
+            }
+        }
+    }
+}
