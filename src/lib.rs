@@ -1,5 +1,6 @@
 //! RustBond: the MetalBond route reflector and its client, without async.
 
+mod client;
 mod error;
 mod map;
 mod net;
@@ -11,6 +12,10 @@ mod table;
 mod types;
 mod wire;
 
+pub use client::{
+    Changed, ClientConfig, ClientState, ConnectionState, Event, LoggingHandler, MetalBondClient,
+    NoOpHandler, RouteHandler, ServerId,
+};
 pub use error::{Error, Result};
 pub use server::{MetalBondServer, PeerStatus, ServerConfig, ServerStats};
 pub use session::CloseReason;

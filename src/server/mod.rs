@@ -173,8 +173,13 @@ impl MetalBondServer {
     }
 
     /// Stops the server and closes all sessions.
-    pub fn shutdown(mut self) {
+    ///
+    /// # Errors
+    ///
+    /// None at present; the server is down in any case.
+    pub fn shutdown(mut self) -> Result<()> {
         self.stop();
+        Ok(())
     }
 
     fn stop(&mut self) {

@@ -22,7 +22,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use next_hops::NextHops;
+pub(crate) use next_hops::{NextHopId, NextHops};
 pub(crate) use segment::{SEGMENT_BYTES, Segment, Span};
 
 use crate::types::{Action, Route, Vni};

@@ -1,0 +1,80 @@
+//! Settings of a client.
+
+use std::time::Duration;
+
+use super::core::CoreConfig;
+use super::view::ServerBit;
+use crate::error::{Error, Result};
+use crate::session::{Role, SessionConfig};
+use crate::wire::{Capabilities, Extensions};
+
+/// Settings of a client, each with its unit.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Seconds between two KEEPALIVEs, at least 1; a server may ask for less. Default: 5.
+    pub keepalive_interval: u32,
+    /// How long a server may take to answer the HELLO. Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// How long routes stay when the last server is lost; 0 removes them at once.
+    /// Default: 300 s.
+    pub hold: Duration,
+    /// Shortest wait before a server that failed is tried again. Default: 5 s.
+    pub retry_min: Duration,
+    /// Longest wait; the moment between is random. Default: 10 s.
+    pub retry_max: Duration,
+    /// Identity in the HELLO to peers of this implementation. Default: random.
+    pub node_id: Option<[u8; 16]>,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            keepalive_interval: 5,
+            handshake_timeout: Duration::from_secs(10),
+            hold: Duration::from_secs(300),
+            retry_min: Duration::from_secs(5),
+            retry_max: Duration::from_secs(10),
+            node_id: None,
+        }
+    }
+}
+
+impl ClientConfig {
+    pub(super) fn check(&self, servers: &[String]) -> Result<()> {
+        let invalid = |text: String| Err(Error::InvalidConfig(text));
+        if self.keepalive_interval == 0 {
+            return invalid("keepalive_interval is 0; it must be at least 1 second".into());
+        }
+        if self.retry_min > self.retry_max {
+            return invalid("retry_min is longer than retry_max".into());
+        }
+        if servers.is_empty() {
+            return invalid("no server is given; a client needs at least one".into());
+        }
+        if servers.len() > ServerBit::MAX {
+            let (count, most) = (servers.len(), ServerBit::MAX);
+            return invalid(format!(
+                "{count} servers are given; a client has {most} at most"
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn core(&self) -> CoreConfig {
+        CoreConfig {
+            session: SessionConfig {
+                role: Role::Client,
+                keepalive_interval: self.keepalive_interval,
+                handshake_timeout: self.handshake_timeout,
+                extensions: Some(Extensions {
+                    capabilities: Capabilities::OWN,
+                    node_id: self.node_id.unwrap_or_else(crate::random::node_id),
+                }),
+            },
+            hold: self.hold,
+            retry_min: self.retry_min,
+            retry_max: self.retry_max,
+            seed: crate::random::seed(),
+        }
+    }
+}

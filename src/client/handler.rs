@@ -1,0 +1,120 @@
+//! Who is told of routes, and the thread that tells it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+
+use super::ServerId;
+use super::events::Event;
+use crate::net::Postbox;
+use crate::session::CloseReason;
+use crate::types::{Route, Vni};
+
+use super::worker::Mail;
+
+/// Is told of routes, on a thread of its own.
+///
+/// A handler may be slow, and may call the client: sessions do not wait for it.
+/// What changes while it is busy is coalesced by route. A panic is logged, and the
+/// next event comes.
+pub trait RouteHandler: Send + Sync + 'static {
+    /// A route is there.
+    fn add_route(&self, vni: Vni, route: Route);
+
+    /// A route is gone.
+    fn remove_route(&self, vni: Vni, route: Route);
+
+    /// The table of a VNI is complete for the first time since the subscription.
+    fn synced(&self, vni: Vni) {
+        let _ = vni;
+    }
+
+    /// A server's handshake is complete.
+    fn server_up(&self, server: ServerId) {
+        let _ = server;
+    }
+
+    /// A server's session ended.
+    fn server_down(&self, server: ServerId, reason: CloseReason) {
+        let _ = (server, reason);
+    }
+}
+
+impl<T: RouteHandler + ?Sized> RouteHandler for Arc<T> {
+    fn add_route(&self, vni: Vni, route: Route) {
+        (**self).add_route(vni, route);
+    }
+
+    fn remove_route(&self, vni: Vni, route: Route) {
+        (**self).remove_route(vni, route);
+    }
+
+    fn synced(&self, vni: Vni) {
+        (**self).synced(vni);
+    }
+
+    fn server_up(&self, server: ServerId) {
+        (**self).server_up(server);
+    }
+
+    fn server_down(&self, server: ServerId, reason: CloseReason) {
+        (**self).server_down(server, reason);
+    }
+}
+
+/// Ignores every route; for clients that only announce.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoOpHandler;
+
+impl RouteHandler for NoOpHandler {
+    fn add_route(&self, _: Vni, _: Route) {}
+
+    fn remove_route(&self, _: Vni, _: Route) {}
+}
+
+/// Logs every route at level info.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoggingHandler;
+
+impl RouteHandler for LoggingHandler {
+    fn add_route(&self, vni: Vni, route: Route) {
+        log::info!("VNI {vni}: added {route}");
+    }
+
+    fn remove_route(&self, vni: Vni, route: Route) {
+        log::info!("VNI {vni}: removed {route}");
+    }
+
+    fn synced(&self, vni: Vni) {
+        log::info!("VNI {vni}: table complete");
+    }
+}
+
+/// Tells the handler everything that comes, until the client is gone.
+pub(super) fn run(
+    handler: &impl RouteHandler,
+    events: &Receiver<Vec<Event>>,
+    client: &Postbox<Mail>,
+) {
+    for batch in events {
+        // There is room for the next batch while this one is worked on.
+        client.wake();
+        for event in batch {
+            let told = catch_unwind(AssertUnwindSafe(|| tell(handler, event)));
+            if told.is_err() {
+                log::error!("the route handler panicked at {event:?}");
+            }
+        }
+    }
+}
+
+fn tell(handler: &impl RouteHandler, event: Event) {
+    match event {
+        Event::RouteAdded(vni, route) => handler.add_route(vni, route),
+        Event::RouteRemoved(vni, route) => handler.remove_route(vni, route),
+        Event::Synced(vni) => handler.synced(vni),
+        Event::ServerUp(server) => handler.server_up(server),
+        Event::ServerDown(server, reason) => handler.server_down(server, reason),
+    }
+}
