@@ -2,6 +2,8 @@
 #![warn(missing_docs)]
 
 mod error;
+#[cfg(all(feature = "netlink", target_os = "linux"))]
+pub mod kernel;
 mod types;
 
 pub use error::{Error, Result};
