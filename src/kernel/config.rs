@@ -1,0 +1,162 @@
+//! Settings of the kernel writer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::types::{NextHopType, Vni};
+
+/// How routes name their next hops in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NexthopMode {
+    /// By nexthop objects where the kernel has them (Linux 5.3), else in the route.
+    #[default]
+    Auto,
+    /// Always in the route. IPv6 routes then use one next hop, the lowest address.
+    Never,
+}
+
+/// Settings of [`super::KernelWriter`].
+#[derive(Clone, Debug)]
+pub struct KernelConfig {
+    /// The kernel table of each VNI, 1 to 2^32-1. VNIs may share a table; it then holds the
+    /// union. Routes of other VNIs are ignored. Default: none, which is refused at start.
+    pub vni_tables: BTreeMap<Vni, u32>,
+    /// Name of the tunnel device, 1 to 15 bytes. Default: `ip6tnl0`.
+    pub device: String,
+    /// Leave out IPv6 destinations. Default: no.
+    pub ipv4_only: bool,
+    /// Protocol number that marks our routes and nexthop objects, 5 to 255 (lower ones are
+    /// the kernel's own and the administrator's). Default: 254.
+    pub protocol: u8,
+    /// Metric of our routes; routes with another metric are not ours. `None` or 0 is the
+    /// default of the family: 0 in IPv4, 1024 in IPv6.
+    pub metric: Option<u32>,
+    /// Next-hop types that are not installed. Default: none.
+    pub excluded_types: Vec<NextHopType>,
+    /// Remove our routes and nexthop objects at shutdown. Default: no, they stay and the
+    /// next process adopts them.
+    pub cleanup_on_exit: bool,
+    /// How routes name their next hops.
+    pub nexthop_objects: NexthopMode,
+    /// Numbers of our nexthop objects, 65,536 at least. Objects in this range with our
+    /// protocol on our device are ours. Default: 16,777,216 numbers from 0x4d42_0000.
+    pub nexthop_ids: Range<u32>,
+    /// How often the kernel's state is read without a reason, 1 s to 1 day. Default: 60 s.
+    /// Costs about a microsecond of CPU a route.
+    pub check_interval: Duration,
+}
+
+impl Default for KernelConfig {
+    fn default() -> Self {
+        Self {
+            vni_tables: BTreeMap::new(),
+            device: "ip6tnl0".into(),
+            ipv4_only: false,
+            protocol: 254,
+            metric: None,
+            excluded_types: Vec::new(),
+            cleanup_on_exit: false,
+            nexthop_objects: NexthopMode::Auto,
+            nexthop_ids: 0x4d42_0000..0x4e42_0000,
+            check_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Smallest allowed size of the range of nexthop numbers.
+const MIN_NEXTHOP_IDS: usize = 1 << 16;
+
+impl KernelConfig {
+    /// Refuses what cannot work.
+    pub(super) fn validate(&self) -> Result<()> {
+        let refuse = |text: String| Err(Error::InvalidConfig(text));
+        if self.vni_tables.is_empty() {
+            return refuse("no VNI is mapped to a kernel table".into());
+        }
+        if let Some((vni, _)) = self.vni_tables.iter().find(|(_, table)| **table == 0) {
+            return refuse(format!(
+                "VNI {vni} is mapped to kernel table 0; allowed are 1 to 4294967295"
+            ));
+        }
+        let tables: BTreeSet<u32> = self.vni_tables.values().copied().collect();
+        if tables.len() > usize::from(u16::MAX) {
+            return refuse(format!(
+                "{} kernel tables; at most 65535 are allowed",
+                tables.len()
+            ));
+        }
+        let device = &self.device;
+        let bad = |byte: u8| byte == b'/' || byte.is_ascii_whitespace() || byte == 0;
+        if device.is_empty() || device.len() > 15 || device.bytes().any(bad) {
+            return refuse(format!(
+                "device name {device:?}; allowed are 1 to 15 bytes without spaces and slashes"
+            ));
+        }
+        if self.protocol < 5 {
+            return refuse(format!(
+                "route protocol {}; allowed are 5 to 255",
+                self.protocol
+            ));
+        }
+        if self.nexthop_ids.len() < MIN_NEXTHOP_IDS || self.nexthop_ids.start == 0 {
+            return refuse(format!(
+                "nexthop numbers {:?}; allowed are at least {MIN_NEXTHOP_IDS}, without 0",
+                self.nexthop_ids
+            ));
+        }
+        let allowed = Duration::from_secs(1)..=Duration::from_secs(86_400);
+        if !allowed.contains(&self.check_interval) {
+            return refuse(format!(
+                "check interval {:?}; allowed are 1 s to 1 day",
+                self.check_interval
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn valid() -> KernelConfig {
+        KernelConfig {
+            vni_tables: BTreeMap::from([(Vni(1), 100)]),
+            ..KernelConfig::default()
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        assert!(valid().validate().is_ok());
+        let refused = |config: KernelConfig| config.validate().unwrap_err().to_string();
+        assert!(refused(KernelConfig::default()).contains("no VNI"));
+        let mut config = valid();
+        config.vni_tables.insert(Vni(2), 0);
+        assert!(refused(config).contains("table 0"));
+        for device in ["", "a device", "a/b", "sixteen-bytes-ab"] {
+            let device = device.to_owned();
+            assert!(
+                refused(KernelConfig { device, ..valid() }).contains("device name"),
+                "every bad name is refused"
+            );
+        }
+        let config = KernelConfig {
+            protocol: 4,
+            ..valid()
+        };
+        assert!(refused(config).contains("protocol 4"));
+        let config = KernelConfig {
+            nexthop_ids: 1..100,
+            ..valid()
+        };
+        assert!(refused(config).contains("nexthop numbers"));
+        let config = KernelConfig {
+            check_interval: Duration::ZERO,
+            ..valid()
+        };
+        assert!(refused(config).contains("check interval"));
+    }
+}

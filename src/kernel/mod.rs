@@ -1,0 +1,29 @@
+//! Writes received routes into the Linux kernel.
+//!
+//! Every route becomes `encap ip6 dst <underlay address>` on a tunnel device, in the table
+//! mapped to its VNI, with our protocol and metric. The kernel is reconciled, not told: one
+//! thread compares what is wanted with what is there, writes the difference in batches, and
+//! reads the kernel again whenever somebody else may have changed it. Routes of other
+//! protocols, metrics and tables, and nexthop objects outside our range, are left alone.
+//!
+//! ```text
+//! caller --bounded channel--> "metalbond-netlink": drain, plan (pure), batch, answers
+//!                                    ^ notifications of links, routes, nexthops
+//! ```
+//!
+//! What one process wrote, the next one adopts: routes found at start stay until
+//! [`KernelWriter::synced`] says that the tables are complete. Two writers in one network
+//! namespace need different protocols or different `nexthop_ids`.
+
+mod config;
+mod message;
+mod parse;
+mod plan;
+mod socket;
+mod stats;
+mod thread;
+mod writer;
+
+pub use config::{KernelConfig, NexthopMode};
+pub use stats::KernelStats;
+pub use thread::KernelWriter;

@@ -1,0 +1,509 @@
+//! From the difference to operations, and what their results mean.
+
+use super::store::{CONFLICT, RETAKE};
+use super::{
+    ADOPTED, ALIEN, Family, Kind, Mode, NONE, OWNED, Object, Op, PARKED, Plan, QUEUED, RouteId,
+    SETTLING, State, Target, Verb,
+};
+use std::collections::BTreeMap;
+
+/// Error numbers of Linux that decide something here.
+pub(in crate::kernel) mod errno {
+    pub(in crate::kernel) const EPERM: i32 = 1;
+    pub(in crate::kernel) const ENOENT: i32 = 2;
+    pub(in crate::kernel) const ESRCH: i32 = 3;
+    pub(in crate::kernel) const EEXIST: i32 = 17;
+    pub(in crate::kernel) const ENODEV: i32 = 19;
+    pub(in crate::kernel) const EOPNOTSUPP: i32 = 95;
+    pub(in crate::kernel) const ENETDOWN: i32 = 100;
+    pub(in crate::kernel) const ENOBUFS: i32 = 105;
+}
+
+/// An operation of a batch that the kernel refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kernel) struct Failure {
+    /// Position in the batch.
+    pub(in crate::kernel) at: usize,
+    /// What the kernel said, positive.
+    pub(in crate::kernel) errno: i32,
+}
+
+/// What the results of a batch call for besides the next batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::kernel) struct Outcome {
+    /// The kernel differs from what was believed: read it again.
+    pub(in crate::kernel) resync: bool,
+    /// The tunnel device is not what it was.
+    pub(in crate::kernel) device: bool,
+}
+
+impl Plan {
+    /// Appends the next operations, about `limit` of them.
+    ///
+    /// They count as done; [`Self::completed`] takes back those that were refused and is
+    /// called before anything else is.
+    pub(in crate::kernel) fn batch(&mut self, limit: usize, ops: &mut Vec<Op>) {
+        self.leave_groups(limit, ops);
+        while ops.len() < limit {
+            let Some(id) = self.queue.pop_front() else {
+                break;
+            };
+            self.sync(id, ops);
+        }
+        if self.queue.is_empty() {
+            release_memory(&mut self.queue);
+            self.unwanted.append(&mut self.unwanted_later);
+        }
+        if ops.is_empty() {
+            self.leave_groups(limit, ops);
+        }
+        // Objects go in batches of their own: a refused route may still need its old one.
+        if ops.is_empty() && self.queue.is_empty() {
+            self.collect(limit, ops);
+        }
+    }
+
+    /// Plans the routes that waited for the end of a burst of withdraws.
+    ///
+    /// Where all routes of a group want the same new set, the group changes, not the routes.
+    pub(in crate::kernel) fn settle(&mut self, ops: &mut Vec<Op>) {
+        // Hops that nobody wants leave their groups by one deletion, which may be all it takes.
+        self.leave_groups(usize::MAX, ops);
+        let settling = std::mem::take(&mut self.settling);
+        // Group -> the set its waiting routes want, and how many do; none if they differ.
+        let mut votes: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+        let mut waiting = Vec::with_capacity(settling.len());
+        for id in settling {
+            let Some(state) = self.store.get(id).filter(|state| state.has(SETTLING)) else {
+                continue;
+            };
+            // A number that was used again may be in the list twice; it has one vote.
+            self.store.state_mut(id).flags &= !SETTLING;
+            waiting.push(id);
+            let hops = self.wanted_hops(id, state);
+            if state.installed > ALIEN && hops != NONE && !self.in_sync(id, state) {
+                let vote = votes.entry(state.installed).or_insert((hops, 0));
+                vote.1 += u32::from(vote.0 == hops);
+            }
+        }
+        for (slot, (hops, count)) in votes {
+            if count > 1 && count == self.objects.object(slot).routes {
+                self.change_group(slot, hops, ops);
+            }
+        }
+        for id in waiting {
+            if let Some(state) = self.store.get(id)
+                && !self.in_sync(id, state)
+            {
+                self.enqueue(id);
+            }
+        }
+    }
+
+    /// Plans refused routes again, at most `limit`.
+    pub(in crate::kernel) fn retry(&mut self, limit: usize) {
+        for _ in 0..limit {
+            let Some(id) = self.parked.pop_front() else {
+                break;
+            };
+            if self.store.get(id).is_some_and(|state| state.has(PARKED)) {
+                self.unpark(id);
+                self.enqueue(id);
+            }
+        }
+    }
+
+    /// Takes the results of a batch; `failures` are in the order of the batch.
+    pub(in crate::kernel) fn completed(&mut self, ops: &[Op], failures: &[Failure]) -> Outcome {
+        let mut outcome = Outcome::default();
+        // A number that somebody else took: what depends on it failed for no fault of its own.
+        let renumber = failures.iter().any(|failure| {
+            failure.errno == errno::EEXIST
+                && matches!(ops[failure.at], Op::AddHop { .. } | Op::AddGroup { .. })
+        });
+        for failure in failures.iter().rev() {
+            outcome.device |= matches!(failure.errno, errno::ENODEV | errno::ENETDOWN);
+            self.failed(&ops[failure.at], failure.errno, renumber, &mut outcome);
+        }
+        let mut failures = failures.iter().peekable();
+        for (at, op) in ops.iter().enumerate() {
+            if failures.next_if(|failure| failure.at == at).is_none() {
+                self.succeeded(op);
+            }
+        }
+        outcome
+    }
+
+    fn succeeded(&mut self, op: &Op) {
+        let Op::Route { route, verb, .. } = op else {
+            return;
+        };
+        if *verb == Verb::Delete {
+            self.forget_if_empty(*route);
+        } else {
+            let state = self.store.state_mut(*route);
+            state.flags |= OWNED;
+            state.flags &= !(ADOPTED | RETAKE | CONFLICT);
+        }
+    }
+
+    fn failed(&mut self, op: &Op, errno: i32, renumber: bool, outcome: &mut Outcome) {
+        match *op {
+            Op::AddHop { object, id, .. } | Op::AddGroup { object, id, .. } => {
+                if errno == errno::EEXIST {
+                    self.objects.mark_taken(id);
+                }
+                if self.is_unused(object) {
+                    self.drop_object(object);
+                } else {
+                    outcome.resync = true;
+                }
+            }
+            Op::ReplaceGroup { .. } => outcome.resync = true,
+            Op::DeleteObject { .. } => outcome.resync |= errno != errno::ENOENT,
+            Op::Route {
+                route,
+                verb: Verb::Delete,
+                ..
+            } if matches!(errno, errno::ESRCH | errno::ENOENT) => self.forget_if_empty(route),
+            Op::Route {
+                route,
+                verb,
+                previous,
+                ..
+            } => {
+                self.set_installed(route, previous);
+                let state = self.store.state_mut(route);
+                if renumber {
+                    self.enqueue(route);
+                } else if errno == errno::EEXIST && verb == Verb::Add && state.has(OWNED) {
+                    state.flags |= RETAKE;
+                    self.enqueue(route);
+                } else {
+                    if errno == errno::EEXIST && !state.has(CONFLICT) {
+                        // Perhaps it is ours after all; a dump tells, once.
+                        state.flags |= CONFLICT;
+                        outcome.resync = true;
+                    }
+                    self.park(route);
+                }
+            }
+        }
+    }
+
+    /// Plans one route.
+    fn sync(&mut self, id: RouteId, ops: &mut Vec<Op>) {
+        let Some(state) = self.store.get(id).filter(|state| state.has(QUEUED)) else {
+            return;
+        };
+        self.store.state_mut(id).flags &= !QUEUED;
+        if state.has(PARKED) {
+            return;
+        }
+        if self.in_sync(id, state) {
+            self.forget_if_empty(id);
+            return;
+        }
+        if self.is_held(id, state) {
+            return;
+        }
+        let hops = self.wanted_hops(id, state);
+        let (verb, target, installed) = if hops == NONE {
+            (Verb::Delete, self.target(state.installed), NONE)
+        } else {
+            let Some(object) = self.object_for(hops, ops) else {
+                self.park(id);
+                return;
+            };
+            let there = state.installed != NONE || state.has(RETAKE);
+            let verb = if there { Verb::Replace } else { Verb::Add };
+            (verb, self.target(object), object)
+        };
+        self.set_installed(id, installed);
+        ops.push(Op::Route {
+            route: id,
+            verb,
+            table: self.tables[usize::from(state.table)].0,
+            prefix: self.store.prefix(id),
+            target,
+            previous: state.installed,
+        });
+    }
+
+    /// Whether a route that was there before us stays as it is until the table is complete.
+    ///
+    /// Its other hops may be announced yet: rewriting it now would write it twice.
+    fn is_held(&self, id: RouteId, state: State) -> bool {
+        if !state.has(ADOPTED) || self.tables[usize::from(state.table)].1.is_empty() {
+            return false;
+        }
+        let wanted = self.wanted_hops(id, state);
+        let installed = self.installed_hops(state);
+        if wanted == NONE || installed == NONE {
+            return wanted == NONE;
+        }
+        let single_v6 = self.config.mode == Mode::Inline && id.family() == Family::V6;
+        self.catalog.is_subset(wanted, installed)
+            // The lowest of the hops may be announced last.
+            || (single_v6 && self.catalog.lowest(installed) < self.catalog.lowest(wanted))
+    }
+
+    fn target(&self, slot: u32) -> Target {
+        if slot <= ALIEN {
+            return Target::Other;
+        }
+        let object = self.objects.object(slot);
+        if object.id != 0 {
+            return Target::Object(object.id);
+        }
+        let hops = self.catalog.hops(object.set);
+        Target::Inline(hops.iter().map(|&hop| self.catalog.address(hop)).collect())
+    }
+
+    /// The object for a hop set, created if need be; `None` when no number is free.
+    fn object_for(&mut self, set: u32, ops: &mut Vec<Op>) -> Option<u32> {
+        if self.config.mode == Mode::Inline {
+            return Some(self.stand_in(set));
+        }
+        let slot = self.catalog.object(set);
+        if slot != NONE {
+            return Some(slot);
+        }
+        if let [hop] = *self.catalog.hops(set) {
+            let id = self.objects.allocate()?;
+            let kind = Kind::Single { groups: Vec::new() };
+            let object = self.insert_object(id, set, kind);
+            let address = self.catalog.address(hop);
+            ops.push(Op::AddHop {
+                object,
+                id,
+                address,
+            });
+            return Some(object);
+        }
+        let (members, ids) = self.singles(set, ops)?;
+        let id = self.objects.allocate()?;
+        let kind = Kind::Group {
+            members: members.clone(),
+        };
+        let object = self.insert_object(id, set, kind);
+        for member in members {
+            self.objects.link(member, object);
+        }
+        ops.push(Op::AddGroup {
+            object,
+            id,
+            members: ids,
+        });
+        Some(object)
+    }
+
+    fn insert_object(&mut self, id: u32, set: u32, kind: Kind) -> u32 {
+        self.catalog.retain_hop_set(set);
+        let slot = self.objects.insert(Object {
+            id,
+            set,
+            routes: 0,
+            kind,
+        });
+        self.catalog.set_object(set, slot);
+        // Whoever asked for it may be refused and leave it behind.
+        self.objects.unused.push_back(slot);
+        slot
+    }
+
+    /// The single objects of a set's hops, by address: our numbers and the kernel's.
+    fn singles(&mut self, set: u32, ops: &mut Vec<Op>) -> Option<(Vec<u32>, Vec<u32>)> {
+        let hops = self.catalog.hops(set).to_vec();
+        let mut slots = Vec::with_capacity(hops.len());
+        let mut ids = Vec::with_capacity(hops.len());
+        for hop in hops {
+            let single = self.catalog.acquire_hop_set(&[hop]);
+            let slot = self.object_for(single, ops);
+            self.catalog.release_hop_set(single);
+            let slot = slot?;
+            slots.push(slot);
+            ids.push(self.objects.object(slot).id);
+        }
+        Some((slots, ids))
+    }
+
+    /// Changes the members of a group in place.
+    fn change_group(&mut self, slot: u32, set: u32, ops: &mut Vec<Op>) {
+        if !matches!(self.objects.object(slot).kind, Kind::Group { .. }) {
+            return;
+        }
+        let Some((members, ids)) = self.singles(set, ops) else {
+            return;
+        };
+        let object = self.objects.object_mut(slot);
+        let id = object.id;
+        let Kind::Group { members: old } = &mut object.kind else {
+            return;
+        };
+        let old = std::mem::replace(old, members.clone());
+        for member in members {
+            self.objects.link(member, slot);
+        }
+        for member in old {
+            self.objects.unlink(member, slot);
+        }
+        self.relabel(slot, set);
+        ops.push(Op::ReplaceGroup { id, members: ids });
+    }
+
+    /// Notes that a group leads to another set.
+    fn relabel(&mut self, slot: u32, set: u32) {
+        self.catalog.retain_hop_set(set);
+        let old = std::mem::replace(&mut self.objects.object_mut(slot).set, set);
+        if self.catalog.object(old) == slot {
+            self.catalog.set_object(old, NONE);
+        }
+        if self.catalog.hops(set).len() > 1 && self.catalog.object(set) == NONE {
+            self.catalog.set_object(set, slot);
+        }
+        self.catalog.release_hop_set(old);
+    }
+
+    /// Takes hops that nobody wants any more out of all groups: one deletion each, however
+    /// many groups and routes there are.
+    fn leave_groups(&mut self, limit: usize, ops: &mut Vec<Op>) {
+        if !self.unwanted.is_empty() && !self.is_complete() {
+            // Routes that are still to be announced may go through them: one by one, then.
+            self.unwanted.clear();
+        }
+        while ops.len() < limit {
+            let Some(hop) = self.unwanted.pop() else {
+                return;
+            };
+            let single = self.catalog.find_single(hop);
+            if self.catalog.is_wanted(hop) || single == NONE {
+                continue;
+            }
+            let slot = self.catalog.object(single);
+            if slot == NONE || self.objects.groups(slot).is_empty() {
+                continue;
+            }
+            let object = self.objects.object(slot);
+            let last_member = |&group: &u32| match &self.objects.object(group).kind {
+                Kind::Group { members } => members.len() == 1,
+                Kind::StandIn | Kind::Single { .. } => true,
+            };
+            // Deleting it would take routes along that are still to be moved.
+            if object.routes > 0 || self.objects.groups(slot).iter().any(last_member) {
+                self.unwanted_later.push(hop);
+                continue;
+            }
+            ops.push(Op::DeleteObject { id: object.id });
+            for group in self.objects.groups(slot).to_vec() {
+                self.shrink(group, slot, hop);
+            }
+            self.drop_object(slot);
+        }
+    }
+
+    /// Notes that the kernel took a member out of a group.
+    fn shrink(&mut self, group: u32, single: u32, hop: u32) {
+        let object = self.objects.object_mut(group);
+        if let Kind::Group { members } = &mut object.kind {
+            members.retain(|&member| member != single);
+        }
+        let set = object.set;
+        let hops: Vec<u32> = self.catalog.hops(set).to_vec();
+        let rest: Vec<u32> = hops.into_iter().filter(|&other| other != hop).collect();
+        let rest = self.catalog.acquire_hop_set(&rest);
+        self.objects.unlink(single, group);
+        self.relabel(group, rest);
+        self.catalog.release_hop_set(rest);
+    }
+
+    /// Deletes the objects that nobody uses: groups before their members.
+    ///
+    /// Those found at start are not in the list before all tables are complete.
+    fn collect(&mut self, limit: usize, ops: &mut Vec<Op>) {
+        while ops.len() < limit {
+            let Some(slot) = self.objects.unused.pop_front() else {
+                return;
+            };
+            if !self.is_unused(slot) {
+                continue;
+            }
+            let id = self.objects.object(slot).id;
+            if id != 0 {
+                ops.push(Op::DeleteObject { id });
+            }
+            self.drop_object(slot);
+        }
+    }
+
+    fn is_unused(&self, slot: u32) -> bool {
+        self.objects
+            .get(slot)
+            .is_some_and(|object| object.routes == 0 && self.objects.groups(slot).is_empty())
+    }
+
+    /// Forgets an object that no route and no group uses.
+    fn drop_object(&mut self, slot: u32) {
+        let Some(object) = self.objects.remove(slot) else {
+            return;
+        };
+        debug_assert_eq!(object.routes, 0, "routes use an object that is dropped");
+        if let Kind::Group { members } = object.kind {
+            for member in members {
+                self.objects.unlink(member, slot);
+            }
+        }
+        if self.catalog.object(object.set) == slot {
+            self.catalog.set_object(object.set, NONE);
+        }
+        self.catalog.release_hop_set(object.set);
+    }
+
+    fn forget_if_empty(&mut self, id: RouteId) {
+        if let Some(state) = self.store.get(id)
+            && state.desired == NONE
+            && state.installed == NONE
+        {
+            self.store.remove(id);
+        }
+    }
+
+    fn park(&mut self, id: RouteId) {
+        let state = self.store.state_mut(id);
+        if !state.has(PARKED) {
+            state.flags |= PARKED;
+            self.counts.failed += 1;
+            self.parked.push_back(id);
+        }
+        // Routes that changed while they waited are in the list more than once.
+        if self.parked.len() > 2 * self.counts.failed + 1024 {
+            let store = &mut self.store;
+            self.parked.retain(|&id| {
+                let parked = store.get(id).is_some_and(|state| state.has(PARKED));
+                if parked {
+                    store.state_mut(id).flags &= !PARKED;
+                }
+                parked
+            });
+            for &id in &self.parked {
+                store.state_mut(id).flags |= PARKED;
+            }
+        }
+    }
+
+    pub(super) fn unpark(&mut self, id: RouteId) {
+        let state = self.store.state_mut(id);
+        if state.has(PARKED) {
+            state.flags &= !PARKED;
+            self.counts.failed -= 1;
+        }
+    }
+}
+
+/// Gives back the memory of a queue that was long.
+fn release_memory(queue: &mut std::collections::VecDeque<RouteId>) {
+    const KEPT: usize = 4096;
+    if queue.capacity() > KEPT {
+        queue.shrink_to(KEPT);
+    }
+}

@@ -1,0 +1,446 @@
+//! What the kernel should hold, what it holds, and the operations between the two.
+//!
+//! Pure: announcements, dumps and notifications go in, [`Op`]s come out. No sockets,
+//! clocks, threads, locks or log lines. A route that changed a thousand times between two
+//! batches costs at most one operation (law L), and a route that changed back costs none.
+//!
+//! ```text
+//! add, remove, synced --> wanted ---+
+//!                                   +--> batch() --> operations --> completed()
+//! saw_*, *_changed   --> installed -+                 (the kernel)
+//! ```
+#![deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::iter_over_hash_type
+)]
+
+mod batch;
+mod catalog;
+mod intern;
+mod objects;
+mod resync;
+mod store;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv6Addr;
+use std::ops::Range;
+
+use ipnet::IpNet;
+
+use crate::types::{NextHopType, Route, Vni};
+pub(super) use batch::{Failure, errno};
+use catalog::{Announcement, Catalog};
+use intern::NONE;
+use objects::{Kind, Object, Objects};
+pub(in crate::kernel) use store::RouteId;
+use store::{ADOPTED, OWNED, PARKED, QUEUED, SETTLING, State, Store};
+
+/// Hops a destination uses at most: the lowest addresses. Bounds the size of a message:
+/// a hop of an inline IPv4 route takes 36 bytes, so 256 take 9 KiB.
+pub(super) const MAX_HOPS: usize = 256;
+
+/// In place of an object: the kernel has a route there that leads somewhere else.
+const ALIEN: u32 = 1;
+
+/// Address family of a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Family {
+    V4 = 0,
+    V6 = 1,
+}
+
+/// How routes name their hops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// One nexthop object per underlay address, one group per set; routes carry its number.
+    Objects,
+    /// Routes carry their hops: several in IPv4, the one with the lowest address in IPv6,
+    /// since IPv6 refuses multipath routes without gateways.
+    Inline,
+}
+
+/// What the plan never changes its mind about.
+#[derive(Clone, Debug)]
+pub(super) struct PlanConfig {
+    pub(super) vni_tables: BTreeMap<Vni, u32>,
+    pub(super) ipv4_only: bool,
+    pub(super) excluded_types: Vec<NextHopType>,
+    pub(super) mode: Mode,
+    /// Numbers of our nexthop objects.
+    pub(super) nexthop_ids: Range<u32>,
+    /// Seeds the hashes of tables keyed by peers' data.
+    pub(super) seed: u64,
+}
+
+/// Where a route leads, as the kernel is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// To a nexthop object.
+    Object(u32),
+    /// To these underlay addresses, ascending.
+    Inline(Vec<Ipv6Addr>),
+    /// Elsewhere: not in a way that this plan writes.
+    Other,
+}
+
+/// What is done to a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// Creates it; refused when there is one.
+    Add,
+    /// Puts it in place of what is there.
+    Replace,
+    /// Deletes it.
+    Delete,
+}
+
+/// One message to the kernel.
+///
+/// Operations of a batch are done in order; what one creates, later ones use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    /// Creates a nexthop object for an underlay address.
+    AddHop {
+        object: u32,
+        id: u32,
+        address: Ipv6Addr,
+    },
+    /// Creates a group of nexthop objects.
+    AddGroup {
+        object: u32,
+        id: u32,
+        members: Vec<u32>,
+    },
+    /// Changes the members of a group, for all routes that use it.
+    ReplaceGroup { id: u32, members: Vec<u32> },
+    /// Deletes a nexthop object; the kernel takes a single one out of every group.
+    DeleteObject { id: u32 },
+    /// Changes a route. `target` is where it leads, for [`Verb::Delete`] where it led.
+    Route {
+        route: RouteId,
+        verb: Verb,
+        table: u32,
+        prefix: IpNet,
+        target: Target,
+        /// What was installed before, to go back to when the kernel refuses.
+        previous: u32,
+    },
+}
+
+/// What a route of the kernel looked like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// It has our mark.
+    Ours(Target),
+    /// Somebody else's is there in place of what was there before.
+    Replaced,
+    /// What was there is gone.
+    Gone,
+}
+
+/// Counts for the outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Destinations that should be in the kernel.
+    pub(super) desired: usize,
+    /// Destinations of ours that are in the kernel.
+    pub(super) installed: usize,
+    /// Destinations that the kernel refused; they are tried again.
+    pub(super) failed: usize,
+    /// Routes with a next hop that cannot be encapsulated to.
+    pub(super) uninstallable: usize,
+    /// Nexthop objects in the kernel.
+    pub(super) objects: usize,
+}
+
+/// Desired and installed state, and the work between them.
+pub(super) struct Plan {
+    config: PlanConfig,
+    /// Tables by position, and the VNIs that are not complete yet.
+    tables: Vec<(u32, BTreeSet<Vni>)>,
+    by_vni: BTreeMap<Vni, u16>,
+    catalog: Catalog,
+    store: Store,
+    objects: Objects,
+    /// Routes to look at.
+    queue: VecDeque<RouteId>,
+    /// Routes that lost one of several hops: a burst of them is often a hypervisor that
+    /// leaves, which takes messages per group only once all of it is known.
+    settling: Vec<RouteId>,
+    /// Routes that the kernel refused.
+    parked: VecDeque<RouteId>,
+    /// Hops that nobody wants any more, and those among them to look at again later.
+    unwanted: Vec<u32>,
+    unwanted_later: Vec<u32>,
+    counts: Counts,
+    /// Sets are put together here.
+    scratch: Vec<u32>,
+}
+
+impl Plan {
+    /// A plan that wants nothing and knows of nothing installed.
+    pub(super) fn new(config: PlanConfig) -> Self {
+        let mut tables: Vec<(u32, BTreeSet<Vni>)> = Vec::new();
+        let mut by_vni = BTreeMap::new();
+        for (&vni, &table) in &config.vni_tables {
+            let position = tables
+                .iter()
+                .position(|(number, _)| *number == table)
+                .unwrap_or_else(|| {
+                    tables.push((table, BTreeSet::new()));
+                    tables.len() - 1
+                });
+            tables[position].1.insert(vni);
+            let position = u16::try_from(position).expect("the configuration allows 65,535 tables");
+            by_vni.insert(vni, position);
+        }
+        let single_v6 = config.mode == Mode::Inline;
+        Self {
+            tables,
+            by_vni,
+            catalog: Catalog::new(config.seed, single_v6),
+            store: Store::new(config.seed),
+            objects: Objects::new(config.nexthop_ids.clone()),
+            queue: VecDeque::new(),
+            settling: Vec::new(),
+            parked: VecDeque::new(),
+            unwanted: Vec::new(),
+            unwanted_later: Vec::new(),
+            counts: Counts::default(),
+            scratch: Vec::new(),
+            config,
+        }
+    }
+
+    /// The numbers of the tables.
+    pub(super) fn tables(&self) -> impl Iterator<Item = u32> {
+        self.tables.iter().map(|(number, _)| *number)
+    }
+
+    pub(super) const fn mode(&self) -> Mode {
+        self.config.mode
+    }
+
+    /// Wants a route; what is wanted already, or is not for this kernel, changes nothing.
+    pub(super) fn add(&mut self, vni: Vni, route: &Route) {
+        let Some(table) = self.table_for(vni, route) else {
+            return;
+        };
+        let prefix = route.destination.prefix;
+        let announcement = self
+            .catalog
+            .acquire_announcement(announcement_of(vni, route));
+        let id = self.store.find_or_insert(table, prefix);
+        let desired = self.store.state_mut(id).desired;
+        let members = self.catalog.members(desired);
+        if let Err(position) = members.binary_search(&announcement) {
+            self.scratch.clear();
+            self.scratch.extend_from_slice(members);
+            self.scratch.insert(position, announcement);
+            if !self.catalog.installable(announcement) {
+                self.counts.uninstallable += 1;
+            }
+            self.desire_scratch(id);
+        }
+        self.catalog.release_announcement(announcement);
+    }
+
+    /// No longer wants a route; what is not wanted changes nothing.
+    pub(super) fn remove(&mut self, vni: Vni, route: &Route) {
+        let Some(table) = self.table_for(vni, route) else {
+            return;
+        };
+        let announcement = self.catalog.find_announcement(&announcement_of(vni, route));
+        let Some(id) = self.store.find(table, route.destination.prefix) else {
+            return;
+        };
+        let state = self.store.state_mut(id);
+        let members = self.catalog.members(state.desired);
+        if announcement == NONE {
+            return;
+        }
+        let Ok(position) = members.binary_search(&announcement) else {
+            return;
+        };
+        // What was withdrawn is not kept for the sake of a table that is not complete.
+        state.flags &= !ADOPTED;
+        self.scratch.clear();
+        self.scratch.extend_from_slice(members);
+        self.scratch.remove(position);
+        if !self.catalog.installable(announcement) {
+            self.counts.uninstallable -= 1;
+        }
+        self.desire_scratch(id);
+    }
+
+    /// The initial table of a VNI is complete.
+    ///
+    /// Once all VNIs of a kernel table are, routes found there that nobody announced go.
+    pub(super) fn synced(&mut self, vni: Vni) {
+        let Some(&position) = self.by_vni.get(&vni) else {
+            return;
+        };
+        let waiting = &mut self.tables[usize::from(position)].1;
+        if !waiting.remove(&vni) || !waiting.is_empty() {
+            return;
+        }
+        for id in self.store.ids() {
+            if let Some(state) = self.store.get(id)
+                && state.table == position
+                && state.has(ADOPTED)
+            {
+                self.store.state_mut(id).flags &= !ADOPTED;
+                if !self.in_sync(id, state) {
+                    self.enqueue(id);
+                }
+            }
+        }
+        if self.is_complete() {
+            self.objects.all_unused();
+        }
+    }
+
+    /// Wants nothing any more, whatever was found in the kernel.
+    pub(super) fn clear(&mut self) {
+        for (_, waiting) in &mut self.tables {
+            waiting.clear();
+        }
+        for id in self.store.ids() {
+            if self.store.get(id).is_some() {
+                self.store.state_mut(id).flags &= !ADOPTED;
+                self.scratch.clear();
+                self.desire_scratch(id);
+                self.enqueue(id);
+            }
+        }
+        self.counts.uninstallable = 0;
+        self.objects.all_unused();
+    }
+
+    /// Whether all tables are complete.
+    fn is_complete(&self) -> bool {
+        self.tables.iter().all(|(_, waiting)| waiting.is_empty())
+    }
+
+    /// How many routes lost a hop and wait for the end of the burst.
+    pub(super) fn settling(&self) -> usize {
+        self.settling.len()
+    }
+
+    /// Whether there is nothing to do but for routes that the kernel refused.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.settling.is_empty() && self.objects.unused.is_empty()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            objects: self.objects.len(),
+            ..self.counts
+        }
+    }
+
+    /// The position of the table that a route belongs in, unless it is left out.
+    fn table_for(&self, vni: Vni, route: &Route) -> Option<u16> {
+        let left_out = self
+            .config
+            .excluded_types
+            .contains(&route.next_hop.hop_type)
+            || (self.config.ipv4_only && matches!(route.destination.prefix, IpNet::V6(_)));
+        if left_out {
+            return None;
+        }
+        self.by_vni.get(&vni).copied()
+    }
+
+    /// Wants the announcements in `scratch` for a destination.
+    fn desire_scratch(&mut self, id: RouteId) {
+        let set = self.catalog.acquire_set(&self.scratch);
+        let state = self.store.state_mut(id);
+        let old = std::mem::replace(&mut state.desired, set);
+        let was_parked = state.has(PARKED);
+        state.flags &= !PARKED;
+        self.counts.failed -= usize::from(was_parked);
+        let installed = state.installed;
+        let old_hops = self.catalog.hop_set(old, id.family());
+        let hops = self.catalog.hop_set(set, id.family());
+        self.counts.desired += usize::from(hops != NONE);
+        self.counts.desired -= usize::from(old_hops != NONE);
+        self.catalog.want(hops);
+        let shrinks = hops != NONE
+            && old_hops != NONE
+            && installed > ALIEN
+            && self.config.mode == Mode::Objects
+            && self.catalog.hops(hops).len() < self.catalog.hops(old_hops).len();
+        self.catalog.unwant(old_hops, &mut self.unwanted);
+        self.catalog.release_set(old);
+        if shrinks && !was_parked {
+            self.settle_later(id);
+        } else {
+            self.enqueue(id);
+        }
+    }
+
+    fn enqueue(&mut self, id: RouteId) {
+        let state = self.store.state_mut(id);
+        if !state.has(QUEUED) {
+            state.flags |= QUEUED;
+            self.queue.push_back(id);
+        }
+    }
+
+    fn settle_later(&mut self, id: RouteId) {
+        let state = self.store.state_mut(id);
+        if !state.has(SETTLING) && !state.has(QUEUED) {
+            state.flags |= SETTLING;
+            self.settling.push(id);
+        }
+    }
+
+    /// The hop set that the kernel should have, or [`NONE`].
+    fn wanted_hops(&self, id: RouteId, state: State) -> u32 {
+        self.catalog.hop_set(state.desired, id.family())
+    }
+
+    /// The hop set that the kernel has, or [`NONE`] where it has none or one we do not know.
+    fn installed_hops(&self, state: State) -> u32 {
+        if state.installed <= ALIEN {
+            return NONE;
+        }
+        self.objects.object(state.installed).set
+    }
+
+    /// Whether the kernel has what is wanted.
+    fn in_sync(&self, id: RouteId, state: State) -> bool {
+        state.installed != ALIEN
+            && self.installed_hops(state) == self.wanted_hops(id, state)
+            && (state.installed == NONE) == (self.wanted_hops(id, state) == NONE)
+    }
+
+    /// Notes what the kernel has for a destination.
+    fn set_installed(&mut self, id: RouteId, installed: u32) {
+        let state = self.store.state_mut(id);
+        let old = std::mem::replace(&mut state.installed, installed);
+        self.counts.installed += usize::from(installed != NONE);
+        self.counts.installed -= usize::from(old != NONE);
+        if installed > ALIEN {
+            self.objects.object_mut(installed).routes += 1;
+        }
+        if old > ALIEN {
+            let object = self.objects.object_mut(old);
+            object.routes -= 1;
+            if object.routes == 0 {
+                self.objects.unused.push_back(old);
+            }
+        }
+    }
+}
+
+fn announcement_of(vni: Vni, route: &Route) -> Announcement {
+    let prefix = route.destination.prefix;
+    Announcement {
+        vni,
+        next_hop: route.next_hop,
+        host: (prefix.addr() != prefix.network()).then(|| prefix.addr()),
+    }
+}

@@ -1,0 +1,186 @@
+//! The nexthop objects that the kernel holds for us.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+
+/// First number of an object; the lower ones mean "no route" and "a route we do not understand".
+const FIRST: u32 = 2;
+
+/// A nexthop object, or the stand-in for a hop set where routes carry their hops themselves.
+#[derive(Debug)]
+pub(super) struct Object {
+    /// The kernel's number; 0 for a stand-in.
+    pub(super) id: u32,
+    /// The hop set it leads to; holds a reference.
+    pub(super) set: u32,
+    /// How many installed routes use it.
+    pub(super) routes: u32,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// Not in the kernel: routes carry their hops.
+    StandIn,
+    /// One underlay address, and the groups that contain it.
+    Single { groups: Vec<u32> },
+    /// Several underlay addresses, by address.
+    Group { members: Vec<u32> },
+}
+
+/// All objects, by our number and by the kernel's.
+pub(super) struct Objects {
+    slots: Vec<Option<Object>>,
+    free: Vec<u32>,
+    by_id: BTreeMap<u32, u32>,
+    /// Numbers that the kernel says somebody else uses.
+    taken: BTreeSet<u32>,
+    range: Range<u32>,
+    next: u32,
+    /// Objects that may have lost their last user.
+    pub(super) unused: VecDeque<u32>,
+}
+
+const fn at(slot: u32) -> usize {
+    (slot - FIRST) as usize
+}
+
+impl Objects {
+    pub(super) fn new(range: Range<u32>) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_id: BTreeMap::new(),
+            taken: BTreeSet::new(),
+            next: range.start,
+            range,
+            unused: VecDeque::new(),
+        }
+    }
+
+    /// Forgets everything but the numbers handed out last.
+    pub(super) fn clear(&mut self) {
+        let next = self.next;
+        *self = Self::new(self.range.clone());
+        self.next = next;
+    }
+
+    /// A kernel number that nobody is known to use.
+    ///
+    /// `None` when the range is used up.
+    pub(super) fn allocate(&mut self) -> Option<u32> {
+        for _ in self.range.clone() {
+            let id = self.next;
+            self.next = if id + 1 >= self.range.end {
+                self.range.start
+            } else {
+                id + 1
+            };
+            if !self.by_id.contains_key(&id) && !self.taken.contains(&id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Somebody else uses the number.
+    pub(super) fn mark_taken(&mut self, id: u32) {
+        if self.range.contains(&id) {
+            self.taken.insert(id);
+        }
+    }
+
+    /// Nobody uses the number any more.
+    pub(super) fn unmark_taken(&mut self, id: u32) {
+        self.taken.remove(&id);
+    }
+
+    pub(super) fn owns(&self, id: u32) -> bool {
+        self.range.contains(&id)
+    }
+
+    pub(super) fn insert(&mut self, object: Object) -> u32 {
+        let id = object.id;
+        let slot = if let Some(slot) = self.free.pop() {
+            self.slots[at(slot)] = Some(object);
+            slot
+        } else {
+            self.slots.push(Some(object));
+            FIRST - 1 + u32::try_from(self.slots.len()).expect("memory ends before the numbers do")
+        };
+        if id != 0 {
+            self.by_id.insert(id, slot);
+        }
+        slot
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) -> Option<Object> {
+        let object = self.slots.get_mut(at(slot))?.take()?;
+        self.free.push(slot);
+        self.by_id.remove(&object.id);
+        Some(object)
+    }
+
+    pub(super) fn by_id(&self, id: u32) -> Option<u32> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Option<&Object> {
+        self.slots.get(at(slot))?.as_ref()
+    }
+
+    /// An object that routes, groups or the catalog name.
+    pub(super) fn object(&self, slot: u32) -> &Object {
+        self.get(slot).expect("named objects exist")
+    }
+
+    /// An object that routes, groups or the catalog name.
+    pub(super) fn object_mut(&mut self, slot: u32) -> &mut Object {
+        self.slots[at(slot)].as_mut().expect("named objects exist")
+    }
+
+    /// The groups that contain a single object.
+    pub(super) fn groups(&self, slot: u32) -> &[u32] {
+        match &self.object(slot).kind {
+            Kind::Single { groups } => groups,
+            Kind::StandIn | Kind::Group { .. } => &[],
+        }
+    }
+
+    /// Notes that `group` contains `single`.
+    pub(super) fn link(&mut self, single: u32, group: u32) {
+        if let Kind::Single { groups } = &mut self.object_mut(single).kind {
+            groups.push(group);
+        }
+    }
+
+    /// Notes that `group` no longer contains `single`.
+    pub(super) fn unlink(&mut self, single: u32, group: u32) {
+        if let Kind::Single { groups } = &mut self.object_mut(single).kind
+            && let Some(position) = groups.iter().position(|&slot| slot == group)
+        {
+            groups.swap_remove(position);
+            if groups.is_empty() {
+                self.unused.push_back(single);
+            }
+        }
+    }
+
+    /// Our numbers of all objects.
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> {
+        (FIRST..)
+            .zip(&self.slots)
+            .filter(|(_, object)| object.is_some())
+            .map(|(slot, _)| slot)
+    }
+
+    /// Any object may have lost its last user.
+    pub(super) fn all_unused(&mut self) {
+        self.unused = self.slots().collect();
+    }
+
+    /// How many objects are in the kernel.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+}

@@ -1,0 +1,95 @@
+//! What the writer shows of itself.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use parking_lot::Mutex;
+
+use super::plan::Counts;
+
+/// A snapshot of the kernel writer's state.
+///
+/// Destinations count once, however many routes and VNIs lead to them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KernelStats {
+    /// Destinations that should be in the kernel.
+    pub desired: u64,
+    /// Destinations that are in the kernel with our mark, right or not yet right.
+    pub installed: u64,
+    /// Destinations that the kernel refused; they are tried again several times a second.
+    pub failed: u64,
+    /// Announced routes with an IPv4 underlay address, which IPv6 cannot encapsulate to.
+    pub uninstallable: u64,
+    /// Nexthop objects and groups in the kernel.
+    pub nexthop_objects: u64,
+    /// Netlink messages sent that change something.
+    pub messages: u64,
+    /// System calls that carried them.
+    pub batches: u64,
+    /// Times the kernel's state was read, the one at start included.
+    pub resyncs: u64,
+    /// Whether the tunnel device exists and is up.
+    pub device_up: bool,
+    /// Whether routes use nexthop objects; if not, they carry their hops.
+    pub uses_nexthop_objects: bool,
+    /// Whether the kernel holds all that is desired, nothing waits and nothing failed.
+    pub in_sync: bool,
+    /// Whether the writer runs.
+    pub running: bool,
+    /// What the kernel last refused, and why.
+    pub last_error: Option<String>,
+}
+
+/// The thread's side of [`KernelStats`].
+#[derive(Default)]
+pub(super) struct Shared {
+    desired: AtomicU64,
+    installed: AtomicU64,
+    failed: AtomicU64,
+    uninstallable: AtomicU64,
+    objects: AtomicU64,
+    pub(super) messages: AtomicU64,
+    pub(super) batches: AtomicU64,
+    pub(super) resyncs: AtomicU64,
+    device_up: AtomicBool,
+    in_sync: AtomicBool,
+    pub(super) uses_objects: AtomicBool,
+    pub(super) running: AtomicBool,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Shared {
+    pub(super) fn publish(&self, counts: &Counts, device_up: bool, in_sync: bool) {
+        self.desired.store(counts.desired as u64, Relaxed);
+        self.installed.store(counts.installed as u64, Relaxed);
+        self.failed.store(counts.failed as u64, Relaxed);
+        self.uninstallable
+            .store(counts.uninstallable as u64, Relaxed);
+        self.objects.store(counts.objects as u64, Relaxed);
+        self.device_up.store(device_up, Relaxed);
+        self.in_sync.store(in_sync, Relaxed);
+    }
+
+    pub(super) fn set_error(&self, text: String) {
+        *self.last_error.lock() = Some(text);
+    }
+
+    pub(super) fn snapshot(&self) -> KernelStats {
+        KernelStats {
+            desired: self.desired.load(Relaxed),
+            installed: self.installed.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            uninstallable: self.uninstallable.load(Relaxed),
+            nexthop_objects: self.objects.load(Relaxed),
+            messages: self.messages.load(Relaxed),
+            batches: self.batches.load(Relaxed),
+            resyncs: self.resyncs.load(Relaxed),
+            device_up: self.device_up.load(Relaxed),
+            uses_nexthop_objects: self.uses_objects.load(Relaxed),
+            in_sync: self.in_sync.load(Relaxed),
+            running: self.running.load(Relaxed),
+            last_error: self.last_error.lock().clone(),
+        }
+    }
+}

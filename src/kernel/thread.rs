@@ -1,0 +1,365 @@
+//! The handle, and the thread behind it.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use foldhash::quality::RandomState;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use parking_lot::Mutex;
+
+use super::config::{KernelConfig, NexthopMode};
+use super::message::{self, Mark, kind};
+use super::parse;
+use super::plan::{Mode, Plan, PlanConfig, errno};
+use super::socket::{KernelSocket, Netlink};
+use super::stats::{KernelStats, Shared};
+use super::writer::{Command, Device, Next, Writer, WriterConfig, query_device};
+use crate::error::{Error, Result};
+use crate::types::{Route, Vni};
+
+/// Commands that may wait for the thread, 88 bytes each: 1.4 MiB. The thread takes several
+/// million a second; who finds the channel full waits for that.
+const COMMANDS: usize = 1 << 14;
+
+/// How long the last handle that is dropped waits for the thread.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+const WAKE: Token = Token(0);
+const NOTIFICATION: Token = Token(1);
+
+/// Writes routes into the kernel; a handle, cheap to clone.
+///
+/// The last handle dropped shuts the writer down as [`Self::shutdown`] does, within 5 s.
+#[derive(Clone)]
+pub struct KernelWriter {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    commands: Sender<Command>,
+    wake: Arc<Wake>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Wakes the thread, with a system call only when it sleeps.
+struct Wake {
+    waker: Waker,
+    asleep: AtomicBool,
+}
+
+impl Wake {
+    fn wake(&self) {
+        if self.asleep.swap(false, SeqCst)
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("cannot wake the netlink thread: {error}");
+        }
+    }
+}
+
+impl KernelWriter {
+    /// Starts the thread `metalbond-netlink`, in the network namespace of the caller.
+    ///
+    /// It adopts the routes and nexthop objects that an earlier process left.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for a setting outside its range; [`Error::Netlink`] without
+    /// the device or without `CAP_NET_ADMIN`; [`Error::Io`] when sockets or the thread fail.
+    pub fn start(config: KernelConfig) -> Result<Self> {
+        config.validate()?;
+        let mut net = KernelSocket::open().map_err(Error::io("open a netlink socket"))?;
+        let (mark, mode) = examine(&mut net, &config)?;
+        let plan = Plan::new(PlanConfig {
+            vni_tables: config.vni_tables,
+            ipv4_only: config.ipv4_only,
+            excluded_types: config.excluded_types,
+            mode,
+            nexthop_ids: config.nexthop_ids,
+            seed: random_seed(),
+        });
+        let poll = Poll::new().map_err(Error::io("create a poll"))?;
+        let waker =
+            Waker::new(poll.registry(), WAKE).map_err(Error::io("create an event descriptor"))?;
+        let fd: RawFd = net.notifications_fd();
+        poll.registry()
+            .register(&mut SourceFd(&fd), NOTIFICATION, Interest::READABLE)
+            .map_err(Error::io("poll a netlink socket"))?;
+        let wake = Arc::new(Wake {
+            waker,
+            asleep: AtomicBool::new(false),
+        });
+        let shared = Arc::new(Shared::default());
+        shared.uses_objects.store(mode == Mode::Objects, Relaxed);
+        shared.running.store(true, Relaxed);
+        let (commands, receiver) = bounded(COMMANDS);
+        let writer_config = WriterConfig {
+            device: config.device,
+            check_interval: config.check_interval,
+            cleanup_on_exit: config.cleanup_on_exit,
+        };
+        let writer = Writer::new(
+            net,
+            plan,
+            mark,
+            writer_config,
+            receiver,
+            Arc::clone(&shared),
+        );
+        let thread_wake = Arc::clone(&wake);
+        let thread = std::thread::Builder::new()
+            .name("metalbond-netlink".into())
+            .spawn(move || run(writer, poll, &thread_wake))
+            .map_err(Error::io("start the netlink thread"))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                commands,
+                wake,
+                shared,
+                thread: Mutex::new(Some(thread)),
+            }),
+        })
+    }
+
+    /// Wants a route in the kernel; one that is wanted already changes nothing.
+    ///
+    /// Host bits do not count, and routes to one underlay address are one hop. Ignored: other
+    /// VNIs, excluded types, IPv6 destinations with `ipv4_only`. Never waits for the kernel;
+    /// waits for the thread when 16,384 changes are waiting.
+    pub fn add(&self, vni: Vni, route: Route) {
+        self.inner.send(Command::Add(vni, route));
+    }
+
+    /// No longer wants a route that [`Self::add`] wanted, else does nothing. Waits as it does.
+    pub fn remove(&self, vni: Vni, route: Route) {
+        self.inner.send(Command::Remove(vni, route));
+    }
+
+    /// The initial table of a VNI is complete.
+    ///
+    /// Once that is said of all VNIs of a kernel table, routes that were found there at
+    /// start and that nobody wants are removed.
+    pub fn synced(&self, vni: Vni) {
+        self.inner.send(Command::Synced(vni));
+    }
+
+    /// Waits until all that was submitted before is in the kernel, or was refused by it
+    /// ([`KernelStats::failed`] counts those).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`]; [`Error::Netlink`] while the tunnel device is missing or down;
+    /// [`Error::Closed`] after the shutdown.
+    pub fn flush(&self, timeout: Duration) -> Result<()> {
+        let (reply, answer) = bounded(1);
+        let deadline = Instant::now() + timeout;
+        let sent = self
+            .inner
+            .commands
+            .send_timeout(Command::Flush(reply), timeout);
+        sent.map_err(|error| {
+            if error.is_timeout() {
+                Error::Timeout
+            } else {
+                Error::Closed
+            }
+        })?;
+        self.inner.wake.wake();
+        answer.recv_deadline(deadline).map_err(|error| {
+            if error.is_timeout() {
+                Error::Timeout
+            } else {
+                Error::Closed
+            }
+        })?
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn stats(&self) -> KernelStats {
+        self.inner.shared.snapshot()
+    }
+
+    /// Writes what was submitted before, or with `cleanup_on_exit` removes all that is ours,
+    /// and ends the thread. Later calls do nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] when that takes longer; the thread ends nevertheless.
+    pub fn shutdown(&self, timeout: Duration) -> Result<()> {
+        self.inner.shutdown(timeout)
+    }
+}
+
+impl Inner {
+    fn send(&self, command: Command) {
+        if self.commands.send(command).is_err() {
+            log::debug!("route change after the shutdown of the kernel writer");
+        }
+        self.wake.wake();
+    }
+
+    fn shutdown(&self, timeout: Duration) -> Result<()> {
+        let Some(thread) = self.thread.lock().take() else {
+            return Ok(());
+        };
+        let deadline = Instant::now() + timeout;
+        let (reply, answer) = bounded(1);
+        let sent = self
+            .commands
+            .send_deadline(Command::Shutdown(reply, deadline), deadline);
+        self.wake.wake();
+        if sent.is_err_and(|error| error.is_timeout()) {
+            return Err(Error::Timeout);
+        }
+        // The thread answers at the deadline at the latest, after the call it is in.
+        let grace = Duration::from_millis(500);
+        let result = match answer.recv_deadline(deadline + grace) {
+            Ok(result) => result,
+            Err(error) if error.is_timeout() => return Err(Error::Timeout),
+            Err(_) => Err(Error::Closed),
+        };
+        if thread.join().is_err() {
+            return Err(Error::Closed);
+        }
+        result
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.shutdown(DROP_TIMEOUT) {
+            log::warn!("kernel writer: {error}");
+        }
+    }
+}
+
+/// The thread.
+fn run(mut writer: Writer<KernelSocket>, mut poll: Poll, wake: &Wake) {
+    /// Says that the thread ended, however it did.
+    struct Ended(Arc<Shared>);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            self.0.running.store(false, Relaxed);
+        }
+    }
+    let _ended = Ended(writer.shared());
+    let mut events = Events::with_capacity(4);
+    loop {
+        let now = Instant::now();
+        let wait_until = match writer.turn(now) {
+            Next::Stop => return,
+            Next::Again => continue,
+            Next::Wait(at) => at,
+        };
+        // Who sends after this looks at the flag; who sent before is seen here.
+        wake.asleep.store(true, SeqCst);
+        if writer.has_commands() {
+            wake.asleep.store(false, SeqCst);
+            continue;
+        }
+        let timeout = wait_until.saturating_duration_since(Instant::now());
+        if let Err(error) = poll.poll(&mut events, Some(timeout))
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            log::error!("netlink thread cannot poll: {error}");
+            return;
+        }
+        wake.asleep.store(false, SeqCst);
+    }
+}
+
+/// Looks for the device and the right to change routes, and how routes name their hops.
+fn examine(net: &mut impl Netlink, config: &KernelConfig) -> Result<(Mark, Mode)> {
+    let mut datagram = vec![0; 64 << 10];
+    let device = query_device(net, &config.device, 1, &mut datagram)
+        .map_err(Error::io("look for the tunnel device"))?;
+    let device = match device {
+        Device::Up { index } | Device::Down { index } => index,
+        Device::Missing => {
+            return Err(Error::Netlink(format!(
+                "tunnel device {} does not exist",
+                config.device
+            )));
+        }
+    };
+    let mark = Mark {
+        protocol: config.protocol,
+        metric: config.metric.filter(|&metric| metric != 0),
+        device,
+    };
+    let probed = probe(net, config, &mark).map_err(Error::io("probe nexthop objects"))?;
+    let mode = match (probed, config.nexthop_objects) {
+        (errno::EPERM, _) => {
+            return Err(Error::Netlink(
+                "changing kernel routes needs CAP_NET_ADMIN".into(),
+            ));
+        }
+        // The device may be down; that is waited for.
+        (errno::ENOENT | errno::ENETDOWN, NexthopMode::Auto) => Mode::Objects,
+        _ => Mode::Inline,
+    };
+    match (mode, config.nexthop_objects) {
+        (Mode::Objects, _) => log::info!("kernel routes use nexthop objects"),
+        (Mode::Inline, NexthopMode::Never) => log::info!("kernel routes carry their next hops"),
+        (Mode::Inline, NexthopMode::Auto) => log::warn!(
+            "no nexthop objects in this kernel ({}): routes carry their next hops, IPv6 one each",
+            io::Error::from_raw_os_error(probed)
+        ),
+    }
+    Ok((mark, mode))
+}
+
+/// What the kernel says to the replacement of a nexthop object that does not exist.
+fn probe(net: &mut impl Netlink, config: &KernelConfig, mark: &Mark) -> io::Result<i32> {
+    let mut datagram = vec![0; 64 << 10];
+    let mut sequence = 2;
+    let mut ids = config.nexthop_ids.clone().rev();
+    // The kernel has an answer for every number; one that exists must not be replaced.
+    let free = loop {
+        let Some(id) = ids.next() else {
+            return Ok(errno::EOPNOTSUPP);
+        };
+        let mut request = Vec::new();
+        message::encode_nexthop_request(&mut request, sequence, id);
+        net.send(&request)?;
+        if answer(net, sequence, &mut datagram)? != 0 {
+            break id;
+        }
+        sequence += 1;
+    };
+    sequence += 1;
+    let mut request = Vec::new();
+    message::encode_probe(&mut request, sequence, free, mark);
+    net.send(&request)?;
+    answer(net, sequence, &mut datagram)
+}
+
+/// The error number of the answer to a request; 0 for success and for data.
+fn answer(net: &mut impl Netlink, sequence: u32, datagram: &mut [u8]) -> io::Result<i32> {
+    loop {
+        let len = net.receive(datagram)?.min(datagram.len());
+        for message in parse::messages(&datagram[..len]) {
+            if message.sequence == sequence {
+                return Ok(match message.kind {
+                    kind::ERROR => parse::answer(&message).map_or(0, |answer| answer.errno),
+                    _ => 0,
+                });
+            }
+        }
+    }
+}
+
+/// A number that differs from process to process.
+fn random_seed() -> u64 {
+    use std::hash::BuildHasher;
+    RandomState::default().hash_one(std::process::id())
+}

@@ -1,0 +1,727 @@
+//! The netlink thread's loop: changes and notifications in, batches out.
+//!
+//! ```text
+//! KernelWriter (any thread)                     thread "metalbond-netlink"
+//!   add, remove, synced, flush --bounded channel--> drain --> plan --> batch --> kernel
+//!                                  ^ wakes              notifications, answers <--+
+//! ```
+//!
+//! One [`Writer::turn`] does what is due and says when to come back; it reads no clock.
+
+use std::io;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::message::{self, AF_INET, AF_INET6, Mark, encode_op, flag, kind};
+use super::parse::{self, Answer, Message, ObjectKind, RouteSeen};
+use super::plan::{Failure, Mode, Op, Plan, Seen, Target, errno};
+use super::socket::Netlink;
+use super::stats::Shared;
+use crate::error::Error;
+use crate::types::{Route, Vni};
+
+/// Messages in one `sendmsg`. The default receive buffer holds 256 refusals.
+const BATCH: usize = 128;
+/// Bytes in one `sendmsg`; a message of 256 inline hops takes 9 KiB.
+const BATCH_BYTES: usize = 48 << 10;
+/// Changes taken from the channel before the kernel gets a batch again.
+const DRAIN: usize = 1 << 15;
+/// Notifications read before the kernel gets a batch again.
+const NOTIFICATIONS: usize = 1024;
+/// Longest datagram: the kernel fills at most 32 KiB of a dump at once.
+const DATAGRAM: usize = 64 << 10;
+
+/// A burst of withdraws has ended when none came for this long ...
+const SETTLE_IDLE: Duration = Duration::from_millis(5);
+/// ... or has lasted for this long.
+const SETTLE_LIMIT: Duration = Duration::from_millis(250);
+/// Pause before refused routes are tried again, and how many each time.
+const RETRY: Duration = Duration::from_millis(250);
+const RETRY_LIMIT: usize = 1024;
+/// Pause before a dump, so that a burst of foreign changes takes one.
+const RESYNC_PAUSE: Duration = Duration::from_millis(50);
+/// Pause before a dump that failed is tried again.
+const RESYNC_RETRY: Duration = Duration::from_millis(200);
+/// How often a dump that the kernel calls inconsistent is read again.
+const DUMP_TRIES: usize = 3;
+/// At most one log line about refused routes in this time.
+const LOG_PAUSE: Duration = Duration::from_secs(10);
+
+/// What the handle asks of the thread.
+pub(super) enum Command {
+    Add(Vni, Route),
+    Remove(Vni, Route),
+    Synced(Vni),
+    Flush(Sender<Result<(), Error>>),
+    Shutdown(Sender<Result<(), Error>>, Instant),
+}
+
+/// When to call [`Writer::turn`] again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// At once.
+    Again,
+    /// On a command, on a notification, or at this time.
+    Wait(Instant),
+    /// Never.
+    Stop,
+}
+
+/// What the loop needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub(super) struct WriterConfig {
+    pub(super) device: String,
+    pub(super) check_interval: Duration,
+    pub(super) cleanup_on_exit: bool,
+}
+
+/// The tunnel device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Device {
+    Missing,
+    Down { index: u32 },
+    Up { index: u32 },
+}
+
+/// What is owed to who asked for the end.
+struct Ending {
+    reply: Sender<Result<(), Error>>,
+    deadline: Instant,
+}
+
+/// Owns the plan and the sockets.
+pub(super) struct Writer<N> {
+    net: N,
+    plan: Plan,
+    mark: Mark,
+    config: WriterConfig,
+    device: Device,
+    commands: Receiver<Command>,
+    shared: Arc<Shared>,
+    sequence: u32,
+    ops: Vec<Op>,
+    out: Vec<u8>,
+    datagram: Vec<u8>,
+    flushes: Vec<Sender<Result<(), Error>>>,
+    ending: Option<Ending>,
+    /// When to read the kernel's state again; nothing is written while that failed.
+    resync_at: Option<Instant>,
+    known: bool,
+    check_at: Option<Instant>,
+    retry_at: Option<Instant>,
+    /// When the running burst of withdraws began, when it last grew, and how long it is.
+    burst: Option<(Instant, Instant, usize)>,
+    logged_at: Option<Instant>,
+}
+
+impl<N: Netlink> Writer<N> {
+    pub(super) fn new(
+        net: N,
+        plan: Plan,
+        mark: Mark,
+        config: WriterConfig,
+        commands: Receiver<Command>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            net,
+            plan,
+            mark,
+            config,
+            device: Device::Missing,
+            commands,
+            shared,
+            sequence: 0,
+            ops: Vec::new(),
+            out: Vec::new(),
+            datagram: vec![0; DATAGRAM],
+            flushes: Vec::new(),
+            ending: None,
+            resync_at: None,
+            known: false,
+            check_at: None,
+            retry_at: None,
+            burst: None,
+            logged_at: None,
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn turn(&mut self, now: Instant) -> Next {
+        let mut again = self.read_notifications(now);
+        // What was asked for before a flush is finished before more is taken.
+        if self.flushes.is_empty() && self.ending.is_none() {
+            again |= self.drain();
+        }
+        self.read_kernel_if_due(now);
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.plan.retry(RETRY_LIMIT);
+        }
+        let wrote = self.write_some(now);
+        if self.plan.counts().failed > 0 {
+            self.retry_at.get_or_insert(now + RETRY);
+        }
+        self.publish();
+        if self.answer(now) {
+            return Next::Stop;
+        }
+        if wrote || again {
+            return Next::Again;
+        }
+        self.next_wake(now)
+    }
+
+    fn next_wake(&self, now: Instant) -> Next {
+        let burst = self.burst.map(|(start, grown, _)| {
+            let idle = grown + SETTLE_IDLE;
+            idle.min(start + SETTLE_LIMIT)
+        });
+        let ending = self.ending.as_ref().map(|ending| ending.deadline);
+        [
+            self.resync_at,
+            self.retry_at,
+            self.check_at,
+            burst.filter(|_| self.can_write()),
+            ending,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .map_or(Next::Wait(now + self.config.check_interval), Next::Wait)
+    }
+
+    const fn can_write(&self) -> bool {
+        self.known && matches!(self.device, Device::Up { .. })
+    }
+
+    /// Takes commands. Returns whether there may be more.
+    fn drain(&mut self) -> bool {
+        for _ in 0..DRAIN {
+            let Ok(command) = self.commands.try_recv() else {
+                return false;
+            };
+            match command {
+                Command::Add(vni, route) => self.plan.add(vni, &route),
+                Command::Remove(vni, route) => self.plan.remove(vni, &route),
+                Command::Synced(vni) => self.plan.synced(vni),
+                Command::Flush(reply) => {
+                    self.flushes.push(reply);
+                    return false;
+                }
+                Command::Shutdown(reply, deadline) => {
+                    self.ending = Some(Ending { reply, deadline });
+                    if self.config.cleanup_on_exit {
+                        self.plan.clear();
+                    }
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Sends the next batch, if there is one. Returns whether there was.
+    fn write_some(&mut self, now: Instant) -> bool {
+        if !self.can_write() {
+            return false;
+        }
+        let mut ops = std::mem::take(&mut self.ops);
+        ops.clear();
+        let settled = self.burst_is_over(now);
+        if settled {
+            self.plan.settle(&mut ops);
+        } else {
+            self.plan.batch(BATCH, &mut ops);
+        }
+        let wrote = !ops.is_empty();
+        if wrote {
+            match self.execute(&ops) {
+                Ok(failures) => self.complete(&ops, &failures, now),
+                // What was done is not known.
+                Err(error) => self.distrust("write", &error, now),
+            }
+        }
+        self.ops = ops;
+        wrote || settled
+    }
+
+    fn burst_is_over(&mut self, now: Instant) -> bool {
+        let settling = self.plan.settling();
+        if settling == 0 {
+            self.burst = None;
+            return false;
+        }
+        let (start, grown, size) = self.burst.get_or_insert((now, now, settling));
+        if settling > *size {
+            (*grown, *size) = (now, settling);
+        }
+        let over = now >= *grown + SETTLE_IDLE
+            || now >= *start + SETTLE_LIMIT
+            || !self.flushes.is_empty()
+            || self.ending.is_some();
+        if over {
+            self.burst = None;
+        }
+        over
+    }
+
+    fn complete(&mut self, ops: &[Op], failures: &[(Failure, Answer)], now: Instant) {
+        let plain: Vec<Failure> = failures.iter().map(|(failure, _)| *failure).collect();
+        let outcome = self.plan.completed(ops, &plain);
+        if let Some((failure, answer)) = failures.first() {
+            let text = describe(&ops[failure.at], answer);
+            if self.logged_at.is_none_or(|at| now >= at + LOG_PAUSE) {
+                self.logged_at = Some(now);
+                log::warn!("kernel refused {} of {}: {text}", failures.len(), ops.len());
+            }
+            self.shared.set_error(text);
+        }
+        if outcome.device {
+            self.resync_at = Some(now);
+        } else if outcome.resync {
+            self.request_resync(now);
+        }
+    }
+
+    /// Sends operations and collects the refusals, in order.
+    fn execute(&mut self, ops: &[Op]) -> io::Result<Vec<(Failure, Answer)>> {
+        let mut failures = Vec::new();
+        let mut done = 0;
+        while done < ops.len() {
+            self.out.clear();
+            let first = self.sequence.wrapping_add(1);
+            let (mut count, mut last) = (0, 0);
+            while let Some(op) = ops.get(done + count)
+                && count < BATCH
+                && self.out.len() < BATCH_BYTES
+            {
+                self.sequence = self.sequence.wrapping_add(1);
+                last = self.out.len();
+                encode_op(&mut self.out, op, self.sequence, &self.mark);
+                count += 1;
+            }
+            message::request_ack(&mut self.out[last..]);
+            self.net.send(&self.out)?;
+            self.shared.messages.fetch_add(count as u64, Relaxed);
+            self.shared.batches.fetch_add(1, Relaxed);
+            self.collect(first, count, done, &mut failures)?;
+            done += count;
+        }
+        Ok(failures)
+    }
+
+    /// Reads answers up to that of the last of `count` messages from sequence number `first`.
+    fn collect(
+        &mut self,
+        first: u32,
+        count: usize,
+        offset: usize,
+        failures: &mut Vec<(Failure, Answer)>,
+    ) -> io::Result<()> {
+        loop {
+            let len = self.net.receive(&mut self.datagram)?;
+            for message in parse::messages(&self.datagram[..len.min(DATAGRAM)]) {
+                // Answers to what an earlier error cut short are older.
+                let at = message.sequence.wrapping_sub(first) as usize;
+                if message.kind != kind::ERROR || at >= count {
+                    continue;
+                }
+                let Some(answer) = parse::answer(&message) else {
+                    continue;
+                };
+                if answer.errno != 0 {
+                    let at = offset + at;
+                    let errno = answer.errno;
+                    failures.push((Failure { at, errno }, answer));
+                }
+                if at + 1 == count {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn request_resync(&mut self, now: Instant) {
+        self.resync_at.get_or_insert(now + RESYNC_PAUSE);
+    }
+
+    /// A call failed: what the kernel holds is not known until it is read.
+    fn distrust(&mut self, doing: &str, error: &io::Error, now: Instant) {
+        log::warn!("cannot {doing} routes: {error}; reading the kernel's state again");
+        self.shared
+            .set_error(format!("cannot {doing} routes: {error}"));
+        self.known = false;
+        self.resync_at = Some(now + RESYNC_RETRY);
+    }
+
+    fn read_kernel_if_due(&mut self, now: Instant) {
+        let check = self.check_at.is_none_or(|at| at <= now);
+        let due = self.resync_at.is_some_and(|at| at <= now);
+        if !check && !due {
+            return;
+        }
+        self.resync_at = None;
+        self.check_at = Some(now + self.config.check_interval);
+        if let Err(error) = self.read_kernel(now) {
+            self.distrust("read", &error, now);
+        }
+    }
+
+    /// Reads the device, the nexthop objects and the routes.
+    fn read_kernel(&mut self, now: Instant) -> io::Result<()> {
+        let device = self.query_device()?;
+        if device != self.device {
+            let name = &self.config.device;
+            match device {
+                Device::Missing => log::warn!("tunnel device {name} is missing; routes wait"),
+                Device::Down { .. } => log::warn!("tunnel device {name} is down; routes wait"),
+                Device::Up { index } => log::info!("tunnel device {name} is up, index {index}"),
+            }
+            self.device = device;
+        }
+        if let Device::Up { index } | Device::Down { index } = device {
+            self.mark.device = index;
+        }
+        self.shared.resyncs.fetch_add(1, Relaxed);
+        self.known = false;
+        let mut consistent = false;
+        for _ in 0..DUMP_TRIES {
+            if self.dump_all()? {
+                consistent = true;
+                break;
+            }
+        }
+        self.known = true;
+        if !consistent {
+            self.request_resync(now + RESYNC_RETRY);
+        }
+        Ok(())
+    }
+
+    /// Returns whether the kernel calls the dump consistent.
+    fn dump_all(&mut self) -> io::Result<bool> {
+        self.plan.begin_resync();
+        let mut consistent = true;
+        let mut groups = Vec::new();
+        if self.plan.mode() == Mode::Objects {
+            self.out.clear();
+            self.sequence = self.sequence.wrapping_add(1);
+            message::encode_nexthop_dump(&mut self.out, self.sequence);
+            consistent &= self.dump(|writer, message| {
+                if let Some(object) = parse::object(message.body) {
+                    writer.saw_object(object, &mut groups);
+                }
+            })?;
+        }
+        // Objects come in the order of their numbers: a member may come after its group.
+        for (id, members) in groups {
+            self.plan.saw_group(id, &members);
+        }
+        for table in self.plan.tables().collect::<Vec<_>>() {
+            for family in [AF_INET, AF_INET6] {
+                self.out.clear();
+                self.sequence = self.sequence.wrapping_add(1);
+                let protocol = self.mark.protocol;
+                let sequence = self.sequence;
+                message::encode_route_dump(&mut self.out, sequence, family, table, protocol);
+                consistent &= self.dump(|writer, message| {
+                    if let Some(route) = parse::route(message.body)
+                        && route.table == table
+                        && writer.has_our_mark(&route)
+                    {
+                        let target = writer.target_of(&route);
+                        writer.plan.saw_route(table, route.prefix, &target);
+                    }
+                })?;
+            }
+        }
+        self.plan.end_resync();
+        Ok(consistent)
+    }
+
+    fn saw_object(&mut self, object: parse::ObjectSeen, groups: &mut Vec<(u32, Vec<u32>)>) {
+        let ours = object.protocol == self.mark.protocol;
+        match object.kind {
+            ObjectKind::Hop { device, address } if ours && device == self.mark.device => {
+                self.plan.saw_hop(object.id, address);
+            }
+            ObjectKind::Group(members) if ours => groups.push((object.id, members)),
+            _ => self.plan.saw_foreign_object(object.id),
+        }
+    }
+
+    /// Sends the request in `out` and feeds the answers to `each`.
+    ///
+    /// Returns whether the kernel calls the dump consistent. A table that does not exist is empty.
+    fn dump(&mut self, mut each: impl FnMut(&mut Self, &Message<'_>)) -> io::Result<bool> {
+        let sequence = self.sequence;
+        self.net.send(&self.out)?;
+        let mut consistent = true;
+        let mut datagram = std::mem::take(&mut self.datagram);
+        let result = 'dump: loop {
+            let len = match self.net.receive(&mut datagram) {
+                Ok(len) => len.min(DATAGRAM),
+                Err(error) => break Err(error),
+            };
+            for message in parse::messages(&datagram[..len]) {
+                if message.sequence != sequence {
+                    continue;
+                }
+                consistent &= message.flags & flag::DUMP_INTERRUPTED == 0;
+                match message.kind {
+                    kind::DONE | kind::ERROR => {
+                        let answer = parse::answer(&message);
+                        break 'dump match answer.map_or(0, |answer| answer.errno) {
+                            0 | errno::ENOENT => Ok(consistent),
+                            errno => Err(io::Error::from_raw_os_error(errno)),
+                        };
+                    }
+                    kind::OVERRUN => break 'dump Err(io::Error::from_raw_os_error(errno::ENOBUFS)),
+                    _ => each(self, &message),
+                }
+            }
+            // The dump of a million routes takes a second: nobody waits for it.
+            if self.flushes.is_empty() && self.ending.is_none() {
+                self.drain();
+            }
+        };
+        self.datagram = datagram;
+        result
+    }
+
+    fn query_device(&mut self) -> io::Result<Device> {
+        self.sequence = self.sequence.wrapping_add(1);
+        query_device(
+            &mut self.net,
+            &self.config.device,
+            self.sequence,
+            &mut self.datagram,
+        )
+    }
+
+    /// Whether a route is one that this writer may have written.
+    fn has_our_mark(&self, route: &RouteSeen) -> bool {
+        route.protocol == self.mark.protocol && self.has_our_key(route)
+    }
+
+    /// Whether a route stands where one of this writer would.
+    fn has_our_key(&self, route: &RouteSeen) -> bool {
+        let special = route.special && route.object.is_none() && route.hops.is_none();
+        route.metric == self.mark.metric_of(&route.prefix) && !special
+    }
+
+    fn target_of(&self, route: &RouteSeen) -> Target {
+        if let Some(id) = route.object {
+            return Target::Object(id);
+        }
+        let Some(hops) = &route.hops else {
+            return Target::Other;
+        };
+        let by_device = hops.iter().all(|(device, _)| *device == self.mark.device);
+        let mut addresses: Vec<Ipv6Addr> = hops.iter().map(|(_, address)| *address).collect();
+        addresses.sort_unstable();
+        if by_device {
+            Target::Inline(addresses)
+        } else {
+            Target::Other
+        }
+    }
+
+    /// Reads notifications. Returns whether there may be more.
+    fn read_notifications(&mut self, now: Instant) -> bool {
+        for _ in 0..NOTIFICATIONS {
+            let mut datagram = std::mem::take(&mut self.datagram);
+            let received = self.net.notification(&mut datagram);
+            if let Ok(len) = received {
+                for message in parse::messages(&datagram[..len.min(DATAGRAM)]) {
+                    self.notified(&message, now);
+                }
+            }
+            self.datagram = datagram;
+            match received {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    log::debug!("notifications lost: {error}");
+                    self.request_resync(now);
+                }
+            }
+        }
+        true
+    }
+
+    fn notified(&mut self, message: &Message<'_>, now: Instant) {
+        match message.kind {
+            kind::NEW_LINK | kind::DEL_LINK => {
+                let Some(link) = parse::link(message.body) else {
+                    return;
+                };
+                let seen = if link.usable {
+                    Device::Up { index: link.index }
+                } else {
+                    Device::Down { index: link.index }
+                };
+                let ours = match self.device {
+                    Device::Missing => false,
+                    Device::Up { index } | Device::Down { index } => index == link.index,
+                };
+                let named = link.name == self.config.device;
+                let unchanged = message.kind == kind::NEW_LINK && named && seen == self.device;
+                if (ours || named) && !unchanged {
+                    // The kernel drops the routes of a device that goes down, and says nothing.
+                    self.resync_at = Some(now);
+                }
+            }
+            kind::NEW_NEXTHOP | kind::DEL_NEXTHOP => {
+                let exists = message.kind == kind::NEW_NEXTHOP;
+                if let Some(object) = parse::object(message.body)
+                    && self.plan.object_changed(object.id, exists)
+                {
+                    self.request_resync(now);
+                }
+            }
+            kind::NEW_ROUTE | kind::DEL_ROUTE => {
+                if let Some(route) = parse::route(message.body)
+                    && self.has_our_key(&route)
+                {
+                    self.route_notified(message, &route);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn route_notified(&mut self, message: &Message<'_>, route: &RouteSeen) {
+        let ours = route.protocol == self.mark.protocol;
+        let gone = message.kind == kind::DEL_ROUTE;
+        let seen = match (ours, gone) {
+            (true, true) => Seen::Gone,
+            (true, false) => Seen::Ours(self.target_of(route)),
+            (false, false) if message.flags & flag::REPLACE != 0 => Seen::Replaced,
+            (false, true) => {
+                self.plan.foreign_route_gone(route.table, route.prefix);
+                return;
+            }
+            (false, false) => return,
+        };
+        self.plan.route_changed(route.table, route.prefix, &seen);
+    }
+
+    /// Answers who waits for what is done. Returns whether that was all.
+    fn answer(&mut self, now: Instant) -> bool {
+        let done = self.plan.is_idle() && self.can_write();
+        if done || !matches!(self.device, Device::Up { .. }) && self.known {
+            for reply in self.flushes.drain(..) {
+                let result = if done {
+                    Ok(())
+                } else {
+                    Err(Error::Netlink(format!(
+                        "tunnel device {} is missing or down: routes wait",
+                        self.config.device
+                    )))
+                };
+                // Who no longer waits needs no answer.
+                drop(reply.try_send(result));
+            }
+        }
+        let Some(ending) = &self.ending else {
+            return false;
+        };
+        // Without its device the kernel has none of our routes.
+        let nothing_left = done || self.known && !self.can_write();
+        if !nothing_left && now < ending.deadline {
+            return false;
+        }
+        let result = if nothing_left {
+            Ok(())
+        } else {
+            Err(Error::Timeout)
+        };
+        drop(ending.reply.try_send(result));
+        true
+    }
+
+    fn publish(&self) {
+        let counts = self.plan.counts();
+        let up = matches!(self.device, Device::Up { .. });
+        let in_sync = self.can_write()
+            && self.plan.is_idle()
+            && counts.failed == 0
+            && self.resync_at.is_none()
+            && self.commands.is_empty();
+        self.shared.publish(&counts, up, in_sync);
+    }
+
+    /// Where the writer publishes.
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Whether commands wait, for the thread to look at before it sleeps.
+    pub(super) fn has_commands(&self) -> bool {
+        !self.commands.is_empty() && self.flushes.is_empty() && self.ending.is_none()
+    }
+}
+
+fn describe(op: &Op, answer: &Answer) -> String {
+    let what = match op {
+        Op::AddHop { address, .. } => format!("nexthop {address}"),
+        Op::AddGroup { id, .. } | Op::ReplaceGroup { id, .. } => format!("nexthop group {id}"),
+        Op::DeleteObject { id } => format!("deletion of nexthop {id}"),
+        Op::Route {
+            verb,
+            table,
+            prefix,
+            ..
+        } => format!("{verb:?} {prefix} table {table}"),
+    };
+    let error = io::Error::from_raw_os_error(answer.errno);
+    match &answer.text {
+        Some(text) => format!("{what}: {text}: {error}"),
+        None => format!("{what}: {error}"),
+    }
+}
+
+/// Asks for the device by its name.
+///
+/// # Errors
+///
+/// Whatever the kernel says but that there is none.
+pub(super) fn query_device(
+    net: &mut impl Netlink,
+    name: &str,
+    sequence: u32,
+    datagram: &mut [u8],
+) -> io::Result<Device> {
+    let mut request = Vec::new();
+    message::encode_link_request(&mut request, sequence, name);
+    net.send(&request)?;
+    loop {
+        let len = net.receive(datagram)?.min(datagram.len());
+        for message in parse::messages(&datagram[..len]) {
+            if message.sequence != sequence {
+                continue;
+            }
+            if message.kind == kind::NEW_LINK
+                && let Some(link) = parse::link(message.body)
+            {
+                let index = link.index;
+                return Ok(if link.usable {
+                    Device::Up { index }
+                } else {
+                    Device::Down { index }
+                });
+            }
+            match parse::answer(&message).map_or(0, |answer| answer.errno) {
+                errno::ENODEV => return Ok(Device::Missing),
+                errno => return Err(io::Error::from_raw_os_error(errno)),
+            }
+        }
+    }
+}

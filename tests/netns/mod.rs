@@ -1,0 +1,132 @@
+//! Network namespaces for tests: each on a thread of its own, gone with it.
+#![allow(dead_code, unsafe_code, unreachable_pub)] // Shared by tests that use parts; unshare(2).
+#![allow(clippy::print_stderr)] // Who is skipped says so.
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The tunnel device that [`make_device`] makes.
+pub const DEVICE: &str = "overlay-tun";
+
+/// Runs `test` on a thread in a new network namespace; skips it without the right to.
+///
+/// # Panics
+///
+/// As `test` does.
+pub fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        // SAFETY: no memory is involved; the thread is alone in its new namespace.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            let error = std::io::Error::last_os_error();
+            eprintln!("skipped: no new network namespace: {error}");
+            return;
+        }
+        ip("link set lo up");
+        test();
+    };
+    let thread = std::thread::Builder::new().name(name.into()).spawn(run);
+    if let Err(panic) = thread.unwrap().join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Makes the tunnel device: `ip6tnl` where the kernel has it, else `vxlan external`.
+pub fn make_device() {
+    let ip6tnl = format!("link add {DEVICE} type ip6tnl external");
+    if try_ip(&ip6tnl).is_ok() {
+        eprintln!("device: ip6tnl");
+    } else {
+        eprintln!("device: vxlan external (the kernel has no ip6tnl)");
+        ip(&format!(
+            "link add {DEVICE} type vxlan external gpe dstport 4790 udp6zerocsumrx"
+        ));
+    }
+    ip(&format!("link set {DEVICE} up"));
+}
+
+/// Takes the right to change the network from this thread.
+pub fn drop_net_admin() {
+    const CAP_NET_ADMIN: u32 = 12;
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0];
+    let mut data = [0_u32; 6];
+    // SAFETY: header and data are as capget(2) and capset(2) want them for version 3.
+    unsafe {
+        let (header, data) = (header.as_ptr(), data.as_mut_ptr());
+        assert_eq!(libc::syscall(libc::SYS_capget, header, data), 0);
+        *data &= !(1 << CAP_NET_ADMIN);
+        assert_eq!(libc::syscall(libc::SYS_capset, header, data), 0);
+    }
+}
+
+/// What `ip` prints.
+///
+/// # Panics
+///
+/// When it fails.
+pub fn ip(args: &str) -> String {
+    try_ip(args).unwrap_or_else(|error| panic!("ip {args}: {error}"))
+}
+
+fn try_ip(args: &str) -> Result<String, String> {
+    let output = Command::new("ip")
+        .args(args.split_whitespace())
+        .output()
+        .map_err(|error| error.to_string())?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // A table without routes does not exist.
+    let absent = stderr.contains("FIB table does not exist");
+    if output.status.success() || absent {
+        Ok(String::from_utf8_lossy(&output.stdout).into())
+    } else {
+        Err(stderr.into())
+    }
+}
+
+/// Runs the lines by one `ip -batch`, for one family: `-4` or `-6`.
+///
+/// # Panics
+///
+/// When one of them fails.
+pub fn ip_batch(lines: &str, family: &str) {
+    let mut child = Command::new("ip")
+        .args([family, "-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// `ip monitor` of routes and nexthops.
+pub struct Monitor(Child);
+
+impl Monitor {
+    /// Starts it, and waits until it listens.
+    pub fn start() -> Self {
+        let child = Command::new("ip")
+            .args(["monitor", "route", "nexthop"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        Self(child)
+    }
+
+    /// What it saw.
+    pub fn stop(mut self) -> String {
+        std::thread::sleep(Duration::from_millis(100));
+        self.0.kill().unwrap();
+        let mut text = String::new();
+        let mut output = self.0.stdout.take().unwrap();
+        output.read_to_string(&mut text).unwrap();
+        self.0.wait().unwrap();
+        text
+    }
+}
