@@ -1,4 +1,9 @@
 //! When to try a server again.
+#![deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::iter_over_hash_type
+)]
 
 use std::time::Duration;
 

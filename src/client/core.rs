@@ -4,6 +4,11 @@
 //! The caller dials what `poll_dial` names and tells how that went (`dialled`,
 //! `lost`), feeds `receive` and `handle_timeouts`, sends what `outgoing` has, and
 //! drains `take_events`.
+#![deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::iter_over_hash_type
+)]
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -285,14 +290,6 @@ impl Core {
         matches!(self.servers[server.0].phase, Phase::Dialling { .. })
     }
 
-    /// Whether everything wanted has been sent to every server that is established.
-    pub(super) fn is_settled(&self) -> bool {
-        self.servers.iter().all(|server| match &server.phase {
-            Phase::Up(link) => link.is_settled(),
-            Phase::Waiting { .. } | Phase::Dialling { .. } => true,
-        })
-    }
-
     pub(super) fn has_events(&self) -> bool {
         !self.events.is_empty()
     }
@@ -355,11 +352,6 @@ impl Core {
     ) -> Option<Vec<ServerId>> {
         let servers = self.view.servers_of(vni, destination, next_hop)?;
         Some(servers.into_iter().map(ServerId).collect())
-    }
-
-    /// Messages of servers that were dropped as malformed.
-    pub(super) fn malformed(&self) -> u64 {
-        self.malformed
     }
 
     /// The table of a VNI is complete at some server.

@@ -1,4 +1,9 @@
 //! What the caller wants every server to know, and which of them does.
+#![deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::iter_over_hash_type
+)]
 
 use std::collections::BTreeMap;
 

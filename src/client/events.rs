@@ -1,4 +1,9 @@
 //! What the client tells its consumer, kept short when the consumer is slow.
+#![deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::iter_over_hash_type
+)]
 
 use std::collections::VecDeque;
 

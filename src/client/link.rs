@@ -1,4 +1,9 @@
 //! The connection to one server: what it is told, and how complete its tables are.
+#![deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::iter_over_hash_type
+)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -144,12 +149,10 @@ impl Link {
 
     /// VNIs that the server has surely left may be talked about again.
     fn finish_draining(&mut self, answered: u64, wants: &mut Wants<'_>) {
-        let drained: Vec<Vni> = self
-            .draining
-            .extract_if(.., |_, barrier| answered >= *barrier)
-            .map(|(vni, _)| vni)
-            .collect();
+        let is_drained = |(vni, barrier): (&Vni, &u64)| (answered >= *barrier).then_some(*vni);
+        let drained: Vec<Vni> = self.draining.iter().filter_map(is_drained).collect();
         for vni in drained {
+            self.draining.remove(&vni);
             // Go MetalBond took the UNSUBSCRIBE for a withdrawal of all our routes.
             if self.is_legacy() {
                 wants.announcements.forget(self.bit, |(of, _)| *of == vni);
@@ -245,15 +248,6 @@ impl Link {
 
     fn has_room(&self) -> bool {
         self.out.len() - self.sent < OUT_BYTES
-    }
-
-    /// Whether the server was told everything that is wanted.
-    pub(super) fn is_settled(&self) -> bool {
-        self.session.is_established()
-            && self.subscriptions.is_empty()
-            && self.announcements.is_empty()
-            && self.draining.is_empty()
-            && self.sent == self.out.len()
     }
 
     /// Bytes to send.

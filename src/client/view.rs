@@ -3,6 +3,11 @@
 //! The first server that has a route adds it, the last one that loses it removes
 //! it. What a lost server said stays, as *stale*, until somebody who is complete
 //! says otherwise or the hold time is over.
+#![deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::iter_over_hash_type
+)]
 
 use super::events::Change;
 use crate::map::{Map, map};
@@ -206,11 +211,6 @@ impl View {
             hop.present = 0;
             hop.stale = false;
         });
-    }
-
-    /// Drops what a server said of a VNI, stale or not.
-    pub(super) fn drop_server(&mut self, server: ServerBit, vni: Vni, changes: &mut Vec<Change>) {
-        self.drop_where(vni, changes, |hop| hop.present &= !server.0);
     }
 
     fn drop_where(&mut self, vni: Vni, changes: &mut Vec<Change>, edit: impl Fn(&mut Hop)) {

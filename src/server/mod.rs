@@ -24,7 +24,7 @@ use crate::shard::{Shard, Topology};
 use crate::types::{Route, Vni};
 use acceptor::{Acceptor, Stop, listen};
 use stats::WorkerStats;
-use worker::{Mail, Worker};
+use worker::{AddressOf, Mail, Worker};
 
 /// A running MetalBond server.
 ///
@@ -153,10 +153,7 @@ impl MetalBondServer {
     /// Has every worker look at its shard, and collects what they found.
     fn ask_all<T: Send + 'static>(
         &self,
-        look: impl Fn(&Shard, &dyn Fn(crate::table::PeerId) -> Option<SocketAddr>) -> Vec<T>
-        + Send
-        + Sync
-        + 'static,
+        look: impl Fn(&Shard, &AddressOf<'_>) -> Vec<T> + Send + Sync + 'static,
     ) -> Vec<T> {
         let look = Arc::new(look);
         let (sender, receiver) = crossbeam_channel::unbounded();

@@ -48,10 +48,19 @@ pub(super) enum Mail {
     /// From another shard, in order.
     Messages(Vec<Message>),
     /// A look at the shard and the addresses of its sessions.
-    Inspect(Box<dyn FnOnce(&Shard, &dyn Fn(PeerId) -> Option<SocketAddr>) + Send>),
+    Inspect(Look),
     /// The server is stopping.
     Stop,
 }
+
+/// Finds the address of a session.
+pub(super) type AddressOf<'a> = dyn Fn(PeerId) -> Option<SocketAddr> + 'a;
+
+/// Something to find out on the thread of a shard.
+pub(super) type Look = Box<dyn FnOnce(&Shard, &AddressOf<'_>) + Send>;
+
+/// What wakes a worker, and what then waits for it.
+pub(super) type Inbox = (Poll, Mailbox<Mail>);
 
 /// How many routes a mail is about, for the mailbox's account.
 pub(super) fn weight(messages: &[Message]) -> usize {
@@ -81,7 +90,7 @@ impl Worker {
     pub(super) fn new(
         id: usize,
         shard: Shard,
-        (poll, mailbox): (Poll, Mailbox<Mail>),
+        (poll, mailbox): Inbox,
         postboxes: Vec<Postbox<Mail>>,
         stats: Arc<WorkerStats>,
         user_timeout: Duration,
@@ -102,7 +111,7 @@ impl Worker {
     }
 
     /// A poll and the mailbox that wakes it.
-    pub(super) fn mailbox() -> std::io::Result<((Poll, Mailbox<Mail>), Postbox<Mail>)> {
+    pub(super) fn mailbox() -> std::io::Result<(Inbox, Postbox<Mail>)> {
         let poll = Poll::new()?;
         let (mailbox, postbox) = Mailbox::new(&poll, WAKE)?;
         Ok(((poll, mailbox), postbox))

@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
@@ -8,7 +10,7 @@ use crate::wire::{
 };
 
 fn route(number: u32) -> Route {
-    let destination = Destination::from_ipv4((0x0a00_0000 | number / 2).into(), 32);
+    let destination = Destination::from_ipv4((0x0a00_0000 + number / 2).into(), 32);
     let hop = std::net::Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(number % 2));
     Route::new(destination, NextHop::standard(hop))
 }

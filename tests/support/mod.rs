@@ -1,5 +1,6 @@
 //! What the integration tests share: waiting for a state, handlers, raw peers.
 #![allow(dead_code, reason = "every test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
