@@ -12,6 +12,7 @@ mod worker;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,9 +23,9 @@ use crate::error::{Error, Result};
 use crate::net::Postbox;
 use crate::shard::{Shard, Topology};
 use crate::types::{Route, Vni};
-use acceptor::{Acceptor, Stop, listen};
+use acceptor::{AcceptLimits, Acceptor, Notice, listen};
 use stats::WorkerStats;
-use worker::{AddressOf, Mail, Worker};
+use worker::{AddressOf, Links, Mail, Worker};
 
 /// A running MetalBond server.
 ///
@@ -34,7 +35,8 @@ pub struct MetalBondServer {
     address: SocketAddr,
     stats: Vec<Arc<WorkerStats>>,
     workers: Vec<Postbox<Mail>>,
-    acceptor: Postbox<Stop>,
+    acceptor: Postbox<Notice>,
+    refused: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -61,23 +63,33 @@ impl MetalBondServer {
             mailboxes.push(mailbox);
             workers.push(postbox);
         }
+        let limits = AcceptLimits {
+            sessions: config.max_sessions,
+            per_address: config.max_sessions_per_address,
+            per_second: config.max_accepts_per_second,
+        };
+        let refused = Arc::new(AtomicU64::new(0));
         let (acceptor, acceptor_postbox) =
-            Acceptor::new(listener, workers.clone()).map_err(Error::io("register the listener"))?;
+            Acceptor::new(listener, workers.clone(), limits, Arc::clone(&refused))
+                .map_err(Error::io("register the listener"))?;
         let mut server = Self {
             address,
-            stats: Vec::new(),
+            stats: (0..topology.shards()).map(|_| Arc::default()).collect(),
             workers,
             acceptor: acceptor_postbox,
+            refused,
             threads: Vec::new(),
         };
         // What the peer's kernel leaves unacknowledged for as long as send hold, nobody reads.
         let timeout = Duration::from_secs(config.keepalive_interval.into()) * 5;
         for (id, mailbox) in mailboxes.into_iter().enumerate() {
             let shard = Shard::new(id, topology, shard_config, Instant::now());
-            let stats = Arc::new(WorkerStats::default());
-            server.stats.push(Arc::clone(&stats));
-            let postboxes = server.workers.clone();
-            let worker = Worker::new(id, shard, mailbox, postboxes, stats, timeout);
+            let links = Links {
+                workers: server.workers.clone(),
+                acceptor: server.acceptor.clone(),
+                stats: server.stats.clone(),
+            };
+            let worker = Worker::new(id, shard, mailbox, links, timeout);
             server.spawn(format!("metalbond-{id}"), || worker.run())?;
         }
         server.spawn("metalbond-accept".into(), || acceptor.run())?;
@@ -101,7 +113,10 @@ impl MetalBondServer {
     /// What the server has and has done.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        let mut total = ServerStats::default();
+        let mut total = ServerStats {
+            refused_sessions: self.refused.load(Ordering::Relaxed),
+            ..ServerStats::default()
+        };
         for stats in &self.stats {
             stats.add_to(&mut total);
         }
@@ -140,6 +155,7 @@ impl MetalBondServer {
                         queued_bytes: view.queued_bytes,
                         updates_received: view.counters.updates,
                         malformed: view.counters.malformed,
+                        refused: view.counters.refused,
                         folds: view.counters.folds,
                     });
                 }
@@ -183,7 +199,7 @@ impl MetalBondServer {
         if self.threads.is_empty() {
             return;
         }
-        self.acceptor.post(Stop, 1);
+        self.acceptor.post(Notice::Stop, 1);
         for worker in &self.workers {
             worker.post(Mail::Stop, 1);
         }
@@ -222,6 +238,8 @@ pub struct PeerStatus {
     pub updates_received: u64,
     /// Messages of it that were dropped as malformed.
     pub malformed: u64,
+    /// Announcements and subscriptions refused to it because of a limit.
+    pub refused: u64,
     /// Times its queue was folded.
     pub folds: u64,
 }

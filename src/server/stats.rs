@@ -18,6 +18,12 @@ pub struct ServerStats {
     pub routes: usize,
     /// VNIs that somebody announces in or subscribes to.
     pub vnis: usize,
+    /// Routes times their announcers.
+    pub announcements: usize,
+    /// Connections closed at once because of a limit, since the start.
+    pub refused_sessions: u64,
+    /// Announcements and subscriptions refused because of a limit, since the start.
+    pub refused: u64,
     /// Connections accepted since the start.
     pub accepted: u64,
     /// Connections that ended since the start.
@@ -41,6 +47,8 @@ pub(super) struct WorkerStats {
     pub(super) subscriptions: AtomicUsize,
     pub(super) routes: AtomicUsize,
     pub(super) vnis: AtomicUsize,
+    pub(super) announcements: AtomicUsize,
+    pub(super) refused: AtomicU64,
     pub(super) accepted: AtomicU64,
     pub(super) closed: AtomicU64,
     pub(super) updates_received: AtomicU64,
@@ -57,7 +65,10 @@ impl WorkerStats {
             .store(gauges.subscriptions, Ordering::Relaxed);
         self.routes.store(gauges.routes, Ordering::Relaxed);
         self.vnis.store(gauges.vnis, Ordering::Relaxed);
+        self.announcements
+            .store(gauges.announcements, Ordering::Relaxed);
         let counters = gauges.counters;
+        self.refused.store(counters.refused, Ordering::Relaxed);
         self.updates_received
             .store(counters.updates, Ordering::Relaxed);
         self.malformed.store(counters.malformed, Ordering::Relaxed);
@@ -69,6 +80,8 @@ impl WorkerStats {
         total.subscriptions += self.subscriptions.load(Ordering::Relaxed);
         total.routes += self.routes.load(Ordering::Relaxed);
         total.vnis += self.vnis.load(Ordering::Relaxed);
+        total.announcements += self.announcements.load(Ordering::Relaxed);
+        total.refused += self.refused.load(Ordering::Relaxed);
         total.accepted += self.accepted.load(Ordering::Relaxed);
         total.closed += self.closed.load(Ordering::Relaxed);
         total.updates_received += self.updates_received.load(Ordering::Relaxed);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 
+use super::acceptor::Notice;
 use super::stats::WorkerStats;
 use crate::map::{Map, map};
 use crate::net::{Conn, Mailbox, Postbox, tune};
@@ -71,12 +72,20 @@ pub(super) fn weight(messages: &[Message]) -> usize {
     messages.iter().map(weigh).sum()
 }
 
+/// What a worker knows of the other threads.
+pub(super) struct Links {
+    /// Everybody's mailbox, the own one included.
+    pub(super) workers: Vec<Postbox<Mail>>,
+    pub(super) acceptor: Postbox<Notice>,
+    /// Everybody's numbers, the own ones included.
+    pub(super) stats: Vec<Arc<WorkerStats>>,
+}
+
 pub(super) struct Worker {
     id: usize,
     poll: Poll,
     mailbox: Mailbox<Mail>,
-    /// Everybody's, the own one included.
-    postboxes: Vec<Postbox<Mail>>,
+    links: Links,
     shard: Shard,
     conns: Map<PeerId, Conn>,
     readers: VecDeque<PeerId>,
@@ -91,20 +100,19 @@ impl Worker {
         id: usize,
         shard: Shard,
         (poll, mailbox): Inbox,
-        postboxes: Vec<Postbox<Mail>>,
-        stats: Arc<WorkerStats>,
+        links: Links,
         user_timeout: Duration,
     ) -> Self {
         Self {
             id,
             poll,
             mailbox,
-            postboxes,
+            stats: Arc::clone(&links.stats[id]),
+            links,
             shard,
             conns: map(crate::random::seed()),
             readers: VecDeque::new(),
             writers: VecDeque::new(),
-            stats,
             user_timeout,
             buffer: vec![0; READ_BUDGET].into_boxed_slice(),
         }
@@ -135,12 +143,20 @@ impl Worker {
             }
             self.read_sockets(now);
             self.shard.handle_timeouts(now);
+            self.shard.set_elsewhere(self.announced_elsewhere());
             self.shard.turn(now);
             self.post();
             self.write_sockets(now);
             self.report();
             self.stats.publish(self.shard.gauges());
         }
+    }
+
+    fn announced_elsewhere(&self) -> usize {
+        let others = self.links.stats.iter().enumerate();
+        let others = others.filter(|(id, _)| *id != self.id);
+        let announced = others.map(|(_, stats)| stats.announcements.load(Ordering::Relaxed));
+        announced.sum()
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -185,7 +201,7 @@ impl Worker {
             }
         }
         if self.mailbox.has_room_for_waiters() {
-            for postbox in &self.postboxes {
+            for postbox in &self.links.workers {
                 postbox.wake();
             }
         }
@@ -203,14 +219,20 @@ impl Worker {
                 self.stats.accepted.fetch_add(1, Ordering::Relaxed);
                 self.conns.insert(peer, conn);
             }
-            Ok(_) => log::warn!("peer {address}: refused, session numbers have wrapped around"),
-            Err(error) => log::warn!("peer {address}: refused, {error}"),
+            Ok(_) => {
+                log::warn!("peer {address}: refused, session numbers have wrapped around");
+                self.links.acceptor.post(Notice::Closed(address.ip()), 1);
+            }
+            Err(error) => {
+                log::warn!("peer {address}: refused, {error}");
+                self.links.acceptor.post(Notice::Closed(address.ip()), 1);
+            }
         }
     }
 
     /// Whether some shard must catch up before more is read.
     fn is_held_up(&self) -> bool {
-        let others = self.postboxes.iter().enumerate();
+        let others = self.links.workers.iter().enumerate();
         others
             .filter(|(id, _)| *id != self.id)
             .any(|(_, postbox)| postbox.is_full())
@@ -251,13 +273,13 @@ impl Worker {
 
     /// Sends other shards what this turn has for them.
     fn post(&mut self) {
-        for shard in 0..self.postboxes.len() {
+        for shard in 0..self.links.workers.len() {
             let messages = self.shard.take_messages(shard);
             if messages.is_empty() {
                 continue;
             }
             let weight = weight(&messages);
-            if !self.postboxes[shard].post(Mail::Messages(messages), weight) {
+            if !self.links.workers[shard].post(Mail::Messages(messages), weight) {
                 // Only while the server stops.
                 log::trace!("worker {shard} is gone");
             }
@@ -334,8 +356,18 @@ impl Worker {
                         );
                     }
                 }
+                Report::Refused(id, total) => {
+                    if let Some(conn) = self.conns.get(&id) {
+                        log::warn!(
+                            "peer {}: a limit refused {total} requests so far",
+                            conn.address
+                        );
+                    }
+                }
                 Report::Closed(id, reason) => {
                     if let Some(conn) = self.conns.remove(&id) {
+                        let closed = Notice::Closed(conn.address.ip());
+                        self.links.acceptor.post(closed, 1);
                         self.stats.closed.fetch_add(1, Ordering::Relaxed);
                         let level = match reason {
                             CloseReason::PeerClosed => log::Level::Info,

@@ -23,8 +23,30 @@ pub(crate) struct PeerCounters {
     pub(crate) updates: u64,
     /// Messages dropped as malformed.
     pub(crate) malformed: u64,
+    /// Announcements and subscriptions refused because of a limit.
+    pub(crate) refused: u64,
     /// Times the queue was folded.
     pub(crate) folds: u64,
+}
+
+/// Keeps a report from coming too often.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Quiet {
+    until: Option<Instant>,
+}
+
+impl Quiet {
+    /// A peer provokes a report of one kind at most this often.
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    /// Whether a report is due; if so, the next is not for a while.
+    pub(super) fn is_over(&mut self, now: Instant) -> bool {
+        let is_over = self.until.is_none_or(|until| now >= until);
+        if is_over {
+            self.until = Some(now + Self::INTERVAL);
+        }
+        is_over
+    }
 }
 
 #[derive(Debug)]
@@ -41,7 +63,9 @@ pub(super) struct Peer {
     /// Since when the peer takes nothing, while something waits.
     pub(super) stalled_since: Option<Instant>,
     /// Not before then is a malformed message reported again.
-    pub(super) quiet_until: Option<Instant>,
+    pub(super) malformed_quiet: Quiet,
+    /// Not before then is a refusal reported again.
+    pub(super) refused_quiet: Quiet,
 }
 
 impl Peer {
@@ -55,7 +79,8 @@ impl Peer {
             scheduled: None,
             ready: false,
             stalled_since: None,
-            quiet_until: None,
+            malformed_quiet: Quiet::default(),
+            refused_quiet: Quiet::default(),
         }
     }
 
