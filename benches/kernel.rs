@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use netns::{DEVICE, in_namespace, ip, ip_batch, make_device};
+use netns::{DEVICE, ip, ip_batch, make_device};
 use rustbond::kernel::{KernelConfig, KernelWriter};
 use rustbond::{Destination, IpNet, NextHop, Route, Vni};
 
@@ -54,6 +54,17 @@ fn route(n: u32, hop: u32, v6: bool) -> Route {
     )
 }
 
+/// Runs a case in a namespace with the device, and takes the device away at the end: that
+/// drops the routes at once, where the end of the namespace drops them in the background,
+/// to the cost of the next case.
+fn measured(name: &str, case: impl FnOnce() + Send + 'static) {
+    netns::in_namespace(name, || {
+        make_device();
+        case();
+        ip(&format!("link del {DEVICE}"));
+    });
+}
+
 /// Routes with our mark that the kernel has.
 fn installed() -> usize {
     let count = |family: &str| {
@@ -70,8 +81,7 @@ fn rate(name: &str, count: u32, took: Duration) {
 
 /// One load: `count` routes over `hops` underlay addresses, in, checked, out, checked.
 fn load(count: u32, hops: u32, v6: bool) {
-    in_namespace("writer", move || {
-        make_device();
+    measured("writer", move || {
         let writer = start();
         writer.synced(VNI);
         let begin = Instant::now();
@@ -89,14 +99,12 @@ fn load(count: u32, hops: u32, v6: bool) {
         rate("kernel writer, remove", count, begin.elapsed());
         assert_eq!((installed(), ip("nexthop").as_str()), (0, ""));
     });
-    in_namespace("raw", move || {
-        make_device();
+    measured("raw", move || {
         let took = raw::install((0..count).map(|n| (prefix(n, v6), n % hops)), underlay);
         rate("raw netlink, prebuilt, batches of 64", count, took);
         assert_eq!(installed(), count as usize);
     });
-    in_namespace("batch", move || {
-        make_device();
+    measured("batch", move || {
         // Before the clock runs: to the advantage of `ip`.
         let nexthops: Vec<String> = (0..hops).map(nexthop_line).collect();
         ip_batch(&nexthops.concat(), "-6");
@@ -119,9 +127,8 @@ fn nexthop_line(hop: u32) -> String {
 
 /// A hypervisor that is in 1,000 groups with 400,000 routes leaves.
 fn leave() {
-    in_namespace("leave", || {
+    measured("leave", || {
         const ROUTES: u32 = 400_000;
-        make_device();
         let writer = start();
         writer.synced(VNI);
         let gone = 5000;
@@ -149,8 +156,7 @@ fn leave() {
 
 /// A million routes, half IPv6: 500,000 destinations of two hops each.
 fn million(destinations: u32) {
-    in_namespace("million", move || {
-        make_device();
+    measured("million", move || {
         let memory = resident();
         let writer = start();
         writer.synced(VNI);

@@ -550,6 +550,9 @@ impl<N: Netlink> Writer<N> {
                 Err(error) => {
                     log::debug!("notifications lost: {error}");
                     self.request_resync(now);
+                    if error.raw_os_error() != Some(errno::ENOBUFS) {
+                        return false;
+                    }
                 }
             }
         }
