@@ -471,8 +471,8 @@ fn whole_story(mode: Mode, fail: Option<(usize, i32)>) -> usize {
     assert!(bench.settle(SECOND), "{context}");
     assert!(matches!(answer.try_recv(), Ok(Ok(()))), "{context}");
     assert_eq!(bench.resolved().len(), 8, "{context}");
-    let calls = bench.net.0.borrow().calls;
-    calls
+    let kernel = bench.net.0.borrow();
+    kernel.calls
 }
 
 #[test]

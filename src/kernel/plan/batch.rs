@@ -33,6 +33,8 @@ pub(in crate::kernel) struct Failure {
 pub(in crate::kernel) struct Outcome {
     /// The kernel differs from what was believed: read it again.
     pub(in crate::kernel) resync: bool,
+    /// What was refused may be ours after all: read the kernel again, when there is time.
+    pub(in crate::kernel) doubt: bool,
     /// The tunnel device is not what it was.
     pub(in crate::kernel) device: bool,
 }
@@ -210,7 +212,7 @@ impl Plan {
                     if errno == errno::EEXIST && !state.has(CONFLICT) {
                         // Perhaps it is ours after all; a dump tells, once.
                         state.flags |= CONFLICT;
-                        outcome.resync = true;
+                        outcome.doubt = true;
                     }
                     self.park(route);
                 }

@@ -310,7 +310,7 @@ fn ours_is_taken_back_and_theirs_is_left() {
         let mut ops = Vec::new();
         plan.batch(16, &mut ops);
         let failures = execute(&mut model, &ops, |_| None);
-        if plan.completed(&ops, &failures).resync {
+        if plan.completed(&ops, &failures).doubt {
             model.dump(&mut plan);
         }
     }
@@ -385,6 +385,20 @@ fn found_routes_stay_until_their_table_is_complete() {
 struct Wanted(BTreeMap<(u32, IpNet), BTreeSet<(Vni, Route)>>);
 
 impl Wanted {
+    /// Announces or withdraws something.
+    fn change(&mut self, random: &mut Random, plan: &mut Plan, hops: u64) {
+        let (vni, route) = random_route(random, hops);
+        let table = if vni == Vni(3) { 300 } else { 100 };
+        let routes = self.0.entry((table, route.destination.prefix.trunc()));
+        if random.chance(55) {
+            plan.add(vni, &route);
+            routes.or_default().insert((vni, route));
+        } else {
+            plan.remove(vni, &route);
+            routes.or_default().remove(&(vni, route));
+        }
+    }
+
     fn resolved(&self, mode: Mode) -> BTreeMap<(u32, IpNet), BTreeSet<Ipv6Addr>> {
         let hops = |routes: &BTreeSet<(Vni, Route)>, prefix: IpNet| {
             let mut hops: BTreeSet<Ipv6Addr> = routes
@@ -483,7 +497,7 @@ fn one_batch(random: &mut Random, plan: &mut Plan, model: &mut Model, percent: u
     };
     let failures = execute(model, &ops, &mut inject);
     let outcome = plan.completed(&ops, &failures);
-    outcome.resync || outcome.device
+    outcome.resync || outcome.doubt || outcome.device
 }
 
 #[test]
@@ -503,20 +517,7 @@ fn whatever_happens_the_kernel_ends_as_desired() {
         let mut resync = false;
         for _ in 0..400 {
             match random.below(10) {
-                0..5 => {
-                    let (vni, route) = random_route(&mut random, hops);
-                    let key = (
-                        if vni == Vni(3) { 300 } else { 100 },
-                        route.destination.prefix.trunc(),
-                    );
-                    if random.chance(55) {
-                        plan.add(vni, &route);
-                        wanted.0.entry(key).or_default().insert((vni, route));
-                    } else {
-                        plan.remove(vni, &route);
-                        wanted.0.entry(key).or_default().remove(&(vni, route));
-                    }
-                }
+                0..5 => wanted.change(&mut random, &mut plan, hops),
                 5..8 => resync |= one_batch(&mut random, &mut plan, &mut model, failing),
                 8 if random.chance(meddling) => {
                     resync |= meddle(&mut random, &mut plan, &mut model);
