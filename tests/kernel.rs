@@ -362,7 +362,6 @@ fn a_route_that_was_there_before_us_is_left_alone() {
         writer.add(VNI, route("10.0.0.0/24", 1));
         writer.add(VNI, route("fd00::/64", 1));
         writer.add(VNI, route("10.0.1.0/24", 1));
-        // A multicast destination the kernel has opinions about must not hold others back.
         writer.flush(WAIT).unwrap();
         let stats = writer.stats();
         assert_eq!((stats.failed, stats.installed), (2, 1));
