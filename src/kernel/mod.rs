@@ -21,6 +21,8 @@ mod parse;
 mod plan;
 mod socket;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod writer;
 

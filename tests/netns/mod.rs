@@ -1,6 +1,7 @@
 //! Network namespaces for tests: each on a thread of its own, gone with it.
 #![allow(dead_code, unsafe_code, unreachable_pub)] // Shared by tests that use parts; unshare(2).
 #![allow(clippy::print_stderr)] // Who is skipped says so.
+#![allow(clippy::unwrap_used)] // Without its tools a test fails.
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
