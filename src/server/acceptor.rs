@@ -92,7 +92,7 @@ impl Bucket {
 }
 
 /// Listens on `address`; both families on `[::]`.
-pub(super) fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(
         Domain::for_address(address),

@@ -407,7 +407,7 @@ fn limits_refuse_one_peer_and_spare_the_others() {
     for number in 0..1500 {
         world.update(greedy, Vni(1), Action::Add, route(number));
     }
-    (0..50).for_each(|vni| world.about(greedy, MessageType::Subscribe, Vni(vni)));
+    (0..50).for_each(|vni| world.subscribe(greedy, Vni(vni)));
     world.update(modest, Vni(1), Action::Add, route(2000));
     world.run_until_quiet();
     let announced = |world: &World| -> usize {

@@ -172,7 +172,7 @@ impl Raw {
     }
 
     /// Whether the server closes the connection, whatever it says before.
-    pub(crate) fn is_closed_by_server(mut self) -> bool {
+    pub(crate) fn closed_by_server(mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if self.try_frame().is_none() {
