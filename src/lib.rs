@@ -2,6 +2,9 @@
 
 mod client;
 mod error;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub mod kernel;
 mod map;

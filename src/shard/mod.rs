@@ -33,6 +33,8 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "internals")]
+pub(crate) use fold::fold_frames;
 pub(crate) use message::{Message, Topology};
 pub(crate) use owner::Limits;
 pub(crate) use peer::PeerCounters;
