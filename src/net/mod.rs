@@ -3,5 +3,5 @@
 mod mailbox;
 mod socket;
 
-pub(crate) use mailbox::{Mailbox, Postbox};
+pub(crate) use mailbox::{MAILBOX_WEIGHT, Mailbox, Postbox};
 pub(crate) use socket::{Conn, tune};

@@ -10,7 +10,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::worker::Mail;
 use crate::map::{Map, map};
-use crate::net::{Mailbox, Postbox};
+use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
 use crate::table::PeerId;
 
 /// How long accepting rests when the system has no descriptor or memory left.
@@ -117,7 +117,7 @@ impl Acceptor {
         refused: Arc<AtomicU64>,
     ) -> io::Result<(Self, Postbox<Notice>)> {
         let poll = Poll::new()?;
-        let (mailbox, postbox) = Mailbox::new(&poll, WAKE)?;
+        let (mailbox, postbox) = Mailbox::new(&poll, WAKE, MAILBOX_WEIGHT)?;
         let mut listener = mio::net::TcpListener::from_std(listener);
         poll.registry()
             .register(&mut listener, LISTENER, Interest::READABLE)?;

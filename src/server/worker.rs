@@ -119,9 +119,11 @@ impl Worker {
     }
 
     /// A poll and the mailbox that wakes it.
-    pub(super) fn mailbox() -> std::io::Result<(Inbox, Postbox<Mail>)> {
+    ///
+    /// The mailbox is full from a weight of `high` on.
+    pub(super) fn mailbox(high: usize) -> std::io::Result<(Inbox, Postbox<Mail>)> {
         let poll = Poll::new()?;
-        let (mailbox, postbox) = Mailbox::new(&poll, WAKE)?;
+        let (mailbox, postbox) = Mailbox::new(&poll, WAKE, high)?;
         Ok(((poll, mailbox), postbox))
     }
 
@@ -232,15 +234,14 @@ impl Worker {
 
     /// Whether some shard must catch up before more is read.
     fn is_held_up(&self) -> bool {
-        let others = self.links.workers.iter().enumerate();
-        others
-            .filter(|(id, _)| *id != self.id)
-            .any(|(_, postbox)| postbox.is_full())
+        let mut others = self.links.workers.iter().enumerate();
+        others.any(|(id, postbox)| id != self.id && postbox.is_full())
     }
 
     fn read_sockets(&mut self, now: Instant) {
         for _ in 0..self.readers.len().min(TURN_READS) {
             if self.is_held_up() {
+                self.stats.held_up.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             let Some(id) = self.readers.pop_front() else {
