@@ -78,6 +78,7 @@ mod error;
 pub mod internals;
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub mod kernel;
+mod limit;
 mod map;
 mod net;
 mod random;
