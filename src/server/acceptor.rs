@@ -13,9 +13,6 @@ use crate::table::PeerId;
 /// How long accepting rests when the system has no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 1024;
-
 const LISTENER: Token = Token(0);
 const WAKE: Token = Token(1);
 
@@ -28,24 +25,6 @@ pub(super) struct Acceptor {
     listener: mio::net::TcpListener,
     workers: Vec<Postbox<Mail>>,
     next: u32,
-}
-
-/// Listens on `address`; both families on `[::]`.
-pub(super) fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
 }
 
 impl Acceptor {

@@ -19,10 +19,10 @@ pub use config::ServerConfig;
 pub use stats::ServerStats;
 
 use crate::error::{Error, Result};
-use crate::net::Postbox;
+use crate::net::{Postbox, listen_on_first};
 use crate::shard::{Shard, Topology};
 use crate::types::{Route, Vni};
-use acceptor::{Acceptor, Stop, listen};
+use acceptor::{Acceptor, Stop};
 use stats::WorkerStats;
 use worker::{Mail, Worker};
 
@@ -227,19 +227,4 @@ pub struct PeerStatus {
     pub malformed: u64,
     /// Times its queue was folded.
     pub folds: u64,
-}
-
-/// Listens on the first address that works, as `std::net::TcpListener::bind` does.
-fn listen_on_first(address: impl ToSocketAddrs) -> Result<std::net::TcpListener> {
-    let addresses = address
-        .to_socket_addrs()
-        .map_err(Error::io("resolve the listening address"))?;
-    let mut failure = Error::InvalidConfig("the listening address resolves to nothing".into());
-    for address in addresses {
-        match listen(address) {
-            Ok(listener) => return Ok(listener),
-            Err(source) => failure = Error::Listen { address, source },
-        }
-    }
-    Err(failure)
 }
