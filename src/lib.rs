@@ -2,6 +2,8 @@
 
 mod client;
 mod error;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub mod kernel;
 mod map;
