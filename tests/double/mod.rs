@@ -1,0 +1,170 @@
+//! A double of Go MetalBond in both roles, over real TCP, with blocking threads.
+//!
+//! It behaves as the Go program was seen to, and records as *faults* what would
+//! have hurt that. It shares no code with the library.
+#![allow(dead_code, reason = "every test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod client;
+mod server;
+pub(crate) mod wire;
+
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+pub(crate) use client::Client;
+pub(crate) use server::Server;
+use wire::Message;
+
+/// How a double reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// As Go does: one read, whole frames or nothing. A cut frame and a full buffer
+    /// are faults, and end the connection.
+    Strict,
+    /// Frames are put together; for what cannot be had without safe transmission.
+    Lenient,
+}
+
+/// What went wrong, in words.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults(Arc<Mutex<Vec<String>>>);
+
+impl Faults {
+    pub(crate) fn record(&self, fault: impl Into<String>) {
+        self.0.lock().unwrap().push(fault.into());
+    }
+
+    #[track_caller]
+    pub(crate) fn check(&self) {
+        assert_eq!(*self.0.lock().unwrap(), Vec::<String>::new());
+    }
+
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// Go's buffer, and what it makes of what is read into it.
+struct Reader {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    /// What a lenient reader keeps of a cut frame.
+    rest: Vec<u8>,
+    reading: Reading,
+    faults: Faults,
+}
+
+/// Why nothing was read.
+enum Nothing {
+    /// The moment has come.
+    Due,
+    /// The connection is over.
+    Closed,
+}
+
+impl Reader {
+    fn new(stream: TcpStream, reading: Reading, faults: Faults) -> Self {
+        Self {
+            stream,
+            buffer: vec![0; 65_535],
+            rest: Vec::new(),
+            reading,
+            faults,
+        }
+    }
+
+    /// The frames of one read.
+    fn read(&mut self, until: Instant) -> Result<Vec<Vec<u8>>, Nothing> {
+        let wait = until.saturating_duration_since(Instant::now());
+        if wait.is_zero() {
+            return Err(Nothing::Due);
+        }
+        self.stream.set_read_timeout(Some(wait)).unwrap();
+        let count = match self.stream.read(&mut self.buffer) {
+            Ok(0) => return Err(Nothing::Closed),
+            Ok(count) => count,
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {
+                    return Err(Nothing::Due);
+                }
+                _ => return Err(Nothing::Closed),
+            },
+        };
+        if self.reading == Reading::Strict && count == self.buffer.len() {
+            self.faults.record("overrun");
+            return Err(Nothing::Closed);
+        }
+        let mut bytes = std::mem::take(&mut self.rest);
+        bytes.extend(&self.buffer[..count]);
+        self.split(&bytes)
+    }
+
+    fn split(&mut self, mut bytes: &[u8]) -> Result<Vec<Vec<u8>>, Nothing> {
+        let mut frames = Vec::new();
+        while !bytes.is_empty() {
+            if bytes[0] != 1 {
+                self.faults.record(format!("version {}", bytes[0]));
+                return Err(Nothing::Closed);
+            }
+            let length = bytes.get(1..3).map(|it| [it[0], it[1]]);
+            let length = length.map(|it| 4 + usize::from(u16::from_be_bytes(it)));
+            let whole = length.and_then(|length| bytes.split_at_checked(length));
+            let Some((frame, rest)) = whole else {
+                if self.reading == Reading::Strict {
+                    self.faults.record("cut frame");
+                    return Err(Nothing::Closed);
+                }
+                self.rest = bytes.to_vec();
+                break;
+            };
+            frames.push(frame.to_vec());
+            bytes = rest;
+        }
+        Ok(frames)
+    }
+
+    /// The messages of one read; what Go would not survive ends the connection.
+    fn messages(&mut self, until: Instant) -> Result<Vec<Message>, Nothing> {
+        let mut messages = Vec::new();
+        for frame in self.read(until)? {
+            if frame[3] == 1 && frame.len() > 256 {
+                self.faults.record("a HELLO of more than one 256-byte read");
+            }
+            match Message::decode(&frame) {
+                Ok(Message::Unknown(number)) => {
+                    self.faults.record(format!("message type {number}"));
+                    return Err(Nothing::Closed);
+                }
+                Ok(message) => messages.push(message),
+                Err(fault) => {
+                    self.faults.record(fault);
+                    return Err(Nothing::Closed);
+                }
+            }
+        }
+        Ok(messages)
+    }
+}
+
+#[test]
+fn a_full_buffer_is_an_overrun() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket2::SockRef::from(&listener)
+        .set_recv_buffer_size(200_000)
+        .unwrap();
+    let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    std::io::Write::write_all(&mut sender, &[1, 0, 0, 2].repeat(20_000)).unwrap();
+    let mut buffer = vec![0; 65_535];
+    while stream.peek(&mut buffer).unwrap() < buffer.len() {
+        std::thread::yield_now();
+    }
+    let faults = Faults::default();
+    let mut reader = Reader::new(stream, Reading::Strict, faults.clone());
+    let until = Instant::now() + std::time::Duration::from_secs(30);
+    assert!(matches!(reader.messages(until), Err(Nothing::Closed)));
+    assert_eq!(faults.take(), ["overrun"]);
+}
