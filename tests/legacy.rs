@@ -1,6 +1,5 @@
 //! Among Go peers: our client against a double of Go MetalBond's server, our server
-//! against a double of its client. "Row" is a row of the table of what a Go peer does
-//! (`interop.md` of the design, section 1).
+//! against a double of its client. "Row" is a row of what a Go peer does, in `double`.
 //!
 //! The doubles end a test at a cut frame, an overrun, a second SUBSCRIBE, a message
 //! type above 5, an UPDATE that Go would not survive.

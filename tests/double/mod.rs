@@ -2,6 +2,28 @@
 //!
 //! It behaves as the Go program was seen to, and records as *faults* what would
 //! have hurt that. It shares no code with the library.
+//!
+//! What a Go peer does; tests name these rows:
+//!
+//! 1. The server's HELLO has the smaller of the two intervals, and isServer.
+//! 2. Only the dialling side sends KEEPALIVE by itself, the server answers each.
+//!    Nothing but KEEPALIVE re-arms the timeout, two and a half intervals.
+//! 3. KEEPALIVE in the wrong state ends the session; a second HELLO drops all the
+//!    peer's subscriptions and routes.
+//! 4. A server sends its own announcements to every client before its first
+//!    KEEPALIVE, and in no table.
+//! 5. A second SUBSCRIBE of a VNI freezes the server for ever.
+//! 6. Each type of message takes a channel of its own; types overtake each other.
+//! 7. UNSUBSCRIBE withdraws the sender's own announcements of the VNI.
+//! 8. The initial table has no order, one UPDATE for each announcer, and the
+//!    subscriber's own STANDARD and LB routes, not its NAT routes.
+//! 9. An ADD is repeated for each further announcer; REMOVE goes out for the last
+//!    one, and not to that one.
+//! 10. Unknown fields are ignored.
+//! 11. An unknown message type stops the reader.
+//! 12. Any action but 1 is ADD; next hops of IPv4 and of unknown types are relayed.
+//! 13. Ports are encoded for NAT only.
+//! 14. A client comes back after seconds, and tells everything again.
 #![allow(dead_code, reason = "every test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
