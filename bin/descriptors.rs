@@ -3,7 +3,7 @@
 /// Raises the soft limit of open files to the hard one; what that is.
 ///
 /// Sessions are open files; the soft limit is often 1024.
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "no dependency wraps setrlimit")]
 pub(crate) fn raise_limit() -> std::io::Result<u64> {
     let mut limit = libc::rlimit {
@@ -23,7 +23,7 @@ pub(crate) fn raise_limit() -> std::io::Result<u64> {
 }
 
 /// Elsewhere there is no such limit to raise.
-#[cfg(not(unix))]
+#[cfg(not(target_os = "linux"))]
 pub(crate) fn raise_limit() -> std::io::Result<u64> {
     Ok(u64::MAX)
 }
