@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // Without its tools a test fails.
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ pub fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
         // SAFETY: no memory is involved; the thread is alone in its new namespace.
         if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
             let error = std::io::Error::last_os_error();
-            eprintln!("skipped: no new network namespace: {error}");
+            eprintln!("SKIPPED: no new network namespace: {error}");
             return;
         }
         ip("link set lo up");
@@ -32,9 +33,72 @@ pub fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Named network namespaces, gone with this.
+pub struct Namespaces(Vec<String>);
+
+impl Namespaces {
+    /// Makes one for each name, with `lo` up; `None`, and says so, without the right to.
+    ///
+    /// The names that the system sees carry the number of this process.
+    pub fn make(names: &[&str]) -> Option<Self> {
+        let mut made = Self(Vec::new());
+        for name in names {
+            let name = full_name(name);
+            if let Err(error) = try_ip(&format!("netns add {name}")) {
+                eprintln!("SKIPPED: no new network namespace: {error}");
+                return None;
+            }
+            made.0.push(name);
+        }
+        for name in names {
+            made.enter(name, || ip("link set lo up"));
+        }
+        Some(made)
+    }
+
+    /// What `ip` takes for the namespace.
+    pub fn path(&self, name: &str) -> String {
+        format!("/run/netns/{}", full_name(name))
+    }
+
+    /// Runs `call` on a thread in the namespace; threads, sockets and processes made there
+    /// stay there.
+    ///
+    /// # Panics
+    ///
+    /// As `call` does.
+    pub fn enter<T: Send>(&self, name: &str, call: impl FnOnce() -> T + Send) -> T {
+        let file = std::fs::File::open(self.path(name)).unwrap();
+        let run = || {
+            // SAFETY: no memory is involved; the descriptor is open.
+            let entered = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(entered, 0, "{}", std::io::Error::last_os_error());
+            call()
+        };
+        std::thread::scope(|scope| match scope.spawn(run).join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            if let Err(error) = try_ip(&format!("netns del {name}")) {
+                eprintln!("namespace {name} stays: {error}");
+            }
+        }
+    }
+}
+
+fn full_name(name: &str) -> String {
+    format!("rb{}-{name}", std::process::id())
+}
+
 /// Makes the tunnel device: `ip6tnl` where the kernel has it, else `vxlan external`.
 pub fn make_device() {
-    let ip6tnl = format!("link add {DEVICE} type ip6tnl external");
+    let ip6tnl = format!("link add {DEVICE} type ip6tnl mode any external");
     if try_ip(&ip6tnl).is_ok() {
         eprintln!("device: ip6tnl");
     } else {
