@@ -1,4 +1,9 @@
 //! Limits and laggards over real sockets: who passes a limit is refused, nobody else suffers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints what it measured"
+)]
 
 mod support;
 
@@ -141,6 +146,14 @@ impl Table {
     }
 }
 
+/// Reads until the table has heard `all` updates.
+fn read_all(mut subscriber: Raw, mut table: Table, all: usize) -> (Raw, Table) {
+    while table.updates < all {
+        table.hear(&subscriber.frame());
+    }
+    (subscriber, table)
+}
+
 #[test]
 fn a_frozen_subscriber_costs_nobody_and_catches_up_by_key() {
     const ROUTES: u32 = 5000;
@@ -165,23 +178,16 @@ fn a_frozen_subscriber_costs_nobody_and_catches_up_by_key() {
     }
     let mut frozen = subscribers.pop().unwrap();
     let mut its_table = tables.pop().unwrap();
+    let all = ROUTES as usize * (1 + 2 * usize::from(ROUNDS));
     let readers: Vec<_> = subscribers
         .into_iter()
         .zip(tables)
-        .map(|(mut subscriber, mut table)| {
-            std::thread::spawn(move || {
-                let all = ROUTES as usize * (1 + 2 * usize::from(ROUNDS));
-                while table.updates < all {
-                    table.hear(&subscriber.frame());
-                }
-                (subscriber, table)
-            })
-        })
+        .map(|(subscriber, table)| std::thread::spawn(move || read_all(subscriber, table, all)))
         .collect();
     for round in 0..ROUNDS {
         let replace = |it| [update(1, 7, it, round), update(0, 7, it, round + 1)].concat();
         announcer.send(&(0..ROUTES).flat_map(replace).collect::<Vec<u8>>());
-        // A round a time, as a fabric changes; the frozen one is stalled meanwhile.
+        // Over more than the half second after which the frozen one counts as stalled.
         std::thread::sleep(Duration::from_millis(25));
     }
     let healthy: Vec<(Raw, Table)> = readers.into_iter().map(|it| it.join().unwrap()).collect();

@@ -213,9 +213,8 @@ impl Sinks {
         let count = self.streams.len();
         let mut sent = 0;
         while start.elapsed() < duration {
-            let share = start.elapsed().as_secs_f64() / interval.as_secs_f64();
-            let due = (share * count as f64) as usize;
-            while sent < due {
+            let due = start.elapsed().as_millis() * count as u128 / interval.as_millis();
+            while (sent as u128) < due {
                 let stream = &mut self.streams[sent % count];
                 stream.write_all(&KEEPALIVE).unwrap();
                 drain(stream, &mut self.buffer, usize::MAX);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token};
 
 use super::worker::Mail;
+use crate::limit::Quiet;
 use crate::map::{Map, map};
 use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
 use crate::table::PeerId;
@@ -21,9 +22,6 @@ const BACKLOG: i32 = 1024;
 
 const LISTENER: Token = Token(0);
 const WAKE: Token = Token(1);
-
-/// Refusals are logged at most this often.
-const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Everything that can come to the acceptor from another thread.
 pub(super) enum Notice {
@@ -52,7 +50,8 @@ pub(super) struct Acceptor {
     total: usize,
     bucket: Bucket,
     refused: Arc<AtomicU64>,
-    quiet_until: Option<Instant>,
+    refusals: Quiet,
+    failures: Quiet,
     next: u32,
 }
 
@@ -71,6 +70,11 @@ impl Bucket {
             tokens: per_second,
             filled: now,
         }
+    }
+
+    /// Takes back a grant that was not used.
+    fn give_back(&mut self) {
+        self.tokens += 1;
     }
 
     /// Whether one more is granted; if not, when.
@@ -131,7 +135,8 @@ impl Acceptor {
             total: 0,
             bucket: Bucket::new(limits.per_second, Instant::now()),
             refused,
-            quiet_until: None,
+            refusals: Quiet::default(),
+            failures: Quiet::default(),
             next: 0,
         };
         Ok((acceptor, postbox))
@@ -157,7 +162,9 @@ impl Acceptor {
             timeout = match self.accept_all(Instant::now()) {
                 Ok(pause) => pause,
                 Err(error) => {
-                    log::warn!("accepting connections pauses: {error}");
+                    if self.failures.is_over(Instant::now()) {
+                        log::warn!("accepting connections pauses: {error}");
+                    }
                     Some(PAUSE)
                 }
             };
@@ -185,7 +192,10 @@ impl Acceptor {
             match self.listener.accept() {
                 Ok((stream, address)) => self.admit(stream.into(), address, now),
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Ok(None),
+                    io::ErrorKind::WouldBlock => {
+                        self.bucket.give_back();
+                        return Ok(None);
+                    }
                     // The connection broke before it was accepted (accept(2)).
                     io::ErrorKind::Interrupted
                     | io::ErrorKind::ConnectionAborted
@@ -223,8 +233,7 @@ impl Acceptor {
     /// Dropping the stream closes the connection.
     fn refuse(&mut self, address: SocketAddr, now: Instant) {
         let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.quiet_until.is_none_or(|until| now >= until) {
-            self.quiet_until = Some(now + REPORT_INTERVAL);
+        if self.refusals.is_over(now) {
             let AcceptLimits {
                 sessions,
                 per_address,
