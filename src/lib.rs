@@ -73,6 +73,8 @@
 
 mod client;
 mod error;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;

@@ -17,9 +17,6 @@ use crate::table::PeerId;
 /// How long accepting rests when the system has no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 1024;
-
 const LISTENER: Token = Token(0);
 const WAKE: Token = Token(1);
 
@@ -93,24 +90,6 @@ impl Bucket {
             None => Err(Duration::from_secs(1) / self.per_second),
         }
     }
-}
-
-/// Listens on `address`; both families on `[::]`.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
 }
 
 impl Acceptor {

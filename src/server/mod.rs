@@ -22,10 +22,10 @@ pub use config::ServerConfig;
 pub use stats::ServerStats;
 
 use crate::error::{Error, Result};
-use crate::net::{MAILBOX_WEIGHT, Postbox};
+use crate::net::{MAILBOX_WEIGHT, Postbox, listen_on_first};
 use crate::shard::{Shard, Topology};
 use crate::types::{Route, Vni};
-use acceptor::{AcceptLimits, Acceptor, Notice, listen};
+use acceptor::{AcceptLimits, Acceptor, Notice};
 use stats::WorkerStats;
 use worker::{AddressOf, Links, Mail, Worker};
 
@@ -249,19 +249,4 @@ pub struct PeerStatus {
     pub refused: u64,
     /// Times its queue was folded.
     pub folds: u64,
-}
-
-/// Listens on the first address that works, as `std::net::TcpListener::bind` does.
-fn listen_on_first(address: impl ToSocketAddrs) -> Result<std::net::TcpListener> {
-    let addresses = address
-        .to_socket_addrs()
-        .map_err(Error::io("resolve the listening address"))?;
-    let mut failure = Error::InvalidConfig("the listening address resolves to nothing".into());
-    for address in addresses {
-        match listen(address) {
-            Ok(listener) => return Ok(listener),
-            Err(source) => failure = Error::Listen { address, source },
-        }
-    }
-    Err(failure)
 }
