@@ -3,9 +3,10 @@
 #![allow(clippy::print_stderr)] // Who is skipped says so.
 #![allow(clippy::unwrap_used)] // Without its tools a test fails.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 /// The tunnel device that [`make_device`] makes.
@@ -170,28 +171,78 @@ pub fn ip_batch(lines: &str, family: &str) {
 }
 
 /// `ip monitor` of routes and nexthops.
-pub struct Monitor(Child);
+pub struct Monitor {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+/// Routes with these addresses come and go for the sake of [`Monitor`] only.
+const MARKER: &str = "192.0.2.";
 
 impl Monitor {
     /// Starts it, and waits until it listens.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
     pub fn start() -> Self {
-        let child = Command::new("ip")
+        let mut child = Command::new("ip")
             .args(["monitor", "route", "nexthop"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(300));
-        Self(child)
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let monitor = Self { child, lines };
+        let pause = Duration::from_millis(10);
+        for _ in 0..1000 {
+            monitor.mark(1);
+            if monitor.lines.recv_timeout(pause).is_ok() {
+                return monitor;
+            }
+        }
+        panic!("`ip monitor` does not start");
+    }
+
+    /// Makes a route that means nothing, and takes it away.
+    fn mark(&self, number: u8) {
+        for verb in ["add", "del"] {
+            ip(&format!("route {verb} blackhole {MARKER}{number} table 99"));
+        }
     }
 
     /// What it saw.
-    pub fn stop(mut self) -> String {
-        std::thread::sleep(Duration::from_millis(100));
-        self.0.kill().unwrap();
+    ///
+    /// # Panics
+    ///
+    /// When it stopped before.
+    pub fn stop(self) -> String {
+        self.mark(2);
         let mut text = String::new();
-        let mut output = self.0.stdout.take().unwrap();
-        output.read_to_string(&mut text).unwrap();
-        self.0.wait().unwrap();
-        text
+        loop {
+            let line = self.lines.recv_timeout(Duration::from_secs(10)).unwrap();
+            if line.contains(&format!("{MARKER}2 ")) {
+                return text;
+            }
+            if !line.contains(MARKER) {
+                text += &line;
+                text.push('\n');
+            }
+        }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        // One that is gone already is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
