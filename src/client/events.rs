@@ -6,9 +6,12 @@
 )]
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
+use hashbrown::HashTable;
 
 use super::ServerId;
-use crate::map::{Map, map};
 use crate::session::CloseReason;
 use crate::types::{Action, Route, Vni};
 
@@ -47,9 +50,10 @@ pub enum Event {
 /// Holds at most one event for each route that changed, however often it did.
 #[derive(Debug)]
 pub(super) struct EventQueue {
-    /// Where the change of a route stands, by number; the front of `order` has number
-    /// `taken`.
-    index: Map<(Vni, Route), usize>,
+    hasher: FixedState,
+    /// The numbers of the changes of routes, found by route; the front of `order` has number
+    /// `taken`. A million routes may wait: they stand in `order` only.
+    index: HashTable<usize>,
     /// In the order of the first change of each route.
     order: VecDeque<Slot>,
     taken: usize,
@@ -68,7 +72,8 @@ enum Slot {
 impl EventQueue {
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            index: map(seed),
+            hasher: FixedState::with_seed(seed),
+            index: HashTable::new(),
             order: VecDeque::new(),
             taken: 0,
             others: VecDeque::new(),
@@ -80,14 +85,21 @@ impl EventQueue {
     }
 
     pub(super) fn push_change(&mut self, change: Change) {
-        let key = (change.vni, change.route);
-        match self.index.remove(&key) {
+        let hash = hash(&self.hasher, &change);
+        let (order, taken) = (&mut self.order, self.taken);
+        let same = |number: &usize| match &order[number - taken] {
+            Slot::Change(old) => (old.vni, &old.route) == (change.vni, &change.route),
+            Slot::Other(_) | Slot::Gone => false,
+        };
+        if let Ok(entry) = self.index.find_entry(hash, same) {
             // The consumer has not heard of the opposite, and will not hear of either.
-            Some(number) => self.order[number - self.taken] = Slot::Gone,
-            None => {
-                self.index.insert(key, self.taken + self.order.len());
-                self.order.push_back(Slot::Change(change));
-            }
+            let (number, _) = entry.remove();
+            order[number - taken] = Slot::Gone;
+        } else {
+            order.push_back(Slot::Change(change));
+            let number = taken + order.len() - 1;
+            let rehash = rehash(&self.hasher, order, taken);
+            self.index.insert_unique(hash, number, rehash);
         }
         self.compact();
     }
@@ -135,10 +147,13 @@ impl EventQueue {
         }
         self.order.retain(|slot| !matches!(slot, Slot::Gone));
         self.others.clear();
+        self.index.clear();
         for (number, slot) in (self.taken..).zip(&self.order) {
             match slot {
                 Slot::Change(change) => {
-                    self.index.insert((change.vni, change.route), number);
+                    let hash = hash(&self.hasher, change);
+                    let rehash = rehash(&self.hasher, &self.order, self.taken);
+                    self.index.insert_unique(hash, number, rehash);
                 }
                 Slot::Other(_) => self.others.push_back(number),
                 Slot::Gone => {}
@@ -152,10 +167,16 @@ impl EventQueue {
         while events.len() < limit
             && let Some(slot) = self.order.pop_front()
         {
+            let number = self.taken;
             self.taken += 1;
             match slot {
-                Slot::Change(Change { vni, action, route }) => {
-                    self.index.remove(&(vni, route));
+                Slot::Change(change) => {
+                    let hash = hash(&self.hasher, &change);
+                    let is_it = |other: &usize| *other == number;
+                    if let Ok(entry) = self.index.find_entry(hash, is_it) {
+                        entry.remove();
+                    }
+                    let Change { vni, action, route } = change;
                     events.push(match action {
                         Action::Add => Event::RouteAdded(vni, route),
                         Action::Remove => Event::RouteRemoved(vni, route),
@@ -170,10 +191,26 @@ impl EventQueue {
         }
         // A burst must not hold its memory for ever.
         if self.is_empty() && self.index.capacity() > 1 << 16 {
-            self.index.shrink_to_fit();
+            self.index = HashTable::new();
             self.order = VecDeque::new();
         }
         events
+    }
+}
+
+fn hash(hasher: &FixedState, change: &Change) -> u64 {
+    hasher.hash_one((change.vni, &change.route))
+}
+
+/// The hash of an indexed number.
+fn rehash<'a>(
+    hasher: &'a FixedState,
+    order: &'a VecDeque<Slot>,
+    taken: usize,
+) -> impl Fn(&usize) -> u64 + 'a {
+    move |number| match &order[number - taken] {
+        Slot::Change(change) => hash(hasher, change),
+        Slot::Other(_) | Slot::Gone => unreachable!("only changes are indexed"),
     }
 }
 
