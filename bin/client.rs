@@ -8,10 +8,11 @@ use rustbond::{ClientConfig, MetalBondClient, Route, RouteHandler, Vni};
 
 use crate::args::ClientArgs;
 use crate::failure::Failure;
+use crate::http::Http;
 use crate::kernel::Kernel;
 use crate::output::{Reader, print_line};
 use crate::signals::{Ender, Reason};
-use crate::{http, logging, signals};
+use crate::{logging, signals};
 
 /// How long the sessions may take to end, and what is being printed to be read.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,10 +46,10 @@ pub(crate) fn run(args: &ClientArgs) -> Result<(), Failure> {
         client.announce(announcement.vni, route.destination, route.next_hop)?;
     }
     let shown = client.clone();
-    let http = http::start(args.http.as_deref(), move || shown.routes())?;
+    let http = Http::start(args.http.as_deref(), move || shown.routes())?;
     ending.wait();
     signals::within(STOP_TIMEOUT, "the client", move || {
-        drop(http);
+        http.stop();
         if let Err(error) = client.shutdown() {
             log::warn!("the client: {error}");
         }

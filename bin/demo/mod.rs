@@ -307,7 +307,8 @@ mod tests {
 
     #[test]
     fn the_routes_are_announcements() {
-        let all = ALPHA.iter().chain(&BETA).chain(&GAMMA).chain([&LATE]);
-        assert_eq!(all.map(|it| route(it)).count(), 8);
+        for text in ALPHA.iter().chain(&BETA).chain(&GAMMA).chain([&LATE]) {
+            route(text);
+        }
     }
 }
