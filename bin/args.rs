@@ -9,6 +9,7 @@ use rustbond::{NextHopType, Vni};
 
 use crate::announcement::{Announcement, SYNTAX, parse_decimal, parse_vni};
 use crate::endpoint::{self, Port};
+use crate::limits::{self, Limits};
 
 const KEEPALIVE: &str = "a number of seconds from 1 to 4294967295";
 const HOLD: &str = "a number of seconds from 0 to 4294967295";
@@ -39,6 +40,9 @@ pub(crate) fn expectation(option: &str) -> &'static str {
         "--rt-proto" => PROTOCOL,
         "--metric" => METRIC,
         "--exclude-route-type" => KIND,
+        "--handshake-timeout" => limits::SECONDS,
+        "--queue-soft-limit" | "--queue-hard-limit" => limits::BYTES,
+        _ if option.starts_with("--max-") => limits::COUNT,
         _ => "a value",
     }
 }
@@ -92,6 +96,9 @@ pub(crate) struct ServerArgs {
     /// Log more; the environment variable RUST_LOG says what in detail.
     #[arg(short, long)]
     pub(crate) verbose: bool,
+
+    #[command(flatten)]
+    pub(crate) limits: Limits,
 }
 
 #[derive(Args, Debug)]
@@ -186,7 +193,7 @@ pub(crate) struct Mapping {
 
 /// What should have stood in the place of a value.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Expected(&'static str);
+pub(crate) struct Expected(pub(crate) &'static str);
 
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

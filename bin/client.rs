@@ -28,7 +28,7 @@ pub(crate) fn run(args: &ClientArgs) -> Result<(), Failure> {
         ..ClientConfig::default()
     };
     let client = match &kernel {
-        Some(kernel) => MetalBondClient::start(&args.server, kernel.clone(), config)?,
+        Some(kernel) => MetalBondClient::start(&args.server, kernel.handler(), config)?,
         None => {
             let has_other_work = !args.announce.is_empty() || args.http.is_some();
             let printer = Printer {

@@ -142,7 +142,7 @@ fn what_ends_a_session_ends_that_one_alone() {
     for bytes in before_hello.into_iter().chain(too_early) {
         let mut peer = Raw::connect(server.local_addr());
         peer.send(bytes);
-        assert!(peer.is_closed_by_server(), "{bytes:?} before HELLO");
+        assert!(peer.closed_by_server(), "{bytes:?} before HELLO");
     }
     for bytes in [
         hello,
@@ -153,7 +153,7 @@ fn what_ends_a_session_ends_that_one_alone() {
     ] {
         let mut peer = Raw::established(server.local_addr());
         peer.send(bytes);
-        assert!(peer.is_closed_by_server(), "{bytes:?} when established");
+        assert!(peer.closed_by_server(), "{bytes:?} when established");
     }
     assert!(healthy.barrier().is_empty());
     eventually("the others are gone", || server.stats().sessions == 1);

@@ -1,9 +1,17 @@
 //! What the client tells its consumer, kept short when the consumer is slow.
+#![deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::iter_over_hash_type
+)]
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
+use hashbrown::HashTable;
 
 use super::ServerId;
-use crate::map::{Map, map};
 use crate::session::CloseReason;
 use crate::types::{Action, Route, Vni};
 
@@ -42,18 +50,30 @@ pub enum Event {
 /// Holds at most one event for each route that changed, however often it did.
 #[derive(Debug)]
 pub(super) struct EventQueue {
-    /// The number of the change of a route; the front of `order` has number `taken`.
-    index: Map<(Vni, Route), usize>,
-    /// Changes in the order of the first of each route; `None` where two cancelled out.
-    order: VecDeque<Option<Change>>,
+    hasher: FixedState,
+    /// The numbers of the changes of routes, found by route; the front of `order` has number
+    /// `taken`. A million routes may wait: they stand in `order` only.
+    index: HashTable<usize>,
+    /// In the order of the first change of each route.
+    order: VecDeque<Slot>,
     taken: usize,
-    others: VecDeque<Event>,
+    /// Numbers of the events that are not about routes, ascending.
+    others: VecDeque<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Slot {
+    Change(Change),
+    Other(Event),
+    /// Two changes that cancelled out, or an event that a later one replaced.
+    Gone,
 }
 
 impl EventQueue {
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            index: map(seed),
+            hasher: FixedState::with_seed(seed),
+            index: HashTable::new(),
             order: VecDeque::new(),
             taken: 0,
             others: VecDeque::new(),
@@ -65,24 +85,27 @@ impl EventQueue {
     }
 
     pub(super) fn push_change(&mut self, change: Change) {
-        let key = (change.vni, change.route);
-        match self.index.remove(&key) {
+        let hash = hash(&self.hasher, &change);
+        let (order, taken) = (&mut self.order, self.taken);
+        let same = |number: &usize| match &order[number - taken] {
+            Slot::Change(old) => (old.vni, &old.route) == (change.vni, &change.route),
+            Slot::Other(_) | Slot::Gone => false,
+        };
+        if let Ok(entry) = self.index.find_entry(hash, same) {
             // The consumer has not heard of the opposite, and will not hear of either.
-            Some(number) => self.order[number - self.taken] = None,
-            None => {
-                self.index.insert(key, self.taken + self.order.len());
-                self.order.push_back(Some(change));
-            }
+            let (number, _) = entry.remove();
+            order[number - taken] = Slot::Gone;
+        } else {
+            order.push_back(Slot::Change(change));
+            let number = taken + order.len() - 1;
+            let rehash = rehash(&self.hasher, order, taken);
+            self.index.insert_unique(hash, number, rehash);
         }
-        if self.order.len() > 64 && self.order.len() > 2 * self.index.len() {
-            self.order.retain(Option::is_some);
-            for (number, change) in (self.taken..).zip(self.order.iter().flatten()) {
-                self.index.insert((change.vni, change.route), number);
-            }
-        }
+        self.compact();
     }
 
-    /// Queues an event that is not about a route; it follows all changes that wait.
+    /// Queues an event that is not about a route; it follows all changes that wait,
+    /// and later ones follow it.
     ///
     /// The same event twice is one: of a server that comes and goes, a consumer
     /// that is behind learns where it stands.
@@ -91,38 +114,103 @@ impl EventQueue {
             Event::ServerUp(server) | Event::ServerDown(server, _) => Some(server),
             Event::Synced(_) | Event::RouteAdded(..) | Event::RouteRemoved(..) => None,
         };
-        self.others
-            .retain(|old| *old != event && (about(old).is_none() || about(old) != about(&event)));
-        self.others.push_back(event);
+        self.drop_others(|old| {
+            *old == event || (about(old).is_some() && about(old) == about(&event))
+        });
+        self.others.push_back(self.taken + self.order.len());
+        self.order.push_back(Slot::Other(event));
+        self.compact();
     }
 
-    /// The next events, at most `limit` of them: routes first, then the rest.
-    pub(super) fn take(&mut self, limit: usize) -> Vec<Event> {
-        let mut events = Vec::with_capacity(limit.min(self.order.len() + self.others.len()));
-        while events.len() < limit
-            && let Some(change) = self.order.pop_front()
-        {
-            self.taken += 1;
-            let Some(Change { vni, action, route }) = change else {
-                continue;
-            };
-            self.index.remove(&(vni, route));
-            events.push(match action {
-                Action::Add => Event::RouteAdded(vni, route),
-                Action::Remove => Event::RouteRemoved(vni, route),
-            });
+    /// Takes back an event that is not about a route, if it still waits.
+    pub(super) fn cancel(&mut self, event: Event) {
+        self.drop_others(|old| *old == event);
+    }
+
+    fn drop_others(&mut self, which: impl Fn(&Event) -> bool) {
+        let (order, taken) = (&mut self.order, self.taken);
+        self.others.retain(|number| {
+            let slot = &mut order[number - taken];
+            let is_dropped = matches!(slot, Slot::Other(event) if which(event));
+            if is_dropped {
+                *slot = Slot::Gone;
+            }
+            !is_dropped
+        });
+    }
+
+    /// Lets go of the slots of what is gone, when they are most of all.
+    fn compact(&mut self) {
+        let waiting = self.index.len() + self.others.len();
+        if self.order.len() <= 64 || self.order.len() <= 2 * waiting {
+            return;
         }
+        self.order.retain(|slot| !matches!(slot, Slot::Gone));
+        self.others.clear();
+        self.index.clear();
+        for (number, slot) in (self.taken..).zip(&self.order) {
+            match slot {
+                Slot::Change(change) => {
+                    let hash = hash(&self.hasher, change);
+                    let rehash = rehash(&self.hasher, &self.order, self.taken);
+                    self.index.insert_unique(hash, number, rehash);
+                }
+                Slot::Other(_) => self.others.push_back(number),
+                Slot::Gone => {}
+            }
+        }
+    }
+
+    /// The next events, at most `limit` of them.
+    pub(super) fn take(&mut self, limit: usize) -> Vec<Event> {
+        let mut events = Vec::with_capacity(limit.min(self.order.len()));
         while events.len() < limit
-            && let Some(event) = self.others.pop_front()
+            && let Some(slot) = self.order.pop_front()
         {
-            events.push(event);
+            let number = self.taken;
+            self.taken += 1;
+            match slot {
+                Slot::Change(change) => {
+                    let hash = hash(&self.hasher, &change);
+                    let is_it = |other: &usize| *other == number;
+                    if let Ok(entry) = self.index.find_entry(hash, is_it) {
+                        entry.remove();
+                    }
+                    let Change { vni, action, route } = change;
+                    events.push(match action {
+                        Action::Add => Event::RouteAdded(vni, route),
+                        Action::Remove => Event::RouteRemoved(vni, route),
+                    });
+                }
+                Slot::Other(event) => {
+                    self.others.pop_front();
+                    events.push(event);
+                }
+                Slot::Gone => {}
+            }
         }
         // A burst must not hold its memory for ever.
         if self.is_empty() && self.index.capacity() > 1 << 16 {
-            self.index.shrink_to_fit();
+            self.index = HashTable::new();
             self.order = VecDeque::new();
         }
         events
+    }
+}
+
+fn hash(hasher: &FixedState, change: &Change) -> u64 {
+    hasher.hash_one((change.vni, &change.route))
+}
+
+/// The hash of an indexed number.
+fn rehash<'a>(
+    hasher: &'a FixedState,
+    order: &'a VecDeque<Slot>,
+    taken: usize,
+) -> impl Fn(&usize) -> u64 + 'a {
+    move |number| match &order[number - taken] {
+        Slot::Change(change) => hash(hasher, change),
+        Slot::Other(_) | Slot::Gone => unreachable!("only changes are indexed"),
     }
 }
 
@@ -151,8 +239,8 @@ mod tests {
         let rest = queue.take(usize::MAX);
         let expected = [4, 6, 7, 8, 9].map(|it| Event::RouteAdded(Vni(1), route(it)));
         assert_eq!(rest[..5], expected);
-        assert_eq!(rest[5], Event::RouteRemoved(Vni(1), route(0)));
-        assert_eq!(rest[6..], [Event::Synced(Vni(1))]);
+        let end = [Event::Synced(Vni(1)), Event::RouteRemoved(Vni(1), route(0))];
+        assert_eq!(rest[5..], end);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use mio::{Events, Poll, Token};
 use super::core::Core;
 use super::events::Event;
 use super::{ConnectionState, ServerId, Shared};
-use crate::net::{Conn, Mailbox, Postbox, tune};
+use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Postbox, tune};
 use crate::session::CloseReason;
 
 /// Bytes read from one server before the next has its turn.
@@ -64,7 +64,7 @@ impl Worker {
         user_timeout: Duration,
     ) -> io::Result<(Self, Postbox<Mail>)> {
         let poll = Poll::new()?;
-        let (mailbox, postbox) = Mailbox::new(&poll, WAKE)?;
+        let (mailbox, postbox) = Mailbox::new(&poll, WAKE, MAILBOX_WEIGHT)?;
         let endpoint = |name: &String| Endpoint {
             name: name.clone(),
             conn: None,

@@ -10,7 +10,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::connection::{Connection, Response, Turn};
 use super::render;
 use super::request::Format;
-use crate::net::{Conn, Mailbox, Postbox};
+use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Postbox};
 use crate::types::{Route, Vni};
 
 /// Connections at one time, 8 KiB each and the share in a table that is being sent to them;
@@ -50,7 +50,7 @@ pub(super) struct Worker<S> {
 impl<S: Fn() -> Vec<(Vni, Route)>> Worker<S> {
     pub(super) fn new(listener: TcpListener, source: S) -> io::Result<(Self, Postbox<Stop>)> {
         let poll = Poll::new()?;
-        let (mailbox, postbox) = Mailbox::new(&poll, WAKE)?;
+        let (mailbox, postbox) = Mailbox::new(&poll, WAKE, MAILBOX_WEIGHT)?;
         let mut listener = mio::net::TcpListener::from_std(listener);
         poll.registry()
             .register(&mut listener, LISTENER, Interest::READABLE)?;

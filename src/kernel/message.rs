@@ -374,3 +374,7 @@ pub(super) fn encode_link_request(buffer: &mut Vec<u8>, sequence: u32, name: &st
     writer.attr(attr::IFLA_IFNAME, &terminated);
     writer.finish();
 }
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::message::{AF_INET, AF_INET6, ENCAP_IP6, HEADER, UNICAST, attr, flag};
 
-/// `RTNH_F_LINKDOWN`, `RTM_F_CLONED`: an exception of a route, not a route.
+/// `RTM_F_CLONED`: an exception of a route, not a route.
 const CLONED: u32 = 0x200;
 const IFF_UP: u32 = 1;
 const IFF_LOWER_UP: u32 = 0x1_0000;

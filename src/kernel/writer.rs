@@ -8,21 +8,23 @@
 //!
 //! One [`Writer::turn`] does what is due and says when to come back; it reads no clock.
 
+mod read;
+
 use std::io;
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::message::{self, AF_INET, AF_INET6, Mark, encode_op, flag, kind};
-use super::parse::{self, Answer, Message, ObjectKind, RouteSeen};
-use super::plan::{Failure, Mode, Op, Plan, Seen, Target, errno};
+use super::message::{self, Mark, encode_op, kind};
+use super::parse::{self, Answer};
+use super::plan::{Failure, Op, Plan};
 use super::socket::Netlink;
 use super::stats::Shared;
 use crate::error::Error;
 use crate::types::{Route, Vni};
+pub(super) use read::query_device;
 
 /// Messages in one `sendmsg`. The default receive buffer holds 256 refusals.
 const BATCH: usize = 128;
@@ -35,10 +37,15 @@ const NOTIFICATIONS: usize = 1024;
 /// Longest datagram: the kernel fills at most 32 KiB of a dump at once.
 const DATAGRAM: usize = 64 << 10;
 
-/// A burst of withdraws has ended when none came for this long ...
+/// A burst of withdraws has ended when none came for this long, and longer the longer it
+/// is: who delivers a long one pauses now and then on a busy machine ...
 const SETTLE_IDLE: Duration = Duration::from_millis(5);
-/// ... or has lasted for this long.
+const SETTLE_IDLE_ROUTE: Duration = Duration::from_micros(10);
+const SETTLE_IDLE_LIMIT: Duration = Duration::from_millis(50);
+/// ... or has lasted for this long, and for as long as it takes to write its routes one by
+/// one: who waits that long for a cheaper way loses as much again at most.
 const SETTLE_LIMIT: Duration = Duration::from_millis(250);
+const SETTLE_ROUTE: Duration = Duration::from_micros(3);
 /// Pause before refused routes are tried again, and how many each time.
 const RETRY: Duration = Duration::from_millis(250);
 const RETRY_LIMIT: usize = 1024;
@@ -46,6 +53,8 @@ const RETRY_LIMIT: usize = 1024;
 const RESYNC_PAUSE: Duration = Duration::from_millis(50);
 /// Pause before a dump that failed is tried again.
 const RESYNC_RETRY: Duration = Duration::from_millis(200);
+/// Pause between dumps whose reason is that a route was refused for being there.
+const DOUBT_PAUSE: Duration = Duration::from_secs(5);
 /// How often a dump that the kernel calls inconsistent is read again.
 const DUMP_TRIES: usize = 3;
 /// At most one log line about refused routes in this time.
@@ -87,6 +96,25 @@ pub(super) enum Device {
     Up { index: u32 },
 }
 
+/// A running burst of withdraws.
+struct Burst {
+    began: Instant,
+    /// When it last grew.
+    grown: Instant,
+    /// Routes that lost a hop.
+    size: usize,
+}
+
+impl Burst {
+    /// When it is over, unless it grows before.
+    fn end(&self) -> Instant {
+        let routes = u32::try_from(self.size).unwrap_or(u32::MAX);
+        let limit = SETTLE_LIMIT + SETTLE_ROUTE.saturating_mul(routes);
+        let idle = SETTLE_IDLE + SETTLE_IDLE_ROUTE.saturating_mul(routes);
+        (self.grown + idle.min(SETTLE_IDLE_LIMIT)).min(self.began + limit)
+    }
+}
+
 /// What is owed to who asked for the end.
 struct Ending {
     reply: Sender<Result<(), Error>>,
@@ -107,14 +135,18 @@ pub(super) struct Writer<N> {
     out: Vec<u8>,
     datagram: Vec<u8>,
     flushes: Vec<Sender<Result<(), Error>>>,
+    /// No handle is left, and none asked for the end: it found no room to.
+    orphaned: bool,
     ending: Option<Ending>,
     /// When to read the kernel's state again; nothing is written while that failed.
     resync_at: Option<Instant>,
     known: bool,
+    read_at: Option<Instant>,
+    /// When to read it again to see whose the routes are that were refused for being there.
+    doubt_at: Option<Instant>,
     check_at: Option<Instant>,
     retry_at: Option<Instant>,
-    /// When the running burst of withdraws began, when it last grew, and how long it is.
-    burst: Option<(Instant, Instant, usize)>,
+    burst: Option<Burst>,
     logged_at: Option<Instant>,
 }
 
@@ -140,9 +172,12 @@ impl<N: Netlink> Writer<N> {
             out: Vec::new(),
             datagram: vec![0; DATAGRAM],
             flushes: Vec::new(),
+            orphaned: false,
             ending: None,
             resync_at: None,
             known: false,
+            read_at: None,
+            doubt_at: None,
             check_at: None,
             retry_at: None,
             burst: None,
@@ -167,7 +202,7 @@ impl<N: Netlink> Writer<N> {
             self.retry_at.get_or_insert(now + RETRY);
         }
         self.publish();
-        if self.answer(now) {
+        if self.answer(now) || self.orphaned {
             return Next::Stop;
         }
         if wrote || again {
@@ -177,13 +212,11 @@ impl<N: Netlink> Writer<N> {
     }
 
     fn next_wake(&self, now: Instant) -> Next {
-        let burst = self.burst.map(|(start, grown, _)| {
-            let idle = grown + SETTLE_IDLE;
-            idle.min(start + SETTLE_LIMIT)
-        });
+        let burst = self.burst.as_ref().map(Burst::end);
         let ending = self.ending.as_ref().map(|ending| ending.deadline);
         [
             self.resync_at,
+            self.doubt_at,
             self.retry_at,
             self.check_at,
             burst.filter(|_| self.can_write()),
@@ -202,8 +235,12 @@ impl<N: Netlink> Writer<N> {
     /// Takes commands. Returns whether there may be more.
     fn drain(&mut self) -> bool {
         for _ in 0..DRAIN {
-            let Ok(command) = self.commands.try_recv() else {
-                return false;
+            let command = match self.commands.try_recv() {
+                Ok(command) => command,
+                Err(error) => {
+                    self.orphaned = error.is_disconnected();
+                    return false;
+                }
             };
             match command {
                 Command::Add(vni, route) => self.plan.add(vni, &route),
@@ -256,14 +293,15 @@ impl<N: Netlink> Writer<N> {
             self.burst = None;
             return false;
         }
-        let (start, grown, size) = self.burst.get_or_insert((now, now, settling));
-        if settling > *size {
-            (*grown, *size) = (now, settling);
+        let burst = self.burst.get_or_insert(Burst {
+            began: now,
+            grown: now,
+            size: 0,
+        });
+        if settling > burst.size {
+            (burst.grown, burst.size) = (now, settling);
         }
-        let over = now >= *grown + SETTLE_IDLE
-            || now >= *start + SETTLE_LIMIT
-            || !self.flushes.is_empty()
-            || self.ending.is_some();
+        let over = now >= burst.end() || !self.flushes.is_empty() || self.ending.is_some();
         if over {
             self.burst = None;
         }
@@ -281,10 +319,21 @@ impl<N: Netlink> Writer<N> {
             }
             self.shared.set_error(text);
         }
+        if outcome.resync {
+            self.request_resync(now + RESYNC_PAUSE);
+        }
+        if outcome.doubt {
+            let earliest = self.read_at.map_or(now, |at| at + DOUBT_PAUSE);
+            let at = earliest.max(now + RESYNC_PAUSE);
+            self.doubt_at.get_or_insert(at);
+        }
         if outcome.device {
-            self.resync_at = Some(now);
-        } else if outcome.resync {
-            self.request_resync(now);
+            match self.query_device() {
+                // Only these routes: they are tried again as others are.
+                Ok(device) if device == self.device => {}
+                Ok(_) => self.request_resync(now),
+                Err(error) => self.distrust("write", &error, now),
+            }
         }
     }
 
@@ -346,8 +395,9 @@ impl<N: Netlink> Writer<N> {
         }
     }
 
-    fn request_resync(&mut self, now: Instant) {
-        self.resync_at.get_or_insert(now + RESYNC_PAUSE);
+    /// Reads the kernel again at `at`, or before if that was asked for.
+    fn request_resync(&mut self, at: Instant) {
+        self.resync_at = Some(self.resync_at.map_or(at, |before| before.min(at)));
     }
 
     /// A call failed: what the kernel holds is not known until it is read.
@@ -361,256 +411,17 @@ impl<N: Netlink> Writer<N> {
 
     fn read_kernel_if_due(&mut self, now: Instant) {
         let check = self.check_at.is_none_or(|at| at <= now);
-        let due = self.resync_at.is_some_and(|at| at <= now);
-        if !check && !due {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if !check && !due(self.resync_at) && !due(self.doubt_at) {
             return;
         }
         self.resync_at = None;
+        self.doubt_at = None;
+        self.read_at = Some(now);
         self.check_at = Some(now + self.config.check_interval);
         if let Err(error) = self.read_kernel(now) {
             self.distrust("read", &error, now);
         }
-    }
-
-    /// Reads the device, the nexthop objects and the routes.
-    fn read_kernel(&mut self, now: Instant) -> io::Result<()> {
-        let device = self.query_device()?;
-        if device != self.device {
-            let name = &self.config.device;
-            match device {
-                Device::Missing => log::warn!("tunnel device {name} is missing; routes wait"),
-                Device::Down { .. } => log::warn!("tunnel device {name} is down; routes wait"),
-                Device::Up { index } => log::info!("tunnel device {name} is up, index {index}"),
-            }
-            self.device = device;
-        }
-        if let Device::Up { index } | Device::Down { index } = device {
-            self.mark.device = index;
-        }
-        self.shared.resyncs.fetch_add(1, Relaxed);
-        self.known = false;
-        let mut consistent = false;
-        for _ in 0..DUMP_TRIES {
-            if self.dump_all()? {
-                consistent = true;
-                break;
-            }
-        }
-        self.known = true;
-        if !consistent {
-            self.request_resync(now + RESYNC_RETRY);
-        }
-        Ok(())
-    }
-
-    /// Returns whether the kernel calls the dump consistent.
-    fn dump_all(&mut self) -> io::Result<bool> {
-        self.plan.begin_resync();
-        let mut consistent = true;
-        let mut groups = Vec::new();
-        if self.plan.mode() == Mode::Objects {
-            self.out.clear();
-            self.sequence = self.sequence.wrapping_add(1);
-            message::encode_nexthop_dump(&mut self.out, self.sequence);
-            consistent &= self.dump(|writer, message| {
-                if let Some(object) = parse::object(message.body) {
-                    writer.saw_object(object, &mut groups);
-                }
-            })?;
-        }
-        // Objects come in the order of their numbers: a member may come after its group.
-        for (id, members) in groups {
-            self.plan.saw_group(id, &members);
-        }
-        for table in self.plan.tables().collect::<Vec<_>>() {
-            for family in [AF_INET, AF_INET6] {
-                self.out.clear();
-                self.sequence = self.sequence.wrapping_add(1);
-                let protocol = self.mark.protocol;
-                let sequence = self.sequence;
-                message::encode_route_dump(&mut self.out, sequence, family, table, protocol);
-                consistent &= self.dump(|writer, message| {
-                    if let Some(route) = parse::route(message.body)
-                        && route.table == table
-                        && writer.has_our_mark(&route)
-                    {
-                        let target = writer.target_of(&route);
-                        writer.plan.saw_route(table, route.prefix, &target);
-                    }
-                })?;
-            }
-        }
-        self.plan.end_resync();
-        Ok(consistent)
-    }
-
-    fn saw_object(&mut self, object: parse::ObjectSeen, groups: &mut Vec<(u32, Vec<u32>)>) {
-        let ours = object.protocol == self.mark.protocol;
-        match object.kind {
-            ObjectKind::Hop { device, address } if ours && device == self.mark.device => {
-                self.plan.saw_hop(object.id, address);
-            }
-            ObjectKind::Group(members) if ours => groups.push((object.id, members)),
-            _ => self.plan.saw_foreign_object(object.id),
-        }
-    }
-
-    /// Sends the request in `out` and feeds the answers to `each`.
-    ///
-    /// Returns whether the kernel calls the dump consistent. A table that does not exist is empty.
-    fn dump(&mut self, mut each: impl FnMut(&mut Self, &Message<'_>)) -> io::Result<bool> {
-        let sequence = self.sequence;
-        self.net.send(&self.out)?;
-        let mut consistent = true;
-        let mut datagram = std::mem::take(&mut self.datagram);
-        let result = 'dump: loop {
-            let len = match self.net.receive(&mut datagram) {
-                Ok(len) => len.min(DATAGRAM),
-                Err(error) => break Err(error),
-            };
-            for message in parse::messages(&datagram[..len]) {
-                if message.sequence != sequence {
-                    continue;
-                }
-                consistent &= message.flags & flag::DUMP_INTERRUPTED == 0;
-                match message.kind {
-                    kind::DONE | kind::ERROR => {
-                        let answer = parse::answer(&message);
-                        break 'dump match answer.map_or(0, |answer| answer.errno) {
-                            0 | errno::ENOENT => Ok(consistent),
-                            errno => Err(io::Error::from_raw_os_error(errno)),
-                        };
-                    }
-                    kind::OVERRUN => break 'dump Err(io::Error::from_raw_os_error(errno::ENOBUFS)),
-                    _ => each(self, &message),
-                }
-            }
-            // The dump of a million routes takes a second: nobody waits for it.
-            if self.flushes.is_empty() && self.ending.is_none() {
-                self.drain();
-            }
-        };
-        self.datagram = datagram;
-        result
-    }
-
-    fn query_device(&mut self) -> io::Result<Device> {
-        self.sequence = self.sequence.wrapping_add(1);
-        query_device(
-            &mut self.net,
-            &self.config.device,
-            self.sequence,
-            &mut self.datagram,
-        )
-    }
-
-    /// Whether a route is one that this writer may have written.
-    fn has_our_mark(&self, route: &RouteSeen) -> bool {
-        route.protocol == self.mark.protocol && self.has_our_key(route)
-    }
-
-    /// Whether a route stands where one of this writer would.
-    fn has_our_key(&self, route: &RouteSeen) -> bool {
-        let special = route.special && route.object.is_none() && route.hops.is_none();
-        route.metric == self.mark.metric_of(&route.prefix) && !special
-    }
-
-    fn target_of(&self, route: &RouteSeen) -> Target {
-        if let Some(id) = route.object {
-            return Target::Object(id);
-        }
-        let Some(hops) = &route.hops else {
-            return Target::Other;
-        };
-        let by_device = hops.iter().all(|(device, _)| *device == self.mark.device);
-        let mut addresses: Vec<Ipv6Addr> = hops.iter().map(|(_, address)| *address).collect();
-        addresses.sort_unstable();
-        if by_device {
-            Target::Inline(addresses)
-        } else {
-            Target::Other
-        }
-    }
-
-    /// Reads notifications. Returns whether there may be more.
-    fn read_notifications(&mut self, now: Instant) -> bool {
-        for _ in 0..NOTIFICATIONS {
-            let mut datagram = std::mem::take(&mut self.datagram);
-            let received = self.net.notification(&mut datagram);
-            if let Ok(len) = received {
-                for message in parse::messages(&datagram[..len.min(DATAGRAM)]) {
-                    self.notified(&message, now);
-                }
-            }
-            self.datagram = datagram;
-            match received {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    log::debug!("notifications lost: {error}");
-                    self.request_resync(now);
-                }
-            }
-        }
-        true
-    }
-
-    fn notified(&mut self, message: &Message<'_>, now: Instant) {
-        match message.kind {
-            kind::NEW_LINK | kind::DEL_LINK => {
-                let Some(link) = parse::link(message.body) else {
-                    return;
-                };
-                let seen = if link.usable {
-                    Device::Up { index: link.index }
-                } else {
-                    Device::Down { index: link.index }
-                };
-                let ours = match self.device {
-                    Device::Missing => false,
-                    Device::Up { index } | Device::Down { index } => index == link.index,
-                };
-                let named = link.name == self.config.device;
-                let unchanged = message.kind == kind::NEW_LINK && named && seen == self.device;
-                if (ours || named) && !unchanged {
-                    // The kernel drops the routes of a device that goes down, and says nothing.
-                    self.resync_at = Some(now);
-                }
-            }
-            kind::NEW_NEXTHOP | kind::DEL_NEXTHOP => {
-                let exists = message.kind == kind::NEW_NEXTHOP;
-                if let Some(object) = parse::object(message.body)
-                    && self.plan.object_changed(object.id, exists)
-                {
-                    self.request_resync(now);
-                }
-            }
-            kind::NEW_ROUTE | kind::DEL_ROUTE => {
-                if let Some(route) = parse::route(message.body)
-                    && self.has_our_key(&route)
-                {
-                    self.route_notified(message, &route);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn route_notified(&mut self, message: &Message<'_>, route: &RouteSeen) {
-        let ours = route.protocol == self.mark.protocol;
-        let gone = message.kind == kind::DEL_ROUTE;
-        let seen = match (ours, gone) {
-            (true, true) => Seen::Gone,
-            (true, false) => Seen::Ours(self.target_of(route)),
-            (false, false) if message.flags & flag::REPLACE != 0 => Seen::Replaced,
-            (false, true) => {
-                self.plan.foreign_route_gone(route.table, route.prefix);
-                return;
-            }
-            (false, false) => return,
-        };
-        self.plan.route_changed(route.table, route.prefix, &seen);
     }
 
     /// Answers who waits for what is done. Returns whether that was all.
@@ -685,43 +496,5 @@ fn describe(op: &Op, answer: &Answer) -> String {
     match &answer.text {
         Some(text) => format!("{what}: {text}: {error}"),
         None => format!("{what}: {error}"),
-    }
-}
-
-/// Asks for the device by its name.
-///
-/// # Errors
-///
-/// Whatever the kernel says but that there is none.
-pub(super) fn query_device(
-    net: &mut impl Netlink,
-    name: &str,
-    sequence: u32,
-    datagram: &mut [u8],
-) -> io::Result<Device> {
-    let mut request = Vec::new();
-    message::encode_link_request(&mut request, sequence, name);
-    net.send(&request)?;
-    loop {
-        let len = net.receive(datagram)?.min(datagram.len());
-        for message in parse::messages(&datagram[..len]) {
-            if message.sequence != sequence {
-                continue;
-            }
-            if message.kind == kind::NEW_LINK
-                && let Some(link) = parse::link(message.body)
-            {
-                let index = link.index;
-                return Ok(if link.usable {
-                    Device::Up { index }
-                } else {
-                    Device::Down { index }
-                });
-            }
-            match parse::answer(&message).map_or(0, |answer| answer.errno) {
-                errno::ENODEV => return Ok(Device::Missing),
-                errno => return Err(io::Error::from_raw_os_error(errno)),
-            }
-        }
     }
 }

@@ -5,5 +5,5 @@ mod mailbox;
 mod socket;
 
 pub(crate) use listen::listen_on_first;
-pub(crate) use mailbox::{Mailbox, Postbox};
-pub(crate) use socket::{Conn, Readiness, tune};
+pub(crate) use mailbox::{MAILBOX_WEIGHT, Mailbox, Postbox};
+pub(crate) use socket::{Conn, tune};

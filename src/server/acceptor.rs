@@ -1,13 +1,17 @@
 //! The thread that accepts connections and deals them out to the workers.
 
 use std::io;
-use std::net::TcpListener;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
 use super::worker::Mail;
-use crate::net::{Mailbox, Postbox};
+use crate::limit::Quiet;
+use crate::map::{Map, map};
+use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
 use crate::table::PeerId;
 
 /// How long accepting rests when the system has no descriptor or memory left.
@@ -16,24 +20,87 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LISTENER: Token = Token(0);
 const WAKE: Token = Token(1);
 
-/// The only thing to tell an acceptor: to stop.
-pub(super) struct Stop;
+/// Everything that can come to the acceptor from another thread.
+pub(super) enum Notice {
+    /// A connection from this address is gone.
+    Closed(IpAddr),
+    /// The server is stopping.
+    Stop,
+}
+
+/// What the acceptor keeps connections within.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AcceptLimits {
+    pub(super) sessions: usize,
+    pub(super) per_address: usize,
+    pub(super) per_second: u32,
+}
 
 pub(super) struct Acceptor {
     poll: Poll,
-    mailbox: Mailbox<Stop>,
+    mailbox: Mailbox<Notice>,
     listener: mio::net::TcpListener,
     workers: Vec<Postbox<Mail>>,
+    limits: AcceptLimits,
+    /// Open connections, by address.
+    open: Map<IpAddr, usize>,
+    total: usize,
+    bucket: Bucket,
+    refused: Arc<AtomicU64>,
+    refusals: Quiet,
+    failures: Quiet,
     next: u32,
+}
+
+/// Grants so many accepts a second, in bursts of as many.
+#[derive(Debug)]
+struct Bucket {
+    per_second: u32,
+    tokens: u32,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn new(per_second: u32, now: Instant) -> Self {
+        Self {
+            per_second,
+            tokens: per_second,
+            filled: now,
+        }
+    }
+
+    /// Takes back a grant that was not used.
+    fn give_back(&mut self) {
+        self.tokens += 1;
+    }
+
+    /// Whether one more is granted; if not, when.
+    fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        let elapsed = now.saturating_duration_since(self.filled);
+        let granted = elapsed.as_micros() * u128::from(self.per_second) / 1_000_000;
+        if let granted @ 1.. = u32::try_from(granted).unwrap_or(u32::MAX) {
+            self.tokens = self.tokens.saturating_add(granted).min(self.per_second);
+            self.filled = now;
+        }
+        match self.tokens.checked_sub(1) {
+            Some(left) => {
+                self.tokens = left;
+                Ok(())
+            }
+            None => Err(Duration::from_secs(1) / self.per_second),
+        }
+    }
 }
 
 impl Acceptor {
     pub(super) fn new(
         listener: TcpListener,
         workers: Vec<Postbox<Mail>>,
-    ) -> io::Result<(Self, Postbox<Stop>)> {
+        limits: AcceptLimits,
+        refused: Arc<AtomicU64>,
+    ) -> io::Result<(Self, Postbox<Notice>)> {
         let poll = Poll::new()?;
-        let (mailbox, postbox) = Mailbox::new(&poll, WAKE)?;
+        let (mailbox, postbox) = Mailbox::new(&poll, WAKE, MAILBOX_WEIGHT)?;
         let mut listener = mio::net::TcpListener::from_std(listener);
         poll.registry()
             .register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -42,6 +109,13 @@ impl Acceptor {
             mailbox,
             listener,
             workers,
+            limits,
+            open: map(crate::random::seed()),
+            total: 0,
+            bucket: Bucket::new(limits.per_second, Instant::now()),
+            refused,
+            refusals: Quiet::default(),
+            failures: Quiet::default(),
             next: 0,
         };
         Ok((acceptor, postbox))
@@ -58,41 +132,49 @@ impl Acceptor {
                 log::error!("waiting for connections: {error}");
             }
             self.mailbox.rearm();
-            if self.mailbox.take().is_some() {
-                return;
+            while let Some(notice) = self.mailbox.take() {
+                match notice {
+                    Notice::Closed(address) => self.closed(address),
+                    Notice::Stop => return,
+                }
             }
-            timeout = match self.accept_all() {
-                Ok(()) => None,
+            timeout = match self.accept_all(Instant::now()) {
+                Ok(pause) => pause,
                 Err(error) => {
-                    log::warn!("accepting connections pauses: {error}");
+                    if self.failures.is_over(Instant::now()) {
+                        log::warn!("accepting connections pauses: {error}");
+                    }
                     Some(PAUSE)
                 }
             };
         }
     }
 
-    /// Accepts all that wait. An error is the system's lack of something, and passes.
-    fn accept_all(&mut self) -> io::Result<()> {
+    fn closed(&mut self, address: IpAddr) {
+        self.total -= 1;
+        if let Some(open) = self.open.get_mut(&address) {
+            *open -= 1;
+            if *open == 0 {
+                self.open.remove(&address);
+            }
+        }
+    }
+
+    /// Accepts what waits, as fast as allowed; when to go on, if not at the next event.
+    ///
+    /// An error is the system's lack of something, and passes.
+    fn accept_all(&mut self, now: Instant) -> io::Result<Option<Duration>> {
         loop {
+            if let Err(pause) = self.bucket.take(now) {
+                return Ok(Some(pause));
+            }
             match self.listener.accept() {
-                Ok((stream, address)) => {
-                    let peer = PeerId(self.next);
-                    self.next = match self.next.wrapping_add(1) {
-                        next if PeerId(next) == PeerId::NOBODY => 0,
-                        next => next,
-                    };
-                    let worker = peer.0 as usize % self.workers.len();
-                    let mail = Mail::Accepted {
-                        peer,
-                        stream: stream.into(),
-                        address,
-                    };
-                    if !self.workers[worker].post(mail, 1) {
-                        log::trace!("worker {worker} is gone");
-                    }
-                }
+                Ok((stream, address)) => self.admit(stream.into(), address, now),
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Ok(()),
+                    io::ErrorKind::WouldBlock => {
+                        self.bucket.give_back();
+                        return Ok(None);
+                    }
                     // The connection broke before it was accepted (accept(2)).
                     io::ErrorKind::Interrupted
                     | io::ErrorKind::ConnectionAborted
@@ -101,5 +183,62 @@ impl Acceptor {
                 },
             }
         }
+    }
+
+    fn admit(&mut self, stream: TcpStream, address: SocketAddr, now: Instant) {
+        let open = self.open.entry(address.ip()).or_insert(0);
+        if self.total >= self.limits.sessions || *open >= self.limits.per_address {
+            self.refuse(address, now);
+            return;
+        }
+        *open += 1;
+        self.total += 1;
+        let peer = PeerId(self.next);
+        self.next = match self.next.wrapping_add(1) {
+            next if PeerId(next) == PeerId::NOBODY => 0,
+            next => next,
+        };
+        let worker = peer.0 as usize % self.workers.len();
+        let mail = Mail::Accepted {
+            peer,
+            stream,
+            address,
+        };
+        if !self.workers[worker].post(mail, 1) {
+            log::trace!("worker {worker} is gone");
+        }
+    }
+
+    /// Dropping the stream closes the connection.
+    fn refuse(&mut self, address: SocketAddr, now: Instant) {
+        let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.refusals.is_over(now) {
+            let AcceptLimits {
+                sessions,
+                per_address,
+                ..
+            } = self.limits;
+            log::warn!(
+                "peer {address}: refused, {} sessions are open, {sessions} and {per_address} for \
+                 an address are allowed ({refused} refused so far)",
+                self.total,
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bucket_grants_its_rate_and_no_more() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(100, start);
+        let granted = (0..10_000_u64)
+            .filter(|it| bucket.take(start + Duration::from_millis(*it)).is_ok())
+            .count();
+        assert!((1095..=1100).contains(&granted), "{granted} in 10 s");
+        assert_eq!(bucket.take(start), Err(Duration::from_millis(10)));
     }
 }

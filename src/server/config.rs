@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::session::{Role, SessionConfig};
-use crate::shard::ShardConfig;
+use crate::shard::{Limits, ShardConfig};
 use crate::wire::{Capabilities, Extensions};
 
 /// Settings of a server, each with its unit; the default serves a fabric of thousands.
+///
+/// A limit protects the others from one: what passes it is refused to the peer that
+/// asked, counted, and logged once a minute for each peer.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// Seconds between two KEEPALIVEs, at least 1; a client that asks for less gets less.
@@ -21,9 +24,23 @@ pub struct ServerConfig {
     /// Bytes of changes waiting for a session that takes nothing, from which on they are
     /// folded by route. Costs that much for each stalled session. Default: 256 KiB.
     pub queue_soft_limit: usize,
-    /// Bytes of changes waiting for a session that end it. They are shared with all
-    /// others that wait for the same. Default: 64 MiB.
+    /// Bytes of changes waiting for a session that end it (`TooSlow`). They are shared
+    /// with all others that wait for the same. Default: 64 MiB.
     pub queue_hard_limit: usize,
+    /// Connections at once; more are closed as they come. Costs up to 4 KiB each, and
+    /// what the kernel takes. Default: 32,768.
+    pub max_sessions: usize,
+    /// Connections at once from one address. Default: 8,192.
+    pub max_sessions_per_address: usize,
+    /// Connections accepted in a second; more wait in the kernel's queue. Default: 5,000.
+    pub max_accepts_per_second: u32,
+    /// Routes one peer may announce, counted at each worker. Costs up to 130 B each.
+    /// Default: 2,000,000.
+    pub max_routes_per_peer: usize,
+    /// Routes all peers may announce together. Default: 16,000,000 (about 2 GB).
+    pub max_routes: usize,
+    /// VNIs one peer may subscribe to. Costs about 100 B each. Default: 16,384.
+    pub max_subscriptions_per_peer: usize,
     /// Identity in the HELLO to peers of this implementation. Default: random.
     pub node_id: Option<[u8; 16]>,
 }
@@ -36,6 +53,12 @@ impl Default for ServerConfig {
             handshake_timeout: Duration::from_secs(10),
             queue_soft_limit: 256 * 1024,
             queue_hard_limit: 64 * 1024 * 1024,
+            max_sessions: 32_768,
+            max_sessions_per_address: 8192,
+            max_accepts_per_second: 5000,
+            max_routes_per_peer: 2_000_000,
+            max_routes: 16_000_000,
+            max_subscriptions_per_peer: 16_384,
             node_id: None,
         }
     }
@@ -43,13 +66,18 @@ impl Default for ServerConfig {
 
 impl ServerConfig {
     pub(super) fn check(&self) -> Result<()> {
+        let refuse = |text: &str| Err(Error::InvalidConfig(text.into()));
         if self.keepalive_interval == 0 {
-            let text = "keepalive_interval is 0; it must be at least 1 second";
-            return Err(Error::InvalidConfig(text.into()));
+            return refuse("keepalive_interval is 0; it must be at least 1 second");
         }
         if self.handshake_timeout.is_zero() {
-            let text = "handshake_timeout is 0; a handshake takes some time";
-            return Err(Error::InvalidConfig(text.into()));
+            return refuse("handshake_timeout is 0; a handshake takes some time");
+        }
+        if self.max_accepts_per_second == 0 {
+            return refuse("max_accepts_per_second is 0; no connection could ever be accepted");
+        }
+        if self.queue_soft_limit > self.queue_hard_limit {
+            return refuse("queue_soft_limit is above queue_hard_limit");
         }
         Ok(())
     }
@@ -68,6 +96,11 @@ impl ServerConfig {
             },
             soft_limit: self.queue_soft_limit,
             hard_limit: self.queue_hard_limit,
+            limits: Limits {
+                routes_per_peer: self.max_routes_per_peer,
+                routes: self.max_routes,
+                subscriptions_per_peer: self.max_subscriptions_per_peer,
+            },
             seed,
         }
     }

@@ -8,10 +8,13 @@
 mod acceptor;
 mod config;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,12 +22,12 @@ pub use config::ServerConfig;
 pub use stats::ServerStats;
 
 use crate::error::{Error, Result};
-use crate::net::{Postbox, listen_on_first};
+use crate::net::{MAILBOX_WEIGHT, Postbox, listen_on_first};
 use crate::shard::{Shard, Topology};
 use crate::types::{Route, Vni};
-use acceptor::{Acceptor, Stop};
+use acceptor::{AcceptLimits, Acceptor, Notice};
 use stats::WorkerStats;
-use worker::{Mail, Worker};
+use worker::{AddressOf, Links, Mail, Worker};
 
 /// A running MetalBond server.
 ///
@@ -34,7 +37,8 @@ pub struct MetalBondServer {
     address: SocketAddr,
     stats: Vec<Arc<WorkerStats>>,
     workers: Vec<Postbox<Mail>>,
-    acceptor: Postbox<Stop>,
+    acceptor: Postbox<Notice>,
+    refused: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -46,6 +50,11 @@ impl MetalBondServer {
     /// A setting outside its limits, an address that cannot be listened on, or a
     /// system that has no threads or descriptors left.
     pub fn start(address: impl ToSocketAddrs, config: ServerConfig) -> Result<Self> {
+        Self::start_with(address, config, MAILBOX_WEIGHT)
+    }
+
+    /// As [`Self::start`], with mailboxes that are full from a weight of `high` on.
+    fn start_with(address: impl ToSocketAddrs, config: ServerConfig, high: usize) -> Result<Self> {
         config.check()?;
         let listener = listen_on_first(address)?;
         let address = listener
@@ -57,27 +66,37 @@ impl MetalBondServer {
         let mut mailboxes = Vec::new();
         let mut workers = Vec::new();
         for _ in 0..topology.shards() {
-            let (mailbox, postbox) = Worker::mailbox().map_err(Error::io("make a mailbox"))?;
+            let (mailbox, postbox) = Worker::mailbox(high).map_err(Error::io("make a mailbox"))?;
             mailboxes.push(mailbox);
             workers.push(postbox);
         }
+        let limits = AcceptLimits {
+            sessions: config.max_sessions,
+            per_address: config.max_sessions_per_address,
+            per_second: config.max_accepts_per_second,
+        };
+        let refused = Arc::new(AtomicU64::new(0));
         let (acceptor, acceptor_postbox) =
-            Acceptor::new(listener, workers.clone()).map_err(Error::io("register the listener"))?;
+            Acceptor::new(listener, workers.clone(), limits, Arc::clone(&refused))
+                .map_err(Error::io("register the listener"))?;
         let mut server = Self {
             address,
-            stats: Vec::new(),
+            stats: (0..topology.shards()).map(|_| Arc::default()).collect(),
             workers,
             acceptor: acceptor_postbox,
+            refused,
             threads: Vec::new(),
         };
         // What the peer's kernel leaves unacknowledged for as long as send hold, nobody reads.
         let timeout = Duration::from_secs(config.keepalive_interval.into()) * 5;
         for (id, mailbox) in mailboxes.into_iter().enumerate() {
             let shard = Shard::new(id, topology, shard_config, Instant::now());
-            let stats = Arc::new(WorkerStats::default());
-            server.stats.push(Arc::clone(&stats));
-            let postboxes = server.workers.clone();
-            let worker = Worker::new(id, shard, mailbox, postboxes, stats, timeout);
+            let links = Links {
+                workers: server.workers.clone(),
+                acceptor: server.acceptor.clone(),
+                stats: server.stats.clone(),
+            };
+            let worker = Worker::new(id, shard, mailbox, links, timeout);
             server.spawn(format!("metalbond-{id}"), || worker.run())?;
         }
         server.spawn("metalbond-accept".into(), || acceptor.run())?;
@@ -101,7 +120,10 @@ impl MetalBondServer {
     /// What the server has and has done.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        let mut total = ServerStats::default();
+        let mut total = ServerStats {
+            refused_sessions: self.refused.load(Ordering::Relaxed),
+            ..ServerStats::default()
+        };
         for stats in &self.stats {
             stats.add_to(&mut total);
         }
@@ -140,6 +162,7 @@ impl MetalBondServer {
                         queued_bytes: view.queued_bytes,
                         updates_received: view.counters.updates,
                         malformed: view.counters.malformed,
+                        refused: view.counters.refused,
                         folds: view.counters.folds,
                     });
                 }
@@ -153,10 +176,7 @@ impl MetalBondServer {
     /// Has every worker look at its shard, and collects what they found.
     fn ask_all<T: Send + 'static>(
         &self,
-        look: impl Fn(&Shard, &dyn Fn(crate::table::PeerId) -> Option<SocketAddr>) -> Vec<T>
-        + Send
-        + Sync
-        + 'static,
+        look: impl Fn(&Shard, &AddressOf<'_>) -> Vec<T> + Send + Sync + 'static,
     ) -> Vec<T> {
         let look = Arc::new(look);
         let (sender, receiver) = crossbeam_channel::unbounded();
@@ -186,7 +206,7 @@ impl MetalBondServer {
         if self.threads.is_empty() {
             return;
         }
-        self.acceptor.post(Stop, 1);
+        self.acceptor.post(Notice::Stop, 1);
         for worker in &self.workers {
             worker.post(Mail::Stop, 1);
         }
@@ -225,6 +245,8 @@ pub struct PeerStatus {
     pub updates_received: u64,
     /// Messages of it that were dropped as malformed.
     pub malformed: u64,
+    /// Announcements and subscriptions refused to it because of a limit.
+    pub refused: u64,
     /// Times its queue was folded.
     pub folds: u64,
 }

@@ -18,6 +18,12 @@ pub struct ServerStats {
     pub routes: usize,
     /// VNIs that somebody announces in or subscribes to.
     pub vnis: usize,
+    /// Routes times their announcers.
+    pub announcements: usize,
+    /// Connections closed at once because of a limit, since the start.
+    pub refused_sessions: u64,
+    /// Announcements and subscriptions refused because of a limit, since the start.
+    pub refused: u64,
     /// Connections accepted since the start.
     pub accepted: u64,
     /// Connections that ended since the start.
@@ -28,6 +34,8 @@ pub struct ServerStats {
     pub malformed: u64,
     /// Times a queue was folded since the start.
     pub folds: u64,
+    /// Times a worker stopped reading because another was behind, since the start.
+    pub held_up: u64,
     /// Bytes received since the start.
     pub bytes_received: u64,
     /// Bytes sent since the start.
@@ -41,11 +49,14 @@ pub(super) struct WorkerStats {
     pub(super) subscriptions: AtomicUsize,
     pub(super) routes: AtomicUsize,
     pub(super) vnis: AtomicUsize,
+    pub(super) announcements: AtomicUsize,
+    pub(super) refused: AtomicU64,
     pub(super) accepted: AtomicU64,
     pub(super) closed: AtomicU64,
     pub(super) updates_received: AtomicU64,
     pub(super) malformed: AtomicU64,
     pub(super) folds: AtomicU64,
+    pub(super) held_up: AtomicU64,
     pub(super) bytes_received: AtomicU64,
     pub(super) bytes_sent: AtomicU64,
 }
@@ -57,7 +68,10 @@ impl WorkerStats {
             .store(gauges.subscriptions, Ordering::Relaxed);
         self.routes.store(gauges.routes, Ordering::Relaxed);
         self.vnis.store(gauges.vnis, Ordering::Relaxed);
+        self.announcements
+            .store(gauges.announcements, Ordering::Relaxed);
         let counters = gauges.counters;
+        self.refused.store(counters.refused, Ordering::Relaxed);
         self.updates_received
             .store(counters.updates, Ordering::Relaxed);
         self.malformed.store(counters.malformed, Ordering::Relaxed);
@@ -69,11 +83,14 @@ impl WorkerStats {
         total.subscriptions += self.subscriptions.load(Ordering::Relaxed);
         total.routes += self.routes.load(Ordering::Relaxed);
         total.vnis += self.vnis.load(Ordering::Relaxed);
+        total.announcements += self.announcements.load(Ordering::Relaxed);
+        total.refused += self.refused.load(Ordering::Relaxed);
         total.accepted += self.accepted.load(Ordering::Relaxed);
         total.closed += self.closed.load(Ordering::Relaxed);
         total.updates_received += self.updates_received.load(Ordering::Relaxed);
         total.malformed += self.malformed.load(Ordering::Relaxed);
         total.folds += self.folds.load(Ordering::Relaxed);
+        total.held_up += self.held_up.load(Ordering::Relaxed);
         total.bytes_received += self.bytes_received.load(Ordering::Relaxed);
         total.bytes_sent += self.bytes_sent.load(Ordering::Relaxed);
     }

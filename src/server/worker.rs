@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 
+use super::acceptor::Notice;
 use super::stats::WorkerStats;
 use crate::map::{Map, map};
 use crate::net::{Conn, Mailbox, Postbox, tune};
@@ -29,8 +30,8 @@ const WRITE_BUDGET: usize = 256 * 1024;
 /// Bytes written to all connections in one turn; about a millisecond.
 const TURN_WRITE_BUDGET: usize = 4 * 1024 * 1024;
 
-/// Connections read in one turn.
-const TURN_READS: usize = 64;
+/// Bytes read from all connections in one turn; about five milliseconds of updates.
+const TURN_READ_BUDGET: usize = 1024 * 1024;
 
 /// Pieces of shared frames in one `writev`.
 const SLICES: usize = 64;
@@ -48,10 +49,19 @@ pub(super) enum Mail {
     /// From another shard, in order.
     Messages(Vec<Message>),
     /// A look at the shard and the addresses of its sessions.
-    Inspect(Box<dyn FnOnce(&Shard, &dyn Fn(PeerId) -> Option<SocketAddr>) + Send>),
+    Inspect(Look),
     /// The server is stopping.
     Stop,
 }
+
+/// Finds the address of a session.
+pub(super) type AddressOf<'a> = dyn Fn(PeerId) -> Option<SocketAddr> + 'a;
+
+/// Something to find out on the thread of a shard.
+pub(super) type Look = Box<dyn FnOnce(&Shard, &AddressOf<'_>) + Send>;
+
+/// What wakes a worker, and what then waits for it.
+pub(super) type Inbox = (Poll, Mailbox<Mail>);
 
 /// How many routes a mail is about, for the mailbox's account.
 pub(super) fn weight(messages: &[Message]) -> usize {
@@ -62,12 +72,20 @@ pub(super) fn weight(messages: &[Message]) -> usize {
     messages.iter().map(weigh).sum()
 }
 
+/// What a worker knows of the other threads.
+pub(super) struct Links {
+    /// Everybody's mailbox, the own one included.
+    pub(super) workers: Vec<Postbox<Mail>>,
+    pub(super) acceptor: Postbox<Notice>,
+    /// Everybody's numbers, the own ones included.
+    pub(super) stats: Vec<Arc<WorkerStats>>,
+}
+
 pub(super) struct Worker {
     id: usize,
     poll: Poll,
     mailbox: Mailbox<Mail>,
-    /// Everybody's, the own one included.
-    postboxes: Vec<Postbox<Mail>>,
+    links: Links,
     shard: Shard,
     conns: Map<PeerId, Conn>,
     readers: VecDeque<PeerId>,
@@ -81,30 +99,31 @@ impl Worker {
     pub(super) fn new(
         id: usize,
         shard: Shard,
-        (poll, mailbox): (Poll, Mailbox<Mail>),
-        postboxes: Vec<Postbox<Mail>>,
-        stats: Arc<WorkerStats>,
+        (poll, mailbox): Inbox,
+        links: Links,
         user_timeout: Duration,
     ) -> Self {
         Self {
             id,
             poll,
             mailbox,
-            postboxes,
+            stats: Arc::clone(&links.stats[id]),
+            links,
             shard,
             conns: map(crate::random::seed()),
             readers: VecDeque::new(),
             writers: VecDeque::new(),
-            stats,
             user_timeout,
             buffer: vec![0; READ_BUDGET].into_boxed_slice(),
         }
     }
 
     /// A poll and the mailbox that wakes it.
-    pub(super) fn mailbox() -> std::io::Result<((Poll, Mailbox<Mail>), Postbox<Mail>)> {
+    ///
+    /// The mailbox is full from a weight of `high` on.
+    pub(super) fn mailbox(high: usize) -> std::io::Result<(Inbox, Postbox<Mail>)> {
         let poll = Poll::new()?;
-        let (mailbox, postbox) = Mailbox::new(&poll, WAKE)?;
+        let (mailbox, postbox) = Mailbox::new(&poll, WAKE, high)?;
         Ok(((poll, mailbox), postbox))
     }
 
@@ -126,12 +145,20 @@ impl Worker {
             }
             self.read_sockets(now);
             self.shard.handle_timeouts(now);
+            self.shard.set_elsewhere(self.announced_elsewhere());
             self.shard.turn(now);
             self.post();
             self.write_sockets(now);
             self.report();
             self.stats.publish(self.shard.gauges());
         }
+    }
+
+    fn announced_elsewhere(&self) -> usize {
+        let others = self.links.stats.iter().enumerate();
+        let others = others.filter(|(id, _)| *id != self.id);
+        let announced = others.map(|(_, stats)| stats.announcements.load(Ordering::Relaxed));
+        announced.sum()
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -176,7 +203,7 @@ impl Worker {
             }
         }
         if self.mailbox.has_room_for_waiters() {
-            for postbox in &self.postboxes {
+            for postbox in &self.links.workers {
                 postbox.wake();
             }
         }
@@ -194,35 +221,45 @@ impl Worker {
                 self.stats.accepted.fetch_add(1, Ordering::Relaxed);
                 self.conns.insert(peer, conn);
             }
-            Ok(_) => log::warn!("peer {address}: refused, session numbers have wrapped around"),
-            Err(error) => log::warn!("peer {address}: refused, {error}"),
+            Ok(_) => {
+                log::warn!("peer {address}: refused, session numbers have wrapped around");
+                self.links.acceptor.post(Notice::Closed(address.ip()), 1);
+            }
+            Err(error) => {
+                log::warn!("peer {address}: refused, {error}");
+                self.links.acceptor.post(Notice::Closed(address.ip()), 1);
+            }
         }
     }
 
     /// Whether some shard must catch up before more is read.
     fn is_held_up(&self) -> bool {
-        let others = self.postboxes.iter().enumerate();
-        others
-            .filter(|(id, _)| *id != self.id)
-            .any(|(_, postbox)| postbox.is_full())
+        let mut others = self.links.workers.iter().enumerate();
+        others.any(|(id, postbox)| id != self.id && postbox.is_full())
     }
 
     fn read_sockets(&mut self, now: Instant) {
-        for _ in 0..self.readers.len().min(TURN_READS) {
+        let mut budget = TURN_READ_BUDGET;
+        for _ in 0..self.readers.len() {
+            if budget == 0 {
+                return;
+            }
             if self.is_held_up() {
+                self.stats.held_up.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             let Some(id) = self.readers.pop_front() else {
                 return;
             };
-            self.read_socket(id, now);
+            let read = self.read_socket(id, now);
+            budget = budget.saturating_sub(read);
             self.post();
         }
     }
 
-    fn read_socket(&mut self, id: PeerId, now: Instant) {
+    fn read_socket(&mut self, id: PeerId, now: Instant) -> usize {
         let Some(conn) = self.conns.get_mut(&id) else {
-            return;
+            return 0;
         };
         match conn.read(&mut self.buffer) {
             Ok(count) => {
@@ -235,20 +272,24 @@ impl Worker {
                     .bytes_received
                     .store(read + count as u64, Ordering::Relaxed);
                 self.shard.receive(id, &self.buffer[..count], now);
+                count
             }
-            Err(reason) => self.shard.close(id, reason),
+            Err(reason) => {
+                self.shard.close(id, reason);
+                0
+            }
         }
     }
 
     /// Sends other shards what this turn has for them.
     fn post(&mut self) {
-        for shard in 0..self.postboxes.len() {
+        for shard in 0..self.links.workers.len() {
             let messages = self.shard.take_messages(shard);
             if messages.is_empty() {
                 continue;
             }
             let weight = weight(&messages);
-            if !self.postboxes[shard].post(Mail::Messages(messages), weight) {
+            if !self.links.workers[shard].post(Mail::Messages(messages), weight) {
                 // Only while the server stops.
                 log::trace!("worker {shard} is gone");
             }
@@ -325,8 +366,18 @@ impl Worker {
                         );
                     }
                 }
+                Report::Refused(id, total) => {
+                    if let Some(conn) = self.conns.get(&id) {
+                        log::warn!(
+                            "peer {}: a limit refused {total} requests so far",
+                            conn.address
+                        );
+                    }
+                }
                 Report::Closed(id, reason) => {
                     if let Some(conn) = self.conns.remove(&id) {
+                        let closed = Notice::Closed(conn.address.ip());
+                        self.links.acceptor.post(closed, 1);
                         self.stats.closed.fetch_add(1, Ordering::Relaxed);
                         let level = match reason {
                             CloseReason::PeerClosed => log::Level::Info,

@@ -33,13 +33,6 @@ pub enum CloseReason {
     Shutdown,
 }
 
-impl CloseReason {
-    /// Whether the peer took an orderly leave, so that a fast reconnect is fair.
-    pub(crate) const fn is_clean(self) -> bool {
-        matches!(self, Self::PeerClosed | Self::Shutdown)
-    }
-}
-
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
+
 use super::*;
 use crate::types::{Action, Destination, NextHop, Route};
 use crate::wire::{FrameError, KEEPALIVE_FRAME, encode_subscription, encode_update};

@@ -72,3 +72,74 @@ fn pack<'a>(frames: impl Iterator<Item = &'a [u8]>) -> Vec<Span> {
     close(&mut bytes);
     spans
 }
+
+/// [`fold`] on plain bytes.
+#[cfg(any(test, feature = "internals"))]
+pub(crate) fn fold_frames(frames: &[u8]) -> Vec<u8> {
+    let span = Span::whole(Segment::unmarked(frames.to_vec()));
+    let folded = fold(&[span], 1);
+    folded
+        .iter()
+        .flat_map(|span| span.bytes().to_vec())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::types::{Destination, NextHop, Route, Vni};
+    use crate::wire::encode_update;
+
+    fn apply(frames: &[u8], table: &mut BTreeSet<Vec<u8>>) -> usize {
+        let span = Span::whole(Segment::unmarked(frames.to_vec()));
+        let mut count = 0;
+        for (action, key, _) in updates(&span) {
+            count += 1;
+            let is_news = match action {
+                Action::Add => table.insert(key.to_vec()),
+                Action::Remove => table.remove(key),
+            };
+            assert!(is_news);
+        }
+        count
+    }
+
+    /// Law L, for random tables and random valid sequences of changes.
+    #[test]
+    fn folded_changes_amount_to_all_changes() {
+        for seed in 0..300 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let route = |number: u32| {
+                let hop = NextHop::standard(std::net::Ipv6Addr::from(u128::from(number % 3)));
+                Route::new(Destination::from_ipv4((number / 3).into(), 32), hop)
+            };
+            let keys = random.u32(1..40);
+            let mut present: BTreeSet<u32> = (0..keys).filter(|_| random.bool()).collect();
+            let before: BTreeSet<u32> = present.clone();
+            let (mut start, mut changes) = (Vec::new(), Vec::new());
+            for &number in &before {
+                encode_update(&mut start, Action::Add, Vni(1), &route(number));
+            }
+            for _ in 0..random.usize(..300) {
+                let number = random.u32(..keys);
+                let action = if present.remove(&number) {
+                    Action::Remove
+                } else {
+                    present.insert(number);
+                    Action::Add
+                };
+                encode_update(&mut changes, action, Vni(1), &route(number));
+            }
+            let mut all = BTreeSet::new();
+            apply(&start, &mut all);
+            let mut folded = all.clone();
+            apply(&changes, &mut all);
+            let told = apply(&fold_frames(&changes), &mut folded);
+            assert_eq!(folded, all, "seed {seed}");
+            let differ = before.symmetric_difference(&present).count();
+            assert_eq!(told, differ, "seed {seed}: no more than what differs");
+        }
+    }
+}

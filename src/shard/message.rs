@@ -62,6 +62,8 @@ pub(crate) enum Message {
     },
     /// To a home: changes of a VNI, for all its subscribers there.
     Delta { vni: Vni, spans: Vec<Span> },
+    /// To the home: announcements were refused, a limit is reached.
+    Refused { peer: PeerId, routes: u64 },
     /// To the home: a change that concerns one subscriber.
     Notice { peer: PeerId, vni: Vni, span: Span },
 }

@@ -33,7 +33,10 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "internals")]
+pub(crate) use fold::fold_frames;
 pub(crate) use message::{Message, Topology};
+pub(crate) use owner::Limits;
 pub(crate) use peer::PeerCounters;
 
 use crate::map::{Map, map};
@@ -46,9 +49,6 @@ use crate::wire::{
 use outbox::Outbox;
 use owner::Owner;
 use peer::{Peer, Subscription};
-
-/// A peer's malformed messages are reported at most this often.
-const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// KEEPALIVE replies that wait for a socket at most; more are answered later.
 const KEEPALIVES_AT_ONCE: usize = 64;
@@ -67,6 +67,7 @@ pub(crate) struct ShardConfig {
     pub(crate) soft_limit: usize,
     /// Bytes of queued changes that end a session; from half of it on any peer's are folded.
     pub(crate) hard_limit: usize,
+    pub(crate) limits: Limits,
     /// Secret of this process, against chosen collisions.
     pub(crate) seed: u64,
 }
@@ -78,8 +79,10 @@ pub(crate) enum Report {
     Established(PeerId),
     /// A session is over; its connection must go.
     Closed(PeerId, CloseReason),
-    /// Messages were dropped, `total` so far.
+    /// Messages were dropped, so many so far.
     Malformed(PeerId, Malformed, u64),
+    /// Announcements or subscriptions were refused, so many so far.
+    Refused(PeerId, u64),
 }
 
 /// What a shard has, in numbers.
@@ -89,6 +92,8 @@ pub(crate) struct Gauges {
     pub(crate) subscriptions: usize,
     pub(crate) routes: usize,
     pub(crate) vnis: usize,
+    /// Routes times their announcers.
+    pub(crate) announcements: usize,
     /// Of all sessions, those that ended among them.
     pub(crate) counters: PeerCounters,
 }
@@ -123,7 +128,7 @@ impl Shard {
             topology,
             config,
             now,
-            owner: Owner::new(topology, config.seed),
+            owner: Owner::new(topology, config.limits, config.seed),
             peers: map(config.seed),
             subscribers: map(config.seed),
             subscriptions: 0,
@@ -158,6 +163,7 @@ impl Shard {
 
     /// Takes bytes that came from a peer.
     pub(crate) fn receive(&mut self, id: PeerId, mut bytes: &[u8], now: Instant) {
+        self.now = now;
         loop {
             let Some(peer) = self.peers.get_mut(&id) else {
                 return;
@@ -207,6 +213,7 @@ impl Shard {
                 spans,
             } => self.begin_flow(peer, vni, epoch, spans),
             Message::Delta { vni, spans } => self.queue_delta(vni, &spans),
+            Message::Refused { peer, routes } => self.refused(peer, routes),
             Message::Notice { peer, vni, span } => {
                 self.queue(peer, vni, |outbox| outbox.push_delta(vni, span));
             }
@@ -252,6 +259,11 @@ impl Shard {
         for id in std::mem::take(&mut self.doomed) {
             self.settle(id);
         }
+    }
+
+    /// Takes note of how many routes are announced at the other shards.
+    pub(crate) fn set_elsewhere(&mut self, announcements: usize) {
+        self.owner.set_elsewhere(announcements);
     }
 
     /// Whether another [`Self::turn`] is wanted at once.
@@ -301,6 +313,7 @@ impl Shard {
         if let Some(peer) = self.peers.get_mut(&id)
             && peer.is_stalled(now, STALL)
             && peer.outbox.delta_bytes() > soft_limit
+            && peer.outbox.has_grown()
         {
             peer.fold(self.config.seed);
             self.counters.folds += 1;
@@ -333,6 +346,7 @@ impl Shard {
             subscriptions: self.subscriptions,
             routes: self.owner.routes(),
             vnis: self.owner.vnis(),
+            announcements: self.owner.announcements(),
             counters: self.counters,
         }
     }
@@ -378,6 +392,10 @@ impl Shard {
         };
         // A second SUBSCRIBE asks for what the session has; it changes nothing.
         if peer.subscriptions.contains_key(&vni) {
+            return;
+        }
+        if peer.subscriptions.len() >= self.config.limits.subscriptions_per_peer {
+            self.refused(id, 1);
             return;
         }
         peer.epoch += 1;
@@ -495,11 +513,22 @@ impl Shard {
         };
         peer.counters.malformed += 1;
         self.counters.malformed += 1;
-        if peer.quiet_until.is_none_or(|until| now >= until) {
-            peer.quiet_until = Some(now + REPORT_INTERVAL);
+        if peer.malformed_quiet.is_over(now) {
             let total = peer.counters.malformed;
             self.reports
                 .push_back(Report::Malformed(id, malformed, total));
+        }
+    }
+
+    fn refused(&mut self, id: PeerId, count: u64) {
+        self.counters.refused += count;
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.counters.refused += count;
+        if peer.refused_quiet.is_over(self.now) {
+            let total = peer.counters.refused;
+            self.reports.push_back(Report::Refused(id, total));
         }
     }
 

@@ -31,6 +31,25 @@ pub(super) struct Owner {
     /// Messages for homes, with the number of the shard.
     outgoing: Vec<(usize, Message)>,
     routes: usize,
+    limits: Limits,
+    /// Announcements here, of everybody and of each peer.
+    announcements: usize,
+    announced: Map<PeerId, usize>,
+    /// Announcements at the other owners, when they were last heard of.
+    elsewhere: usize,
+    /// Refused in this turn.
+    refused: Map<PeerId, u64>,
+}
+
+/// How much may be announced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Routes of one peer, at each owner.
+    pub(crate) routes_per_peer: usize,
+    /// Routes of all peers, at all owners.
+    pub(crate) routes: usize,
+    /// VNIs that one peer subscribes to.
+    pub(crate) subscriptions_per_peer: usize,
 }
 
 #[derive(Debug)]
@@ -46,7 +65,7 @@ struct Owned {
 }
 
 impl Owner {
-    pub(super) fn new(topology: Topology, seed: u64) -> Self {
+    pub(super) fn new(topology: Topology, limits: Limits, seed: u64) -> Self {
         Self {
             topology,
             seed,
@@ -58,12 +77,30 @@ impl Owner {
             compacting: VecDeque::new(),
             outgoing: Vec::new(),
             routes: 0,
+            limits,
+            announcements: 0,
+            announced: map(seed),
+            elsewhere: 0,
+            refused: map(seed),
         }
+    }
+
+    /// Takes note of how much is announced at the other owners.
+    pub(super) fn set_elsewhere(&mut self, announcements: usize) {
+        self.elsewhere = announcements;
+    }
+
+    pub(super) fn announcements(&self) -> usize {
+        self.announcements
     }
 
     /// Announces or withdraws for a session.
     pub(super) fn update(&mut self, peer: PeerId, update: &Update) {
         let vni = update.vni;
+        if update.action == Action::Add && !self.admits(peer) {
+            *self.refused.entry(peer).or_insert(0) += 1;
+            return;
+        }
         match (self.tables.get(&vni), update.action) {
             (None, Action::Remove) => return,
             (Some(owned), Action::Add) if owned.table.announced_by(peer) > 0 => {}
@@ -73,9 +110,18 @@ impl Owner {
             }
             (Some(_), Action::Remove) => {}
         }
-        self.change(vni, |table, hops| {
+        self.change(vni, peer, |table, hops| {
             table.apply(hops, peer, update.action, &update.route)
         });
+    }
+
+    /// Whether a peer may announce one more route.
+    ///
+    /// At the limit a repeated announcement is refused too; it would change nothing.
+    fn admits(&self, peer: PeerId) -> bool {
+        let own = self.announced.get(&peer).copied().unwrap_or(0);
+        own < self.limits.routes_per_peer
+            && self.announcements + self.elsewhere < self.limits.routes
     }
 
     /// Sends a session the table of a VNI, and its changes from now on.
@@ -122,6 +168,11 @@ impl Owner {
     /// Ends a turn: hands out what changed and does some of the work that waits.
     pub(super) fn turn(&mut self) {
         self.depart();
+        for (peer, routes) in self.refused.drain() {
+            let home = self.topology.home(peer);
+            self.outgoing
+                .push((home, Message::Refused { peer, routes }));
+        }
         while let Some(vni) = self.dirty.pop() {
             self.flush(vni);
         }
@@ -174,7 +225,7 @@ impl Owner {
                 continue;
             }
             let mut had_one = false;
-            self.change(vni, |table, hops| {
+            self.change(vni, peer, |table, hops| {
                 let withdrawn = table.withdraw_one(hops, peer);
                 had_one = withdrawn.is_some();
                 withdrawn.flatten()
@@ -190,12 +241,22 @@ impl Owner {
     fn change(
         &mut self,
         vni: Vni,
+        peer: PeerId,
         change: impl FnOnce(&mut VniTable, &mut NextHops) -> Option<Notice>,
     ) {
         let owned = self.tables.get_mut(&vni).expect("the caller saw the table");
-        let before = owned.table.len();
+        let (routes, own) = (owned.table.len(), owned.table.announced_by(peer));
         let notice = change(&mut owned.table, &mut self.hops);
-        self.routes = self.routes + owned.table.len() - before;
+        let own_now = owned.table.announced_by(peer);
+        self.routes = self.routes + owned.table.len() - routes;
+        if own_now != own {
+            self.announcements = self.announcements + own_now - own;
+            let announced = self.announced.entry(peer).or_insert(0);
+            *announced = *announced + own_now - own;
+            if *announced == 0 {
+                self.announced.remove(&peer);
+            }
+        }
         if !std::mem::replace(&mut owned.dirty, true) {
             self.dirty.push(vni);
         }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
+use crate::limit::Quiet;
 use crate::map::{Map, map};
 use crate::session::{Session, SessionConfig};
 use crate::types::Vni;
@@ -23,6 +24,8 @@ pub(crate) struct PeerCounters {
     pub(crate) updates: u64,
     /// Messages dropped as malformed.
     pub(crate) malformed: u64,
+    /// Announcements and subscriptions refused because of a limit.
+    pub(crate) refused: u64,
     /// Times the queue was folded.
     pub(crate) folds: u64,
 }
@@ -41,7 +44,9 @@ pub(super) struct Peer {
     /// Since when the peer takes nothing, while something waits.
     pub(super) stalled_since: Option<Instant>,
     /// Not before then is a malformed message reported again.
-    pub(super) quiet_until: Option<Instant>,
+    pub(super) malformed_quiet: Quiet,
+    /// Not before then is a refusal reported again.
+    pub(super) refused_quiet: Quiet,
 }
 
 impl Peer {
@@ -55,7 +60,8 @@ impl Peer {
             scheduled: None,
             ready: false,
             stalled_since: None,
-            quiet_until: None,
+            malformed_quiet: Quiet::default(),
+            refused_quiet: Quiet::default(),
         }
     }
 

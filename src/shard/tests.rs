@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
@@ -8,7 +10,7 @@ use crate::wire::{
 };
 
 fn route(number: u32) -> Route {
-    let destination = Destination::from_ipv4((0x0a00_0000 | number / 2).into(), 32);
+    let destination = Destination::from_ipv4((0x0a00_0000 + number / 2).into(), 32);
     let hop = std::net::Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(number % 2));
     Route::new(destination, NextHop::standard(hop))
 }
@@ -26,6 +28,11 @@ fn config() -> ShardConfig {
         },
         soft_limit: 200,
         hard_limit: 1 << 30,
+        limits: Limits {
+            routes_per_peer: 1000,
+            routes: 5000,
+            subscriptions_per_peer: 10,
+        },
         seed: 3,
     }
 }
@@ -391,6 +398,51 @@ fn past_the_hard_limit_the_session_ends_and_nobody_else_hurts() {
     world.closed.clear();
     world.check();
     assert_eq!(world.clients[&healthy].tables[&vni].len(), 1000);
+}
+
+#[test]
+fn limits_refuse_one_peer_and_spare_the_others() {
+    let mut world = World::new(2, config());
+    let [greedy, modest] = [world.connect(), world.connect()];
+    for number in 0..1500 {
+        world.update(greedy, Vni(1), Action::Add, route(number));
+    }
+    (0..50).for_each(|vni| world.subscribe(greedy, Vni(vni)));
+    world.update(modest, Vni(1), Action::Add, route(2000));
+    world.run_until_quiet();
+    let announced = |world: &World| -> usize {
+        let shards = world.shards.iter();
+        shards.map(|it| it.gauges().announcements).sum()
+    };
+    assert_eq!(announced(&world), 1000 + 1);
+    let mut refused = BTreeMap::new();
+    for shard in &world.shards {
+        shard.for_each_session(|view| {
+            refused.insert(view.id, view.counters.refused);
+        });
+    }
+    assert_eq!(refused, BTreeMap::from([(greedy, 500 + 40), (modest, 0)]));
+    // What is given back can be announced again.
+    world.update(greedy, Vni(1), Action::Remove, route(0));
+    world.update(greedy, Vni(1), Action::Add, route(3000));
+    world.update(greedy, Vni(1), Action::Add, route(3001));
+    world.run_until_quiet();
+    assert_eq!(announced(&world), 1000 + 1);
+    world.disconnect(greedy);
+    world.run_until_quiet();
+    assert_eq!(announced(&world), 1);
+}
+
+#[test]
+fn the_limit_for_all_counts_what_other_shards_have() {
+    let mut world = World::new(1, config());
+    let peer = world.connect();
+    world.shards[0].set_elsewhere(4990);
+    for number in 0..20 {
+        world.update(peer, Vni(1), Action::Add, route(number));
+    }
+    world.run_until_quiet();
+    assert_eq!(world.shards[0].gauges().announcements, 10);
 }
 
 #[test]

@@ -139,6 +139,7 @@ impl Log {
         self.store.segments.iter().cloned()
     }
 
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.store.bytes
     }

@@ -202,6 +202,7 @@ impl VniTable {
     }
 
     /// Bytes of encoded frames that the log holds.
+    #[cfg(test)]
     pub(crate) fn log_bytes(&self) -> usize {
         self.log.bytes()
     }

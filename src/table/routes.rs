@@ -410,11 +410,10 @@ impl Routes {
     /// Takes an announcement out of its announcer's list.
     fn unlink(&mut self, entry: &Announcement) {
         let hash = self.hasher.hash_one(entry.peer);
-        let mut listed = self
-            .announcers
-            .find_entry(hash, |it| it.peer == entry.peer)
-            .ok()
-            .expect("an announcement has an announcer");
+        let listed = self.announcers.find_entry(hash, |it| it.peer == entry.peer);
+        let Ok(mut listed) = listed else {
+            unreachable!("an announcement has an announcer");
+        };
         let announcer = listed.get_mut();
         announcer.count -= 1;
         match entry.previous {

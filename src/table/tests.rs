@@ -9,7 +9,7 @@ const VNI: Vni = Vni(7);
 fn route(number: u32) -> Route {
     let destination = match number % 3 {
         0 => Destination::from_ipv6((0x2001_0db8_u128 << 96 | u128::from(number)).into(), 128),
-        _ => Destination::from_ipv4((0x0a00_0000 | number / 2).into(), 32),
+        _ => Destination::from_ipv4((0x0a00_0000 + number / 2).into(), 32),
     };
     let hop = std::net::Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(number % 5));
     Route::new(destination, NextHop::standard(hop))

@@ -16,7 +16,7 @@ const MAX_HELLO_PAYLOAD: usize = 252;
 
 /// Why a payload was dropped; the peer's fault. The frame has a length, so the session lives on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Malformed {
+pub(crate) enum Malformed {
     /// Not the protobuf encoding of the message.
     Encoding,
     /// An UPDATE without a destination.

@@ -16,7 +16,9 @@ mod update;
 mod tests;
 
 pub use frame::FrameError;
-pub(crate) use frame::{Frame, HEADER_LEN, MessageType, Reassembler, frame_len};
+#[cfg(test)]
+pub(crate) use frame::HEADER_LEN;
+pub(crate) use frame::{Frame, MessageType, Reassembler, frame_len};
 pub(crate) use message::{
     Capabilities, Extensions, Hello, KEEPALIVE_FRAME, Malformed, decode_hello, decode_subscription,
     encode_hello, encode_subscription,

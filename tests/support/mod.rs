@@ -1,5 +1,6 @@
 //! What the integration tests share: waiting for a state, handlers, raw peers.
 #![allow(dead_code, reason = "every test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -171,7 +172,7 @@ impl Raw {
     }
 
     /// Whether the server closes the connection, whatever it says before.
-    pub(crate) fn is_closed_by_server(mut self) -> bool {
+    pub(crate) fn closed_by_server(mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if self.try_frame().is_none() {

@@ -33,6 +33,8 @@ pub(in crate::kernel) struct Failure {
 pub(in crate::kernel) struct Outcome {
     /// The kernel differs from what was believed: read it again.
     pub(in crate::kernel) resync: bool,
+    /// What was refused may be ours after all: read the kernel again, when there is time.
+    pub(in crate::kernel) doubt: bool,
     /// The tunnel device is not what it was.
     pub(in crate::kernel) device: bool,
 }
@@ -116,11 +118,20 @@ impl Plan {
     /// Takes the results of a batch; `failures` are in the order of the batch.
     pub(in crate::kernel) fn completed(&mut self, ops: &[Op], failures: &[Failure]) -> Outcome {
         let mut outcome = Outcome::default();
-        // A number that somebody else took: what depends on it failed for no fault of its own.
-        let renumber = failures.iter().any(|failure| {
-            failure.errno == errno::EEXIST
-                && matches!(ops[failure.at], Op::AddHop { .. } | Op::AddGroup { .. })
-        });
+        // Numbers that somebody else took: what depends on them failed for no fault of its
+        // own, or now leads to somebody else's object.
+        let taken: Vec<u32> = failures
+            .iter()
+            .filter(|failure| failure.errno == errno::EEXIST)
+            .filter_map(|failure| match ops[failure.at] {
+                Op::AddHop { id, .. } | Op::AddGroup { id, .. } => Some(id),
+                _ => None,
+            })
+            .collect();
+        let renumber = !taken.is_empty();
+        if renumber {
+            self.disown(ops, failures, &taken);
+        }
         for failure in failures.iter().rev() {
             outcome.device |= matches!(failure.errno, errno::ENODEV | errno::ENETDOWN);
             self.failed(&ops[failure.at], failure.errno, renumber, &mut outcome);
@@ -132,6 +143,24 @@ impl Plan {
             }
         }
         outcome
+    }
+
+    /// Routes that were installed to somebody else's objects are to be replaced.
+    fn disown(&mut self, ops: &[Op], failures: &[Failure], taken: &[u32]) {
+        for (at, op) in ops.iter().enumerate() {
+            if let Op::Route {
+                route,
+                verb: Verb::Add | Verb::Replace,
+                target: Target::Object(id),
+                ..
+            } = op
+                && taken.contains(id)
+                && !failures.iter().any(|failure| failure.at == at)
+            {
+                self.set_installed(*route, ALIEN);
+                self.enqueue(*route);
+            }
+        }
     }
 
     fn succeeded(&mut self, op: &Op) {
@@ -183,7 +212,7 @@ impl Plan {
                     if errno == errno::EEXIST && !state.has(CONFLICT) {
                         // Perhaps it is ours after all; a dump tells, once.
                         state.flags |= CONFLICT;
-                        outcome.resync = true;
+                        outcome.doubt = true;
                     }
                     self.park(route);
                 }

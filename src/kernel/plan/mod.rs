@@ -18,9 +18,13 @@
 mod batch;
 mod catalog;
 mod intern;
+#[cfg(test)]
+pub(super) mod model;
 mod objects;
 mod resync;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;

@@ -49,7 +49,7 @@ impl State {
 }
 
 /// Number of a destination; stable while the destination is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(in crate::kernel) struct RouteId(u32);
 
 /// The bit that tells the families apart.

@@ -1,0 +1,93 @@
+//! From send to read: one update at a time.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::peer::{Sinks, announcer, update};
+use crate::process::Process;
+
+/// Percentile of sorted times, in microseconds.
+fn percentile(sorted: &[Duration], of_hundred: usize) -> f64 {
+    let at = (sorted.len() - 1) * of_hundred / 100;
+    sorted[at].as_secs_f64() * 1e6
+}
+
+/// Announces and withdraws a route in turn; when each sink has read it.
+fn rounds(
+    source: &mut TcpStream,
+    sinks: &mut Sinks,
+    (count, pause): (u32, Duration),
+) -> Vec<Vec<Duration>> {
+    let round = |number: u32| {
+        let frame = update(u8::from(number % 2 == 1), 1, 7, 1);
+        let next = Instant::now() + pause;
+        let start = Instant::now();
+        source.write_all(&frame).unwrap();
+        let times = sinks.arrivals(frame.len(), start);
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        times
+    };
+    (0..count).map(round).collect()
+}
+
+fn sorted(times: impl Iterator<Item = Duration>) -> Vec<Duration> {
+    let mut times: Vec<Duration> = times.collect();
+    times.sort_unstable();
+    times
+}
+
+/// A thousand updates a second to ten subscribers.
+pub(crate) fn steady() {
+    let load = (5000, Duration::from_millis(1));
+    let relay = Process::relay(10);
+    let mut sinks = Sinks::connected(relay.address, 10);
+    let mut source = TcpStream::connect(relay.address).unwrap();
+    source.set_nodelay(true).unwrap();
+    let floor = sorted(rounds(&mut source, &mut sinks, load).into_iter().flatten());
+    drop(relay);
+    let server = Process::server(&[]);
+    let mut sinks = Sinks::subscribed(server.address, 10, 1);
+    let mut source = announcer(server.address);
+    let ours = sorted(rounds(&mut source, &mut sinks, load).into_iter().flatten());
+    println!(
+        "1,000 updates/s to 10: relay p50 {:.0} us, p99 {:.0} us; server p50 {:.0} us, p99 {:.0} us; ratio of p50 {:.2}",
+        percentile(&floor, 50),
+        percentile(&floor, 99),
+        percentile(&ours, 50),
+        percentile(&ours, 99),
+        percentile(&ours, 50) / percentile(&floor, 50),
+    );
+}
+
+/// One update to a thousand subscribers: when the last has read it.
+pub(crate) fn wide() {
+    let load = (300, Duration::from_millis(10));
+    let last = |rounds: Vec<Vec<Duration>>| {
+        sorted(
+            rounds
+                .into_iter()
+                .filter_map(|times| times.into_iter().max()),
+        )
+    };
+    let relay = Process::relay(1000);
+    let mut sinks = Sinks::connected(relay.address, 1000);
+    let mut source = TcpStream::connect(relay.address).unwrap();
+    source.set_nodelay(true).unwrap();
+    let floor = last(rounds(&mut source, &mut sinks, load));
+    drop(relay);
+    let server = Process::server(&[]);
+    let mut sinks = Sinks::subscribed(server.address, 1000, 1);
+    let mut source = announcer(server.address);
+    let all = rounds(&mut source, &mut sinks, load);
+    let each = sorted(all.iter().flatten().copied());
+    let ours = last(all);
+    println!(
+        "one update to 1,000: last of them relay p50 {:.2} ms, p99 {:.2} ms; server p50 {:.2} ms, p99 {:.2} ms; any of them p99 {:.2} ms",
+        percentile(&floor, 50) / 1e3,
+        percentile(&floor, 99) / 1e3,
+        percentile(&ours, 50) / 1e3,
+        percentile(&ours, 99) / 1e3,
+        percentile(&each, 99) / 1e3,
+    );
+}

@@ -1,0 +1,107 @@
+//! Processes under measurement, read from /proc.
+#![allow(dead_code, reason = "every benchmark uses its part")]
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Process {
+    /// The real binary as a server on a free port.
+    pub(crate) fn server(arguments: &[&str]) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let child = Command::new(env!("CARGO_BIN_EXE_metalbond"))
+            .args(["server", "--listen", &address.to_string()])
+            .args(arguments)
+            .env("RUST_LOG", "error")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while std::net::TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < deadline, "the server does not listen");
+        }
+        Self { child, address }
+    }
+
+    /// This binary as a relay to so many sinks.
+    pub(crate) fn relay(sinks: usize) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["relay", &sinks.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
+        let address = line.trim().parse().unwrap();
+        Self { child, address }
+    }
+
+    /// User and system time so far.
+    pub(crate) fn cpu(&self) -> Duration {
+        let mut total = Duration::ZERO;
+        let tasks = format!("/proc/{}/task", self.child.id());
+        for task in std::fs::read_dir(tasks).unwrap() {
+            // Nanoseconds on a CPU; the clock ticks of `stat` are too coarse.
+            let path = task.unwrap().path().join("schedstat");
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let nanos = text.split(' ').next().and_then(|it| it.parse().ok());
+            total += Duration::from_nanos(nanos.unwrap_or(0));
+        }
+        total
+    }
+
+    /// Open descriptors.
+    pub(crate) fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
+    fn status(&self, field: &str) -> usize {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(path).unwrap();
+        let line = text.lines().find(|line| line.starts_with(field)).unwrap();
+        let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib * 1024
+    }
+
+    /// Bytes of resident memory.
+    pub(crate) fn resident(&self) -> usize {
+        self.status("VmRSS:")
+    }
+
+    pub(crate) fn peak_mib(&self) -> f64 {
+        self.status("VmHWM:") as f64 / 1024.0 / 1024.0
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// Thousands of connections need as many descriptors.
+#[allow(unsafe_code, reason = "setrlimit has no wrapper in the dependencies")]
+pub(crate) fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: both calls take a pointer to a valid rlimit.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+    }
+}

@@ -1,0 +1,85 @@
+//! Doors into the core for this repository's benchmarks and fuzz targets.
+//!
+//! No promise of any kind: behind the feature `internals`, hidden from the documentation.
+#![allow(missing_docs, reason = "not an interface for anybody else")]
+
+use crate::shard::fold_frames;
+use crate::table::{NextHops, PeerId, VniTable};
+use crate::types::{Action, Route, Vni};
+use crate::wire::{MessageType, Reassembler, decode_update, encode_update};
+
+/// Decodes all UPDATEs of a stream that comes in pieces of `cut` bytes; how many were well-formed.
+pub fn decode(stream: &[u8], cut: usize) -> usize {
+    let mut reassembler = Reassembler::default();
+    let mut decoded = 0;
+    for mut piece in stream.chunks(cut.max(1)) {
+        loop {
+            match reassembler.next(&mut piece) {
+                Ok(Some(frame)) if frame.kind == MessageType::Update => {
+                    decoded += usize::from(decode_update(frame.payload).is_ok());
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return decoded,
+            }
+        }
+    }
+    decoded
+}
+
+/// The route of an UPDATE payload, if it is well-formed.
+pub fn decode_one(payload: &[u8]) -> Option<(Action, Vni, Route)> {
+    let update = decode_update(payload).ok()?;
+    Some((update.action, update.vni, update.route))
+}
+
+/// Appends an UPDATE frame.
+pub fn encode(out: &mut Vec<u8>, action: Action, vni: Vni, route: &Route) {
+    encode_update(out, action, vni, route);
+}
+
+/// The frames that a sequence of UPDATE frames of this crate's own amounts to.
+pub fn fold(frames: &[u8]) -> Vec<u8> {
+    fold_frames(frames)
+}
+
+/// A table and the next hops it refers to.
+pub struct Table {
+    table: VniTable,
+    hops: NextHops,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            table: VniTable::new(Vni(1), 1),
+            hops: NextHops::new(1),
+        }
+    }
+}
+
+impl Table {
+    pub fn apply(&mut self, peer: u32, action: Action, route: &Route) {
+        let hops = &mut self.hops;
+        self.table.apply(hops, PeerId(peer), action, route);
+    }
+
+    /// Hands out what is fresh, as at the end of a turn; its bytes.
+    pub fn flush(&mut self) -> usize {
+        self.table.take_fresh().iter().map(|span| span.len()).sum()
+    }
+
+    /// Joins a subscriber; the bytes of its initial table.
+    pub fn join(&mut self, peer: u32) -> usize {
+        let spans = self.table.join(&self.hops, PeerId(peer));
+        spans.iter().map(|span| span.len()).sum()
+    }
+
+    /// Compacts as much as one turn does; whether more is wanted.
+    pub fn compact(&mut self) -> bool {
+        if self.table.wants_compaction() {
+            self.table.compact(&self.hops, 8192);
+        }
+        self.table.wants_compaction()
+    }
+}

@@ -1,0 +1,569 @@
+//! The loop against a kernel made of bytes that can fail any call.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::net::Ipv6Addr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use ipnet::IpNet;
+
+use super::message::{AF_INET, Mark, attr, encode_op, flag, kind};
+use super::parse::{self, Message, ObjectKind};
+use super::plan::model::{EINVAL, Installed, Model, Nexthop};
+use super::plan::{Mode, Op, Plan, PlanConfig, RouteId, Target, Verb, errno};
+use super::socket::Netlink;
+use super::stats::Shared;
+use super::writer::{Command, Next, Writer, WriterConfig};
+use crate::error::Error;
+use crate::types::{Destination, NextHop, Route, Vni};
+
+const DEVICE: u32 = 5;
+const MARK: Mark = Mark {
+    protocol: 254,
+    metric: None,
+    device: DEVICE,
+};
+const ENOMEM: i32 = 12;
+const EAGAIN: i32 = 11;
+
+/// A kernel behind sockets.
+#[derive(Default)]
+struct Kernel {
+    model: Model,
+    /// Index of the device, if there is one, and whether it is up.
+    link: Option<(u32, bool)>,
+    answers: VecDeque<Vec<u8>>,
+    notifications: VecDeque<Vec<u8>>,
+    calls: usize,
+    /// The call that fails, and how.
+    fail: Option<(usize, i32)>,
+    /// Messages that changed something or tried to.
+    changes: usize,
+}
+
+#[derive(Clone, Default)]
+struct Net(Rc<RefCell<Kernel>>);
+
+impl Kernel {
+    /// Counts a call that may fail.
+    fn call(&mut self) -> io::Result<()> {
+        self.calls += 1;
+        match self.fail {
+            Some((at, errno)) if at == self.calls => Err(io::Error::from_raw_os_error(errno)),
+            _ => Ok(()),
+        }
+    }
+
+    fn push(&mut self, kind: u16, sequence: u32, body: &[u8]) {
+        self.answers.push_back(datagram(kind, 0, sequence, body));
+    }
+
+    fn request(&mut self, message: &Message<'_>) {
+        let sequence = message.sequence;
+        match message.kind {
+            kind::GET_LINK => match self.link {
+                Some((index, up)) => {
+                    let answer = link(index, up);
+                    self.push(kind::NEW_LINK, sequence, &answer);
+                }
+                None => self.error(sequence, errno::ENODEV),
+            },
+            kind::GET_NEXTHOP => self.dump_objects(sequence),
+            kind::GET_ROUTE => self.dump_routes(sequence, message.body),
+            _ => {
+                self.changes += 1;
+                let result = match self.link {
+                    Some((_, true)) => self.model.apply(&operation(message)),
+                    _ => Err(errno::ENETDOWN),
+                };
+                match result {
+                    Err(errno) => self.error(sequence, errno),
+                    Ok(()) if message.flags & flag::ACK != 0 => self.error(sequence, 0),
+                    Ok(()) => {}
+                }
+            }
+        }
+    }
+
+    fn error(&mut self, sequence: u32, errno: i32) {
+        let mut body = (-errno).to_ne_bytes().to_vec();
+        body.resize(20, 0);
+        self.push(kind::ERROR, sequence, &body);
+    }
+
+    fn dump_objects(&mut self, sequence: u32) {
+        for (&id, object) in &self.model.objects {
+            let address = Ipv6Addr::LOCALHOST;
+            let (op, mark) = match object.clone() {
+                Nexthop::Hop(address) => (hop_op(id, address), MARK),
+                Nexthop::Group(members) => (
+                    Op::AddGroup {
+                        object: 0,
+                        id,
+                        members,
+                    },
+                    MARK,
+                ),
+                Nexthop::Foreign => (
+                    hop_op(id, address),
+                    Mark {
+                        protocol: 3,
+                        ..MARK
+                    },
+                ),
+            };
+            let mut bytes = Vec::new();
+            encode_op(&mut bytes, &op, sequence, &mark);
+            self.answers.push_back(bytes);
+        }
+        self.push(kind::DONE, sequence, &[0; 4]);
+    }
+
+    fn dump_routes(&mut self, sequence: u32, body: &[u8]) {
+        let (family, protocol) = (body[0], body[5]);
+        let asked = parse::attributes(&body[12..])
+            .find(|(kind, _)| *kind == attr::RTA_TABLE)
+            .map(|(_, table)| u32::from_ne_bytes(table.try_into().unwrap()))
+            .unwrap();
+        let mut any = false;
+        for ((table, prefix), route) in &self.model.routes {
+            let of_family = (family == AF_INET) == matches!(prefix, IpNet::V4(_));
+            if let Installed::Ours(target) = route
+                && *table == asked
+                && of_family
+                && protocol == MARK.protocol
+            {
+                any = true;
+                let op = route_op(Verb::Add, *table, *prefix, target.clone());
+                let mut bytes = Vec::new();
+                encode_op(&mut bytes, &op, sequence, &MARK);
+                self.answers.push_back(bytes);
+            }
+        }
+        if any {
+            self.push(kind::DONE, sequence, &[0; 4]);
+        } else {
+            // As Linux says for a table that was never used.
+            self.error(sequence, errno::ENOENT);
+        }
+    }
+
+    /// Somebody else deletes a route.
+    fn delete_route(&mut self, key: (u32, IpNet)) {
+        let Some(Installed::Ours(target)) = self.model.routes.remove(&key) else {
+            panic!("it is there");
+        };
+        let op = route_op(Verb::Delete, key.0, key.1, target);
+        let mut bytes = Vec::new();
+        encode_op(&mut bytes, &op, 0, &MARK);
+        self.notifications.push_back(bytes);
+    }
+
+    /// The device changes; the kernel drops what goes through it.
+    fn set_link(&mut self, link_now: Option<(u32, bool)>) {
+        let (index, up) = link_now.or(self.link).unwrap();
+        let gone = link_now.is_none();
+        self.link = link_now;
+        if gone || !up {
+            self.model.lose_device();
+        }
+        let kind = if gone { kind::DEL_LINK } else { kind::NEW_LINK };
+        let body = link(index, up && !gone);
+        self.notifications.push_back(datagram(kind, 0, 0, &body));
+    }
+}
+
+fn datagram(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(16 + body.len()).unwrap();
+    let mut bytes = len.to_ne_bytes().to_vec();
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(&flags.to_ne_bytes());
+    bytes.extend_from_slice(&sequence.to_ne_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn link(index: u32, up: bool) -> Vec<u8> {
+    let flags: u32 = if up { 0x1_0001 } else { 0 };
+    let mut body = vec![0; 4];
+    body.extend_from_slice(&index.to_ne_bytes());
+    body.extend_from_slice(&flags.to_ne_bytes());
+    body.extend_from_slice(&[0; 4]);
+    // IFLA_IFNAME "tun".
+    body.extend_from_slice(&8_u16.to_ne_bytes());
+    body.extend_from_slice(&attr::IFLA_IFNAME.to_ne_bytes());
+    body.extend_from_slice(b"tun\0");
+    body
+}
+
+fn hop_op(id: u32, address: Ipv6Addr) -> Op {
+    Op::AddHop {
+        object: 0,
+        id,
+        address,
+    }
+}
+
+fn route_op(verb: Verb, table: u32, prefix: IpNet, target: Target) -> Op {
+    Op::Route {
+        route: RouteId::default(),
+        verb,
+        table,
+        prefix,
+        target,
+        previous: 0,
+    }
+}
+
+/// The operation that a message asks for.
+fn operation(message: &Message<'_>) -> Op {
+    let replace = message.flags & flag::REPLACE != 0;
+    match message.kind {
+        kind::NEW_NEXTHOP => {
+            let object = parse::object(message.body).unwrap();
+            assert_eq!(object.protocol, MARK.protocol);
+            match object.kind {
+                ObjectKind::Hop { address, .. } => hop_op(object.id, address),
+                ObjectKind::Group(members) if replace => Op::ReplaceGroup {
+                    id: object.id,
+                    members,
+                },
+                ObjectKind::Group(members) => Op::AddGroup {
+                    object: 0,
+                    id: object.id,
+                    members,
+                },
+                ObjectKind::Other => panic!("not one that the writer makes"),
+            }
+        }
+        kind::DEL_NEXTHOP => Op::DeleteObject {
+            id: parse::object(message.body).unwrap().id,
+        },
+        kind::NEW_ROUTE | kind::DEL_ROUTE => {
+            let route = parse::route(message.body).unwrap();
+            assert_eq!(route.protocol, MARK.protocol);
+            let verb = match message.kind {
+                kind::DEL_ROUTE => Verb::Delete,
+                _ if replace => Verb::Replace,
+                _ => Verb::Add,
+            };
+            let hops = route
+                .hops
+                .map(|hops| Target::Inline(hops.into_iter().map(|(_, hop)| hop).collect()));
+            let target = route.object.map(Target::Object).or(hops);
+            route_op(
+                verb,
+                route.table,
+                route.prefix,
+                target.unwrap_or(Target::Other),
+            )
+        }
+        other => panic!("message of type {other}"),
+    }
+}
+
+impl Netlink for Net {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.call()?;
+        for message in parse::messages(bytes) {
+            kernel.request(&message);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.call()?;
+        let bytes = kernel.answers.pop_front();
+        let bytes = bytes.ok_or(io::ErrorKind::WouldBlock)?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+
+    fn notification(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.call()?;
+        let bytes = kernel.notifications.pop_front();
+        let bytes = bytes.ok_or(io::ErrorKind::WouldBlock)?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+}
+
+/// A writer, its kernel, and a clock that jumps.
+struct Bench {
+    net: Net,
+    writer: Writer<Net>,
+    commands: Sender<Command>,
+    shared: Arc<Shared>,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(net: Net, mode: Mode) -> Self {
+        let plan = Plan::new(PlanConfig {
+            vni_tables: BTreeMap::from([(Vni(1), 100)]),
+            ipv4_only: false,
+            excluded_types: Vec::new(),
+            mode,
+            nexthop_ids: 1000..70_000,
+            seed: 1,
+        });
+        let config = WriterConfig {
+            device: "tun".into(),
+            check_interval: Duration::from_secs(60),
+            cleanup_on_exit: false,
+        };
+        let (commands, receiver) = bounded(100_000);
+        let shared = Arc::new(Shared::default());
+        let writer = Writer::new(
+            net.clone(),
+            plan,
+            MARK,
+            config,
+            receiver,
+            Arc::clone(&shared),
+        );
+        Self {
+            net,
+            writer,
+            commands,
+            shared,
+            now: Instant::now(),
+        }
+    }
+
+    fn up(mode: Mode) -> Self {
+        let net = Net::default();
+        net.0.borrow_mut().link = Some((DEVICE, true));
+        Self::new(net, mode)
+    }
+
+    fn send(&self, command: Command) {
+        self.commands.send(command).unwrap();
+    }
+
+    fn add(&self, prefix: &str, hop: u16) {
+        self.send(Command::Add(Vni(1), route(prefix, hop)));
+    }
+
+    fn remove(&self, prefix: &str, hop: u16) {
+        self.send(Command::Remove(Vni(1), route(prefix, hop)));
+    }
+
+    fn flush(&self) -> Receiver<Result<(), Error>> {
+        let (reply, answer) = bounded(1);
+        self.send(Command::Flush(reply));
+        answer
+    }
+
+    /// Lets the writer run for at most `limit` until it is in sync; returns whether it is.
+    fn settle(&mut self, limit: Duration) -> bool {
+        let end = self.now + limit;
+        loop {
+            match self.writer.turn(self.now) {
+                Next::Stop => return true,
+                Next::Again => self.now += Duration::from_micros(10),
+                Next::Wait(_) if self.shared.snapshot().in_sync => return true,
+                Next::Wait(at) => {
+                    assert!(at > self.now, "a wait that does not wait");
+                    self.now = at;
+                }
+            }
+            if self.now > end {
+                return false;
+            }
+        }
+    }
+
+    fn resolved(&self) -> BTreeMap<(u32, IpNet), BTreeSet<Ipv6Addr>> {
+        self.net.0.borrow().model.resolved()
+    }
+}
+
+fn underlay(n: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n)
+}
+
+fn route(prefix: &str, hop: u16) -> Route {
+    let prefix: IpNet = prefix.parse().unwrap();
+    Route::new(Destination::new(prefix), NextHop::standard(underlay(hop)))
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// 150 IPv4 and 150 IPv6 destinations, each with one or two hops.
+fn announce(bench: &Bench) {
+    for n in 0..150_u16 {
+        for prefix in [format!("10.0.{n}.0/24"), format!("fd00:0:0:{n}::/64")] {
+            bench.add(&prefix, n % 5);
+            if n % 2 == 0 {
+                bench.add(&prefix, 50);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_call_may_fail_once() {
+    for mode in [Mode::Objects, Mode::Inline] {
+        let calls = whole_story(mode, None);
+        assert!(calls > 30, "{calls}");
+        for at in 1..=calls {
+            for errno in [errno::ENOBUFS, ENOMEM, EAGAIN, errno::EPERM] {
+                whole_story(mode, Some((at, errno)));
+            }
+        }
+    }
+}
+
+/// Announces, meddles, withdraws; the kernel must follow within a second each time. Returns
+/// how many calls that took.
+fn whole_story(mode: Mode, fail: Option<(usize, i32)>) -> usize {
+    let mut bench = Bench::up(mode);
+    bench.net.0.borrow_mut().fail = fail;
+    let context = format!("{mode:?} {fail:?}");
+    announce(&bench);
+    bench.send(Command::Synced(Vni(1)));
+    assert!(bench.settle(SECOND), "{context}");
+    let full = bench.resolved();
+    assert_eq!(full.len(), 300, "{context}");
+
+    // A lost notification is found by the next one, or by the check: so there are two.
+    let keys: Vec<_> = full.keys().copied().take(20).collect();
+    for key in keys {
+        bench.net.0.borrow_mut().delete_route(key);
+    }
+    assert!(bench.settle(SECOND), "{context}");
+    let missing_notification = bench.resolved() != full;
+    if missing_notification {
+        bench.now += Duration::from_secs(60);
+        assert!(bench.settle(SECOND), "{context}");
+    }
+    assert_eq!(bench.resolved(), full, "{context}");
+
+    bench.net.0.borrow_mut().set_link(Some((DEVICE, false)));
+    bench.settle(SECOND);
+    bench.net.0.borrow_mut().set_link(None);
+    bench.settle(SECOND);
+    let answer = bench.flush();
+    bench.settle(SECOND);
+    assert!(answer.try_recv().unwrap().is_err(), "{context}");
+    bench.net.0.borrow_mut().set_link(Some((DEVICE, true)));
+    assert!(bench.settle(SECOND), "{context}");
+    assert_eq!(bench.resolved(), full, "{context}");
+
+    for n in 0..150_u16 {
+        for prefix in [format!("10.0.{n}.0/24"), format!("fd00:0:0:{n}::/64")] {
+            bench.remove(&prefix, 50);
+            if n > 3 {
+                bench.remove(&prefix, n % 5);
+            }
+        }
+    }
+    let answer = bench.flush();
+    assert!(bench.settle(SECOND), "{context}");
+    assert!(matches!(answer.try_recv(), Ok(Ok(()))), "{context}");
+    assert_eq!(bench.resolved().len(), 8, "{context}");
+    let kernel = bench.net.0.borrow();
+    kernel.calls
+}
+
+#[test]
+fn refused_routes_do_not_hold_back_others_and_are_tried_again() {
+    let mut bench = Bench::up(Mode::Objects);
+    let foreign: IpNet = "10.0.7.0/24".parse().unwrap();
+    let key = (100, foreign);
+    bench
+        .net
+        .0
+        .borrow_mut()
+        .model
+        .routes
+        .insert(key, Installed::Foreign);
+    announce(&bench);
+    let answer = bench.flush();
+    assert!(!bench.settle(SECOND));
+    assert!(answer.try_recv().unwrap().is_ok());
+    let stats = bench.shared.snapshot();
+    assert_eq!(
+        (stats.failed, stats.desired, stats.installed),
+        (1, 300, 299)
+    );
+    assert!(stats.last_error.unwrap().contains("10.0.7.0/24"));
+    assert_eq!(bench.resolved().len(), 299);
+    bench.net.0.borrow_mut().model.routes.remove(&key);
+    assert!(bench.settle(SECOND));
+    assert_eq!(bench.resolved().len(), 300);
+}
+
+#[test]
+fn flaps_while_the_writer_is_busy_cost_nothing() {
+    let mut bench = Bench::up(Mode::Objects);
+    bench.add("10.0.0.0/24", 1);
+    assert!(bench.settle(SECOND));
+    let before = bench.net.0.borrow().changes;
+    for _ in 0..1000 {
+        bench.remove("10.0.0.0/24", 1);
+        bench.add("10.0.0.0/24", 2);
+        bench.remove("10.0.0.0/24", 2);
+        bench.add("10.0.0.0/24", 1);
+    }
+    assert!(bench.settle(SECOND));
+    assert_eq!(bench.net.0.borrow().changes, before);
+}
+
+#[test]
+fn a_lost_hop_waits_a_moment_for_the_others_to_lose_it() {
+    let mut bench = Bench::up(Mode::Objects);
+    bench.send(Command::Synced(Vni(1)));
+    announce(&bench);
+    assert!(bench.settle(SECOND));
+    let before = bench.net.0.borrow().changes;
+    for n in (0..150_u16).step_by(2) {
+        // One after the other, with the writer running in between.
+        for prefix in [format!("10.0.{n}.0/24"), format!("fd00:0:0:{n}::/64")] {
+            bench.remove(&prefix, 50);
+            for _ in 0..5 {
+                bench.writer.turn(bench.now);
+                bench.now += Duration::from_micros(200);
+            }
+        }
+    }
+    let last = bench.now;
+    assert!(bench.settle(SECOND));
+    assert!(bench.now - last < Duration::from_millis(20));
+    assert_eq!(bench.net.0.borrow().changes - before, 1);
+    assert!(bench.resolved().values().all(|hops| hops.len() == 1));
+}
+
+#[test]
+fn the_end_is_bounded() {
+    let mut bench = Bench::up(Mode::Objects);
+    bench.settle(SECOND);
+    // Every write fails: what was submitted cannot be written.
+    announce(&bench);
+    let deadline = bench.now + SECOND;
+    let (reply, answer) = bounded(1);
+    bench.send(Command::Shutdown(reply, deadline));
+    let mut turns = 0;
+    loop {
+        let calls = bench.net.0.borrow().calls;
+        bench.net.0.borrow_mut().fail = Some((calls + 2, EINVAL));
+        match bench.writer.turn(bench.now) {
+            Next::Stop => break,
+            Next::Again => bench.now += Duration::from_millis(1),
+            Next::Wait(at) => bench.now = at,
+        }
+        turns += 1;
+        assert!(turns < 5000, "it does not end");
+    }
+    assert!(bench.now <= deadline + Duration::from_millis(1));
+    assert!(matches!(answer.try_recv(), Ok(Err(Error::Timeout))));
+}

@@ -1,0 +1,158 @@
+//! What clippy cannot see: who may name what, and how long a file may be.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules that hold no socket, clock, thread, channel, lock, atomic, randomness or log.
+const CORE: [&str; 14] = [
+    "src/limit.rs",
+    "src/wire/",
+    "src/session/",
+    "src/table/",
+    "src/shard/",
+    "src/types.rs",
+    "src/map.rs",
+    "src/client/core.rs",
+    "src/client/link.rs",
+    "src/client/view.rs",
+    "src/client/desired.rs",
+    "src/client/backoff.rs",
+    "src/client/events.rs",
+    "src/kernel/plan/",
+];
+
+/// A word, where it may stand (prefixes of paths), and why nowhere else.
+const RULES: [(&str, &[&str], &str); 5] = [
+    (
+        "mio::",
+        &[
+            "src/net/",
+            "src/server/",
+            "src/client/worker.rs",
+            "src/kernel/",
+            "src/http/",
+        ],
+        "only the shell names mio",
+    ),
+    (
+        "prost",
+        &["src/wire/", "build.rs"],
+        "only wire knows protobuf",
+    ),
+    ("rtnetlink", &["src/kernel/"], "only kernel speaks netlink"),
+    ("serde_json", &["src/http/"], "only http knows JSON"),
+    ("clap", &["bin/"], "only the command reads arguments"),
+];
+
+/// What the core may not name.
+const IMPURE: [&str; 10] = [
+    "std::thread",
+    "std::net::Tcp",
+    "crossbeam_channel",
+    "parking_lot",
+    "std::sync::atomic",
+    "Mutex",
+    "SystemTime",
+    "log::",
+    "crate::random",
+    "socket2",
+];
+
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut folders = vec![root.join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path: PathBuf = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                let name = path
+                    .strip_prefix(root)
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+fn all_sources() -> Vec<(String, String)> {
+    ["src", "bin", "tests", "benches"]
+        .iter()
+        .flat_map(|it| sources(it))
+        .collect()
+}
+
+fn is_test(name: &str) -> bool {
+    name.ends_with("tests.rs") || name.contains("/tests/") || name.starts_with("tests/")
+}
+
+/// The code of a file: without its tests and its comments.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    let tests = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    text[..tests]
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+}
+
+#[test]
+fn files_stay_short() {
+    for (name, text) in all_sources() {
+        let lines = text.lines().count();
+        assert!(lines <= 800, "{name} has {lines} lines, 800 are allowed");
+    }
+}
+
+#[test]
+fn words_stay_where_they_belong() {
+    for (name, text) in sources("src").into_iter().chain(sources("bin")) {
+        for (word, allowed, why) in RULES {
+            let is_allowed = is_test(&name) || allowed.iter().any(|it| name.starts_with(it));
+            let named = code(&text).find(|line| line.contains(word));
+            assert!(
+                is_allowed || named.is_none(),
+                "{name}: {why}: {}",
+                named.unwrap()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_core_is_pure() {
+    let mut seen = 0;
+    for (name, text) in sources("src") {
+        if is_test(&name) || !CORE.iter().any(|it| name.starts_with(it)) {
+            continue;
+        }
+        seen += 1;
+        for word in IMPURE {
+            let named = code(&text).find(|line| {
+                line.match_indices(word).any(|(at, _)| {
+                    let before = line[..at].chars().next_back();
+                    !before.is_some_and(|it| it.is_alphanumeric() || it == ':' || it == '_')
+                })
+            });
+            // The log of a table is a module of ours.
+            let named = named.filter(|line| !line.contains("use log::Log;"));
+            assert_eq!(named, None, "{name} names {word}");
+        }
+    }
+    assert!(seen > 20, "the list of core modules is out of date");
+}
+
+#[test]
+fn no_test_is_ignored_without_a_reason() {
+    let bare = concat!("#[", "ignore]");
+    for (name, text) in all_sources() {
+        assert!(
+            !text.contains(bare),
+            "{name} ignores a test without a reason"
+        );
+    }
+}
