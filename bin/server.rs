@@ -37,11 +37,11 @@ pub(crate) fn run(args: &ServerArgs) -> Result<(), Failure> {
     let server = Arc::new(server);
     let shown = Arc::clone(&server);
     let http = Http::start(args.http.as_deref(), move || shown.routes())?;
-    ending.wait();
+    let ended = ending.wait();
     signals::within(STOP_TIMEOUT, "the server", move || {
         // The HTTP server asks the other for its routes.
         http.stop();
         drop(server);
     });
-    Ok(())
+    ended
 }
