@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 /// MetalBond's port.
 pub(crate) const DEFAULT_PORT: u16 = 4711;
 
-/// What a port must be.
+/// What a port is for, and so what it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Port {
     /// To be listened on; 0 is any that is free, none is MetalBond's.

@@ -236,6 +236,41 @@ fn a_reader_that_is_gone_is_no_error() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn an_output_that_takes_nothing_is_a_failure() {
+    let expected = "cannot write to the standard output: No space left on device (os error 28)";
+    let (_server, address) = Process::server(&[]);
+    let server = address.to_string();
+    let _announcer = Process::client(address, &["-a", "1#10.0.0.0/8#::1"]);
+    let client = ["client", "-s", &server, "--subscribe", "1"];
+    for args in [&["--version"][..], &["demo"], &client] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let mut process = Process::start_into(metalbond().args(args), full);
+        assert_eq!(process.wait().code(), Some(1), "{args:?}");
+        let line = format!("metalbond: {expected}");
+        assert!(process.stderr.all().ends_with(&(line + "\n")), "{args:?}");
+    }
+}
+
+#[test]
+fn a_client_has_32_servers_at_most() {
+    let servers: Vec<String> = (0..33).map(|it| format!("host-{it}")).collect();
+    assert_refused(
+        &format!("client -s {}", servers.join(",")),
+        "--server: 33 servers are given; a client has 32 at most",
+    );
+}
+
+#[test]
+fn the_longest_interval_is_one() {
+    let longest = ["--keepalive", "4294967295"];
+    let (server, address) = Process::server(&longest);
+    let client = Process::client(address, &[&longest[..], &["--hold", "4294967295"]].concat());
+    client.stop("TERM");
+    server.stop("TERM");
+}
+
 #[test]
 fn a_port_in_use_is_a_failure() {
     let (server, address) = Process::server(&[]);

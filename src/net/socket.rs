@@ -16,6 +16,9 @@ use crate::session::CloseReason;
 /// A KEEPALIVE waits behind no more than these; more would not make anything faster.
 const NOTSENT_LOWAT: u32 = 128 * 1024;
 
+/// The longest time that `TCP_USER_TIMEOUT` takes: milliseconds in a C `int` (tcp(7)).
+const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
+
 /// What edge-triggered events have said and no call has taken back yet.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Readiness {
@@ -135,10 +138,22 @@ impl Conn {
 /// Sets the options of a MetalBond connection.
 ///
 /// `user_timeout` ends a connection whose peer acknowledges nothing for as long
-/// (`TCP_USER_TIMEOUT`).
+/// (`TCP_USER_TIMEOUT`), or for 24 days.
 pub(crate) fn tune(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-    socket.set_tcp_user_timeout(Some(user_timeout))
+    socket.set_tcp_user_timeout(Some(user_timeout.min(USER_TIMEOUT_MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_keepalive_interval_has_a_user_timeout() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        tune(&stream, Duration::from_secs(u32::MAX.into()) * 5).unwrap();
+    }
 }
