@@ -135,7 +135,7 @@ impl Kernel {
             if let Installed::Ours(target) = route
                 && *table == asked
                 && of_family
-                && protocol == MARK.protocol
+                && [0, MARK.protocol].contains(&protocol)
             {
                 any = true;
                 let op = route_op(Verb::Add, *table, *prefix, target.clone());
