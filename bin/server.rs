@@ -24,7 +24,7 @@ pub(crate) fn run(args: &ServerArgs) -> Result<(), Failure> {
     };
     args.limits.apply(&mut config);
     match descriptors::raise_limit() {
-        Ok(limit) if limit < config.max_sessions as u64 => log::info!(
+        Ok(limit) if limit < config.max_sessions as u64 => log::debug!(
             "{limit} open files are allowed, fewer than --max-sessions {}",
             config.max_sessions
         ),
