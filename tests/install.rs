@@ -178,3 +178,29 @@ fn routes_stay_at_the_end_unless_they_shall_not() {
         }
     });
 }
+
+#[test]
+fn routes_outlive_their_server_for_the_hold_time() {
+    in_namespace("hold", || {
+        make_device();
+        let server = Running::server();
+        let announcer = announcer();
+        let patient = Running::client(&[]);
+        wait_installed(2 * COUNT);
+        let before = installed();
+        // Another one would write other routes, with another protocol.
+        let hasty = Running::client(&["--hold", "0", "--rt-proto", "99", "--metric", "7"]);
+        let of_the_hasty = || ip("-4 route show table 100 proto 99").lines().count();
+        // An IPv4 route with two hops has a line for each.
+        eventually("both are installed", || of_the_hasty() >= COUNT as usize);
+        drop(server);
+        eventually("one removes its routes at once", || of_the_hasty() == 0);
+        assert_eq!(installed(), before);
+        // The announcer is lost as well: when the server is back, its table is empty.
+        announcer.shutdown().unwrap();
+        let _server = Running::server();
+        let gone = || installed().is_empty();
+        eventually("what the server does not have any more goes", gone);
+        drop((patient, hasty));
+    });
+}

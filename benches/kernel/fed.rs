@@ -33,9 +33,15 @@ pub(crate) fn load(count: u32, hops: u32, v6: bool) {
         announcer.send(What::Announce, routes());
         announcer.barrier();
         client.ask::<1>(&format!("target {count}"));
+        let cpu = client.cpu();
         let [start] = client.ask("subscribe");
         let [_, end, _] = client.ask("reached");
         rate("initial table, from SUBSCRIBE", count, since(start, end));
+        rate(
+            "  CPU time of the client in that",
+            count,
+            client.cpu() - cpu,
+        );
         assert_eq!(installed(), count as usize);
         for _ in 0..2 {
             client.ask::<1>("target 0");
