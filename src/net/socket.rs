@@ -121,6 +121,11 @@ impl Conn {
             Ok(Some(error)) | Err(error) => return Some(Err(error)),
         }
         match self.stream.peer_addr() {
+            // Dialling a free port of this host may meet itself (RFC 9293, 3.5:
+            // simultaneous open); that is no server.
+            Ok(peer) if self.stream.local_addr().is_ok_and(|local| local == peer) => {
+                Some(Err(io::ErrorKind::ConnectionRefused.into()))
+            }
             Ok(_) => Some(Ok(())),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
             Err(error) => Some(Err(error)),
