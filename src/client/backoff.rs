@@ -37,9 +37,19 @@ impl Backoff {
         }
     }
 
-    /// A session worked.
-    pub(super) fn reset(&mut self) {
-        self.failures = Some(0);
+    /// A session of this length ended with an orderly leave.
+    ///
+    /// One that was shorter than a long wait does not start the short waits again:
+    /// a server that drops everybody after the handshake is not stormed.
+    pub(super) fn departed(&mut self, lasted: Duration) {
+        if lasted >= self.min || self.failures.is_none() {
+            self.failures = Some(0);
+        }
+    }
+
+    /// A session ended because one of the two sides failed.
+    pub(super) fn failed(&mut self) {
+        self.failures = None;
     }
 
     /// How long to wait now that a session ended or an attempt failed.
@@ -81,12 +91,18 @@ mod tests {
         assert!(seen.iter().all(|wait| (min..=max).contains(wait)));
         seen.dedup();
         assert_eq!(seen.len(), 50, "with jitter");
-        backoff.reset();
+        backoff.departed(min);
         for doubling in 0..6 {
             let wait = backoff.next();
             let least = SOON * 2u32.pow(doubling);
             assert!((least..least * 2).contains(&wait), "{wait:?}");
         }
+        assert!(backoff.next() >= min);
+        backoff.departed(min / 2);
+        assert!(backoff.next() >= min, "it did not last");
+        backoff.departed(min);
+        assert!(backoff.next() < min);
+        backoff.failed();
         assert!(backoff.next() >= min);
     }
 }

@@ -43,6 +43,7 @@ struct Server {
     phase: Phase,
     backoff: Backoff,
     last_loss: Option<CloseReason>,
+    established_at: Option<Instant>,
 }
 
 /// Where the connection to a server stands.
@@ -86,6 +87,7 @@ impl Core {
                 config.seed.wrapping_add(number as u64),
             ),
             last_loss: None,
+            established_at: None,
         };
         Self {
             config,
@@ -116,11 +118,14 @@ impl Core {
             return false;
         }
         self.synced.remove(&vni);
+        self.events.cancel(Event::Synced(vni));
         self.view.drop_vni(vni, &mut self.changes);
-        self.each_link(|link, wants| {
-            link.ignore(vni);
-            link.queue_subscription(vni, wants);
-        });
+        for server in &mut self.servers {
+            if let Phase::Up(link) = &mut server.phase {
+                link.ignore(vni);
+            }
+        }
+        self.each_link(|link, wants| link.queue_subscription(vni, wants));
         self.settle_changes();
         true
     }
@@ -139,6 +144,12 @@ impl Core {
         if !self.announcements.set((vni, route), false) {
             return Err(Error::RouteNotFound);
         }
+        let is_legacy =
+            |server: &Server| matches!(&server.phase, Phase::Up(link) if link.is_legacy());
+        let servers = self.servers.iter().enumerate();
+        let legacy = servers.filter(|(_, server)| is_legacy(server));
+        let legacy = legacy.map(|(number, _)| ServerBit::new(number));
+        self.view.drop_echo(legacy, (vni, route), &mut self.changes);
         self.announcement_changed(vni, Action::Remove, route);
         Ok(())
     }
@@ -199,15 +210,17 @@ impl Core {
             };
             match event {
                 SessionEvent::Update(update) => {
-                    if link.hears(update.vni) {
+                    let key = (update.vni, update.route);
+                    if link.hears(update.action, &key, &mut wants) {
                         let change = (update.vni, update.action, update.route);
                         self.view.update(bit, change, &mut self.changes);
                     }
                 }
                 SessionEvent::Established => {
                     link.queue_all(&mut wants);
-                    self.servers[server.0].backoff.reset();
+                    self.servers[server.0].established_at = Some(now);
                     self.hold_until = None;
+                    self.settle_changes();
                     self.events.push(Event::ServerUp(server));
                 }
                 SessionEvent::EndOfRib(vni) => {
@@ -354,6 +367,24 @@ impl Core {
         Some(servers.into_iter().map(ServerId).collect())
     }
 
+    /// Entries in the queues of all servers.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        let of = |server: &Server| match &server.phase {
+            Phase::Up(link) => link.queued(),
+            Phase::Waiting { .. } | Phase::Dialling { .. } => 0,
+        };
+        self.servers.iter().map(of).sum()
+    }
+
+    /// Things remembered beyond what is wanted and received.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let wanted = self.subscribed().len() + self.announced().len();
+        let desired = self.subscriptions.len() + self.announcements.len();
+        desired - wanted + self.view.idle_vnis() + self.queued()
+    }
+
     /// The table of a VNI is complete at some server.
     fn complete(&mut self, vni: Vni) {
         self.view.sweep(vni, &mut self.changes);
@@ -378,6 +409,13 @@ impl Core {
     fn end(&mut self, server: ServerId, reason: CloseReason, now: Instant) {
         let entry = &mut self.servers[server.0];
         entry.last_loss = Some(reason);
+        if let Some(since) = entry.established_at.take() {
+            if is_departure(reason) {
+                entry.backoff.departed(now - since);
+            } else {
+                entry.backoff.failed();
+            }
+        }
         let until = now + entry.backoff.next();
         let waiting = Phase::Waiting {
             until,
@@ -435,5 +473,15 @@ impl Core {
         for change in self.changes.drain(..) {
             self.events.push_change(change);
         }
+    }
+}
+
+/// Whether the far end left or was restarted, so that it is likely to be back soon.
+fn is_departure(reason: CloseReason) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    match reason {
+        CloseReason::PeerClosed | CloseReason::Shutdown => true,
+        CloseReason::Io(kind) => matches!(kind, BrokenPipe | ConnectionReset),
+        _ => false,
     }
 }

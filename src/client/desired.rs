@@ -100,7 +100,24 @@ impl<K: Copy + Ord> Desired<K> {
     pub(super) fn postpone(&mut self, key: &K, server: ServerBit) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.queued &= !server.mask();
+            self.drop_if_settled(key);
         }
+    }
+
+    /// Takes note that a server may have forgotten what it was told: what it must be
+    /// told, or told again.
+    pub(super) fn doubt(&mut self, server: ServerBit, which: impl Fn(&K) -> bool) -> Vec<K> {
+        let mut doubtful = Vec::new();
+        for (key, entry) in &mut self.entries {
+            let was_told = entry.told & server.mask() != 0;
+            if which(key) && (entry.wanted || was_told) {
+                doubtful.push(*key);
+                if entry.wanted {
+                    entry.told &= !server.mask();
+                }
+            }
+        }
+        doubtful
     }
 
     /// Whether a server was told that it is wanted.
@@ -118,6 +135,11 @@ impl<K: Copy + Ord> Desired<K> {
             }
             !entry.is_settled()
         });
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     fn drop_if_settled(&mut self, key: &K) {

@@ -47,12 +47,22 @@ pub enum Event {
 /// Holds at most one event for each route that changed, however often it did.
 #[derive(Debug)]
 pub(super) struct EventQueue {
-    /// The number of the change of a route; the front of `order` has number `taken`.
+    /// Where the change of a route stands, by number; the front of `order` has number
+    /// `taken`.
     index: Map<(Vni, Route), usize>,
-    /// Changes in the order of the first of each route; `None` where two cancelled out.
-    order: VecDeque<Option<Change>>,
+    /// In the order of the first change of each route.
+    order: VecDeque<Slot>,
     taken: usize,
-    others: VecDeque<Event>,
+    /// Numbers of the events that are not about routes, ascending.
+    others: VecDeque<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Slot {
+    Change(Change),
+    Other(Event),
+    /// Two changes that cancelled out, or an event that a later one replaced.
+    Gone,
 }
 
 impl EventQueue {
@@ -73,21 +83,17 @@ impl EventQueue {
         let key = (change.vni, change.route);
         match self.index.remove(&key) {
             // The consumer has not heard of the opposite, and will not hear of either.
-            Some(number) => self.order[number - self.taken] = None,
+            Some(number) => self.order[number - self.taken] = Slot::Gone,
             None => {
                 self.index.insert(key, self.taken + self.order.len());
-                self.order.push_back(Some(change));
+                self.order.push_back(Slot::Change(change));
             }
         }
-        if self.order.len() > 64 && self.order.len() > 2 * self.index.len() {
-            self.order.retain(Option::is_some);
-            for (number, change) in (self.taken..).zip(self.order.iter().flatten()) {
-                self.index.insert((change.vni, change.route), number);
-            }
-        }
+        self.compact();
     }
 
-    /// Queues an event that is not about a route; it follows all changes that wait.
+    /// Queues an event that is not about a route; it follows all changes that wait,
+    /// and later ones follow it.
     ///
     /// The same event twice is one: of a server that comes and goes, a consumer
     /// that is behind learns where it stands.
@@ -96,31 +102,71 @@ impl EventQueue {
             Event::ServerUp(server) | Event::ServerDown(server, _) => Some(server),
             Event::Synced(_) | Event::RouteAdded(..) | Event::RouteRemoved(..) => None,
         };
-        self.others
-            .retain(|old| *old != event && (about(old).is_none() || about(old) != about(&event)));
-        self.others.push_back(event);
+        self.drop_others(|old| {
+            *old == event || (about(old).is_some() && about(old) == about(&event))
+        });
+        self.others.push_back(self.taken + self.order.len());
+        self.order.push_back(Slot::Other(event));
+        self.compact();
     }
 
-    /// The next events, at most `limit` of them: routes first, then the rest.
+    /// Takes back an event that is not about a route, if it still waits.
+    pub(super) fn cancel(&mut self, event: Event) {
+        self.drop_others(|old| *old == event);
+    }
+
+    fn drop_others(&mut self, which: impl Fn(&Event) -> bool) {
+        let (order, taken) = (&mut self.order, self.taken);
+        self.others.retain(|number| {
+            let slot = &mut order[number - taken];
+            let is_dropped = matches!(slot, Slot::Other(event) if which(event));
+            if is_dropped {
+                *slot = Slot::Gone;
+            }
+            !is_dropped
+        });
+    }
+
+    /// Lets go of the slots of what is gone, when they are most of all.
+    fn compact(&mut self) {
+        let waiting = self.index.len() + self.others.len();
+        if self.order.len() <= 64 || self.order.len() <= 2 * waiting {
+            return;
+        }
+        self.order.retain(|slot| !matches!(slot, Slot::Gone));
+        self.others.clear();
+        for (number, slot) in (self.taken..).zip(&self.order) {
+            match slot {
+                Slot::Change(change) => {
+                    self.index.insert((change.vni, change.route), number);
+                }
+                Slot::Other(_) => self.others.push_back(number),
+                Slot::Gone => {}
+            }
+        }
+    }
+
+    /// The next events, at most `limit` of them.
     pub(super) fn take(&mut self, limit: usize) -> Vec<Event> {
-        let mut events = Vec::with_capacity(limit.min(self.order.len() + self.others.len()));
+        let mut events = Vec::with_capacity(limit.min(self.order.len()));
         while events.len() < limit
-            && let Some(change) = self.order.pop_front()
+            && let Some(slot) = self.order.pop_front()
         {
             self.taken += 1;
-            let Some(Change { vni, action, route }) = change else {
-                continue;
-            };
-            self.index.remove(&(vni, route));
-            events.push(match action {
-                Action::Add => Event::RouteAdded(vni, route),
-                Action::Remove => Event::RouteRemoved(vni, route),
-            });
-        }
-        while events.len() < limit
-            && let Some(event) = self.others.pop_front()
-        {
-            events.push(event);
+            match slot {
+                Slot::Change(Change { vni, action, route }) => {
+                    self.index.remove(&(vni, route));
+                    events.push(match action {
+                        Action::Add => Event::RouteAdded(vni, route),
+                        Action::Remove => Event::RouteRemoved(vni, route),
+                    });
+                }
+                Slot::Other(event) => {
+                    self.others.pop_front();
+                    events.push(event);
+                }
+                Slot::Gone => {}
+            }
         }
         // A burst must not hold its memory for ever.
         if self.is_empty() && self.index.capacity() > 1 << 16 {
@@ -156,8 +202,8 @@ mod tests {
         let rest = queue.take(usize::MAX);
         let expected = [4, 6, 7, 8, 9].map(|it| Event::RouteAdded(Vni(1), route(it)));
         assert_eq!(rest[..5], expected);
-        assert_eq!(rest[5], Event::RouteRemoved(Vni(1), route(0)));
-        assert_eq!(rest[6..], [Event::Synced(Vni(1))]);
+        let end = [Event::Synced(Vni(1)), Event::RouteRemoved(Vni(1), route(0))];
+        assert_eq!(rest[5..], end);
     }
 
     #[test]

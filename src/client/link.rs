@@ -5,7 +5,7 @@
     clippy::iter_over_hash_type
 )]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::desired::{Desired, Tell};
@@ -20,6 +20,9 @@ const OUT_BYTES: usize = 32 * 1024;
 /// How far the initial table of a VNI is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Table {
+    /// The server said something before it was asked: its own announcements, which
+    /// Go MetalBond sends ahead of its first KEEPALIVE and never again.
+    Early,
     /// Awaits END_OF_RIB.
     Loading,
     /// Awaits the answer to a KEEPALIVE, `more` of them after that.
@@ -35,6 +38,24 @@ enum Table {
 /// KEEPALIVE round trips after which a legacy server's table counts as complete.
 const LEGACY_ROUND_TRIPS: u32 = 2;
 
+/// A message about a VNI that the server has perhaps not read: it has not answered
+/// the KEEPALIVE of this number.
+///
+/// Messages of different types may overtake each other inside Go MetalBond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unread {
+    Subscribe(u64),
+    Unsubscribe(u64),
+}
+
+impl Unread {
+    const fn barrier(self) -> u64 {
+        match self {
+            Self::Subscribe(barrier) | Self::Unsubscribe(barrier) => barrier,
+        }
+    }
+}
+
 /// A connection that was made.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -45,8 +66,11 @@ pub(super) struct Link {
     subscriptions: VecDeque<Vni>,
     announcements: VecDeque<(Vni, Route)>,
     tables: BTreeMap<Vni, Table>,
-    /// VNIs unsubscribed from, until the server has surely read that.
-    draining: BTreeMap<Vni, u64>,
+    /// VNIs whose subscription may not be changed before the last change is read.
+    unread: BTreeMap<Vni, Unread>,
+    /// Own announcements withdrawn while the table of their VNI was on its way: a
+    /// legacy server may have sent them back with it.
+    withdrawn: BTreeSet<(Vni, Route)>,
     /// Since when the server takes nothing, while something waits.
     stalled_since: Option<Instant>,
 }
@@ -67,14 +91,29 @@ impl Link {
             subscriptions: VecDeque::new(),
             announcements: VecDeque::new(),
             tables: BTreeMap::new(),
-            draining: BTreeMap::new(),
+            unread: BTreeMap::new(),
+            withdrawn: BTreeSet::new(),
             stalled_since: None,
         }
     }
 
-    /// Whether what the server says about a VNI counts.
-    pub(super) fn hears(&self, vni: Vni) -> bool {
-        self.tables.contains_key(&vni)
+    /// Whether it counts that the server has, or has no longer, a route.
+    pub(super) fn hears(
+        &mut self,
+        action: Action,
+        key: &(Vni, Route),
+        wants: &mut Wants<'_>,
+    ) -> bool {
+        let vni = key.0;
+        if !self.session.is_established() && wants.subscriptions.contains(&vni) {
+            self.tables.entry(vni).or_insert(Table::Early);
+        }
+        let is_echo = || {
+            let own = &wants.announcements;
+            let is_being_withdrawn = !own.contains(key) && own.is_told(key, self.bit);
+            self.is_legacy() && (is_being_withdrawn || self.withdrawn.contains(key))
+        };
+        self.tables.contains_key(&vni) && !(action == Action::Add && is_echo())
     }
 
     pub(super) fn is_complete(&self, vni: Vni) -> bool {
@@ -89,6 +128,7 @@ impl Link {
     /// The caller does not want a VNI any more: what still comes is old.
     pub(super) fn ignore(&mut self, vni: Vni) {
         self.tables.remove(&vni);
+        self.withdrawn.retain(|(of, _)| *of != vni);
     }
 
     pub(super) fn queue_subscription(&mut self, vni: Vni, wants: &mut Wants<'_>) {
@@ -124,7 +164,7 @@ impl Link {
     /// One more KEEPALIVE is answered; the VNIs whose table is complete by that.
     pub(super) fn keepalive_answered(&mut self, wants: &mut Wants<'_>) -> Vec<Vni> {
         let (_, answered) = self.session.keepalives();
-        self.finish_draining(answered, wants);
+        self.finish_reading(answered, wants);
         let mut complete = Vec::new();
         let mut next = None;
         for (&vni, table) in &mut self.tables {
@@ -141,31 +181,33 @@ impl Link {
                         }
                     };
                 }
-                Table::Loading | Table::Awaiting { .. } | Table::Complete => {}
+                Table::Early | Table::Loading | Table::Awaiting { .. } | Table::Complete => {}
             }
         }
+        self.withdrawn.retain(|(of, _)| !complete.contains(of));
         complete
     }
 
-    /// VNIs that the server has surely left may be talked about again.
-    fn finish_draining(&mut self, answered: u64, wants: &mut Wants<'_>) {
-        let is_drained = |(vni, barrier): (&Vni, &u64)| (answered >= *barrier).then_some(*vni);
-        let drained: Vec<Vni> = self.draining.iter().filter_map(is_drained).collect();
-        for vni in drained {
-            self.draining.remove(&vni);
-            // Go MetalBond took the UNSUBSCRIBE for a withdrawal of all our routes.
-            if self.is_legacy() {
-                wants.announcements.forget(self.bit, |(of, _)| *of == vni);
-            }
-            let keys = wants.announcements.iter().filter(|(of, _)| *of == vni);
-            for key in keys.collect::<Vec<_>>() {
-                self.queue_announcement(key, wants);
+    /// VNIs whose last change the server has surely read may be talked about again.
+    fn finish_reading(&mut self, answered: u64, wants: &mut Wants<'_>) {
+        let is_read =
+            |(vni, unread): (&Vni, &Unread)| (answered >= unread.barrier()).then_some(*vni);
+        let read: Vec<Vni> = self.unread.iter().filter_map(is_read).collect();
+        for vni in read {
+            let unread = self.unread.remove(&vni);
+            // Go MetalBond took the UNSUBSCRIBE for a withdrawal of all our routes,
+            // RustBond 0.1 did not.
+            if self.is_legacy() && matches!(unread, Some(Unread::Unsubscribe(_))) {
+                for key in wants.announcements.doubt(self.bit, |(of, _)| *of == vni) {
+                    self.queue_announcement(key, wants);
+                }
             }
             self.queue_subscription(vni, wants);
         }
     }
 
-    fn is_legacy(&self) -> bool {
+    /// Whether the server offers nothing beyond the protocol.
+    pub(super) fn is_legacy(&self) -> bool {
         !self.session.capabilities().contains(Capabilities::STREAM)
     }
 
@@ -194,21 +236,25 @@ impl Link {
 
     /// `barrier`: one KEEPALIVE serves all that is told in a row.
     fn tell_subscription(&mut self, vni: Vni, wants: &mut Wants<'_>, barrier: &mut Option<u64>) {
-        if self.draining.contains_key(&vni) {
+        if self.unread.contains_key(&vni) {
             wants.subscriptions.postpone(&vni, self.bit);
             return;
         }
+        let (is_legacy, offered) = (self.is_legacy(), self.session.capabilities());
         let tell = wants.subscriptions.dequeue(&vni, self.bit);
         let was_told = wants.subscriptions.is_told(&vni, self.bit);
         match tell {
             Tell::Wanted => {
                 encode_subscription(&mut self.out, MessageType::Subscribe, vni);
-                let offered = self.session.capabilities();
+                let mut barrier = || *barrier.get_or_insert_with(|| self.session.barrier());
+                if is_legacy {
+                    self.unread.insert(vni, Unread::Subscribe(barrier()));
+                }
                 let table = if offered.contains(Capabilities::END_OF_RIB) {
                     Table::Loading
                 } else {
                     Table::Awaiting {
-                        barrier: *barrier.get_or_insert_with(|| self.session.barrier()),
+                        barrier: barrier(),
                         more: LEGACY_ROUND_TRIPS - 1,
                     }
                 };
@@ -227,27 +273,38 @@ impl Link {
 
     fn unsubscribe(&mut self, vni: Vni, barrier: &mut Option<u64>) {
         encode_subscription(&mut self.out, MessageType::Unsubscribe, vni);
-        self.tables.remove(&vni);
+        self.ignore(vni);
         let barrier = *barrier.get_or_insert_with(|| self.session.barrier());
-        self.draining.insert(vni, barrier);
+        self.unread.insert(vni, Unread::Unsubscribe(barrier));
     }
 
     fn tell_announcement(&mut self, key: (Vni, Route), wants: &mut Wants<'_>) {
         let (vni, route) = key;
-        // Messages of different types may overtake each other inside Go MetalBond.
-        if self.is_legacy() && self.draining.contains_key(&vni) {
+        let is_leaving = matches!(self.unread.get(&vni), Some(Unread::Unsubscribe(_)));
+        if self.is_legacy() && is_leaving {
             wants.announcements.postpone(&key, self.bit);
             return;
         }
         match wants.announcements.dequeue(&key, self.bit) {
             Tell::Wanted => encode_update(&mut self.out, Action::Add, vni, &route),
-            Tell::Unwanted => encode_update(&mut self.out, Action::Remove, vni, &route),
+            Tell::Unwanted => {
+                encode_update(&mut self.out, Action::Remove, vni, &route);
+                let is_loading = self.tables.contains_key(&vni) && !self.is_complete(vni);
+                if self.is_legacy() && is_loading {
+                    self.withdrawn.insert(key);
+                }
+            }
             Tell::Nothing => {}
         }
     }
 
     fn has_room(&self) -> bool {
         self.out.len() - self.sent < OUT_BYTES
+    }
+
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.subscriptions.len() + self.announcements.len()
     }
 
     /// Bytes to send.

@@ -127,8 +127,23 @@ impl View {
     ) {
         match action {
             Action::Add => self.add(server, vni, route, changes),
-            Action::Remove => self.remove(server, vni, route, changes),
+            Action::Remove => self.remove(server.0, vni, route, changes),
         }
+    }
+
+    /// This client withdraws a route that legacy servers may have sent back to it.
+    ///
+    /// Go MetalBond does so in its initial tables, and does not say when the last
+    /// announcer, this client, is gone. An identical route of somebody else's, same
+    /// next hop and all, would be lost with it.
+    pub(super) fn drop_echo(
+        &mut self,
+        legacy: impl Iterator<Item = ServerBit>,
+        (vni, route): (Vni, Route),
+        changes: &mut Vec<Change>,
+    ) {
+        let servers = legacy.fold(0, |mask, server| mask | server.0);
+        self.remove(servers, vni, route, changes);
     }
 
     fn add(&mut self, server: ServerBit, vni: Vni, route: Route, changes: &mut Vec<Change>) {
@@ -158,7 +173,8 @@ impl View {
         }
     }
 
-    fn remove(&mut self, server: ServerBit, vni: Vni, route: Route, changes: &mut Vec<Change>) {
+    /// Takes a route from a set of servers, and from those that are lost.
+    fn remove(&mut self, servers: u32, vni: Vni, route: Route, changes: &mut Vec<Change>) {
         let Some(id) = self.hops.find(&route.next_hop) else {
             return;
         };
@@ -171,7 +187,7 @@ impl View {
         let Some(hop) = hops.as_mut_slice().iter_mut().find(|hop| hop.id == id) else {
             return;
         };
-        hop.present &= !server.0;
+        hop.present &= !servers;
         // A server that is up has the last word against one that is lost.
         hop.stale = false;
         if hop.present != 0 {
@@ -185,6 +201,7 @@ impl View {
         if !view.suppresses(&route) {
             changes.push(Change::new(vni, Action::Remove, route));
         }
+        self.drop_if_idle(vni);
     }
 
     /// A server is lost: what it said of a VNI becomes stale.
@@ -235,7 +252,12 @@ impl View {
             }
             self.hops.release(id);
         }
-        if view.destinations.is_empty() && view.own.is_empty() {
+        self.drop_if_idle(vni);
+    }
+
+    fn drop_if_idle(&mut self, vni: Vni) {
+        let is_idle = |view: &VniView| view.destinations.is_empty() && view.own.is_empty();
+        if self.vnis.get(&vni).is_some_and(is_idle) {
             self.vnis.remove(&vni);
         }
     }
@@ -278,6 +300,7 @@ impl View {
                 changes.push(Change::new(vni, turned, route));
             }
         }
+        self.drop_if_idle(vni);
     }
 
     /// The routes of a VNI, each with whether it is suppressed, in no particular order.
@@ -298,6 +321,13 @@ impl View {
         let mut vnis: Vec<Vni> = self.vnis.keys().copied().collect();
         vnis.sort_unstable();
         vnis
+    }
+
+    /// VNIs that are remembered for nothing.
+    #[cfg(test)]
+    pub(super) fn idle_vnis(&self) -> usize {
+        let is_idle = |vni: &&VniView| vni.destinations.is_empty() && vni.own.is_empty();
+        self.vnis.values().filter(is_idle).count()
     }
 
     /// The servers that have a route, as their numbers; `None` if it is not held at all.
