@@ -18,8 +18,8 @@ mod types;
 mod wire;
 
 pub use client::{
-    Changed, ClientConfig, ClientState, ConnectionState, Event, LoggingHandler, MetalBondClient,
-    NoOpHandler, RouteHandler, ServerId,
+    AnnouncementState, Builder, Changed, ClientConfig, ClientState, ConnectionState, Driver, Event,
+    FlushToken, LoggingHandler, MetalBondClient, NoOpHandler, RouteHandler, ServerId,
 };
 pub use error::{Error, Result};
 pub use server::{MetalBondServer, PeerStatus, ServerConfig, ServerStats};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules that hold no socket, clock, thread, channel, lock, atomic, randomness or log.
-const CORE: [&str; 13] = [
+const CORE: [&str; 14] = [
     "src/wire/",
     "src/session/",
     "src/table/",
@@ -12,6 +12,7 @@ const CORE: [&str; 13] = [
     "src/types.rs",
     "src/map.rs",
     "src/client/core.rs",
+    "src/client/core/",
     "src/client/link.rs",
     "src/client/view.rs",
     "src/client/desired.rs",
@@ -27,7 +28,7 @@ const RULES: [(&str, &[&str], &str); 5] = [
         &[
             "src/net/",
             "src/server/",
-            "src/client/worker.rs",
+            "src/client/engine.rs",
             "src/kernel/",
             "src/http/",
         ],

@@ -1,5 +1,6 @@
 //! Settings of a client.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::core::CoreConfig;
@@ -24,6 +25,9 @@ pub struct ClientConfig {
     pub retry_max: Duration,
     /// Identity in the HELLO to peers of this implementation. Default: random.
     pub node_id: Option<[u8; 16]>,
+    /// Address to connect from; servers of the other family cannot be reached with it.
+    /// Default: the system chooses.
+    pub bind: Option<IpAddr>,
 }
 
 impl Default for ClientConfig {
@@ -35,6 +39,7 @@ impl Default for ClientConfig {
             retry_min: Duration::from_secs(5),
             retry_max: Duration::from_secs(10),
             node_id: None,
+            bind: None,
         }
     }
 }

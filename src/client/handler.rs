@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 
 use super::ServerId;
 use super::events::Event;
@@ -11,7 +11,7 @@ use crate::net::Postbox;
 use crate::session::CloseReason;
 use crate::types::{Route, Vni};
 
-use super::worker::Mail;
+use super::engine::Mail;
 
 /// Is told of routes, on a thread of its own.
 ///
@@ -91,19 +91,42 @@ impl RouteHandler for LoggingHandler {
     }
 }
 
-/// Tells the handler everything that comes, until the client is gone.
-pub(super) fn run(
-    handler: &impl RouteHandler,
-    events: &Receiver<Vec<Event>>,
-    client: &Postbox<Mail>,
-) {
-    for batch in events {
+/// Where a consumer's thread gets its events from.
+pub(super) struct Feed {
+    pub(super) batches: Receiver<Vec<Event>>,
+    pub(super) postbox: Postbox<Mail>,
+    /// Disconnected when the client stops.
+    pub(super) stopped: Receiver<()>,
+}
+
+/// Tells the handler everything that comes, until the client stops.
+pub(super) fn run(handler: &impl RouteHandler, feed: &Feed) {
+    for batch in &feed.batches {
         // There is room for the next batch while this one is worked on.
-        client.wake();
+        feed.postbox.wake();
         for event in batch {
+            if feed.stopped.try_recv() == Err(TryRecvError::Disconnected) {
+                return;
+            }
             let told = catch_unwind(AssertUnwindSafe(|| tell(handler, event)));
             if told.is_err() {
                 log::error!("the route handler panicked at {event:?}");
+            }
+        }
+    }
+}
+
+/// Passes everything that comes on to a channel, until its other end is gone or the
+/// client stops.
+pub(super) fn forward(events: &Sender<Event>, feed: &Feed) {
+    for batch in &feed.batches {
+        feed.postbox.wake();
+        for event in batch {
+            select_biased! {
+                recv(feed.stopped) -> _ => return,
+                send(events, event) -> sent => if sent.is_err() {
+                    return;
+                },
             }
         }
     }

@@ -20,11 +20,12 @@ pub(super) struct ServerBit(u32);
 
 impl ServerBit {
     /// How many servers a client may have.
-    pub(super) const MAX: usize = 32;
+    pub(super) const MAX: usize = u32::BITS as usize;
 
-    pub(super) fn new(server: usize) -> Self {
-        debug_assert!(server < Self::MAX);
-        Self(1 << server)
+    /// A bit that is not among those taken.
+    pub(super) fn first_free(taken: u32) -> Option<Self> {
+        let number = taken.trailing_ones();
+        (number < u32::BITS).then(|| Self(1 << number))
     }
 
     /// The bit itself.
@@ -330,18 +331,17 @@ impl View {
         self.vnis.values().filter(is_idle).count()
     }
 
-    /// The servers that have a route, as their numbers; `None` if it is not held at all.
+    /// The servers that have a route, as a mask; `None` if it is not held at all.
     pub(super) fn servers_of(
         &self,
         vni: Vni,
         destination: &Destination,
         next_hop: &NextHop,
-    ) -> Option<Vec<usize>> {
+    ) -> Option<u32> {
         let id = self.hops.find(next_hop)?;
         let hops = self.vnis.get(&vni)?.destinations.get(destination)?;
         let hop = hops.as_slice().iter().find(|hop| hop.id == id)?;
-        let servers = (0..ServerBit::MAX).filter(|&it| hop.present & ServerBit::new(it).0 != 0);
-        Some(servers.collect())
+        Some(hop.present)
     }
 }
 

@@ -4,4 +4,4 @@ mod mailbox;
 mod socket;
 
 pub(crate) use mailbox::{Mailbox, Postbox};
-pub(crate) use socket::{Conn, tune};
+pub(crate) use socket::{Conn, dial, tune};

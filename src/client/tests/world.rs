@@ -69,6 +69,14 @@ impl World {
         world
     }
 
+    /// One more server, which is not there yet.
+    pub(super) fn add(&mut self, kind: Kind) -> ServerId {
+        self.servers.push(Script::new(kind));
+        self.monitors.push(None);
+        let now = self.now;
+        self.core.add_server(now).expect("fewer than 32")
+    }
+
     pub(super) fn server(&mut self, server: ServerId) -> &mut Script {
         &mut self.servers[server.0]
     }
@@ -79,11 +87,11 @@ impl World {
     }
 
     pub(super) fn state(&self, server: ServerId) -> ConnectionState {
-        self.core.states()[server.0]
+        self.core.states()[&server]
     }
 
     pub(super) fn is_established(&self, server: ServerId) -> bool {
-        self.state(server) == ConnectionState::Established
+        self.core.states().get(&server) == Some(&ConnectionState::Established)
     }
 
     /// Does something with the core, and looks at what it says of that.
