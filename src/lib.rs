@@ -19,7 +19,8 @@ mod wire;
 
 pub use client::{
     AnnouncementState, Builder, Changed, ClientConfig, ClientState, ConnectionState, Driver, Event,
-    FlushToken, LoggingHandler, MetalBondClient, NoOpHandler, RouteHandler, ServerId,
+    EventDetail, FlushToken, LoggingHandler, MetalBondClient, NoOpHandler, RouteFilter,
+    RouteHandler, RouteMatch, ServerId,
 };
 pub use error::{Error, Result};
 pub use server::{MetalBondServer, PeerStatus, ServerConfig, ServerStats};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules that hold no socket, clock, thread, channel, lock, atomic, randomness or log.
-const CORE: [&str; 14] = [
+const CORE: [&str; 16] = [
     "src/wire/",
     "src/session/",
     "src/table/",
@@ -15,6 +15,8 @@ const CORE: [&str; 14] = [
     "src/client/core/",
     "src/client/link.rs",
     "src/client/view.rs",
+    "src/client/view/",
+    "src/client/policy.rs",
     "src/client/desired.rs",
     "src/client/backoff.rs",
     "src/client/events.rs",

@@ -10,15 +10,17 @@ use super::config::ClientConfig;
 use super::core::Core;
 use super::driver::Driver;
 use super::engine::{Engine, EngineConfig};
-use super::events::Event;
+use super::events::{Event, EventDetail};
 use super::handle::MetalBondClient;
 use super::handler::{self, RouteHandler};
+use super::policy::RouteFilter;
 use super::status::Shared;
 use crate::error::{Error, Result};
+use crate::types::Vni;
 
 /// Events that wait in the channel of [`Builder::events`]: 64 KiB. What does not fit is
 /// coalesced by route.
-const CHANNEL_EVENTS: usize = 1024;
+pub(super) const CHANNEL_EVENTS: usize = 1024;
 
 /// The settings of a client, and the three ways to consume its events.
 ///
@@ -93,6 +95,24 @@ impl Builder {
         self
     }
 
+    /// Which received routes count; [`ClientConfig::filter`].
+    pub fn filter(mut self, filter: RouteFilter) -> Self {
+        self.config.filter = filter;
+        self
+    }
+
+    /// The routes of one VNI appear in another too; [`ClientConfig::imports`].
+    pub fn import(mut self, from: Vni, into: Vni) -> Self {
+        self.config.imports.push((from, into));
+        self
+    }
+
+    /// In what form events tell of routes; [`ClientConfig::detail`].
+    pub fn detail(mut self, detail: EventDetail) -> Self {
+        self.config.detail = detail;
+        self
+    }
+
     /// Starts a client that tells `handler` of routes, on a thread of its own.
     ///
     /// # Errors
@@ -134,7 +154,14 @@ impl Builder {
     fn engine(self) -> Result<(Engine, Arc<Shared>)> {
         self.config.check(&self.servers)?;
         let now = Instant::now();
-        let core = Core::new(self.config.core(), 0, now);
+        let mut core = Core::new(self.config.core(), 0, now);
+        let ClientConfig {
+            filter,
+            imports,
+            detail,
+            ..
+        } = self.config;
+        core.set_policy(filter, &imports, detail);
         let shared = Arc::<Shared>::default();
         let config = EngineConfig {
             bind: self.config.bind,

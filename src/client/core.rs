@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use super::ServerId;
 use super::backoff::Backoff;
 use super::desired::Desired;
-use super::events::{Change, Event, EventQueue};
+use super::events::{ConsumerId, Event, EventDetail};
 use super::link::{FlushId, Link, Wants};
+use super::policy::RouteFilter;
 use super::view::{ServerBit, View};
 use crate::error::{Error, Result};
 use crate::session::{CloseReason, Event as SessionEvent, SessionConfig};
@@ -69,10 +70,13 @@ pub(super) struct Core {
     next_server: usize,
     subscriptions: Desired<Vni>,
     announcements: Desired<(Vni, Route)>,
+    filter: RouteFilter,
+    /// From which VNIs routes are copied into another.
+    imports: BTreeMap<Vni, BTreeSet<Vni>>,
     view: View,
-    changes: Vec<Change>,
-    events: EventQueue,
     /// VNIs of which some server's table has been complete since the subscription.
+    complete: BTreeSet<Vni>,
+    /// Those of them of which the consumers were told: what they import is complete too.
     synced: BTreeSet<Vni>,
     /// When the routes of lost servers go, while no server is established.
     hold_until: Option<Instant>,
@@ -90,9 +94,10 @@ impl Core {
             next_server: 0,
             subscriptions: Desired::new(),
             announcements: Desired::new(),
+            filter: RouteFilter::new(),
+            imports: BTreeMap::new(),
             view: View::new(config.seed),
-            changes: Vec::new(),
-            events: EventQueue::new(config.seed),
+            complete: BTreeSet::new(),
             synced: BTreeSet::new(),
             hold_until: None,
             flushes: BTreeSet::new(),
@@ -103,6 +108,22 @@ impl Core {
             core.add_server(now);
         }
         core
+    }
+
+    /// What counts of what servers say, and in what form the first consumer is told;
+    /// to be called before anything is received.
+    pub(super) fn set_policy(
+        &mut self,
+        filter: RouteFilter,
+        imports: &[(Vni, Vni)],
+        detail: EventDetail,
+    ) {
+        self.filter = filter;
+        for (from, into) in imports {
+            self.view.import(*from, *into);
+            self.imports.entry(*into).or_default().insert(*from);
+        }
+        self.view.set_detail(detail);
     }
 
     /// One more server, to be dialled at once; `None` if there are as many as may be.
@@ -154,16 +175,18 @@ impl Core {
         if !self.subscriptions.set(vni, false) {
             return false;
         }
+        self.complete.remove(&vni);
         self.synced.remove(&vni);
-        self.events.cancel(Event::Synced(vni));
-        self.view.drop_vni(vni, &mut self.changes);
+        self.view.cancel(&Event::Synced(vni));
+        self.view.drop_vni(vni);
         for server in self.servers.values_mut() {
             if let Phase::Up(link) = &mut server.phase {
                 link.ignore(vni);
             }
         }
         self.each_link(|link, wants| link.queue_subscription(vni, wants));
-        self.settle_changes();
+        // What waited for this VNI need not any more.
+        self.announce_synced();
         true
     }
 
@@ -185,15 +208,14 @@ impl Core {
             |server: &Server| matches!(&server.phase, Phase::Up(link) if link.is_legacy());
         let legacy = self.servers.values().filter(|server| is_legacy(server));
         let legacy = legacy.map(|server| server.bit);
-        self.view.drop_echo(legacy, (vni, route), &mut self.changes);
+        self.view.drop_echo(legacy, (vni, route));
         self.announcement_changed(vni, Action::Remove, route);
         Ok(())
     }
 
     fn announcement_changed(&mut self, vni: Vni, action: Action, route: Route) {
-        self.view.own((vni, action, route), &mut self.changes);
+        self.view.own((vni, action, route));
         self.each_link(|link, wants| link.queue_announcement((vni, route), wants));
-        self.settle_changes();
     }
 
     /// Begins a flush: every server established now or later is to read all that is
@@ -271,9 +293,11 @@ impl Core {
             match event {
                 SessionEvent::Update(update) => {
                     let key = (update.vni, update.route);
-                    if link.hears(update.action, &key, &mut wants) {
+                    // The link sees all: it also learns from what does not count.
+                    let is_heard = link.hears(update.action, &key, &mut wants);
+                    if is_heard && self.filter.accepts(update.vni, &update.route) {
                         let change = (update.vni, update.action, update.route);
-                        self.view.update(bit, change, &mut self.changes);
+                        self.view.update(bit, change);
                     }
                 }
                 SessionEvent::Established => {
@@ -283,8 +307,7 @@ impl Core {
                     }
                     entry.established_at = Some(now);
                     self.hold_until = None;
-                    self.settle_changes();
-                    self.events.push(Event::ServerUp(server));
+                    self.view.push(&Event::ServerUp(server));
                 }
                 SessionEvent::EndOfRib(vni) => {
                     if link.end_of_rib(vni) {
@@ -324,9 +347,8 @@ impl Core {
         if self.hold_until.is_some_and(|until| until <= now) {
             self.hold_until = None;
             for vni in self.view.vnis() {
-                self.view.sweep(vni, &mut self.changes);
+                self.view.sweep(vni);
             }
-            self.settle_changes();
         }
     }
 
@@ -367,13 +389,35 @@ impl Core {
         matches!(phase, Some(Phase::Dialling { .. }))
     }
 
-    pub(super) fn has_events(&self) -> bool {
-        !self.events.is_empty()
+    /// Whether something waits for a consumer.
+    pub(super) fn has_events(&self, consumer: ConsumerId) -> bool {
+        self.view.has_events(consumer)
     }
 
-    /// The next events, at most `limit` of them; those about routes are coalesced.
-    pub(super) fn take_events(&mut self, limit: usize) -> Vec<Event> {
-        self.events.take(limit)
+    /// The next events of a consumer, at most `limit` of them; those about routes are
+    /// coalesced.
+    pub(super) fn take_events(&mut self, consumer: ConsumerId, limit: usize) -> Vec<Event> {
+        self.view.take(consumer, limit)
+    }
+
+    /// One more consumer: it is told of all that is so, and of changes after that;
+    /// `None` if there are as many as may be.
+    pub(super) fn attach(&mut self, detail: EventDetail) -> Option<ConsumerId> {
+        let consumer = self.view.attach(detail)?;
+        for vni in &self.synced {
+            self.view.push_to(consumer, Event::Synced(*vni));
+        }
+        for (server, entry) in &self.servers {
+            if matches!(&entry.phase, Phase::Up(link) if link.session.is_established()) {
+                self.view.push_to(consumer, Event::ServerUp(*server));
+            }
+        }
+        Some(consumer)
+    }
+
+    /// A consumer is gone.
+    pub(super) fn detach(&mut self, consumer: ConsumerId) {
+        self.view.detach(consumer);
     }
 
     fn ids(&self) -> Vec<ServerId> {
@@ -389,16 +433,30 @@ impl Core {
 
     /// The table of a VNI is complete at some server.
     fn complete(&mut self, vni: Vni) {
-        self.view.sweep(vni, &mut self.changes);
-        self.settle_changes();
-        if self.subscriptions.contains(&vni) && self.synced.insert(vni) {
-            self.events.push(Event::Synced(vni));
+        self.view.sweep(vni);
+        if self.subscriptions.contains(&vni) && self.complete.insert(vni) {
+            self.announce_synced();
+        }
+    }
+
+    /// Tells of the VNIs that are complete with all that they import.
+    fn announce_synced(&mut self) {
+        let is_loading =
+            |vni: &Vni| self.subscriptions.contains(vni) && !self.complete.contains(vni);
+        let is_whole = |vni: &&Vni| {
+            let sources = self.imports.get(vni).into_iter().flatten();
+            !sources.into_iter().any(is_loading)
+        };
+        let untold = self.complete.difference(&self.synced);
+        let whole: Vec<Vni> = untold.filter(is_whole).copied().collect();
+        for vni in whole {
+            self.synced.insert(vni);
+            self.view.push(&Event::Synced(vni));
         }
     }
 
     /// After anything that touched a session: its end, or what it must be told.
     fn settle(&mut self, server: ServerId, now: Instant) {
-        self.settle_changes();
         match self.link(server).map(|link| link.session.closed()) {
             Some(Some(reason)) => self.end(server, reason, now),
             Some(None) => self.pump(server),
@@ -436,14 +494,13 @@ impl Core {
                 Phase::Waiting { .. } | Phase::Dialling { .. } => false,
             });
             if others {
-                self.view.sweep(vni, &mut self.changes);
+                self.view.sweep(vni);
             }
         }
         if !self.is_established() && self.hold_until.is_none() {
             self.hold_until = Some(now + self.config.hold);
         }
-        self.settle_changes();
-        self.events.push(Event::ServerDown(server, reason));
+        self.view.push(&Event::ServerDown(server, reason));
     }
 
     fn pump(&mut self, server: ServerId) {
@@ -469,12 +526,6 @@ impl Core {
                 queue(link, &mut wants);
                 link.pump(&mut wants);
             }
-        }
-    }
-
-    fn settle_changes(&mut self) {
-        for change in self.changes.drain(..) {
-            self.events.push_change(change);
         }
     }
 }

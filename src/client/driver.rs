@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
-use super::events::Event;
+use super::events::{ConsumerId, Event};
 use super::link::FlushId;
 use super::{AnnouncementState, Changed, ConnectionState, ServerId};
 use crate::error::{Error, Result};
@@ -66,9 +66,14 @@ impl Driver {
     /// The oldest event that was not taken.
     pub fn next_event(&mut self) -> Option<Event> {
         if self.events.len() == 0 {
-            self.events = self.engine.core.take_events(EVENT_BATCH).into_iter();
+            self.events = self.take().into_iter();
         }
         self.events.next()
+    }
+
+    fn take(&mut self) -> Vec<Event> {
+        let core = &mut self.engine.core;
+        core.take_events(ConsumerId::FIRST, EVENT_BATCH)
     }
 
     /// Wants the routes of a VNI.

@@ -15,6 +15,7 @@ use super::core::Core;
 use super::link::FlushId;
 use super::status::Shared;
 use super::view::ServerBit;
+use super::worker::Sink;
 use super::{ConnectionState, ServerId};
 use crate::error::{Error, Result};
 use crate::net::{Conn, Mailbox, Postbox, dial, tune};
@@ -81,6 +82,8 @@ pub(super) struct Engine {
     shared: Arc<Shared>,
     states: BTreeMap<ServerId, ConnectionState>,
     waiters: Vec<Waiter>,
+    /// Who is handed events by the thread of a client that has one.
+    pub(super) sinks: Vec<Sink>,
     buffer: Box<[u8]>,
     is_stopped: bool,
 }
@@ -101,6 +104,7 @@ impl Engine {
             shared,
             states: BTreeMap::new(),
             waiters: Vec::new(),
+            sinks: Vec::new(),
             buffer: vec![0; READ_BUDGET].into_boxed_slice(),
             is_stopped: false,
         })

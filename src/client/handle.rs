@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 
-use super::builder::Builder;
+use super::builder::{Builder, CHANNEL_EVENTS};
 use super::config::ClientConfig;
 use super::core::Core;
 use super::engine::{Engine, Goal, Mail, Waiter};
-use super::handler::{Feed, RouteHandler};
+use super::events::{ConsumerId, Event, EventDetail};
+use super::handler::{self, Feed, RouteHandler};
 use super::status::{Shared, Status};
-use super::{AnnouncementState, Changed, ClientState, ConnectionState, ServerId, worker};
+use super::worker::{self, Sink};
+use super::{AnnouncementState, Changed, ClientState, ConnectionState, ServerId};
 use crate::error::{Error, Result};
 use crate::net::Postbox;
 use crate::types::{Destination, NextHop, Route, Vni};
@@ -40,6 +42,7 @@ struct Inner {
     shared: Arc<Shared>,
     /// Dropped to tell the consumer's thread to stop.
     stop: Mutex<Option<Sender<()>>>,
+    stopped: Receiver<()>,
     threads: Mutex<Vec<Thread>>,
 }
 
@@ -86,23 +89,68 @@ impl MetalBondClient {
     }
 
     /// A client of an engine that is ready to run.
-    pub(super) fn run(engine: Engine, shared: Arc<Shared>) -> Result<(Self, Feed)> {
-        let (sender, batches) = crossbeam_channel::bounded(1);
+    ///
+    /// Its first consumer's events are to be found in the feed.
+    pub(super) fn run(mut engine: Engine, shared: Arc<Shared>) -> Result<(Self, Feed)> {
+        let (batches, receiver) = crossbeam_channel::bounded(1);
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let postbox = engine.postbox();
-        let inner = Arc::new(Inner {
-            postbox: postbox.clone(),
-            shared,
-            stop: Mutex::new(Some(stop)),
-            threads: Mutex::new(Vec::new()),
-        });
-        inner.spawn("metalbond-client", move || worker::run(engine, &sender))?;
-        let feed = Feed {
-            batches,
-            postbox,
-            stopped,
+        let client = Self {
+            inner: Arc::new(Inner {
+                postbox,
+                shared,
+                stop: Mutex::new(Some(stop)),
+                stopped,
+                threads: Mutex::new(Vec::new()),
+            }),
         };
-        Ok((Self { inner }, feed))
+        engine.sinks.push(Sink {
+            consumer: ConsumerId::FIRST,
+            batches,
+        });
+        client
+            .inner
+            .spawn("metalbond-client", move || worker::run(engine))?;
+        let feed = client.feed(receiver);
+        Ok((client, feed))
+    }
+
+    fn feed(&self, batches: Receiver<Vec<Event>>) -> Feed {
+        Feed {
+            batches,
+            postbox: self.inner.postbox.clone(),
+            stopped: self.inner.stopped.clone(),
+        }
+    }
+
+    /// One more consumer: a channel that begins with all that is so, as events, and
+    /// goes on with what changes.
+    ///
+    /// Nothing is missing and nothing comes twice between the two. The channel holds
+    /// 1024 events; what changes while it is full is coalesced by destination. A thread
+    /// feeds it until its receiver is dropped and one more event comes, or the client is
+    /// shut down.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if the client has 8 consumers, the one it was made with
+    /// among them; [`Error::Closed`] after a shutdown; [`Error::Io`] if there is no
+    /// thread left.
+    pub fn watch(&self, detail: EventDetail) -> Result<Receiver<Event>> {
+        let (batches, receiver) = crossbeam_channel::bounded(1);
+        let feed = self.feed(receiver);
+        let (sender, events) = crossbeam_channel::bounded(CHANNEL_EVENTS);
+        self.inner
+            .spawn("metalbond-watch", move || handler::forward(&sender, &feed))?;
+        self.call(move |engine, _| {
+            let Some(consumer) = engine.core.attach(detail) else {
+                let text = "a client has 8 consumers of events at most";
+                return Err(Error::InvalidConfig(text.into()));
+            };
+            engine.sinks.push(Sink { consumer, batches });
+            Ok(())
+        })??;
+        Ok(events)
     }
 
     /// Starts the thread that hands a client's events to its consumer.
@@ -452,7 +500,10 @@ impl Inner {
         };
         let handle = std::thread::Builder::new().name(name.into()).spawn(run);
         let handle = handle.map_err(Error::io("start a thread"))?;
-        self.threads.lock().push(Thread { handle, ended });
+        let mut threads = self.threads.lock();
+        // Watchers come and go; what has ended needs no joining.
+        threads.retain(|thread| !thread.handle.is_finished());
+        threads.push(Thread { handle, ended });
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::ServerId;
 use super::events::Event;
 use crate::net::Postbox;
 use crate::session::CloseReason;
-use crate::types::{Route, Vni};
+use crate::types::{Destination, NextHop, Route, Vni};
 
 use super::engine::Mail;
 
@@ -24,6 +24,14 @@ pub trait RouteHandler: Send + Sync + 'static {
 
     /// A route is gone.
     fn remove_route(&self, vni: Vni, route: Route);
+
+    /// The next hops of a destination changed: all that it has, in order; none if the
+    /// destination is gone.
+    ///
+    /// Called instead of the two above with [`EventDetail::NextHops`](super::EventDetail).
+    fn next_hops_changed(&self, vni: Vni, destination: Destination, next_hops: &[NextHop]) {
+        let _ = (vni, destination, next_hops);
+    }
 
     /// The table of a VNI is complete for the first time since the subscription.
     fn synced(&self, vni: Vni) {
@@ -48,6 +56,10 @@ impl<T: RouteHandler + ?Sized> RouteHandler for Arc<T> {
 
     fn remove_route(&self, vni: Vni, route: Route) {
         (**self).remove_route(vni, route);
+    }
+
+    fn next_hops_changed(&self, vni: Vni, destination: Destination, next_hops: &[NextHop]) {
+        (**self).next_hops_changed(vni, destination, next_hops);
     }
 
     fn synced(&self, vni: Vni) {
@@ -108,7 +120,7 @@ pub(super) fn run(handler: &impl RouteHandler, feed: &Feed) {
             if feed.stopped.try_recv() == Err(TryRecvError::Disconnected) {
                 return;
             }
-            let told = catch_unwind(AssertUnwindSafe(|| tell(handler, event)));
+            let told = catch_unwind(AssertUnwindSafe(|| tell(handler, &event)));
             if told.is_err() {
                 log::error!("the route handler panicked at {event:?}");
             }
@@ -132,12 +144,15 @@ pub(super) fn forward(events: &Sender<Event>, feed: &Feed) {
     }
 }
 
-fn tell(handler: &impl RouteHandler, event: Event) {
+fn tell(handler: &impl RouteHandler, event: &Event) {
     match event {
-        Event::RouteAdded(vni, route) => handler.add_route(vni, route),
-        Event::RouteRemoved(vni, route) => handler.remove_route(vni, route),
-        Event::Synced(vni) => handler.synced(vni),
-        Event::ServerUp(server) => handler.server_up(server),
-        Event::ServerDown(server, reason) => handler.server_down(server, reason),
+        Event::RouteAdded(vni, route) => handler.add_route(*vni, *route),
+        Event::RouteRemoved(vni, route) => handler.remove_route(*vni, *route),
+        Event::NextHopsChanged(vni, destination, next_hops) => {
+            handler.next_hops_changed(*vni, *destination, next_hops);
+        }
+        Event::Synced(vni) => handler.synced(*vni),
+        Event::ServerUp(server) => handler.server_up(*server),
+        Event::ServerDown(server, reason) => handler.server_down(*server, *reason),
     }
 }

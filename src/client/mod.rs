@@ -18,6 +18,7 @@ mod events;
 mod handle;
 mod handler;
 mod link;
+mod policy;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,8 @@ mod worker;
 pub use builder::Builder;
 pub use config::ClientConfig;
 pub use driver::{Driver, FlushToken};
-pub use events::Event;
+pub use events::{Event, EventDetail};
 pub use handle::MetalBondClient;
 pub use handler::{LoggingHandler, NoOpHandler, RouteHandler};
+pub use policy::{RouteFilter, RouteMatch};
 pub use status::{AnnouncementState, Changed, ClientState, ConnectionState, ServerId};

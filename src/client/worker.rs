@@ -1,25 +1,39 @@
-//! The thread of a client: steps its engine, and hands events to the consumer.
+//! The thread of a client: steps its engine, and hands events to the consumers.
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 
 use super::engine::Engine;
-use super::events::Event;
+use super::events::{ConsumerId, Event};
 
-/// Events handed to the consumer at once.
+/// Events handed to a consumer at once: 64 KiB.
 const EVENT_BATCH: usize = 1024;
 
+/// A consumer and the way to its thread, which holds one batch: while it is full, events
+/// wait in the core, which coalesces them.
+pub(super) struct Sink {
+    pub(super) consumer: ConsumerId,
+    pub(super) batches: Sender<Vec<Event>>,
+}
+
 /// Serves until told to stop.
-///
-/// `consumer` holds one batch; while it is full, events wait in the core, which
-/// coalesces them.
-pub(super) fn run(mut engine: Engine, consumer: &Sender<Vec<Event>>) {
+pub(super) fn run(mut engine: Engine) {
     while engine.step(None) {
-        if engine.core.has_events() && !consumer.is_full() {
-            let batch = engine.core.take_events(EVENT_BATCH);
-            if consumer.try_send(batch).is_err() {
-                log::trace!("the consumer is gone");
+        let Engine { core, sinks, .. } = &mut engine;
+        sinks.retain(|sink| {
+            if !core.has_events(sink.consumer) || sink.batches.is_full() {
+                return true;
             }
-        }
+            let batch = core.take_events(sink.consumer, EVENT_BATCH);
+            match sink.batches.try_send(batch) {
+                Ok(()) => true,
+                // Not seen above, so only this thread could have filled it.
+                Err(TrySendError::Full(_)) => unreachable!("one thread sends"),
+                Err(TrySendError::Disconnected(_)) => {
+                    core.detach(sink.consumer);
+                    false
+                }
+            }
+        });
     }
     engine.finish();
 }
