@@ -63,80 +63,49 @@ fn main() {
         println!("{what:<44} {nanos:>7.1} ns   {:>6.1} x copy", nanos / copy);
     };
     line("copy of the frame, the floor", copy);
-    line("decode an UPDATE from the stream", {
-        measure(
-            ROUTES,
-            || stream.clone(),
-            |stream| {
-                black_box(decode(&stream, 64 * 1024));
-                stream
-            },
-        )
-    });
-    line(
-        "encode an UPDATE",
-        measure(ROUTES, || (), |()| drop(black_box(frames()))),
-    );
-    line(
-        "announce a new route",
-        measure(ROUTES, Table::default, |mut table| {
-            (0..ROUTES).for_each(|it| table.apply(1, Action::Add, &route(it)));
+    let decoding = |stream: Vec<u8>| {
+        black_box(decode(&stream, 64 * 1024));
+        stream
+    };
+    let decoded = measure(ROUTES, || stream.clone(), decoding);
+    line("decode an UPDATE from the stream", decoded);
+    let encoded = measure(ROUTES, || (), |()| drop(black_box(frames())));
+    line("encode an UPDATE", encoded);
+    tables(&line);
+    let folding = |stream: Vec<u8>| {
+        black_box(fold(&stream));
+        stream
+    };
+    let folded = measure(2 * ROUTES, || twice(&stream), folding);
+    line("fold, a change of a queue", folded);
+}
+
+fn tables(line: &impl Fn(&str, f64)) {
+    let apply_all = |action| {
+        move |mut table: Table| {
+            (0..ROUTES).for_each(|it| table.apply(0, action, &route(it)));
             table.flush();
             table
-        }),
-    );
-    line(
-        "announce a known route again",
-        measure(
-            ROUTES,
-            || filled(1),
-            |mut table| {
-                (0..ROUTES).for_each(|it| table.apply(0, Action::Add, &route(it)));
-                table
-            },
-        ),
-    );
-    line(
-        "withdraw a route",
-        measure(
-            ROUTES,
-            || filled(1),
-            |mut table| {
-                (0..ROUTES).for_each(|it| table.apply(0, Action::Remove, &route(it)));
-                table.flush();
-                table
-            },
-        ),
-    );
-    line(
-        "join, a route of the initial table",
-        measure(
-            ROUTES,
-            || filled(100),
-            |mut table| {
-                black_box(table.join(1000));
-                table
-            },
-        ),
-    );
-    line(
-        "compact, a live route of the log",
-        measure(ROUTES, outgrown, |mut table| {
-            while table.compact() {}
-            table
-        }),
-    );
-    line(
-        "fold, a change of a queue",
-        measure(
-            2 * ROUTES,
-            || twice(&stream),
-            |stream| {
-                black_box(fold(&stream));
-                stream
-            },
-        ),
-    );
+        }
+    };
+    let announced = measure(ROUTES, Table::default, apply_all(Action::Add));
+    line("announce a new route", announced);
+    let repeated = measure(ROUTES, || filled(1), apply_all(Action::Add));
+    line("announce a known route again", repeated);
+    let withdrawn = measure(ROUTES, || filled(1), apply_all(Action::Remove));
+    line("withdraw a route", withdrawn);
+    let joining = |mut table: Table| {
+        black_box(table.join(1000));
+        table
+    };
+    let joined = measure(ROUTES, || filled(100), joining);
+    line("join, a route of the initial table", joined);
+    let compacting = |mut table: Table| {
+        while table.compact() {}
+        table
+    };
+    let compacted = measure(ROUTES, outgrown, compacting);
+    line("compact, a live route of the log", compacted);
 }
 
 /// A table whose log holds three times what is live.

@@ -1,2 +1,56 @@
-//! The `metalbond` command.
-fn main() {}
+//! The `metalbond` command: route reflector, client and demonstration.
+//!
+//! Arguments are parsed first ([`args`]), then the command acts. It ends with 0 when it was
+//! told to end, 1 when something failed at run time, 2 when the arguments are wrong.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command prints; the library does not"
+)]
+
+mod announcement;
+mod args;
+mod client;
+mod demo;
+mod descriptors;
+mod endpoint;
+mod failure;
+mod http;
+mod kernel;
+mod limits;
+mod logging;
+mod output;
+mod refusal;
+mod server;
+mod signals;
+
+use std::process::ExitCode;
+
+use args::Command;
+use refusal::Parsed;
+
+fn main() -> ExitCode {
+    let command = match refusal::parse(std::env::args_os()) {
+        Parsed::Command(command) => command,
+        Parsed::Text(text) => {
+            output::print(&text);
+            return ExitCode::SUCCESS;
+        }
+        Parsed::Refused(line) => {
+            output::complain(&line);
+            return ExitCode::from(2);
+        }
+    };
+    let result = match command {
+        Command::Server(args) => server::run(&args),
+        Command::Client(args) => client::run(&args),
+        Command::Demo(args) => demo::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::complain(&failure.to_string());
+            failure.exit_code()
+        }
+    }
+}

@@ -1,12 +1,86 @@
-//! RustBond: the MetalBond route reflector and its client, without async.
+//! RustBond: the [MetalBond](https://github.com/ironcore-dev/metalbond) route
+//! reflector for overlay networks and its client, synchronous and without an async
+//! runtime.
+//!
+//! A hypervisor announces "prefix P of virtual network (VNI) V is behind my
+//! underlay address A"; servers hand that to all who subscribed to V; clients
+//! program it into their data plane.
+//!
+//! # Quick start
+//!
+//! ```no_run
+//! use rustbond::{MetalBondServer, ServerConfig};
+//!
+//! # fn main() -> rustbond::Result<()> {
+//! let server = MetalBondServer::start("[::]:4711", ServerConfig::default())?;
+//! // ... server.shutdown()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ```no_run
+//! use rustbond::{MetalBondClient, Route, RouteHandler, Vni};
+//!
+//! struct MyHandler;
+//! impl RouteHandler for MyHandler {
+//!     fn add_route(&self, vni: Vni, route: Route) { /* handle add */ }
+//!     fn remove_route(&self, vni: Vni, route: Route) { /* handle remove */ }
+//! }
+//!
+//! # fn main() -> rustbond::Result<()> {
+//! let client = MetalBondClient::connect(&["[::1]:4711", "[::1]:4712"], MyHandler);
+//! client.wait_any_established()?;
+//! client.subscribe(Vni(100))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # A tour of the code
+//!
+//! The core takes bytes, instants and commands, and returns bytes, events and the
+//! next deadline; it holds no socket, clock, thread, channel, lock or randomness,
+//! so that it can be tested step by step. The shell around it has the threads and
+//! the sockets. `tests/tidy.rs` and the lints of clippy keep them apart.
+//!
+//! | core | |
+//! |---|---|
+//! | `wire` | frames out of a stream cut anywhere; the messages |
+//! | `session` | the state machine of both roles |
+//! | `table` | the RIB of a VNI: who announces what, and the log that is sent to subscribers |
+//! | `shard` | a share of a server: sessions at their home, tables at their owner, queues |
+//! | `client::core` | servers, what the caller wants, the union view, events |
+//! | `kernel::plan` | what to write so that the kernel holds what is wanted |
+//!
+//! | shell | |
+//! |---|---|
+//! | `net` | mailboxes that wake a loop; sockets and what is known of their readiness |
+//! | `server` | acceptor and workers, one thread each |
+//! | `client` | one thread for the servers, one for the handler |
+//! | `kernel` | the netlink writer's thread |
+//! | `http` | the routing table over HTTP |
+//!
+//! The way of an update through a server: `server::worker` reads it,
+//! `session` decodes it, `shard` passes it to the owner of its VNI, `table` appends
+//! it to the log if it changes something, and the owner sends one reference to
+//! each shard that has subscribers, which queue it and write it out. It is encoded
+//! once; a subscriber that joins later is sent the same log from its beginning.
+//!
+//! Where this differs from what one might expect: routes announced by two peers are
+//! told to each of the two by a notice of its own, because each must see the route
+//! exactly when *another* announces it; and a peer that was in such a pair gets its
+//! initial table encoded for it alone (`table::VniTable::join`), because the log
+//! marks a change with one peer only.
 
 mod client;
 mod error;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub mod kernel;
+mod limit;
 mod map;
 mod net;
 mod random;
@@ -29,3 +103,8 @@ pub use types::{
     Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,
 };
 pub use wire::FrameError;
+
+/// The programs of the README, compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,4 +1,9 @@
 //! Limits and laggards over real sockets: who passes a limit is refused, nobody else suffers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints what it measured"
+)]
 
 mod support;
 
@@ -141,6 +146,14 @@ impl Table {
     }
 }
 
+/// Reads until the table has heard `all` updates.
+fn read_all(mut subscriber: Raw, mut table: Table, all: usize) -> (Raw, Table) {
+    while table.updates < all {
+        table.hear(&subscriber.frame());
+    }
+    (subscriber, table)
+}
+
 #[test]
 fn a_frozen_subscriber_costs_nobody_and_catches_up_by_key() {
     const ROUTES: u32 = 5000;
@@ -165,23 +178,16 @@ fn a_frozen_subscriber_costs_nobody_and_catches_up_by_key() {
     }
     let mut frozen = subscribers.pop().unwrap();
     let mut its_table = tables.pop().unwrap();
+    let all = ROUTES as usize * (1 + 2 * usize::from(ROUNDS));
     let readers: Vec<_> = subscribers
         .into_iter()
         .zip(tables)
-        .map(|(mut subscriber, mut table)| {
-            std::thread::spawn(move || {
-                let all = ROUTES as usize * (1 + 2 * usize::from(ROUNDS));
-                while table.updates < all {
-                    table.hear(&subscriber.frame());
-                }
-                (subscriber, table)
-            })
-        })
+        .map(|(subscriber, table)| std::thread::spawn(move || read_all(subscriber, table, all)))
         .collect();
     for round in 0..ROUNDS {
         let replace = |it| [update(1, 7, it, round), update(0, 7, it, round + 1)].concat();
         announcer.send(&(0..ROUTES).flat_map(replace).collect::<Vec<u8>>());
-        // A round a time, as a fabric changes; the frozen one is stalled meanwhile.
+        // Over more than the half second after which the frozen one counts as stalled.
         std::thread::sleep(Duration::from_millis(25));
     }
     let healthy: Vec<(Raw, Table)> = readers.into_iter().map(|it| it.join().unwrap()).collect();
@@ -245,4 +251,74 @@ fn a_keepalive_is_answered_before_the_bulk() {
     assert!(bytes < 7_200_000 / 2, "{bytes} bytes before the answer");
     slow.stream.set_nonblocking(true).unwrap();
     let _ = slow.stream.read_to_end(&mut buffer);
+}
+
+/// A server process that may open few files.
+#[cfg(feature = "cli")]
+struct Poor(std::process::Child);
+
+#[cfg(feature = "cli")]
+impl Poor {
+    fn start(address: std::net::SocketAddr, files: usize) -> Self {
+        let command = format!(
+            "ulimit -n {files}; exec {} server --listen {address}",
+            env!("CARGO_BIN_EXE_metalbond")
+        );
+        let mut shell = std::process::Command::new("bash");
+        let child = shell
+            .args(["-c", &command])
+            .env("RUST_LOG", "error")
+            .spawn()
+            .unwrap();
+        eventually("it listens", || {
+            std::net::TcpStream::connect(address).is_ok()
+        });
+        Self(child)
+    }
+
+    /// Time on a CPU so far.
+    fn cpu(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap();
+        let nanos = tasks.map(|task| {
+            let path = task.unwrap().path().join("schedstat");
+            let text = std::fs::read_to_string(path).unwrap();
+            text.split(' ').next().unwrap().parse::<u64>().unwrap()
+        });
+        Duration::from_nanos(nanos.sum())
+    }
+}
+
+#[cfg(feature = "cli")]
+impl Drop for Poor {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn without_descriptors_accepting_pauses_and_does_not_spin() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let server = Poor::start(address, 40);
+    let mut healthy = Raw::established(address);
+    let crowd: Vec<Raw> = (0..100).map(|_| Raw::connect(address)).collect();
+    let (start, before) = (std::time::Instant::now(), server.cpu());
+    while start.elapsed() < Duration::from_secs(1) {
+        assert!(healthy.barrier().is_empty(), "served all the while");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let spent = server.cpu() - before;
+    assert!(
+        spent < Duration::from_millis(500),
+        "{spent:?} of CPU in a second"
+    );
+    drop(crowd);
+    let mut late = Raw::established(address);
+    assert!(
+        late.barrier().is_empty(),
+        "accepted when there is room again"
+    );
 }

@@ -1,10 +1,12 @@
 //! What clippy cannot see: who may name what, and how long a file may be.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules that hold no socket, clock, thread, channel, lock, atomic, randomness or log.
-const CORE: [&str; 16] = [
+const CORE: [&str; 17] = [
+    "src/limit.rs",
     "src/wire/",
     "src/session/",
     "src/table/",

@@ -64,6 +64,9 @@ fn main() {
     if is_wanted("fabric") {
         fabric();
     }
+    if is_wanted("frozen") {
+        frozen();
+    }
     if is_wanted("memory") {
         memory();
     }
@@ -217,6 +220,41 @@ fn fabric() {
         floor,
         runs[1].0,
         &runs[1].1,
+    );
+}
+
+/// A hundred of a thousand subscribers read nothing during a million updates.
+fn frozen() {
+    let (routes, rounds) = (5000_u32, 100_u8);
+    let server = Process::server(&["--keepalive", "60"]);
+    let mut frozen = Sinks::subscribed(server.address, 100, 1);
+    let mut healthy = Sinks::subscribed(server.address, 900, 1);
+    let mut source = announcer(server.address);
+    let first: Vec<u8> = (0..routes).flat_map(|it| update(0, 1, it, 0)).collect();
+    source = peer::send_in_background(source, first).join().unwrap();
+    let table = routes as usize * UPDATE_BYTES;
+    healthy.read_bytes(table);
+    frozen.read_bytes(table);
+    let before = server.peak_mib();
+    let start = Instant::now();
+    let mut cpu = server.cpu();
+    for round in 0..rounds {
+        let replace = |it| [update(1, 1, it, round), update(0, 1, it, round + 1)].concat();
+        let bytes: Vec<u8> = (0..routes).flat_map(replace).collect();
+        let writer = peer::send_in_background(source, bytes);
+        healthy.read_bytes(table * 2 + routes as usize * 2);
+        source = writer.join().unwrap();
+    }
+    cpu = server.cpu() - cpu;
+    let wall = start.elapsed();
+    let grown = server.peak_mib() - before;
+    let read = frozen.read_until_quiet() / 100;
+    println!(
+        "100 of 1,000 frozen during 1,000,000 updates: the others took {:.1} s, server CPU {:.1} s, \
+         memory grew by {grown:.1} MiB, each frozen one then read {} updates where 10,000 differ",
+        wall.as_secs_f64(),
+        cpu.as_secs_f64(),
+        read / (UPDATE_BYTES + 1),
     );
 }
 

@@ -189,6 +189,23 @@ impl Sinks {
         }
     }
 
+    /// Reads all there is until nothing has come for a second; how many bytes.
+    pub(crate) fn read_until_quiet(&mut self) -> usize {
+        let mut events = Events::with_capacity(1024);
+        let mut total = 0;
+        loop {
+            for stream in &mut self.streams {
+                total += drain(stream, &mut self.buffer, usize::MAX);
+            }
+            self.poll
+                .poll(&mut events, Some(Duration::from_secs(1)))
+                .unwrap();
+            if events.is_empty() {
+                return total;
+            }
+        }
+    }
+
     /// Keeps all sessions alive for a while, one KEEPALIVE each five seconds.
     pub(crate) fn keep_alive(&mut self, duration: Duration) {
         let start = Instant::now();
@@ -196,9 +213,8 @@ impl Sinks {
         let count = self.streams.len();
         let mut sent = 0;
         while start.elapsed() < duration {
-            let share = start.elapsed().as_secs_f64() / interval.as_secs_f64();
-            let due = (share * count as f64) as usize;
-            while sent < due {
+            let due = start.elapsed().as_millis() * count as u128 / interval.as_millis();
+            while (sent as u128) < due {
                 let stream = &mut self.streams[sent % count];
                 stream.write_all(&KEEPALIVE).unwrap();
                 drain(stream, &mut self.buffer, usize::MAX);

@@ -1,4 +1,5 @@
 //! Processes under measurement, read from /proc.
+#![allow(dead_code, reason = "every benchmark uses its part")]
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -57,6 +58,12 @@ impl Process {
             total += Duration::from_nanos(nanos.unwrap_or(0));
         }
         total
+    }
+
+    /// Open descriptors.
+    pub(crate) fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(folder).unwrap().count()
     }
 
     fn status(&self, field: &str) -> usize {

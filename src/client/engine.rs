@@ -18,7 +18,7 @@ use super::view::ServerBit;
 use super::worker::Sink;
 use super::{ConnectionState, ServerId};
 use crate::error::{Error, Result};
-use crate::net::{Conn, Mailbox, Postbox, dial, tune};
+use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Postbox, dial, tune};
 use crate::session::CloseReason;
 use crate::types::Vni;
 
@@ -92,7 +92,7 @@ impl Engine {
     /// An engine of a core that has no servers yet.
     pub(super) fn new(core: Core, config: EngineConfig, shared: Arc<Shared>) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let (mailbox, postbox) = Mailbox::new(&poll, WAKE)?;
+        let (mailbox, postbox) = Mailbox::new(&poll, WAKE, MAILBOX_WEIGHT)?;
         Ok(Self {
             poll,
             ready: Events::with_capacity(64),

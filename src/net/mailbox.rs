@@ -10,19 +10,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 use mio::{Poll, Token, Waker};
 
-/// Weight (messages about routes) from which on a mailbox is full.
+/// Weight (messages about routes) from which on a mailbox usually counts as full.
 ///
 /// About 6 MiB of changes.
-const HIGH: usize = 64 * 1024;
-
-/// Weight below which it asks for more.
-const LOW: usize = HIGH / 4;
+pub(crate) const MAILBOX_WEIGHT: usize = 64 * 1024;
 
 struct Shared {
     waker: Waker,
     /// A wake-up is on its way; another would tell nothing new.
     notified: AtomicBool,
     weight: AtomicUsize,
+    /// Weight from which on it is full.
+    high: usize,
+    /// Weight below which it asks for more.
+    low: usize,
     /// Somebody stopped reading because of this mailbox.
     missed: AtomicBool,
 }
@@ -49,12 +50,18 @@ impl<T> Clone for Postbox<T> {
 }
 
 impl<T> Mailbox<T> {
-    /// A mailbox that wakes `poll` with `token`.
-    pub(crate) fn new(poll: &Poll, token: Token) -> std::io::Result<(Self, Postbox<T>)> {
+    /// A mailbox that wakes `poll` with `token`, full from a weight of `high` on.
+    pub(crate) fn new(
+        poll: &Poll,
+        token: Token,
+        high: usize,
+    ) -> std::io::Result<(Self, Postbox<T>)> {
         let shared = Arc::new(Shared {
             waker: Waker::new(poll.registry(), token)?,
             notified: AtomicBool::new(false),
             weight: AtomicUsize::new(0),
+            high,
+            low: high / 4,
             missed: AtomicBool::new(false),
         });
         // The queue itself has no bound; the weight has (see the module).
@@ -80,7 +87,7 @@ impl<T> Mailbox<T> {
 
     /// Whether somebody waits for room that there is again; asked once, answered once.
     pub(crate) fn has_room_for_waiters(&self) -> bool {
-        self.shared.weight.load(Ordering::SeqCst) < LOW
+        self.shared.weight.load(Ordering::SeqCst) < self.shared.low
             && self.shared.missed.load(Ordering::SeqCst)
             && self.shared.missed.swap(false, Ordering::SeqCst)
     }
@@ -107,12 +114,12 @@ impl<T> Postbox<T> {
 
     /// Whether the owner is behind; it will wake everybody when it is not any more.
     pub(crate) fn is_full(&self) -> bool {
-        if self.shared.weight.load(Ordering::SeqCst) < HIGH {
+        if self.shared.weight.load(Ordering::SeqCst) < self.shared.high {
             return false;
         }
         self.shared.missed.store(true, Ordering::SeqCst);
         // The owner may have caught up between the two.
-        self.shared.weight.load(Ordering::SeqCst) >= LOW
+        self.shared.weight.load(Ordering::SeqCst) >= self.shared.low
     }
 }
 
@@ -125,7 +132,7 @@ mod tests {
     #[test]
     fn a_post_wakes_once_until_rearmed() {
         let mut poll = Poll::new().unwrap();
-        let (mailbox, postbox) = Mailbox::new(&poll, Token(7)).unwrap();
+        let (mailbox, postbox) = Mailbox::new(&poll, Token(7), 100).unwrap();
         let mut events = mio::Events::with_capacity(4);
         for round in 0..3 {
             postbox.post(round, 1);
@@ -142,8 +149,8 @@ mod tests {
     #[test]
     fn a_full_mailbox_says_when_there_is_room() {
         let poll = Poll::new().unwrap();
-        let (mailbox, postbox) = Mailbox::new(&poll, Token(7)).unwrap();
-        postbox.post((), HIGH - 1);
+        let (mailbox, postbox) = Mailbox::new(&poll, Token(7), 100).unwrap();
+        postbox.post((), 99);
         assert!(!postbox.is_full());
         postbox.post((), 1);
         assert!(postbox.is_full());
@@ -157,7 +164,7 @@ mod tests {
     #[test]
     fn posting_to_nobody_is_said() {
         let poll = Poll::new().unwrap();
-        let (mailbox, postbox) = Mailbox::new(&poll, Token(7)).unwrap();
+        let (mailbox, postbox) = Mailbox::new(&poll, Token(7), 100).unwrap();
         drop(mailbox);
         assert!(!postbox.post((), 1));
     }

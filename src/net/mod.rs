@@ -1,7 +1,9 @@
 //! What the threads of server and client share: mailboxes and sockets.
 
+mod listen;
 mod mailbox;
 mod socket;
 
-pub(crate) use mailbox::{Mailbox, Postbox};
+pub(crate) use listen::listen_on_first;
+pub(crate) use mailbox::{MAILBOX_WEIGHT, Mailbox, Postbox};
 pub(crate) use socket::{Conn, dial, tune};

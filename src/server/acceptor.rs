@@ -9,21 +9,16 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token};
 
 use super::worker::Mail;
+use crate::limit::Quiet;
 use crate::map::{Map, map};
-use crate::net::{Mailbox, Postbox};
+use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
 use crate::table::PeerId;
 
 /// How long accepting rests when the system has no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 1024;
-
 const LISTENER: Token = Token(0);
 const WAKE: Token = Token(1);
-
-/// Refusals are logged at most this often.
-const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Everything that can come to the acceptor from another thread.
 pub(super) enum Notice {
@@ -52,7 +47,8 @@ pub(super) struct Acceptor {
     total: usize,
     bucket: Bucket,
     refused: Arc<AtomicU64>,
-    quiet_until: Option<Instant>,
+    refusals: Quiet,
+    failures: Quiet,
     next: u32,
 }
 
@@ -73,6 +69,11 @@ impl Bucket {
         }
     }
 
+    /// Takes back a grant that was not used.
+    fn give_back(&mut self) {
+        self.tokens += 1;
+    }
+
     /// Whether one more is granted; if not, when.
     fn take(&mut self, now: Instant) -> Result<(), Duration> {
         let elapsed = now.saturating_duration_since(self.filled);
@@ -91,24 +92,6 @@ impl Bucket {
     }
 }
 
-/// Listens on `address`; both families on `[::]`.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
 impl Acceptor {
     pub(super) fn new(
         listener: TcpListener,
@@ -117,7 +100,7 @@ impl Acceptor {
         refused: Arc<AtomicU64>,
     ) -> io::Result<(Self, Postbox<Notice>)> {
         let poll = Poll::new()?;
-        let (mailbox, postbox) = Mailbox::new(&poll, WAKE)?;
+        let (mailbox, postbox) = Mailbox::new(&poll, WAKE, MAILBOX_WEIGHT)?;
         let mut listener = mio::net::TcpListener::from_std(listener);
         poll.registry()
             .register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -131,7 +114,8 @@ impl Acceptor {
             total: 0,
             bucket: Bucket::new(limits.per_second, Instant::now()),
             refused,
-            quiet_until: None,
+            refusals: Quiet::default(),
+            failures: Quiet::default(),
             next: 0,
         };
         Ok((acceptor, postbox))
@@ -157,7 +141,9 @@ impl Acceptor {
             timeout = match self.accept_all(Instant::now()) {
                 Ok(pause) => pause,
                 Err(error) => {
-                    log::warn!("accepting connections pauses: {error}");
+                    if self.failures.is_over(Instant::now()) {
+                        log::warn!("accepting connections pauses: {error}");
+                    }
                     Some(PAUSE)
                 }
             };
@@ -185,7 +171,10 @@ impl Acceptor {
             match self.listener.accept() {
                 Ok((stream, address)) => self.admit(stream.into(), address, now),
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Ok(None),
+                    io::ErrorKind::WouldBlock => {
+                        self.bucket.give_back();
+                        return Ok(None);
+                    }
                     // The connection broke before it was accepted (accept(2)).
                     io::ErrorKind::Interrupted
                     | io::ErrorKind::ConnectionAborted
@@ -223,8 +212,7 @@ impl Acceptor {
     /// Dropping the stream closes the connection.
     fn refuse(&mut self, address: SocketAddr, now: Instant) {
         let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.quiet_until.is_none_or(|until| now >= until) {
-            self.quiet_until = Some(now + REPORT_INTERVAL);
+        if self.refusals.is_over(now) {
             let AcceptLimits {
                 sessions,
                 per_address,

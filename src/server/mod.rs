@@ -8,6 +8,8 @@
 mod acceptor;
 mod config;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -20,10 +22,10 @@ pub use config::ServerConfig;
 pub use stats::ServerStats;
 
 use crate::error::{Error, Result};
-use crate::net::Postbox;
+use crate::net::{MAILBOX_WEIGHT, Postbox, listen_on_first};
 use crate::shard::{Shard, Topology};
 use crate::types::{Route, Vni};
-use acceptor::{AcceptLimits, Acceptor, Notice, listen};
+use acceptor::{AcceptLimits, Acceptor, Notice};
 use stats::WorkerStats;
 use worker::{AddressOf, Links, Mail, Worker};
 
@@ -48,6 +50,11 @@ impl MetalBondServer {
     /// A setting outside its limits, an address that cannot be listened on, or a
     /// system that has no threads or descriptors left.
     pub fn start(address: impl ToSocketAddrs, config: ServerConfig) -> Result<Self> {
+        Self::start_with(address, config, MAILBOX_WEIGHT)
+    }
+
+    /// As [`Self::start`], with mailboxes that are full from a weight of `high` on.
+    fn start_with(address: impl ToSocketAddrs, config: ServerConfig, high: usize) -> Result<Self> {
         config.check()?;
         let listener = listen_on_first(address)?;
         let address = listener
@@ -59,7 +66,7 @@ impl MetalBondServer {
         let mut mailboxes = Vec::new();
         let mut workers = Vec::new();
         for _ in 0..topology.shards() {
-            let (mailbox, postbox) = Worker::mailbox().map_err(Error::io("make a mailbox"))?;
+            let (mailbox, postbox) = Worker::mailbox(high).map_err(Error::io("make a mailbox"))?;
             mailboxes.push(mailbox);
             workers.push(postbox);
         }
@@ -242,19 +249,4 @@ pub struct PeerStatus {
     pub refused: u64,
     /// Times its queue was folded.
     pub folds: u64,
-}
-
-/// Listens on the first address that works, as `std::net::TcpListener::bind` does.
-fn listen_on_first(address: impl ToSocketAddrs) -> Result<std::net::TcpListener> {
-    let addresses = address
-        .to_socket_addrs()
-        .map_err(Error::io("resolve the listening address"))?;
-    let mut failure = Error::InvalidConfig("the listening address resolves to nothing".into());
-    for address in addresses {
-        match listen(address) {
-            Ok(listener) => return Ok(listener),
-            Err(source) => failure = Error::Listen { address, source },
-        }
-    }
-    Err(failure)
 }

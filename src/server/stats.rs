@@ -34,6 +34,8 @@ pub struct ServerStats {
     pub malformed: u64,
     /// Times a queue was folded since the start.
     pub folds: u64,
+    /// Times a worker stopped reading because another was behind, since the start.
+    pub held_up: u64,
     /// Bytes received since the start.
     pub bytes_received: u64,
     /// Bytes sent since the start.
@@ -54,6 +56,7 @@ pub(super) struct WorkerStats {
     pub(super) updates_received: AtomicU64,
     pub(super) malformed: AtomicU64,
     pub(super) folds: AtomicU64,
+    pub(super) held_up: AtomicU64,
     pub(super) bytes_received: AtomicU64,
     pub(super) bytes_sent: AtomicU64,
 }
@@ -87,6 +90,7 @@ impl WorkerStats {
         total.updates_received += self.updates_received.load(Ordering::Relaxed);
         total.malformed += self.malformed.load(Ordering::Relaxed);
         total.folds += self.folds.load(Ordering::Relaxed);
+        total.held_up += self.held_up.load(Ordering::Relaxed);
         total.bytes_received += self.bytes_received.load(Ordering::Relaxed);
         total.bytes_sent += self.bytes_sent.load(Ordering::Relaxed);
     }

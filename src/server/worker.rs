@@ -30,8 +30,8 @@ const WRITE_BUDGET: usize = 256 * 1024;
 /// Bytes written to all connections in one turn; about a millisecond.
 const TURN_WRITE_BUDGET: usize = 4 * 1024 * 1024;
 
-/// Connections read in one turn.
-const TURN_READS: usize = 64;
+/// Bytes read from all connections in one turn; about five milliseconds of updates.
+const TURN_READ_BUDGET: usize = 1024 * 1024;
 
 /// Pieces of shared frames in one `writev`.
 const SLICES: usize = 64;
@@ -119,9 +119,11 @@ impl Worker {
     }
 
     /// A poll and the mailbox that wakes it.
-    pub(super) fn mailbox() -> std::io::Result<(Inbox, Postbox<Mail>)> {
+    ///
+    /// The mailbox is full from a weight of `high` on.
+    pub(super) fn mailbox(high: usize) -> std::io::Result<(Inbox, Postbox<Mail>)> {
         let poll = Poll::new()?;
-        let (mailbox, postbox) = Mailbox::new(&poll, WAKE)?;
+        let (mailbox, postbox) = Mailbox::new(&poll, WAKE, high)?;
         Ok(((poll, mailbox), postbox))
     }
 
@@ -232,28 +234,32 @@ impl Worker {
 
     /// Whether some shard must catch up before more is read.
     fn is_held_up(&self) -> bool {
-        let others = self.links.workers.iter().enumerate();
-        others
-            .filter(|(id, _)| *id != self.id)
-            .any(|(_, postbox)| postbox.is_full())
+        let mut others = self.links.workers.iter().enumerate();
+        others.any(|(id, postbox)| id != self.id && postbox.is_full())
     }
 
     fn read_sockets(&mut self, now: Instant) {
-        for _ in 0..self.readers.len().min(TURN_READS) {
+        let mut budget = TURN_READ_BUDGET;
+        for _ in 0..self.readers.len() {
+            if budget == 0 {
+                return;
+            }
             if self.is_held_up() {
+                self.stats.held_up.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             let Some(id) = self.readers.pop_front() else {
                 return;
             };
-            self.read_socket(id, now);
+            let read = self.read_socket(id, now);
+            budget = budget.saturating_sub(read);
             self.post();
         }
     }
 
-    fn read_socket(&mut self, id: PeerId, now: Instant) {
+    fn read_socket(&mut self, id: PeerId, now: Instant) -> usize {
         let Some(conn) = self.conns.get_mut(&id) else {
-            return;
+            return 0;
         };
         match conn.read(&mut self.buffer) {
             Ok(count) => {
@@ -266,8 +272,12 @@ impl Worker {
                     .bytes_received
                     .store(read + count as u64, Ordering::Relaxed);
                 self.shard.receive(id, &self.buffer[..count], now);
+                count
             }
-            Err(reason) => self.shard.close(id, reason),
+            Err(reason) => {
+                self.shard.close(id, reason);
+                0
+            }
         }
     }
 

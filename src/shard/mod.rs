@@ -313,6 +313,7 @@ impl Shard {
         if let Some(peer) = self.peers.get_mut(&id)
             && peer.is_stalled(now, STALL)
             && peer.outbox.delta_bytes() > soft_limit
+            && peer.outbox.has_grown()
         {
             peer.fold(self.config.seed);
             self.counters.folds += 1;

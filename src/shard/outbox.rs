@@ -140,6 +140,12 @@ impl Outbox {
         self.delta_bytes > 2 * self.folded_bytes
     }
 
+    /// Whether an eighth more of changes waits than the last fold left: enough to pay
+    /// for another, when the peer reads again.
+    pub(crate) fn has_grown(&self) -> bool {
+        self.delta_bytes > self.folded_bytes + self.folded_bytes / 8
+    }
+
     /// Reduces the changes to what they amount to, apart from a frame that was begun.
     pub(crate) fn fold(&mut self, seed: u64) {
         let keep = self.isolate_begun_frame();

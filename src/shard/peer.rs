@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
+use crate::limit::Quiet;
 use crate::map::{Map, map};
 use crate::session::{Session, SessionConfig};
 use crate::types::Vni;
@@ -27,26 +28,6 @@ pub(crate) struct PeerCounters {
     pub(crate) refused: u64,
     /// Times the queue was folded.
     pub(crate) folds: u64,
-}
-
-/// Keeps a report from coming too often.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Quiet {
-    until: Option<Instant>,
-}
-
-impl Quiet {
-    /// A peer provokes a report of one kind at most this often.
-    const INTERVAL: Duration = Duration::from_secs(60);
-
-    /// Whether a report is due; if so, the next is not for a while.
-    pub(super) fn is_over(&mut self, now: Instant) -> bool {
-        let is_over = self.until.is_none_or(|until| now >= until);
-        if is_over {
-            self.until = Some(now + Self::INTERVAL);
-        }
-        is_over
-    }
 }
 
 #[derive(Debug)]

@@ -101,7 +101,7 @@ fn what_goes_while_suppressed_goes_silently() {
     }
 }
 
-/// Interop rows 8 and 9: Go sends our own routes back with the initial table, and
+/// Go rows 8 and 9: Go sends our own routes back with the initial table, and
 /// does not tell us when we, the last announcer, withdraw them.
 #[test]
 fn an_echo_does_not_outlive_the_announcement() {

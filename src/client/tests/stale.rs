@@ -193,6 +193,31 @@ fn a_withdrawal_by_a_server_that_is_up_beats_a_stale_route() {
     assert_eq!(world.view(V), [route(1)].into());
 }
 
+/// Another next hop comes and goes before the table is complete: the stale one stays.
+#[test]
+fn a_stale_next_hop_outlives_its_neighbours() {
+    for kind in KINDS {
+        let mut world = World::new(&[kind, kind]);
+        world.core.subscribe(V);
+        world.server(A).table = [(V, route(1))].into();
+        world.up(A);
+        world.shake_hands(B);
+        world.down(A);
+        world.replay();
+        let mut frames = Vec::new();
+        for action in [Add, Remove] {
+            crate::wire::encode_update(&mut frames, action, V, &other(1));
+        }
+        world.with_core(|core, now| core.receive(B, &frames, now));
+        assert_eq!(world.replay(), []);
+        assert_eq!(world.view(V), [route(1)].into());
+        assert_eq!(world.core.route_count(), 1);
+        world.server(B).is_held = false;
+        world.settle();
+        assert_eq!(world.replay()[0], RouteRemoved(V, route(1)), "{kind:?}");
+    }
+}
+
 #[test]
 fn unsubscribing_drops_what_is_stale_too() {
     let mut world = two(Modern);

@@ -9,7 +9,7 @@ use crate::types::Action::{Add, Remove};
 
 const KINDS: [Kind; 3] = [Modern, Go, OldRust];
 
-/// Interop rows 5 and 6. The monitor asserts the rules at every byte.
+/// Go rows 5 and 6. The monitor asserts the rules at every byte.
 #[test]
 fn no_second_subscribe_whatever_the_interleaving() {
     for kind in KINDS {
@@ -84,7 +84,7 @@ fn changing_ones_mind_before_the_server_heard_of_it() {
     }
 }
 
-/// Interop row 7: Go takes UNSUBSCRIBE for a withdrawal of all our routes of the VNI.
+/// Go row 7: Go takes UNSUBSCRIBE for a withdrawal of all our routes of the VNI.
 #[test]
 fn own_announcements_outlive_an_unsubscribe_at_a_legacy_server() {
     let mut world = World::subscribed(Go);
@@ -135,7 +135,7 @@ fn what_is_withdrawn_during_an_unsubscribe_is_withdrawn_everywhere() {
     }
 }
 
-/// Interop row 6: a Go server may read an UNSUBSCRIBE ahead of the SUBSCRIBE before it.
+/// Go row 6: a Go server may read an UNSUBSCRIBE ahead of the SUBSCRIBE before it.
 #[test]
 fn unsubscribing_right_after_subscribing_waits_for_a_legacy_server() {
     let mut world = World::new(&[Go]);

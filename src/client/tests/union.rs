@@ -68,7 +68,7 @@ fn of_many_next_hops_each_goes_by_itself() {
     assert_eq!(world.core.route_count(), 0);
 }
 
-/// Interop row 9: an ADD is repeated for each further announcer.
+/// Go row 9: an ADD is repeated for each further announcer.
 #[test]
 fn a_repeated_add_is_no_event() {
     let mut world = World::new(&[Go]);
@@ -102,7 +102,7 @@ fn a_remove_of_what_nobody_has_is_no_event() {
     assert_eq!(world.view(V), [route(1)].into());
 }
 
-/// Interop row 4: own announcements of a Go server come once, before its first
+/// Go row 4: own announcements of a Go server come once, before its first
 /// KEEPALIVE, and in no table.
 #[test]
 fn what_a_server_announces_itself_before_its_first_keepalive_counts() {

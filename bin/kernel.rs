@@ -1,0 +1,102 @@
+//! Routes into the kernel, where that is built in.
+
+pub(crate) use imp::{IS_AVAILABLE, Kernel};
+
+#[cfg(all(feature = "netlink", target_os = "linux"))]
+mod imp {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use rustbond::kernel::{KernelConfig, KernelWriter};
+    use rustbond::{Route, RouteHandler, Vni};
+
+    use crate::args::ClientArgs;
+    use crate::failure::Failure;
+
+    pub(crate) const IS_AVAILABLE: bool = true;
+
+    /// How long the kernel may take to take, or to give back, what is left at the end.
+    const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// The kernel's tables.
+    #[derive(Clone)]
+    pub(crate) struct Kernel(KernelWriter);
+
+    impl Kernel {
+        /// Starts writing routes; `None` if none are to be.
+        pub(crate) fn start(args: &ClientArgs) -> Result<Option<Self>, Failure> {
+            if args.install_routes.is_empty() {
+                return Ok(None);
+            }
+            let mapped = args.install_routes.iter().map(|it| (it.vni, it.table));
+            let writer = KernelWriter::start(KernelConfig {
+                vni_tables: mapped.collect::<BTreeMap<_, _>>(),
+                device: args.tun.clone(),
+                ipv4_only: args.ipv4_only,
+                protocol: args.rt_proto,
+                metric: args.metric,
+                excluded_types: args.exclude_route_type.clone(),
+                cleanup_on_exit: args.cleanup,
+                ..KernelConfig::default()
+            })?;
+            Ok(Some(Self(writer)))
+        }
+
+        /// Writes what is left, or removes all with `--cleanup`.
+        pub(crate) fn stop(&self) -> Result<(), Failure> {
+            let stopped = self.0.shutdown(STOP_TIMEOUT);
+            stopped.map_err(|error| Failure::RunTime(format!("kernel routes: {error}")))
+        }
+    }
+
+    impl RouteHandler for Kernel {
+        fn add_route(&self, vni: Vni, route: Route) {
+            log::debug!("VNI {vni}: added {route}");
+            self.0.add(vni, route);
+        }
+
+        fn remove_route(&self, vni: Vni, route: Route) {
+            log::debug!("VNI {vni}: removed {route}");
+            self.0.remove(vni, route);
+        }
+
+        fn synced(&self, vni: Vni) {
+            log::info!("VNI {vni}: table complete");
+            self.0.synced(vni);
+        }
+    }
+}
+
+#[cfg(not(all(feature = "netlink", target_os = "linux")))]
+mod imp {
+    use rustbond::{Route, RouteHandler, Vni};
+
+    use crate::args::ClientArgs;
+    use crate::failure::Failure;
+
+    pub(crate) const IS_AVAILABLE: bool = false;
+
+    /// There is none; `--install-routes` was refused.
+    #[derive(Clone)]
+    pub(crate) enum Kernel {}
+
+    impl Kernel {
+        pub(crate) fn start(_: &ClientArgs) -> Result<Option<Self>, Failure> {
+            Ok(None)
+        }
+
+        pub(crate) fn stop(&self) -> Result<(), Failure> {
+            match *self {}
+        }
+    }
+
+    impl RouteHandler for Kernel {
+        fn add_route(&self, _: Vni, _: Route) {
+            match *self {}
+        }
+
+        fn remove_route(&self, _: Vni, _: Route) {
+            match *self {}
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! `metalbond server`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustbond::{MetalBondServer, ServerConfig};
+
+use crate::args::ServerArgs;
+use crate::failure::Failure;
+use crate::{descriptors, http, logging, signals};
+
+/// How long the sessions may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves until a signal.
+pub(crate) fn run(args: &ServerArgs) -> Result<(), Failure> {
+    logging::start(logging::level(args.verbose));
+    let (_ender, ending) = signals::catch()?;
+    let default = ServerConfig::default();
+    let mut config = ServerConfig {
+        keepalive_interval: args.keepalive,
+        workers: args.workers.unwrap_or(default.workers),
+        ..default
+    };
+    args.limits.apply(&mut config);
+    match descriptors::raise_limit() {
+        Ok(limit) if limit < config.max_sessions as u64 => log::info!(
+            "{limit} open files are allowed, fewer than --max-sessions {}",
+            config.max_sessions
+        ),
+        Ok(_) => {}
+        Err(error) => log::warn!("the limit of open files stays as it is: {error}"),
+    }
+    let server = MetalBondServer::start(&args.listen, config)
+        .map_err(|error| Failure::of_address("--listen", &args.listen, error))?;
+    let server = Arc::new(server);
+    let shown = Arc::clone(&server);
+    let http = http::start(args.http.as_deref(), move || shown.routes())?;
+    ending.wait();
+    signals::within(STOP_TIMEOUT, "the server", move || {
+        // The HTTP server asks the other for its routes.
+        drop(http);
+        drop(server);
+    });
+    Ok(())
+}

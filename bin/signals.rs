@@ -1,0 +1,105 @@
+//! When the command ends: at SIGINT, at SIGTERM, or when it has nothing left to do.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+use crate::failure::Failure;
+
+/// Why to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Interrupt,
+    Terminate,
+    /// Nobody reads what is printed, and nothing else is to be done.
+    NobodyReads,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+            Self::NobodyReads => "nobody reads the output",
+        })
+    }
+}
+
+/// Can ask the command to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Ender(SyncSender<Reason>);
+
+impl Ender {
+    /// Asks for the end; who asks second is not heard.
+    pub(crate) fn end(&self, reason: Reason) {
+        if self.0.try_send(reason).is_err() {
+            log::debug!("the end was asked for already");
+        }
+    }
+}
+
+/// Waits for the end.
+#[derive(Debug)]
+pub(crate) struct Ending(Receiver<Reason>);
+
+impl Ending {
+    pub(crate) fn wait(&self) {
+        // Without anybody who could ask, there is nothing to wait for.
+        if let Ok(reason) = self.0.recv() {
+            log::info!("ending: {reason}");
+        }
+    }
+}
+
+/// Catches the signals from here on; the second ends the process at once.
+pub(crate) fn catch() -> Result<(Ender, Ending), Failure> {
+    let failed = |error| Failure::RunTime(format!("cannot catch signals: {error}"));
+    let is_second = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal must not find what it sets itself.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&is_second))
+            .map_err(failed)?;
+        flag::register(signal, Arc::clone(&is_second)).map_err(failed)?;
+    }
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let (sender, receiver) = sync_channel(1);
+    let ender = Ender(sender);
+    let at_signal = ender.clone();
+    let forward = move || {
+        for signal in signals.forever() {
+            at_signal.end(match signal {
+                SIGINT => Reason::Interrupt,
+                _ => Reason::Terminate,
+            });
+        }
+    };
+    std::thread::Builder::new()
+        .name("metalbond-signals".into())
+        .spawn(forward)
+        .map_err(failed)?;
+    Ok((ender, Ending(receiver)))
+}
+
+/// Runs the last steps of something, and goes on without their end when they take too long.
+pub(crate) fn within(limit: Duration, what: &str, steps: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = sync_channel::<()>(1);
+    let run = move || {
+        steps();
+        drop(done);
+    };
+    match std::thread::Builder::new().spawn(run) {
+        Ok(_) => {
+            // Nothing is sent: the end of the sender is the sign.
+            if is_done.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                log::warn!("{what} did not stop within {limit:?}");
+            }
+        }
+        Err(error) => log::error!("cannot start a thread: {error}"),
+    }
+}
