@@ -69,6 +69,13 @@ impl Builder {
         self
     }
 
+    /// How long a complete server's word against routes of a lost one is waited with;
+    /// [`ClientConfig::linger`].
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.config.linger = linger;
+        self
+    }
+
     /// Shortest and longest wait before a server that failed is tried again;
     /// [`ClientConfig::retry_min`] and [`ClientConfig::retry_max`].
     pub fn retry(mut self, min: Duration, max: Duration) -> Self {
@@ -159,9 +166,11 @@ impl Builder {
             filter,
             imports,
             detail,
+            linger,
             ..
         } = self.config;
         core.set_policy(filter, &imports, detail);
+        core.set_linger(linger);
         let shared = Arc::<Shared>::default();
         let config = EngineConfig {
             bind: self.config.bind,

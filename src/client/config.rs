@@ -26,6 +26,12 @@ pub struct ClientConfig {
     /// How long routes stay when the last server is lost; 0 removes them at once.
     /// Default: 300 s.
     pub hold: Duration,
+    /// How long routes of a server that is lost stay though a server that is up, and
+    /// complete, does not have them: what is on its way through two servers arrives at
+    /// two moments, and announcers need theirs to come back to a server that was
+    /// restarted. 0 removes at once. Default: 1 s; more than `retry_max` of all announcers
+    /// survives the restart of an only server without a single event.
+    pub linger: Duration,
     /// Shortest wait before a server that failed is tried again. Default: 5 s.
     pub retry_min: Duration,
     /// Longest wait; the moment between is random. Default: 10 s.
@@ -54,6 +60,7 @@ impl Default for ClientConfig {
             keepalive_interval: 5,
             handshake_timeout: Duration::from_secs(10),
             hold: Duration::from_secs(300),
+            linger: Duration::from_secs(1),
             retry_min: Duration::from_secs(5),
             retry_max: Duration::from_secs(10),
             node_id: None,

@@ -80,6 +80,10 @@ pub(super) struct Core {
     synced: BTreeSet<Vni>,
     /// When the routes of lost servers go, while no server is established.
     hold_until: Option<Instant>,
+    /// How long stale routes wait for other servers, or other announcers, to be as far.
+    linger: Duration,
+    /// When the stale routes of a VNI go, if a server is complete then.
+    sweeps: BTreeMap<Vni, Instant>,
     /// Flushes that somebody waits for.
     flushes: BTreeSet<FlushId>,
     next_flush: u64,
@@ -100,6 +104,8 @@ impl Core {
             complete: BTreeSet::new(),
             synced: BTreeSet::new(),
             hold_until: None,
+            linger: Duration::ZERO,
+            sweeps: BTreeMap::new(),
             flushes: BTreeSet::new(),
             next_flush: 0,
             malformed: 0,
@@ -124,6 +130,11 @@ impl Core {
             self.imports.entry(*into).or_default().insert(*from);
         }
         self.view.set_detail(detail);
+    }
+
+    /// How long a complete server's word against stale routes is waited with.
+    pub(super) fn set_linger(&mut self, linger: Duration) {
+        self.linger = linger;
     }
 
     /// One more server, to be dialled at once; `None` if there are as many as may be.
@@ -311,12 +322,12 @@ impl Core {
                 }
                 SessionEvent::EndOfRib(vni) => {
                     if link.end_of_rib(vni) {
-                        self.complete(vni);
+                        self.complete(vni, now);
                     }
                 }
                 SessionEvent::KeepaliveReply => {
                     for vni in link.keepalive_answered(&mut wants) {
-                        self.complete(vni);
+                        self.complete(vni, now);
                     }
                 }
                 SessionEvent::Dropped(_) => self.malformed += 1,
@@ -344,6 +355,12 @@ impl Core {
                 Phase::Waiting { .. } | Phase::Dialling { .. } | Phase::Up(_) => {}
             }
         }
+        while let Some((&vni, _)) = self.sweeps.iter().find(|(_, at)| **at <= now) {
+            self.sweeps.remove(&vni);
+            if self.is_complete(vni) {
+                self.view.sweep(vni);
+            }
+        }
         if self.hold_until.is_some_and(|until| until <= now) {
             self.hold_until = None;
             for vni in self.view.vnis() {
@@ -361,7 +378,8 @@ impl Core {
                 Phase::Waiting { until, .. } | Phase::Dialling { until } => Some(*until),
                 Phase::Up(link) => link.poll_timeout(),
             });
-        servers.chain(self.hold_until).min()
+        let sweeps = self.sweeps.values().copied();
+        servers.chain(self.hold_until).chain(sweeps).min()
     }
 
     /// Bytes to send to a server.
@@ -432,11 +450,31 @@ impl Core {
     }
 
     /// The table of a VNI is complete at some server.
-    fn complete(&mut self, vni: Vni) {
-        self.view.sweep(vni);
+    fn complete(&mut self, vni: Vni, now: Instant) {
+        self.sweep(vni, now);
         if self.subscriptions.contains(&vni) && self.complete.insert(vni) {
             self.announce_synced();
         }
+    }
+
+    /// Has the stale routes of a VNI go, now or when the others had time to say that they
+    /// have them too.
+    ///
+    /// Of a route that is on its way through two servers, one may have told the client
+    /// when it is killed; the other will.
+    fn sweep(&mut self, vni: Vni, now: Instant) {
+        if !self.view.has_stale(vni) {
+            return;
+        }
+        if self.linger.is_zero() {
+            self.view.sweep(vni);
+        } else {
+            self.sweeps.insert(vni, now + self.linger);
+        }
+    }
+
+    fn is_complete(&self, vni: Vni) -> bool {
+        self.established().any(|link| link.is_complete(vni))
     }
 
     /// Tells of the VNIs that are complete with all that they import.
@@ -489,12 +527,8 @@ impl Core {
         self.announcements.forget(bit, |_| true);
         for vni in link.vnis() {
             self.view.lose(bit, vni);
-            let others = self.servers.values().any(|other| match &other.phase {
-                Phase::Up(link) => link.is_complete(vni),
-                Phase::Waiting { .. } | Phase::Dialling { .. } => false,
-            });
-            if others {
-                self.view.sweep(vni);
+            if self.is_complete(vni) {
+                self.sweep(vni, now);
             }
         }
         if !self.is_established() && self.hold_until.is_none() {

@@ -12,6 +12,7 @@ use crossbeam_channel::Sender;
 use mio::{Events, Poll, Token};
 
 use super::core::Core;
+use super::events::ConsumerId;
 use super::link::FlushId;
 use super::status::Shared;
 use super::view::ServerBit;
@@ -150,6 +151,12 @@ impl Engine {
         });
         self.states.remove(&server);
         self.core.remove_server(server, now)
+    }
+
+    /// A consumer that was attached is gone.
+    pub(super) fn detach(&mut self, consumer: ConsumerId) {
+        self.sinks.retain(|sink| sink.consumer != consumer);
+        self.core.detach(consumer);
     }
 
     /// Answers somebody when a goal is reached.

@@ -139,17 +139,25 @@ impl MetalBondClient {
     pub fn watch(&self, detail: EventDetail) -> Result<Receiver<Event>> {
         let (batches, receiver) = crossbeam_channel::bounded(1);
         let feed = self.feed(receiver);
-        let (sender, events) = crossbeam_channel::bounded(CHANNEL_EVENTS);
-        self.inner
-            .spawn("metalbond-watch", move || handler::forward(&sender, &feed))?;
-        self.call(move |engine, _| {
+        let consumer = self.call(move |engine, _| {
             let Some(consumer) = engine.core.attach(detail) else {
                 let text = "a client has 8 consumers of events at most";
                 return Err(Error::InvalidConfig(text.into()));
             };
             engine.sinks.push(Sink { consumer, batches });
-            Ok(())
+            Ok(consumer)
         })??;
+        let (sender, events) = crossbeam_channel::bounded(CHANNEL_EVENTS);
+        let detach = move |engine: &mut Engine, _: Instant| engine.detach(consumer);
+        let postbox = self.inner.postbox.clone();
+        let spawned = self.inner.spawn("metalbond-watch", move || {
+            handler::forward(&sender, &feed);
+            postbox.post(Mail::Call(Box::new(detach)), 1);
+        });
+        if spawned.is_err() {
+            self.call(detach)?;
+        }
+        spawned?;
         Ok(events)
     }
 
@@ -293,9 +301,9 @@ impl MetalBondClient {
 
     /// Leaves a server, and does not count it any more.
     ///
-    /// Routes that only it had are treated as those of a server that is lost: they go
-    /// at once where another server is complete and does not have them; where none is,
-    /// they stay until one is, or the hold time is over. So a server can be replaced in
+    /// Routes that only it had are treated as those of a server that is lost: they go,
+    /// after [`ClientConfig::linger`], where another server is complete and does not have
+    /// them; where none is, they stay until one is, or the hold time is over. So a server can be replaced in
     /// either order without a gap. Its number is not used again.
     ///
     /// # Errors

@@ -50,6 +50,8 @@ struct VniView {
     destinations: Map<Destination, Hops>,
     /// Destinations that this client announces as STANDARD, and how often.
     own: Map<Destination, u32>,
+    /// Something may be stale.
+    has_stale: bool,
 }
 
 impl VniView {
@@ -215,6 +217,7 @@ impl View {
         let Some(view) = self.vnis.get_mut(&vni) else {
             return;
         };
+        view.has_stale = true;
         for hops in view.destinations.values_mut() {
             for hop in hops.as_mut_slice() {
                 if hop.present & server.0 != 0 {
@@ -223,6 +226,11 @@ impl View {
                 }
             }
         }
+    }
+
+    /// Whether something of a VNI may be stale.
+    pub(super) fn has_stale(&self, vni: Vni) -> bool {
+        self.vnis.get(&vni).is_some_and(|view| view.has_stale)
     }
 
     /// Drops what is stale in a VNI: somebody complete knows better, or time is up.
@@ -245,7 +253,10 @@ impl View {
         };
         let is_imported = self.imports.contains_key(&vni);
         let mut exports = Vec::new();
-        let VniView { destinations, own } = view;
+        view.has_stale = false;
+        let VniView {
+            destinations, own, ..
+        } = view;
         destinations.retain(|destination, hops| {
             let is_suppressed = !own.is_empty() && own.contains_key(destination);
             let mut is_changed = false;
@@ -416,5 +427,6 @@ fn entry(vnis: &mut Map<Vni, VniView>, seed: u64, vni: Vni) -> &mut VniView {
     vnis.entry(vni).or_insert_with(|| VniView {
         destinations: map(seed),
         own: map(seed),
+        has_stale: false,
     })
 }

@@ -28,10 +28,13 @@ pub(super) fn run(mut engine: Engine) {
                 Ok(()) => true,
                 // Not seen above, so only this thread could have filled it.
                 Err(TrySendError::Full(_)) => unreachable!("one thread sends"),
-                Err(TrySendError::Disconnected(_)) => {
+                // Nobody else takes the place of the first; the thread of another says
+                // by mail that it is gone.
+                Err(TrySendError::Disconnected(_)) if sink.consumer == ConsumerId::FIRST => {
                     core.detach(sink.consumer);
                     false
                 }
+                Err(TrySendError::Disconnected(_)) => true,
             }
         });
     }

@@ -95,7 +95,7 @@ impl Core {
         self.established().next().is_some()
     }
 
-    fn established(&self) -> impl Iterator<Item = &Link> {
+    pub(super) fn established(&self) -> impl Iterator<Item = &Link> {
         let links = self
             .servers
             .values()
