@@ -148,7 +148,10 @@ fn the_events_amount_to_all_changes_and_what_waits_stays_short() {
         }
         assert_eq!(
             view.len(),
-            [V, W].iter().map(|it| view.routes(*it).count()).sum(),
+            [V, W]
+                .iter()
+                .map(|it| view.routes(*it).count())
+                .sum::<usize>(),
             "{step}"
         );
     }
