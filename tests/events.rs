@@ -240,7 +240,7 @@ fn a_driver_does_all_that_a_client_does_without_a_thread() {
         turn(&mut driver, PATIENCE);
     }
     driver.end_flush(flush);
-    assert_eq!(servers[0].stats().routes, 1);
+    eventually("it is in the table", || servers[0].stats().routes == 1);
     let other = client(&[servers[0].local_addr()], NoOpHandler);
     for number in 2..3000 {
         other.announce(VNI, v4(number), hop(2)).unwrap();

@@ -255,7 +255,8 @@ impl MetalBondClient {
     /// this moment.
     ///
     /// Each server is asked with a KEEPALIVE, which it answers after all that came
-    /// before. A server that is established meanwhile is waited for, one that is lost is
+    /// before; that it has read them, not that its subscribers have heard of them yet. A
+    /// server that is established meanwhile is waited for, one that is lost is
     /// not; at least one has to be there.
     ///
     /// # Errors
