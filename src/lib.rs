@@ -83,6 +83,7 @@ pub mod kernel;
 mod limit;
 mod map;
 mod net;
+mod pace;
 mod random;
 mod server;
 mod session;
@@ -96,6 +97,7 @@ pub use client::{
     NoOpHandler, RouteHandler, ServerId,
 };
 pub use error::{Error, Result};
+pub use pace::LegacyPacing;
 pub use server::{MetalBondServer, PeerStatus, ServerConfig, ServerStats};
 pub use session::CloseReason;
 pub use types::{

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::core::CoreConfig;
 use super::view::ServerBit;
 use crate::error::{Error, Result};
+use crate::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
 use crate::session::{Role, SessionConfig};
 use crate::wire::{Capabilities, Extensions};
 
@@ -22,6 +23,11 @@ pub struct ClientConfig {
     pub retry_min: Duration,
     /// Longest wait; the moment between is random. Default: 10 s.
     pub retry_max: Duration,
+    /// Whether servers without reassembly (Go MetalBond, RustBond 0.1) are sent whole frames
+    /// in small chunks, and no more than 32 KiB ahead of what they have read. Default: `Auto`.
+    pub legacy_pacing: LegacyPacing,
+    /// Bytes per second to one such server at most, at least 4096. Default: 8 MiB.
+    pub legacy_rate: u32,
     /// Identity in the HELLO to peers of this implementation. Default: random.
     pub node_id: Option<[u8; 16]>,
 }
@@ -34,6 +40,8 @@ impl Default for ClientConfig {
             hold: Duration::from_secs(300),
             retry_min: Duration::from_secs(5),
             retry_max: Duration::from_secs(10),
+            legacy_pacing: LegacyPacing::Auto,
+            legacy_rate: DEFAULT_RATE,
             node_id: None,
         }
     }
@@ -44,6 +52,9 @@ impl ClientConfig {
         let invalid = |text: String| Err(Error::InvalidConfig(text));
         if self.keepalive_interval == 0 {
             return invalid("keepalive_interval is 0; it must be at least 1 second".into());
+        }
+        if self.legacy_rate < MIN_RATE {
+            return invalid("legacy_rate is below 4096 bytes per second".into());
         }
         if self.retry_min > self.retry_max {
             return invalid("retry_min is longer than retry_max".into());
@@ -70,6 +81,10 @@ impl ClientConfig {
                     capabilities: Capabilities::OWN,
                     node_id: self.node_id.unwrap_or_else(crate::random::node_id),
                 }),
+            },
+            pacing: Pacing {
+                mode: self.legacy_pacing,
+                rate: self.legacy_rate,
             },
             hold: self.hold,
             retry_min: self.retry_min,

@@ -20,6 +20,7 @@ use super::link::{Link, Wants};
 use super::view::{ServerBit, View};
 use super::{ConnectionState, ServerId};
 use crate::error::{Error, Result};
+use crate::pace::{Framing, Pacing};
 use crate::session::{CloseReason, Event as SessionEvent, SessionConfig};
 use crate::types::{Action, Destination, NextHop, Route, Vni};
 
@@ -30,6 +31,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CoreConfig {
     pub(super) session: SessionConfig,
+    pub(super) pacing: Pacing,
     /// How long routes stay after the last server is lost.
     pub(super) hold: Duration,
     pub(super) retry_min: Duration,
@@ -173,7 +175,8 @@ impl Core {
 
     /// A connection to a server was made.
     pub(super) fn dialled(&mut self, server: ServerId, now: Instant) {
-        let link = Link::new(ServerBit::new(server.0), self.config.session, now);
+        let (session, pacing) = (self.config.session, self.config.pacing);
+        let link = Link::new(ServerBit::new(server.0), session, pacing, now);
         self.servers[server.0].phase = Phase::Up(Box::new(link));
         self.pump(server);
     }
@@ -282,6 +285,14 @@ impl Core {
         match &self.servers[server.0].phase {
             Phase::Up(link) => link.outgoing(),
             Phase::Waiting { .. } | Phase::Dialling { .. } => &[],
+        }
+    }
+
+    /// How they are to be handed to the kernel.
+    pub(super) fn framing(&self, server: ServerId) -> Framing {
+        match &self.servers[server.0].phase {
+            Phase::Up(link) => link.framing(),
+            Phase::Waiting { .. } | Phase::Dialling { .. } => Framing::Stream,
         }
     }
 

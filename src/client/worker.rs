@@ -237,7 +237,8 @@ impl Worker {
             if bytes.is_empty() {
                 return;
             }
-            match conn.write(&[IoSlice::new(bytes)]) {
+            let framing = self.core.framing(server);
+            match conn.write(&[IoSlice::new(bytes)], framing) {
                 Ok(count) => self.core.advance(server, count, now),
                 Err(reason) => {
                     self.core.lost(server, reason, now);

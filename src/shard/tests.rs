@@ -33,6 +33,10 @@ fn config() -> ShardConfig {
             routes: 5000,
             subscriptions_per_peer: 10,
         },
+        pacing: Pacing {
+            mode: LegacyPacing::Auto,
+            rate: crate::pace::DEFAULT_RATE,
+        },
         seed: 3,
     }
 }
@@ -133,7 +137,7 @@ impl World {
         let peer = PeerId(self.next);
         self.next += 1;
         let now = self.now;
-        assert!(self.home(peer).open(peer, now));
+        assert!(self.home(peer).open(peer, 0, now));
         self.clients.insert(peer, Client::default());
         let mut hello = Vec::new();
         let extensions = config().session.extensions;
@@ -151,7 +155,8 @@ impl World {
     }
 
     fn disconnect(&mut self, peer: PeerId) {
-        self.home(peer).close(peer, CloseReason::PeerClosed);
+        let now = self.now;
+        self.home(peer).close(peer, CloseReason::PeerClosed, now);
         self.clients.remove(&peer);
         for announcers in self.announced.values_mut() {
             announcers.remove(&peer);
