@@ -36,6 +36,9 @@ const BURST: usize = 16 * 1024;
 /// and what the scale of the window rounds off.
 const TOLERANCE: u32 = 4 * 1024;
 
+/// Least window into which a chunk is sent that only asks; it is never cut to fit.
+const ROOM: u32 = 4 * 1024;
+
 /// First wait before the kernel's queue is looked at; each further one is twice as long.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -46,6 +49,9 @@ const LOOK_MAX: Duration = Duration::from_millis(16);
 ///
 /// Kernels change their mind about how much a window may be.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long a window may stay less than half open; then it counts as all there is.
+const STUCK: Duration = Duration::from_secs(5);
 
 /// The pace is halved so many times at most: to about 130 KB/s.
 const HALVINGS_MAX: u8 = 6;
@@ -122,8 +128,11 @@ enum State {
         look: Option<Instant>,
         gap: Duration,
     },
-    /// Leaves the peer the time to read.
-    Pausing { until: Instant, gap: Duration },
+    /// Leaves the peer the time to read, until then, or while somebody looks.
+    Pausing {
+        until: Option<Instant>,
+        gap: Duration,
+    },
     /// May send one chunk, to be told the window.
     Asking { gap: Duration },
     /// Waits until the kernel has nothing left of that chunk.
@@ -142,6 +151,8 @@ pub(crate) struct Pacer {
     state: State,
     /// The window of a peer that has read everything.
     open_window: Option<u32>,
+    /// The widest window.
+    widest: Option<u32>,
     /// When the last burst ended.
     burst_ended: Option<Instant>,
 }
@@ -157,6 +168,7 @@ impl Pacer {
                 gap: LOOK,
             },
             open_window: None,
+            widest: None,
             burst_ended: None,
         }
     }
@@ -202,27 +214,24 @@ impl Pacer {
         match self.state {
             State::Sending { .. } | State::Asking { .. } => None,
             State::Draining { look, .. } | State::Asked { look, .. } => look,
-            State::Pausing { until, .. } => Some(until),
+            State::Pausing { until, .. } => until,
         }
     }
 
     /// Does what is due at `now`; whether [`Self::observe`] is to be called.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
         match &mut self.state {
-            &mut State::Pausing { until, gap } if until <= now => {
-                self.state = State::Asking { gap };
-                false
-            }
-            State::Draining { look, .. } | State::Asked { look, .. } => {
-                look.take_if(|it| *it <= now).is_some()
-            }
-            State::Sending { .. } | State::Asking { .. } | State::Pausing { .. } => false,
+            State::Draining { look, .. }
+            | State::Asked { look, .. }
+            | State::Pausing { until: look, .. } => look.take_if(|it| *it <= now).is_some(),
+            State::Sending { .. } | State::Asking { .. } => false,
         }
     }
 
     /// Takes note of what the kernel knows at `now`.
     pub(crate) fn observe(&mut self, queue: SendQueue, now: Instant) {
         self.open_window = self.open_window.max(queue.window);
+        self.widest = self.widest.max(queue.window);
         let state = self.state;
         self.state = match state {
             State::Draining { gap, .. } if !queue.is_empty => State::Draining {
@@ -232,7 +241,7 @@ impl Pacer {
             State::Draining { .. } if self.burst_ended.is_none() => self.burst(),
             State::Draining { .. } => {
                 let gap = self.pause();
-                let until = now + gap;
+                let until = Some(now + gap);
                 State::Pausing { until, gap }
             }
             State::Asked { wait, gap, .. } if !queue.is_empty => State::Asked {
@@ -241,11 +250,10 @@ impl Pacer {
                 gap,
             },
             State::Asked { .. } if self.is_read(queue.window, now) => self.burst(),
-            State::Asked { gap, .. } => State::Pausing {
-                until: now + gap * 2,
-                gap: gap * 2,
-            },
-            state @ (State::Sending { .. } | State::Pausing { .. } | State::Asking { .. }) => state,
+            State::Asked { gap, .. } => longer(gap, now),
+            State::Pausing { gap, .. } if self.may_ask(queue.window, now) => State::Asking { gap },
+            State::Pausing { gap, .. } => longer(gap, now),
+            State::Sending { .. } | State::Asking { .. } => state,
         };
     }
 
@@ -266,10 +274,30 @@ impl Pacer {
         let is_over = self
             .burst_ended
             .is_some_and(|ended| now >= ended + patience);
+        let is_over = is_over && self.is_half_open(window);
         if is_over {
             self.open_window = Some(window);
         }
         is_over
+    }
+
+    /// Whether there is room for a chunk that only asks.
+    ///
+    /// A window that is less than half open tells by itself when it is not any more:
+    /// a kernel reports when it has doubled.
+    fn may_ask(&mut self, window: Option<u32>, now: Instant) -> bool {
+        let (Some(window), Some(widest)) = (window, self.widest) else {
+            return true;
+        };
+        if window < widest / 2 && self.burst_ended.is_some_and(|it| now >= it + STUCK) {
+            self.widest = Some(window);
+            self.open_window = Some(window);
+        }
+        window >= ROOM && self.is_half_open(window)
+    }
+
+    fn is_half_open(&self, window: u32) -> bool {
+        self.widest.is_none_or(|widest| window >= widest / 2)
     }
 
     fn burst(&self) -> State {
@@ -282,6 +310,14 @@ impl Pacer {
     }
 
     fn pause(&self) -> Duration {
-        self.pacing.time(self.burst_bytes() as u64, self.halvings)
+        // And the chunk that asks.
+        let bytes = self.burst_bytes() + CHUNK;
+        self.pacing.time(bytes as u64, self.halvings)
     }
+}
+
+fn longer(gap: Duration, now: Instant) -> State {
+    let gap = (gap * 2).min(PATIENCE).max(gap);
+    let until = Some(now + gap);
+    State::Pausing { until, gap }
 }
