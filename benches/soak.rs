@@ -29,7 +29,8 @@ const VNIS: u8 = 4;
 /// Routes that an announcer has or has not, in each VNI.
 const ROUTES: u32 = 5000;
 
-const HELLO: [u8; 6] = [1, 0, 2, 1, 8, 5];
+/// Keepalive 120 s: the rounds between two KEEPALIVEs may take long on a busy machine.
+const HELLO: [u8; 6] = [1, 0, 2, 1, 8, 120];
 const KEEPALIVE: [u8; 4] = [1, 0, 0, 2];
 
 /// What follows the action in an UPDATE: the identity of a route.
@@ -109,11 +110,12 @@ struct Subscriber {
     stream: TcpStream,
     digest: Arc<AtomicU64>,
     updates: Arc<AtomicU64>,
+    leaving: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 impl Subscriber {
-    fn new(address: SocketAddr, closing: &Arc<AtomicBool>) -> Self {
+    fn new(address: SocketAddr) -> Self {
         let mut stream = established(address);
         for vni in 1..=VNIS {
             stream.write_all(&[1, 0, 2, 3, 8, vni]).unwrap();
@@ -121,23 +123,23 @@ impl Subscriber {
         let (digest, updates) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let reader = stream.try_clone().unwrap();
         let (its_digest, its_updates) = (Arc::clone(&digest), Arc::clone(&updates));
-        let closing = Arc::clone(closing);
+        let leaving = Arc::<AtomicBool>::default();
+        let told = Arc::clone(&leaving);
         let thread = std::thread::spawn(move || {
             read(reader, &its_digest, &its_updates);
-            assert!(
-                closing.load(Ordering::SeqCst),
-                "the server closed a session"
-            );
+            assert!(told.load(Ordering::SeqCst), "the server closed a session");
         });
         Self {
             stream,
             digest,
             updates,
+            leaving,
             thread,
         }
     }
 
     fn leave(self) -> u64 {
+        self.leaving.store(true, Ordering::SeqCst);
         self.stream.shutdown(std::net::Shutdown::Both).unwrap();
         self.thread.join().unwrap();
         self.updates.load(Ordering::SeqCst)
@@ -190,14 +192,13 @@ fn main() {
         .filter_map(|it| it.parse::<u64>().ok())
         .next()
         .unwrap_or(1);
-    let server = Process::server(&[]);
-    let closing = Arc::new(AtomicBool::new(true));
+    let server = Process::server(&["--keepalive", "120"]);
     let mut random = fastrand::Rng::with_seed(minutes);
     let mut announcers: Vec<Announcer> = (1..=ANNOUNCERS)
         .map(|hop| Announcer::new(server.address, hop))
         .collect();
     let mut subscribers: Vec<Subscriber> = (0..SUBSCRIBERS)
-        .map(|_| Subscriber::new(server.address, &closing))
+        .map(|_| Subscriber::new(server.address))
         .collect();
     let (mut sent, mut received, mut expected) = (0_u64, 0_u64, 0_u64);
     let mut memory = Vec::new();
@@ -214,7 +215,7 @@ fn main() {
             0 => {
                 let at = random.usize(..subscribers.len());
                 received += subscribers.swap_remove(at).leave();
-                subscribers.push(Subscriber::new(server.address, &closing));
+                subscribers.push(Subscriber::new(server.address));
             }
             1 => {
                 let at = random.usize(..announcers.len());
@@ -231,6 +232,9 @@ fn main() {
         {
             assert!(Instant::now() < deadline, "tables differ from the model");
             std::thread::sleep(Duration::from_millis(1));
+        }
+        for subscriber in &mut subscribers {
+            subscriber.stream.write_all(&KEEPALIVE).unwrap();
         }
         memory.push(server.resident() as f64 / 1024.0 / 1024.0);
     }

@@ -249,15 +249,15 @@ fn first_repeated<T: Ord + Copy>(items: impl IntoIterator<Item = T>) -> Option<T
 }
 
 fn to_listen(text: &str) -> Result<String, Expected> {
-    endpoint::parse(text, Port::ToListen).ok_or(Expected(LISTEN))
+    endpoint::parse(text, Port::Listen).ok_or(Expected(LISTEN))
 }
 
 fn to_listen_given(text: &str) -> Result<String, Expected> {
-    endpoint::parse(text, Port::ToListenGiven).ok_or(Expected(HTTP))
+    endpoint::parse(text, Port::ListenGiven).ok_or(Expected(HTTP))
 }
 
 fn to_connect(text: &str) -> Result<String, Expected> {
-    endpoint::parse(text, Port::ToConnect).ok_or(Expected(SERVER))
+    endpoint::parse(text, Port::Connect).ok_or(Expected(SERVER))
 }
 
 fn keepalive(text: &str) -> Result<u32, Expected> {

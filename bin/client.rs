@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustbond::{ClientConfig, MetalBondClient, Route, RouteHandler, Vni};
+use rustbond::{ClientConfig, Error, MetalBondClient, Route, RouteHandler, Vni};
 
 use crate::args::ClientArgs;
 use crate::failure::Failure;
+use crate::http::Http;
 use crate::kernel::Kernel;
-use crate::output::{Reader, print_line};
+use crate::output::{Reader, print};
 use crate::signals::{Ender, Reason};
-use crate::{http, logging, signals};
+use crate::{logging, signals};
 
 /// How long the sessions may take to end, and what is being printed to be read.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,16 +28,21 @@ pub(crate) fn run(args: &ClientArgs) -> Result<(), Failure> {
         ..ClientConfig::default()
     };
     let client = match &kernel {
-        Some(kernel) => MetalBondClient::start(&args.server, kernel.clone(), config)?,
+        Some(kernel) => MetalBondClient::start(&args.server, kernel.handler(), config),
         None => {
             let has_other_work = !args.announce.is_empty() || args.http.is_some();
             let printer = Printer {
                 ender: (!has_other_work).then_some(ender),
                 is_read: AtomicBool::new(true),
             };
-            MetalBondClient::start(&args.server, printer, config)?
+            MetalBondClient::start(&args.server, printer, config)
         }
     };
+    // Of its settings, only the number of servers was not looked at before.
+    let client = client.map_err(|error| match error {
+        Error::InvalidConfig(text) => Failure::Argument(format!("--server: {text}")),
+        error => error.into(),
+    })?;
     for vni in subscriptions(args) {
         client.subscribe(vni)?;
     }
@@ -45,15 +51,16 @@ pub(crate) fn run(args: &ClientArgs) -> Result<(), Failure> {
         client.announce(announcement.vni, route.destination, route.next_hop)?;
     }
     let shown = client.clone();
-    let http = http::start(args.http.as_deref(), move || shown.routes())?;
-    ending.wait();
+    let http = Http::start(args.http.as_deref(), move || shown.routes())?;
+    let ended = ending.wait();
     signals::within(STOP_TIMEOUT, "the client", move || {
-        drop(http);
+        http.stop();
         if let Err(error) = client.shutdown() {
             log::warn!("the client: {error}");
         }
     });
-    kernel.map_or(Ok(()), |kernel| kernel.stop())
+    kernel.map_or(Ok(()), |kernel| kernel.stop())?;
+    ended
 }
 
 /// The VNIs asked for, and those that are to be installed.
@@ -82,12 +89,15 @@ impl Printer {
         if !self.is_read.load(Ordering::Relaxed) {
             return;
         }
-        if print_line(format_args!("{sign} VNI {vni} {route}")) == Reader::Gone {
-            self.is_read.store(false, Ordering::Relaxed);
-            log::debug!("nobody reads the routes; they are not printed");
-            if let Some(ender) = &self.ender {
-                ender.end(Reason::NobodyReads);
-            }
+        let reason = match print(format_args!("{sign} VNI {vni} {route}\n")) {
+            Ok(Reader::There) => return,
+            Ok(Reader::Gone) => Reason::NobodyReads,
+            Err(failure) => Reason::Failed(failure),
+        };
+        self.is_read.store(false, Ordering::Relaxed);
+        log::info!("routes are not printed any more: {reason}");
+        if let Some(ender) = &self.ender {
+            ender.end(reason);
         }
     }
 }

@@ -5,24 +5,24 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 /// MetalBond's port.
 pub(crate) const DEFAULT_PORT: u16 = 4711;
 
-/// What a port must be.
+/// What a port is for, and so what it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Port {
     /// To be listened on; 0 is any that is free, none is MetalBond's.
-    ToListen,
+    Listen,
     /// To be listened on, and to be given, since the protocol has none of its own.
-    ToListenGiven,
+    ListenGiven,
     /// To be connected to; none is MetalBond's.
-    ToConnect,
+    Connect,
 }
 
 /// Brings `HOST`, `HOST:PORT`, `ADDRESS`, `ADDRESS:PORT`, `[ADDRESS]` and `[ADDRESS]:PORT` into
 /// the form that has a port, `:PORT` to listen on too. `None` for anything else.
 pub(crate) fn parse(text: &str, port: Port) -> Option<String> {
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return (address.port() != 0 || port != Port::ToConnect).then(|| address.to_string());
+        return (address.port() != 0 || port != Port::Connect).then(|| address.to_string());
     }
-    let default = (port != Port::ToListenGiven).then_some(DEFAULT_PORT);
+    let default = (port != Port::ListenGiven).then_some(DEFAULT_PORT);
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(SocketAddr::new(address, default?).to_string());
     }
@@ -35,7 +35,7 @@ pub(crate) fn parse(text: &str, port: Port) -> Option<String> {
             .map(|it| it.to_string());
     }
     let (host, number) = match text.split_once(':') {
-        Some(("", number)) if port != Port::ToConnect => ("[::]", parse_port(number, port)?),
+        Some(("", number)) if port != Port::Connect => ("[::]", parse_port(number, port)?),
         Some((host, number)) if is_host_name(host) => (host, parse_port(number, port)?),
         None if is_host_name(text) => (text, default?),
         Some(_) | None => return None,
@@ -46,7 +46,7 @@ pub(crate) fn parse(text: &str, port: Port) -> Option<String> {
 fn parse_port(text: &str, port: Port) -> Option<u16> {
     let is_number = text.bytes().all(|it| it.is_ascii_digit());
     let number = text.parse().ok().filter(|_| is_number)?;
-    (number != 0 || port != Port::ToConnect).then_some(number)
+    (number != 0 || port != Port::Connect).then_some(number)
 }
 
 /// Whether a text may be asked of a resolver.
@@ -83,7 +83,7 @@ mod tests {
             ("a-b.example.org.:12", "a-b.example.org.:12"),
         ];
         for (text, expected) in all {
-            let parsed = parse(text, Port::ToConnect);
+            let parsed = parse(text, Port::Connect);
             assert_eq!(parsed.as_deref(), Some(expected), "{text}");
         }
     }
@@ -116,20 +116,20 @@ mod tests {
             "[host]:1",
         ];
         for text in all {
-            assert_eq!(parse(text, Port::ToConnect), None, "{text}");
+            assert_eq!(parse(text, Port::Connect), None, "{text}");
         }
     }
 
     #[test]
     fn listening_takes_more() {
-        let listen = |text| parse(text, Port::ToListen);
+        let listen = |text| parse(text, Port::Listen);
         assert_eq!(listen(":5"), Some("[::]:5".into()));
         assert_eq!(listen("127.0.0.1:0"), Some("127.0.0.1:0".into()));
         assert_eq!(listen("localhost"), Some("localhost:4711".into()));
         assert_eq!(listen(""), None);
-        assert_eq!(parse(":80", Port::ToListenGiven), Some("[::]:80".into()));
-        assert_eq!(parse("::", Port::ToListenGiven), None);
-        assert_eq!(parse("[::]", Port::ToListenGiven), None);
-        assert_eq!(parse("host", Port::ToListenGiven), None);
+        assert_eq!(parse(":80", Port::ListenGiven), Some("[::]:80".into()));
+        assert_eq!(parse("::", Port::ListenGiven), None);
+        assert_eq!(parse("[::]", Port::ListenGiven), None);
+        assert_eq!(parse("host", Port::ListenGiven), None);
     }
 }

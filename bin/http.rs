@@ -1,34 +1,40 @@
-//! The routing table over HTTP, where it is built in.
+//! The routing table over HTTP, where that is built in.
 
 use rustbond::{Route, Vni};
 
 use crate::failure::Failure;
 
-#[cfg(feature = "http")]
-pub(crate) type Http = rustbond::http::HttpServer;
-
-/// There is none; `--http` was refused.
-#[cfg(not(feature = "http"))]
-pub(crate) struct Http;
-
-/// Starts it if `--http` says so.
-pub(crate) fn start(
-    address: Option<&str>,
-    source: impl Fn() -> Vec<(Vni, Route)> + Send + 'static,
-) -> Result<Option<Http>, Failure> {
-    let Some(address) = address else {
-        return Ok(None);
-    };
+/// An HTTP server, if `--http` asked for one; stops when dropped.
+pub(crate) struct Http {
     #[cfg(feature = "http")]
-    {
-        let started = rustbond::http::HttpServer::start(address, source);
-        let failed = |error| Failure::of_address("--http", address, error);
-        started.map(Some).map_err(failed)
+    _server: Option<rustbond::http::HttpServer>,
+}
+
+impl Http {
+    /// Starts it if there is an address.
+    #[cfg(feature = "http")]
+    pub(crate) fn start(
+        address: Option<&str>,
+        source: impl Fn() -> Vec<(Vni, Route)> + Send + 'static,
+    ) -> Result<Self, Failure> {
+        use rustbond::http::HttpServer;
+        let server = address.map(|address| {
+            let failed = |error| Failure::of_address("--http", address, error);
+            HttpServer::start(address, source).map_err(failed)
+        });
+        let _server = server.transpose()?;
+        Ok(Self { _server })
     }
+
+    /// There is none to start: `--http` was refused.
     #[cfg(not(feature = "http"))]
-    {
-        drop(source);
-        let text = format!("--http {address}: this metalbond was built without HTTP");
-        Err(Failure::Argument(text))
+    pub(crate) fn start(
+        _: Option<&str>,
+        _: impl Fn() -> Vec<(Vni, Route)> + Send + 'static,
+    ) -> Result<Self, Failure> {
+        Ok(Self {})
     }
+
+    /// Stops it, and lets go of the source.
+    pub(crate) fn stop(self) {}
 }

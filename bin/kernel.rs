@@ -7,8 +7,8 @@ mod imp {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
+    use rustbond::RouteHandler;
     use rustbond::kernel::{KernelConfig, KernelWriter};
-    use rustbond::{Route, RouteHandler, Vni};
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;
@@ -19,7 +19,6 @@ mod imp {
     const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
     /// The kernel's tables.
-    #[derive(Clone)]
     pub(crate) struct Kernel(KernelWriter);
 
     impl Kernel {
@@ -42,61 +41,42 @@ mod imp {
             Ok(Some(Self(writer)))
         }
 
+        /// What installs the routes of a client.
+        pub(crate) fn handler(&self) -> impl RouteHandler + use<> {
+            self.0.clone()
+        }
+
         /// Writes what is left, or removes all with `--cleanup`.
         pub(crate) fn stop(&self) -> Result<(), Failure> {
             let stopped = self.0.shutdown(STOP_TIMEOUT);
             stopped.map_err(|error| Failure::RunTime(format!("kernel routes: {error}")))
         }
     }
-
-    impl RouteHandler for Kernel {
-        fn add_route(&self, vni: Vni, route: Route) {
-            log::debug!("VNI {vni}: added {route}");
-            self.0.add(vni, route);
-        }
-
-        fn remove_route(&self, vni: Vni, route: Route) {
-            log::debug!("VNI {vni}: removed {route}");
-            self.0.remove(vni, route);
-        }
-
-        fn synced(&self, vni: Vni) {
-            log::info!("VNI {vni}: table complete");
-            self.0.synced(vni);
-        }
-    }
 }
 
 #[cfg(not(all(feature = "netlink", target_os = "linux")))]
 mod imp {
-    use rustbond::{Route, RouteHandler, Vni};
+    use rustbond::NoOpHandler;
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;
 
     pub(crate) const IS_AVAILABLE: bool = false;
 
-    /// There is none; `--install-routes` was refused.
-    #[derive(Clone)]
-    pub(crate) enum Kernel {}
+    /// There is none: `--install-routes` was refused.
+    pub(crate) struct Kernel;
 
     impl Kernel {
         pub(crate) fn start(_: &ClientArgs) -> Result<Option<Self>, Failure> {
             Ok(None)
         }
 
+        pub(crate) fn handler(&self) -> NoOpHandler {
+            NoOpHandler
+        }
+
         pub(crate) fn stop(&self) -> Result<(), Failure> {
-            match *self {}
-        }
-    }
-
-    impl RouteHandler for Kernel {
-        fn add_route(&self, _: Vni, _: Route) {
-            match *self {}
-        }
-
-        fn remove_route(&self, _: Vni, _: Route) {
-            match *self {}
+            Ok(())
         }
     }
 }

@@ -27,29 +27,21 @@ mod signals;
 use std::process::ExitCode;
 
 use args::Command;
+use failure::Failure;
 use refusal::Parsed;
 
 fn main() -> ExitCode {
-    let command = match refusal::parse(std::env::args_os()) {
-        Parsed::Command(command) => command,
-        Parsed::Text(text) => {
-            output::print(&text);
-            return ExitCode::SUCCESS;
-        }
-        Parsed::Refused(line) => {
-            output::complain(&line);
-            return ExitCode::from(2);
-        }
-    };
-    let result = match command {
-        Command::Server(args) => server::run(&args),
-        Command::Client(args) => client::run(&args),
-        Command::Demo(args) => demo::run(&args),
+    let result = match refusal::parse(std::env::args_os()) {
+        Parsed::Command(Command::Server(args)) => server::run(&args),
+        Parsed::Command(Command::Client(args)) => client::run(&args),
+        Parsed::Command(Command::Demo(args)) => demo::run(&args),
+        Parsed::Text(text) => output::print(format_args!("{text}")).map(|_| ()),
+        Parsed::Refused(line) => Err(Failure::Argument(line)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::complain(&failure.to_string());
+            output::complain(&failure);
             failure.exit_code()
         }
     }

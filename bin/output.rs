@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 
+use crate::failure::Failure;
+
 /// Whether somebody reads the standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
@@ -10,31 +12,20 @@ pub(crate) enum Reader {
     Gone,
 }
 
-/// Prints a text; who does not read it does not want it.
-pub(crate) fn print(text: &str) -> Reader {
-    write(format_args!("{text}"))
-}
-
-/// Prints a line, at once.
-pub(crate) fn print_line(line: fmt::Arguments<'_>) -> Reader {
-    write(format_args!("{line}\n"))
-}
-
-fn write(text: fmt::Arguments<'_>) -> Reader {
+/// Prints a text, at once; who does not read it does not want it, and that is no failure.
+pub(crate) fn print(text: fmt::Arguments<'_>) -> Result<Reader, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_fmt(text).and_then(|()| stdout.flush()) {
-        Ok(()) => Reader::There,
-        Err(error) => {
-            if error.kind() != ErrorKind::BrokenPipe {
-                log::warn!("cannot write to the standard output: {error}");
-            }
-            Reader::Gone
-        }
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(Failure::RunTime(format!(
+            "cannot write to the standard output: {error}"
+        ))),
     }
 }
 
 /// Says on the standard error why the command ends.
-pub(crate) fn complain(line: &str) {
+pub(crate) fn complain(failure: &Failure) {
     // Where that is closed there is nobody to tell.
-    drop(writeln!(io::stderr(), "metalbond: {line}"));
+    drop(writeln!(io::stderr(), "metalbond: {failure}"));
 }

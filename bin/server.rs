@@ -7,7 +7,8 @@ use rustbond::{MetalBondServer, ServerConfig};
 
 use crate::args::ServerArgs;
 use crate::failure::Failure;
-use crate::{descriptors, http, logging, signals};
+use crate::http::Http;
+use crate::{descriptors, logging, signals};
 
 /// How long the sessions may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,7 +25,7 @@ pub(crate) fn run(args: &ServerArgs) -> Result<(), Failure> {
     };
     args.limits.apply(&mut config);
     match descriptors::raise_limit() {
-        Ok(limit) if limit < config.max_sessions as u64 => log::info!(
+        Ok(limit) if limit < config.max_sessions as u64 => log::debug!(
             "{limit} open files are allowed, fewer than --max-sessions {}",
             config.max_sessions
         ),
@@ -35,12 +36,12 @@ pub(crate) fn run(args: &ServerArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::of_address("--listen", &args.listen, error))?;
     let server = Arc::new(server);
     let shown = Arc::clone(&server);
-    let http = http::start(args.http.as_deref(), move || shown.routes())?;
-    ending.wait();
+    let http = Http::start(args.http.as_deref(), move || shown.routes())?;
+    let ended = ending.wait();
     signals::within(STOP_TIMEOUT, "the server", move || {
         // The HTTP server asks the other for its routes.
-        drop(http);
+        http.stop();
         drop(server);
     });
-    Ok(())
+    ended
 }

@@ -13,21 +13,24 @@ use signal_hook::iterator::Signals;
 use crate::failure::Failure;
 
 /// Why to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Reason {
     Interrupt,
     Terminate,
     /// Nobody reads what is printed, and nothing else is to be done.
     NobodyReads,
+    /// What is to be done cannot be done.
+    Failed(Failure),
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Interrupt => "SIGINT",
-            Self::Terminate => "SIGTERM",
-            Self::NobodyReads => "nobody reads the output",
-        })
+        match self {
+            Self::Interrupt => f.write_str("SIGINT"),
+            Self::Terminate => f.write_str("SIGTERM"),
+            Self::NobodyReads => f.write_str("nobody reads the output"),
+            Self::Failed(failure) => failure.fmt(f),
+        }
     }
 }
 
@@ -49,10 +52,16 @@ impl Ender {
 pub(crate) struct Ending(Receiver<Reason>);
 
 impl Ending {
-    pub(crate) fn wait(&self) {
-        // Without anybody who could ask, there is nothing to wait for.
-        if let Ok(reason) = self.0.recv() {
-            log::info!("ending: {reason}");
+    /// Waits until the end is asked for; whether because of a failure.
+    pub(crate) fn wait(&self) -> Result<(), Failure> {
+        match self.0.recv() {
+            Ok(Reason::Failed(failure)) => Err(failure),
+            Ok(reason) => {
+                log::info!("ending: {reason}");
+                Ok(())
+            }
+            // Without anybody who could ask, there is nothing to wait for.
+            Err(_) => Ok(()),
         }
     }
 }

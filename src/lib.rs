@@ -35,6 +35,9 @@
 //! # }
 //! ```
 //!
+//! [`guide`] has three complete clients: with a handler, with a channel, and with a poll
+//! loop of one's own.
+//!
 //! # A tour of the code
 //!
 //! The core takes bytes, instants and commands, and returns bytes, events and the
@@ -55,7 +58,7 @@
 //! |---|---|
 //! | `net` | mailboxes that wake a loop; sockets and what is known of their readiness |
 //! | `server` | acceptor and workers, one thread each |
-//! | `client` | one thread for the servers, one for the handler |
+//! | `client` | an engine that is stepped: by a thread, or by the caller's loop; one thread for the handler |
 //! | `kernel` | the netlink writer's thread |
 //! | `http` | the routing table over HTTP |
 //!
@@ -73,6 +76,7 @@
 
 mod client;
 mod error;
+pub mod guide;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "internals")]
@@ -93,8 +97,9 @@ mod types;
 mod wire;
 
 pub use client::{
-    Changed, ClientConfig, ClientState, ConnectionState, Event, LoggingHandler, MetalBondClient,
-    NoOpHandler, RouteHandler, ServerId,
+    AnnouncementState, Builder, Changed, ClientConfig, ClientState, ConnectionState, Driver, Event,
+    EventDetail, FlushToken, LoggingHandler, MetalBondClient, NoOpHandler, RouteFilter,
+    RouteHandler, RouteMatch, ServerId,
 };
 pub use error::{Error, Result};
 pub use pace::LegacyPacing;

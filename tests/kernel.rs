@@ -315,6 +315,9 @@ fn what_others_do_to_our_routes_is_repaired_within_a_second() {
         ));
         ip("-6 route replace fd00:0:0:7::/64 dev lo table 100 proto boot");
         repairs("replacement");
+        ip("-4 route replace blackhole 11.0.1.0/24 table 100 proto static");
+        ip("-6 route replace unreachable fd00:0:0:7::/64 table 100 proto 254");
+        repairs("replacement by a route that does not forward");
         delete_all("-4");
         delete_all("-6");
         repairs("flush");
@@ -377,6 +380,85 @@ fn a_route_that_was_there_before_us_is_left_alone() {
             writer.stats().in_sync
         });
         assert!(shown("fd00::/64").contains("2001:db8::1"));
+    });
+}
+
+#[test]
+fn a_route_that_was_put_before_ours_is_left_alone() {
+    in_namespace("prepend", || {
+        make_device();
+        let writer = start(config());
+        writer.synced(VNI);
+        writer.add(VNI, route("10.0.0.0/24", 1));
+        writer.add(VNI, route("10.0.1.0/24", 1));
+        writer.flush(WAIT).unwrap();
+        ip("-4 route prepend blackhole 10.0.0.0/24 proto static table 100");
+        ip("-4 route prepend 10.0.0.0/24 dev lo proto static table 100");
+        ip("-4 route append blackhole 10.0.1.0/24 proto static table 100");
+        let theirs = || ip("-4 route show table 100 proto static");
+        let before = theirs();
+        eventually("noticed", WAIT, || writer.stats().last_error.is_some());
+        let change = |writer: &KernelWriter, from, to| {
+            for prefix in ["10.0.0.0/24", "10.0.1.0/24"] {
+                writer.add(VNI, route(prefix, to));
+                writer.remove(VNI, route(prefix, from));
+            }
+            writer.flush(WAIT).unwrap();
+        };
+        change(&writer, 1, 2);
+        assert_eq!(theirs(), before);
+        assert_eq!(
+            writer.stats().failed,
+            1,
+            "it cannot change before theirs goes"
+        );
+        assert!(shown("10.0.1.0/24").contains("dst 2001:db8::2 "));
+        drop(writer);
+
+        // The next process finds it as it is.
+        let writer = start(config());
+        for prefix in ["10.0.0.0/24", "10.0.1.0/24"] {
+            writer.add(VNI, route(prefix, 2));
+        }
+        writer.synced(VNI);
+        change(&writer, 2, 3);
+        assert_eq!(theirs(), before);
+        ip("-4 route del 10.0.0.0/24 dev lo proto static table 100");
+        ip("-4 route del blackhole 10.0.0.0/24 proto static table 100");
+        let moved = || shown("10.0.0.0/24").contains("dst 2001:db8::3 ");
+        eventually("theirs went", Duration::from_secs(1), moved);
+        assert!(writer.stats().in_sync);
+        for prefix in ["10.0.0.0/24", "10.0.1.0/24"] {
+            writer.remove(VNI, route(prefix, 3));
+        }
+        writer.flush(WAIT).unwrap();
+        assert!(!table(100).contains("proto 254"), "{}", table(100));
+        assert!(theirs().starts_with("blackhole 10.0.1.0/24"));
+    });
+}
+
+#[test]
+fn another_way_of_naming_hops_leaves_nothing_behind() {
+    in_namespace("modes", || {
+        make_device();
+        let before = others();
+        for config in [config(), fallback(), config(), fallback()] {
+            let uses_objects = config.nexthop_objects == NexthopMode::Auto;
+            let writer = start(config);
+            for n in 0x1_0000..0x1_0200 {
+                for hop in [1, 2] {
+                    writer.add(VNI, nth_v4(n, hop));
+                    writer.add(VNI, nth_v6(n, hop));
+                }
+            }
+            writer.synced(VNI);
+            writer.flush(WAIT).unwrap();
+            let stats = writer.stats();
+            assert_eq!((stats.installed, stats.failed), (1024, 0));
+            let ours = ip("nexthop show proto 254").lines().count() - 1;
+            assert_eq!(ours, if uses_objects { 3 } else { 0 });
+            assert_eq!(others_now(), before);
+        }
     });
 }
 

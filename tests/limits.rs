@@ -252,3 +252,73 @@ fn a_keepalive_is_answered_before_the_bulk() {
     slow.stream.set_nonblocking(true).unwrap();
     let _ = slow.stream.read_to_end(&mut buffer);
 }
+
+/// A server process that may open few files.
+#[cfg(feature = "cli")]
+struct Poor(std::process::Child);
+
+#[cfg(feature = "cli")]
+impl Poor {
+    fn start(address: std::net::SocketAddr, files: usize) -> Self {
+        let command = format!(
+            "ulimit -n {files}; exec {} server --listen {address}",
+            env!("CARGO_BIN_EXE_metalbond")
+        );
+        let mut shell = std::process::Command::new("bash");
+        let child = shell
+            .args(["-c", &command])
+            .env("RUST_LOG", "error")
+            .spawn()
+            .unwrap();
+        eventually("it listens", || {
+            std::net::TcpStream::connect(address).is_ok()
+        });
+        Self(child)
+    }
+
+    /// Time on a CPU so far.
+    fn cpu(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap();
+        let nanos = tasks.map(|task| {
+            let path = task.unwrap().path().join("schedstat");
+            let text = std::fs::read_to_string(path).unwrap();
+            text.split(' ').next().unwrap().parse::<u64>().unwrap()
+        });
+        Duration::from_nanos(nanos.sum())
+    }
+}
+
+#[cfg(feature = "cli")]
+impl Drop for Poor {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn without_descriptors_accepting_pauses_and_does_not_spin() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let server = Poor::start(address, 40);
+    let mut healthy = Raw::established(address);
+    let crowd: Vec<Raw> = (0..100).map(|_| Raw::connect(address)).collect();
+    let (start, before) = (std::time::Instant::now(), server.cpu());
+    while start.elapsed() < Duration::from_secs(1) {
+        assert!(healthy.barrier().is_empty(), "served all the while");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let spent = server.cpu() - before;
+    assert!(
+        spent < Duration::from_millis(500),
+        "{spent:?} of CPU in a second"
+    );
+    drop(crowd);
+    let mut late = Raw::established(address);
+    assert!(
+        late.barrier().is_empty(),
+        "accepted when there is room again"
+    );
+}

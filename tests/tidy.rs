@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules that hold no socket, clock, thread, channel, lock, atomic, randomness or log.
-const CORE: [&str; 16] = [
+const CORE: [&str; 19] = [
     "src/pace.rs",
     "src/pace/",
     "src/limit.rs",
@@ -16,8 +16,11 @@ const CORE: [&str; 16] = [
     "src/types.rs",
     "src/map.rs",
     "src/client/core.rs",
+    "src/client/core/",
     "src/client/link.rs",
     "src/client/view.rs",
+    "src/client/view/",
+    "src/client/policy.rs",
     "src/client/desired.rs",
     "src/client/backoff.rs",
     "src/client/events.rs",
@@ -31,7 +34,7 @@ const RULES: [(&str, &[&str], &str); 5] = [
         &[
             "src/net/",
             "src/server/",
-            "src/client/worker.rs",
+            "src/client/engine.rs",
             "src/kernel/",
             "src/http/",
         ],

@@ -33,8 +33,13 @@ impl Process {
 
     /// This binary as a relay to so many sinks.
     pub(crate) fn relay(sinks: usize) -> Self {
+        Self::floor(&["relay", &sinks.to_string()])
+    }
+
+    /// This binary in a role that says its address.
+    pub(crate) fn floor(arguments: &[&str]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["relay", &sinks.to_string()])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -51,3 +51,53 @@ pub(crate) fn run(sinks: usize) -> ! {
         std::thread::park();
     }
 }
+
+/// The floor of idle sessions: sends back what comes, on as many threads as the server has.
+pub(crate) fn echo() -> ! {
+    crate::process::raise_descriptor_limit();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    println!("{}", listener.local_addr().unwrap());
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let senders: Vec<_> = (0..threads).map(|_| echo_thread()).collect();
+    for number in 0.. {
+        let (stream, _) = listener.accept().unwrap();
+        let (sender, waker) = &senders[number % threads];
+        sender.send(stream).unwrap();
+        waker.wake().unwrap();
+    }
+    unreachable!("the parent ends us")
+}
+
+fn echo_thread() -> (crossbeam_channel::Sender<TcpStream>, mio::Waker) {
+    let mut poll = mio::Poll::new().unwrap();
+    let waker = mio::Waker::new(poll.registry(), mio::Token(usize::MAX)).unwrap();
+    let (sender, receiver) = crossbeam_channel::unbounded::<TcpStream>();
+    std::thread::spawn(move || {
+        let mut events = mio::Events::with_capacity(1024);
+        let mut streams: Vec<mio::net::TcpStream> = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            poll.poll(&mut events, None).unwrap();
+            while let Ok(stream) = receiver.try_recv() {
+                stream.set_nodelay(true).unwrap();
+                stream.set_nonblocking(true).unwrap();
+                let mut stream = mio::net::TcpStream::from_std(stream);
+                let token = mio::Token(streams.len());
+                let interest = mio::Interest::READABLE;
+                poll.registry()
+                    .register(&mut stream, token, interest)
+                    .unwrap();
+                streams.push(stream);
+            }
+            for event in &events {
+                if let Some(stream) = streams.get_mut(event.token().0)
+                    && let Ok(count) = stream.read(&mut buffer)
+                {
+                    // A sink that is done closes; the others go on.
+                    let _ = stream.write(&buffer[..count]);
+                }
+            }
+        }
+    });
+    (sender, waker)
+}

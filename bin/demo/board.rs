@@ -1,12 +1,13 @@
 //! What a client of the demonstration sees, and waiting for it.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustbond::{CloseReason, Route, RouteHandler, ServerId, Vni};
 
-use crate::output::print_line;
+use crate::output::print;
 
 /// What one client has been told.
 #[derive(Default)]
@@ -75,7 +76,7 @@ impl RouteHandler for Board {
         self.change(|seen| {
             seen.routes.insert((vni, route));
             if let Some(name) = seen.echo {
-                print_line(format_args!("{name}  + VNI {vni} {route}"));
+                echo(format_args!("{name}  + VNI {vni} {route}"));
             }
         });
     }
@@ -85,7 +86,7 @@ impl RouteHandler for Board {
             seen.routes.remove(&(vni, route));
             seen.removals += 1;
             if let Some(name) = seen.echo {
-                print_line(format_args!("{name}  - VNI {vni} {route}"));
+                echo(format_args!("{name}  - VNI {vni} {route}"));
             }
         });
     }
@@ -106,5 +107,12 @@ impl RouteHandler for Board {
         self.change(|seen| {
             seen.servers.remove(&server);
         });
+    }
+}
+
+/// Prints a line for whoever still reads; the demonstration itself is over.
+fn echo(line: fmt::Arguments<'_>) {
+    if let Err(failure) = print(format_args!("{line}\n")) {
+        log::error!("{failure}");
     }
 }

@@ -16,7 +16,7 @@ use self::client::Client;
 use crate::announcement::Announcement;
 use crate::args::DemoArgs;
 use crate::failure::Failure;
-use crate::output::{Reader, print_line};
+use crate::output::{Reader, print};
 use crate::{logging, signals};
 
 /// How long a step may take; far more than it does.
@@ -206,8 +206,7 @@ impl Demo {
         for client in self.present() {
             client.board.echo(client.name);
         }
-        ending.wait();
-        Ok(())
+        ending.wait().map_err(Stop::Failed)
     }
 
     /// Says what the next step is.
@@ -295,7 +294,7 @@ fn failed(text: String) -> Stop {
 }
 
 fn say(line: fmt::Arguments<'_>) -> Result<(), Stop> {
-    match print_line(line) {
+    match print(format_args!("{line}\n")).map_err(Stop::Failed)? {
         Reader::There => Ok(()),
         Reader::Gone => Err(Stop::NobodyReads),
     }
@@ -308,6 +307,7 @@ mod tests {
     #[test]
     fn the_routes_are_announcements() {
         let all = ALPHA.iter().chain(&BETA).chain(&GAMMA).chain([&LATE]);
-        assert_eq!(all.map(|it| route(it)).count(), 8);
+        let routes: Vec<(Vni, Route)> = all.map(|it| route(it)).collect();
+        assert_eq!(routes.len(), 8);
     }
 }

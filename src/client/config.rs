@@ -1,13 +1,21 @@
 //! Settings of a client.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::core::CoreConfig;
+use super::events::EventDetail;
+use super::policy::RouteFilter;
 use super::view::ServerBit;
 use crate::error::{Error, Result};
 use crate::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
 use crate::session::{Role, SessionConfig};
+use crate::types::Vni;
 use crate::wire::{Capabilities, Extensions};
+
+/// Pairs in the import map at most; a route is copied from no more VNIs, which are counted
+/// in 16 bits.
+const MAX_IMPORTS: usize = 16 * 1024;
 
 /// Settings of a client, each with its unit.
 #[derive(Clone, Debug)]
@@ -19,6 +27,12 @@ pub struct ClientConfig {
     /// How long routes stay when the last server is lost; 0 removes them at once.
     /// Default: 300 s.
     pub hold: Duration,
+    /// How long routes of a server that is lost stay though a server that is up, and
+    /// complete, does not have them: what is on its way through two servers arrives at
+    /// two moments, and announcers need theirs to come back to a server that was
+    /// restarted. 0 removes at once. Default: 1 s; more than `retry_max` of all announcers
+    /// survives the restart of an only server without a single event.
+    pub linger: Duration,
     /// Shortest wait before a server that failed is tried again. Default: 5 s.
     pub retry_min: Duration,
     /// Longest wait; the moment between is random. Default: 10 s.
@@ -30,6 +44,20 @@ pub struct ClientConfig {
     pub legacy_rate: u32,
     /// Identity in the HELLO to peers of this implementation. Default: random.
     pub node_id: Option<[u8; 16]>,
+    /// Address to connect from; servers of the other family cannot be reached with it.
+    /// Default: the system chooses.
+    pub bind: Option<IpAddr>,
+    /// Which received routes count. Default: all.
+    pub filter: RouteFilter,
+    /// Pairs of VNIs: the routes of the first appear in the second too, as long as the
+    /// first is subscribed to. Default: none.
+    ///
+    /// The copies lead into the VNI they come from: a next hop without a target VNI gets
+    /// that one. They are not copied further, and the rule against loops holds for them:
+    /// one whose destination is announced in the second VNI is suppressed there.
+    pub imports: Vec<(Vni, Vni)>,
+    /// In what form events tell of routes. Default: route by route.
+    pub detail: EventDetail,
 }
 
 impl Default for ClientConfig {
@@ -38,11 +66,16 @@ impl Default for ClientConfig {
             keepalive_interval: 5,
             handshake_timeout: Duration::from_secs(10),
             hold: Duration::from_secs(300),
+            linger: Duration::from_secs(1),
             retry_min: Duration::from_secs(5),
             retry_max: Duration::from_secs(10),
             legacy_pacing: LegacyPacing::Auto,
             legacy_rate: DEFAULT_RATE,
             node_id: None,
+            bind: None,
+            filter: RouteFilter::new(),
+            imports: Vec::new(),
+            detail: EventDetail::Routes,
         }
     }
 }
@@ -58,6 +91,15 @@ impl ClientConfig {
         }
         if self.retry_min > self.retry_max {
             return invalid("retry_min is longer than retry_max".into());
+        }
+        if self.imports.len() > MAX_IMPORTS {
+            let count = self.imports.len();
+            return invalid(format!(
+                "{count} imports are given; a client has {MAX_IMPORTS} at most"
+            ));
+        }
+        if let Some((vni, _)) = self.imports.iter().find(|(from, into)| from == into) {
+            return invalid(format!("VNI {vni} cannot be imported into itself"));
         }
         if servers.is_empty() {
             return invalid("no server is given; a client needs at least one".into());

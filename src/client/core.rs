@@ -10,19 +10,22 @@
     clippy::iter_over_hash_type
 )]
 
-use std::collections::BTreeSet;
+mod read;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::ServerId;
 use super::backoff::Backoff;
 use super::desired::Desired;
-use super::events::{Change, Event, EventQueue};
-use super::link::{Link, Wants};
+use super::events::{ConsumerId, Event, EventDetail};
+use super::link::{FlushId, Link, Wants};
+use super::policy::RouteFilter;
 use super::view::{ServerBit, View};
-use super::{ConnectionState, ServerId};
 use crate::error::{Error, Result};
 use crate::pace::{Framing, Pacing};
 use crate::session::{CloseReason, Event as SessionEvent, SessionConfig};
-use crate::types::{Action, Destination, NextHop, Route, Vni};
+use crate::types::{Action, Route, Vni};
 
 /// How long a connection attempt may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,6 +45,7 @@ pub(super) struct CoreConfig {
 
 #[derive(Debug)]
 struct Server {
+    bit: ServerBit,
     phase: Phase,
     backoff: Backoff,
     last_loss: Option<CloseReason>,
@@ -63,46 +67,111 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct Core {
     config: CoreConfig,
-    servers: Vec<Server>,
+    servers: BTreeMap<ServerId, Server>,
+    /// Of the next server to be added; numbers are not used again.
+    next_server: usize,
     subscriptions: Desired<Vni>,
     announcements: Desired<(Vni, Route)>,
+    filter: RouteFilter,
+    /// From which VNIs routes are copied into another.
+    imports: BTreeMap<Vni, BTreeSet<Vni>>,
     view: View,
-    changes: Vec<Change>,
-    events: EventQueue,
     /// VNIs of which some server's table has been complete since the subscription.
+    complete: BTreeSet<Vni>,
+    /// Those of them of which the consumers were told: what they import is complete too.
     synced: BTreeSet<Vni>,
     /// When the routes of lost servers go, while no server is established.
     hold_until: Option<Instant>,
+    /// How long stale routes wait for other servers, or other announcers, to be as far.
+    linger: Duration,
+    /// When the stale routes of a VNI go, if a server is complete then.
+    sweeps: BTreeMap<Vni, Instant>,
+    /// Flushes that somebody waits for.
+    flushes: BTreeSet<FlushId>,
+    next_flush: u64,
     malformed: u64,
 }
 
 impl Core {
     pub(super) fn new(config: CoreConfig, servers: usize, now: Instant) -> Self {
-        let server = |number: usize| Server {
+        let mut core = Self {
+            config,
+            servers: BTreeMap::new(),
+            next_server: 0,
+            subscriptions: Desired::new(),
+            announcements: Desired::new(),
+            filter: RouteFilter::new(),
+            imports: BTreeMap::new(),
+            view: View::new(config.seed),
+            complete: BTreeSet::new(),
+            synced: BTreeSet::new(),
+            hold_until: None,
+            linger: Duration::ZERO,
+            sweeps: BTreeMap::new(),
+            flushes: BTreeSet::new(),
+            next_flush: 0,
+            malformed: 0,
+        };
+        for _ in 0..servers {
+            core.add_server(now);
+        }
+        core
+    }
+
+    /// What counts of what servers say, and in what form the first consumer is told;
+    /// to be called before anything is received.
+    pub(super) fn set_policy(
+        &mut self,
+        filter: RouteFilter,
+        imports: &[(Vni, Vni)],
+        detail: EventDetail,
+    ) {
+        self.filter = filter;
+        for (from, into) in imports {
+            self.view.import(*from, *into);
+            self.imports.entry(*into).or_default().insert(*from);
+        }
+        self.view.set_detail(detail);
+    }
+
+    /// How long a complete server's word against stale routes is waited with.
+    pub(super) fn set_linger(&mut self, linger: Duration) {
+        self.linger = linger;
+    }
+
+    /// One more server, to be dialled at once; `None` if there are as many as may be.
+    pub(super) fn add_server(&mut self, now: Instant) -> Option<ServerId> {
+        let taken = self.servers.values().fold(0, |all, it| all | it.bit.mask());
+        let bit = ServerBit::first_free(taken)?;
+        let id = ServerId(self.next_server);
+        self.next_server += 1;
+        let seed = self.config.seed.wrapping_add(id.0 as u64);
+        let server = Server {
+            bit,
             phase: Phase::Waiting {
                 until: now,
                 is_retry: false,
             },
-            backoff: Backoff::new(
-                config.retry_min,
-                config.retry_max,
-                config.seed.wrapping_add(number as u64),
-            ),
+            backoff: Backoff::new(self.config.retry_min, self.config.retry_max, seed),
             last_loss: None,
             established_at: None,
         };
-        Self {
-            config,
-            servers: (0..servers).map(server).collect(),
-            subscriptions: Desired::new(),
-            announcements: Desired::new(),
-            view: View::new(config.seed),
-            changes: Vec::new(),
-            events: EventQueue::new(config.seed),
-            synced: BTreeSet::new(),
-            hold_until: None,
-            malformed: 0,
+        self.servers.insert(id, server);
+        Some(id)
+    }
+
+    /// A server does not count any more; `false` if there is none of that number.
+    ///
+    /// What only it had is treated as if it were lost for ever: gone at once if a
+    /// server that is complete does not have it, else when one is, or after the
+    /// hold time. So servers can be replaced in either order.
+    pub(super) fn remove_server(&mut self, server: ServerId, now: Instant) -> bool {
+        if !self.servers.contains_key(&server) {
+            return false;
         }
+        self.lost(server, CloseReason::Shutdown, now);
+        self.servers.remove(&server);
+        true
     }
 
     /// Wants the routes of a VNI from every server; `false` if it did.
@@ -119,16 +188,18 @@ impl Core {
         if !self.subscriptions.set(vni, false) {
             return false;
         }
+        self.complete.remove(&vni);
         self.synced.remove(&vni);
-        self.events.cancel(Event::Synced(vni));
-        self.view.drop_vni(vni, &mut self.changes);
-        for server in &mut self.servers {
+        self.view.cancel(&Event::Synced(vni));
+        self.view.drop_vni(vni);
+        for server in self.servers.values_mut() {
             if let Phase::Up(link) = &mut server.phase {
                 link.ignore(vni);
             }
         }
         self.each_link(|link, wants| link.queue_subscription(vni, wants));
-        self.settle_changes();
+        // What waited for this VNI need not any more.
+        self.announce_synced();
         true
     }
 
@@ -148,42 +219,60 @@ impl Core {
         }
         let is_legacy =
             |server: &Server| matches!(&server.phase, Phase::Up(link) if link.is_legacy());
-        let servers = self.servers.iter().enumerate();
-        let legacy = servers.filter(|(_, server)| is_legacy(server));
-        let legacy = legacy.map(|(number, _)| ServerBit::new(number));
-        self.view.drop_echo(legacy, (vni, route), &mut self.changes);
+        let legacy = self.servers.values().filter(|server| is_legacy(server));
+        let legacy = legacy.map(|server| server.bit);
+        self.view.drop_echo(legacy, (vni, route));
         self.announcement_changed(vni, Action::Remove, route);
         Ok(())
     }
 
     fn announcement_changed(&mut self, vni: Vni, action: Action, route: Route) {
-        self.view.own((vni, action, route), &mut self.changes);
+        self.view.own((vni, action, route));
         self.each_link(|link, wants| link.queue_announcement((vni, route), wants));
-        self.settle_changes();
+    }
+
+    /// Begins a flush: every server established now or later is to read all that is
+    /// wanted by then.
+    pub(super) fn flush(&mut self) -> FlushId {
+        let flush = FlushId(self.next_flush);
+        self.next_flush += 1;
+        self.flushes.insert(flush);
+        self.each_link(|link, _| link.flush(flush));
+        flush
+    }
+
+    /// Nobody waits for a flush any more.
+    pub(super) fn end_flush(&mut self, flush: FlushId) {
+        self.flushes.remove(&flush);
+        self.each_link(|link, _| link.end_flush(flush));
     }
 
     /// The server that is due to be dialled.
     pub(super) fn poll_dial(&mut self, now: Instant) -> Option<ServerId> {
         let is_due =
             |server: &Server| matches!(server.phase, Phase::Waiting { until, .. } if until <= now);
-        let number = self.servers.iter().position(is_due)?;
-        self.servers[number].phase = Phase::Dialling {
+        let mut servers = self.servers.iter_mut();
+        let (id, server) = servers.find(|(_, server)| is_due(server))?;
+        server.phase = Phase::Dialling {
             until: now + DIAL_TIMEOUT,
         };
-        Some(ServerId(number))
+        Some(*id)
     }
 
     /// A connection to a server was made.
     pub(super) fn dialled(&mut self, server: ServerId, now: Instant) {
-        let (session, pacing) = (self.config.session, self.config.pacing);
-        let link = Link::new(ServerBit::new(server.0), session, pacing, now);
-        self.servers[server.0].phase = Phase::Up(Box::new(link));
-        self.pump(server);
+        if let Some(entry) = self.servers.get_mut(&server) {
+            let link = Link::new(entry.bit, self.config.session, self.config.pacing, now);
+            entry.phase = Phase::Up(Box::new(link));
+            self.pump(server);
+        }
     }
 
     /// An attempt failed, or a connection is gone.
     pub(super) fn lost(&mut self, server: ServerId, reason: CloseReason, now: Instant) {
-        let entry = &mut self.servers[server.0];
+        let Some(entry) = self.servers.get_mut(&server) else {
+            return;
+        };
         if let Phase::Up(link) = &mut entry.phase {
             link.session.close(reason);
             self.settle(server, now);
@@ -200,13 +289,16 @@ impl Core {
     /// Takes bytes that came from a server.
     pub(super) fn receive(&mut self, server: ServerId, mut bytes: &[u8], now: Instant) {
         loop {
-            let Phase::Up(link) = &mut self.servers[server.0].phase else {
+            let Some(entry) = self.servers.get_mut(&server) else {
+                return;
+            };
+            let Phase::Up(link) = &mut entry.phase else {
                 return;
             };
             let Some(event) = link.session.next_event(now, &mut bytes) else {
                 break;
             };
-            let bit = ServerBit::new(server.0);
+            let bit = entry.bit;
             let mut wants = Wants {
                 subscriptions: &mut self.subscriptions,
                 announcements: &mut self.announcements,
@@ -214,26 +306,30 @@ impl Core {
             match event {
                 SessionEvent::Update(update) => {
                     let key = (update.vni, update.route);
-                    if link.hears(update.action, &key, &mut wants) {
+                    // The link sees all: it also learns from what does not count.
+                    let is_heard = link.hears(update.action, &key, &mut wants);
+                    if is_heard && self.filter.accepts(update.vni, &update.route) {
                         let change = (update.vni, update.action, update.route);
-                        self.view.update(bit, change, &mut self.changes);
+                        self.view.update(bit, change);
                     }
                 }
                 SessionEvent::Established => {
                     link.queue_all(&mut wants);
-                    self.servers[server.0].established_at = Some(now);
+                    for flush in &self.flushes {
+                        link.flush(*flush);
+                    }
+                    entry.established_at = Some(now);
                     self.hold_until = None;
-                    self.settle_changes();
-                    self.events.push(Event::ServerUp(server));
+                    self.view.push(&Event::ServerUp(server));
                 }
                 SessionEvent::EndOfRib(vni) => {
                     if link.end_of_rib(vni) {
-                        self.complete(vni);
+                        self.complete(vni, now);
                     }
                 }
                 SessionEvent::KeepaliveReply => {
                     for vni in link.keepalive_answered(&mut wants) {
-                        self.complete(vni);
+                        self.complete(vni, now);
                     }
                 }
                 SessionEvent::Dropped(_) => self.malformed += 1,
@@ -246,9 +342,11 @@ impl Core {
 
     /// Does what is due at `now`.
     pub(super) fn handle_timeouts(&mut self, now: Instant) {
-        for number in 0..self.servers.len() {
-            let server = ServerId(number);
-            match &mut self.servers[number].phase {
+        for server in self.ids() {
+            let Some(entry) = self.servers.get_mut(&server) else {
+                continue;
+            };
+            match &mut entry.phase {
                 Phase::Dialling { until } if *until <= now => {
                     self.lost(server, CloseReason::Io(std::io::ErrorKind::TimedOut), now);
                 }
@@ -259,12 +357,17 @@ impl Core {
                 Phase::Waiting { .. } | Phase::Dialling { .. } | Phase::Up(_) => {}
             }
         }
+        while let Some((&vni, _)) = self.sweeps.iter().find(|(_, at)| **at <= now) {
+            self.sweeps.remove(&vni);
+            if self.is_complete(vni) {
+                self.view.sweep(vni);
+            }
+        }
         if self.hold_until.is_some_and(|until| until <= now) {
             self.hold_until = None;
             for vni in self.view.vnis() {
-                self.view.sweep(vni, &mut self.changes);
+                self.view.sweep(vni);
             }
-            self.settle_changes();
         }
     }
 
@@ -272,33 +375,29 @@ impl Core {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let servers = self
             .servers
-            .iter()
+            .values()
             .filter_map(|server| match &server.phase {
                 Phase::Waiting { until, .. } | Phase::Dialling { until } => Some(*until),
                 Phase::Up(link) => link.poll_timeout(),
             });
-        servers.chain(self.hold_until).min()
+        let sweeps = self.sweeps.values().copied();
+        servers.chain(self.hold_until).chain(sweeps).min()
     }
 
     /// Bytes to send to a server.
     pub(super) fn outgoing(&self, server: ServerId) -> &[u8] {
-        match &self.servers[server.0].phase {
-            Phase::Up(link) => link.outgoing(),
-            Phase::Waiting { .. } | Phase::Dialling { .. } => &[],
-        }
+        self.link(server).map_or(&[], Link::outgoing)
     }
 
     /// How they are to be handed to the kernel.
     pub(super) fn framing(&self, server: ServerId) -> Framing {
-        match &self.servers[server.0].phase {
-            Phase::Up(link) => link.framing(),
-            Phase::Waiting { .. } | Phase::Dialling { .. } => Framing::Stream,
-        }
+        self.link(server).map_or(Framing::Stream, Link::framing)
     }
 
     /// Takes note that the first `count` of them were sent at `now`.
     pub(super) fn advance(&mut self, server: ServerId, count: usize, now: Instant) {
-        if let Phase::Up(link) = &mut self.servers[server.0].phase {
+        let phase = self.servers.get_mut(&server).map(|it| &mut it.phase);
+        if let Some(Phase::Up(link)) = phase {
             link.advance(count, now);
             self.pump(server);
         }
@@ -306,119 +405,114 @@ impl Core {
 
     /// Whether a server has a connection, so that a socket belongs to it.
     pub(super) fn is_up(&self, server: ServerId) -> bool {
-        matches!(self.servers[server.0].phase, Phase::Up(_))
+        self.link(server).is_some()
     }
 
     /// Whether the server is being dialled.
     pub(super) fn is_dialling(&self, server: ServerId) -> bool {
-        matches!(self.servers[server.0].phase, Phase::Dialling { .. })
+        let phase = self.servers.get(&server).map(|it| &it.phase);
+        matches!(phase, Some(Phase::Dialling { .. }))
     }
 
-    pub(super) fn has_events(&self) -> bool {
-        !self.events.is_empty()
+    /// Whether something waits for a consumer.
+    pub(super) fn has_events(&self, consumer: ConsumerId) -> bool {
+        self.view.has_events(consumer)
     }
 
-    /// The next events, at most `limit` of them; those about routes are coalesced.
-    pub(super) fn take_events(&mut self, limit: usize) -> Vec<Event> {
-        self.events.take(limit)
+    /// The next events of a consumer, at most `limit` of them; those about routes are
+    /// coalesced.
+    pub(super) fn take_events(&mut self, consumer: ConsumerId, limit: usize) -> Vec<Event> {
+        self.view.take(consumer, limit)
     }
 
-    /// Why the last session with a server ended, or the last attempt failed.
-    pub(super) fn last_loss(&self, server: ServerId) -> Option<CloseReason> {
-        self.servers[server.0].last_loss
+    /// One more consumer: it is told of all that is so, and of changes after that;
+    /// `None` if there are as many as may be.
+    pub(super) fn attach(&mut self, detail: EventDetail) -> Option<ConsumerId> {
+        let consumer = self.view.attach(detail)?;
+        for vni in &self.synced {
+            self.view.push_to(consumer, Event::Synced(*vni));
+        }
+        for (server, entry) in &self.servers {
+            if matches!(&entry.phase, Phase::Up(link) if link.session.is_established()) {
+                self.view.push_to(consumer, Event::ServerUp(*server));
+            }
+        }
+        Some(consumer)
     }
 
-    /// The state of every server's connection.
-    pub(super) fn states(&self) -> Vec<ConnectionState> {
-        let state = |server: &Server| match &server.phase {
-            Phase::Waiting { is_retry: true, .. } => ConnectionState::Retry,
-            Phase::Waiting { .. } | Phase::Dialling { .. } => ConnectionState::Connecting,
-            Phase::Up(link) if link.session.is_established() => ConnectionState::Established,
-            Phase::Up(link) if link.session.is_hello_received() => ConnectionState::HelloReceived,
-            Phase::Up(_) => ConnectionState::HelloSent,
-        };
-        self.servers.iter().map(state).collect()
+    /// A consumer is gone.
+    pub(super) fn detach(&mut self, consumer: ConsumerId) {
+        self.view.detach(consumer);
     }
 
-    /// The routes of a VNI, with whether each is suppressed, in order.
-    pub(super) fn received(&self, vni: Vni) -> Vec<(Route, bool)> {
-        let mut routes: Vec<_> = self.view.routes(vni).collect();
-        routes.sort_unstable();
-        routes
+    fn ids(&self) -> Vec<ServerId> {
+        self.servers.keys().copied().collect()
     }
 
-    /// All routes that are not suppressed, in order.
-    pub(super) fn received_everywhere(&self) -> Vec<(Vni, Route)> {
-        let of = |vni| {
-            let routes = self.received(vni).into_iter();
-            routes.filter_map(move |(route, suppressed)| (!suppressed).then_some((vni, route)))
-        };
-        self.view.vnis().into_iter().flat_map(of).collect()
-    }
-
-    pub(super) fn announced(&self) -> Vec<(Vni, Route)> {
-        self.announcements.iter().collect()
-    }
-
-    pub(super) fn subscribed(&self) -> Vec<Vni> {
-        self.subscriptions.iter().collect()
-    }
-
-    pub(super) fn route_count(&self) -> usize {
-        self.view.len()
-    }
-
-    pub(super) fn servers_of(
-        &self,
-        vni: Vni,
-        destination: &Destination,
-        next_hop: &NextHop,
-    ) -> Option<Vec<ServerId>> {
-        let servers = self.view.servers_of(vni, destination, next_hop)?;
-        Some(servers.into_iter().map(ServerId).collect())
-    }
-
-    /// Entries in the queues of all servers.
-    #[cfg(test)]
-    pub(super) fn queued(&self) -> usize {
-        let of = |server: &Server| match &server.phase {
-            Phase::Up(link) => link.queued(),
-            Phase::Waiting { .. } | Phase::Dialling { .. } => 0,
-        };
-        self.servers.iter().map(of).sum()
-    }
-
-    /// Things remembered beyond what is wanted and received.
-    #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
-        let wanted = self.subscribed().len() + self.announced().len();
-        let desired = self.subscriptions.len() + self.announcements.len();
-        desired - wanted + self.view.idle_vnis() + self.queued()
+    fn link(&self, server: ServerId) -> Option<&Link> {
+        match &self.servers.get(&server)?.phase {
+            Phase::Up(link) => Some(link),
+            Phase::Waiting { .. } | Phase::Dialling { .. } => None,
+        }
     }
 
     /// The table of a VNI is complete at some server.
-    fn complete(&mut self, vni: Vni) {
-        self.view.sweep(vni, &mut self.changes);
-        self.settle_changes();
-        if self.subscriptions.contains(&vni) && self.synced.insert(vni) {
-            self.events.push(Event::Synced(vni));
+    fn complete(&mut self, vni: Vni, now: Instant) {
+        self.sweep(vni, now);
+        if self.subscriptions.contains(&vni) && self.complete.insert(vni) {
+            self.announce_synced();
+        }
+    }
+
+    /// Has the stale routes of a VNI go, now or when the others had time to say that they
+    /// have them too.
+    ///
+    /// Of a route that is on its way through two servers, one may have told the client
+    /// when it is killed; the other will.
+    fn sweep(&mut self, vni: Vni, now: Instant) {
+        if !self.view.has_stale(vni) {
+            return;
+        }
+        if self.linger.is_zero() {
+            self.view.sweep(vni);
+        } else {
+            self.sweeps.insert(vni, now + self.linger);
+        }
+    }
+
+    fn is_complete(&self, vni: Vni) -> bool {
+        self.established().any(|link| link.is_complete(vni))
+    }
+
+    /// Tells of the VNIs that are complete with all that they import.
+    fn announce_synced(&mut self) {
+        let is_loading =
+            |vni: &Vni| self.subscriptions.contains(vni) && !self.complete.contains(vni);
+        let is_whole = |vni: &&Vni| {
+            let sources = self.imports.get(vni).into_iter().flatten();
+            !sources.into_iter().any(is_loading)
+        };
+        let untold = self.complete.difference(&self.synced);
+        let whole: Vec<Vni> = untold.filter(is_whole).copied().collect();
+        for vni in whole {
+            self.synced.insert(vni);
+            self.view.push(&Event::Synced(vni));
         }
     }
 
     /// After anything that touched a session: its end, or what it must be told.
     fn settle(&mut self, server: ServerId, now: Instant) {
-        self.settle_changes();
-        let Phase::Up(link) = &self.servers[server.0].phase else {
-            return;
-        };
-        match link.session.closed() {
-            Some(reason) => self.end(server, reason, now),
-            None => self.pump(server),
+        match self.link(server).map(|link| link.session.closed()) {
+            Some(Some(reason)) => self.end(server, reason, now),
+            Some(None) => self.pump(server),
+            None => {}
         }
     }
 
     fn end(&mut self, server: ServerId, reason: CloseReason, now: Instant) {
-        let entry = &mut self.servers[server.0];
+        let Some(entry) = self.servers.get_mut(&server) else {
+            return;
+        };
         entry.last_loss = Some(reason);
         if let Some(since) = entry.established_at.take() {
             if is_departure(reason) {
@@ -435,28 +529,24 @@ impl Core {
         let Phase::Up(link) = std::mem::replace(&mut entry.phase, waiting) else {
             return;
         };
-        let bit = ServerBit::new(server.0);
+        let bit = entry.bit;
         self.subscriptions.forget(bit, |_| true);
         self.announcements.forget(bit, |_| true);
         for vni in link.vnis() {
             self.view.lose(bit, vni);
-            let others = self.servers.iter().any(|other| match &other.phase {
-                Phase::Up(link) => link.is_complete(vni),
-                Phase::Waiting { .. } | Phase::Dialling { .. } => false,
-            });
-            if others {
-                self.view.sweep(vni, &mut self.changes);
+            if self.is_complete(vni) {
+                self.sweep(vni, now);
             }
         }
-        if !self.states().contains(&ConnectionState::Established) && self.hold_until.is_none() {
+        if !self.is_established() && self.hold_until.is_none() {
             self.hold_until = Some(now + self.config.hold);
         }
-        self.settle_changes();
-        self.events.push(Event::ServerDown(server, reason));
+        self.view.push(&Event::ServerDown(server, reason));
     }
 
     fn pump(&mut self, server: ServerId) {
-        if let Phase::Up(link) = &mut self.servers[server.0].phase {
+        let phase = self.servers.get_mut(&server).map(|it| &mut it.phase);
+        if let Some(Phase::Up(link)) = phase {
             link.pump(&mut Wants {
                 subscriptions: &mut self.subscriptions,
                 announcements: &mut self.announcements,
@@ -466,7 +556,7 @@ impl Core {
 
     /// Has every established server told of something.
     fn each_link(&mut self, queue: impl Fn(&mut Link, &mut Wants<'_>)) {
-        for server in &mut self.servers {
+        for server in self.servers.values_mut() {
             if let Phase::Up(link) = &mut server.phase
                 && link.session.is_established()
             {
@@ -477,12 +567,6 @@ impl Core {
                 queue(link, &mut wants);
                 link.pump(&mut wants);
             }
-        }
-    }
-
-    fn settle_changes(&mut self) {
-        for change in self.changes.drain(..) {
-            self.events.push_change(change);
         }
     }
 }

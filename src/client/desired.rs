@@ -16,15 +16,24 @@ use super::view::ServerBit;
 #[derive(Debug)]
 pub(super) struct Desired<K> {
     entries: BTreeMap<K, Entry>,
+    /// How often something became wanted.
+    episodes: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     wanted: bool,
     told: u32,
+    /// Servers that were told and have read it.
+    read: u32,
     /// Servers in whose queue it stands.
     queued: u32,
+    episode: u64,
 }
+
+/// When something became wanted: what a server reads of an earlier time proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Episode(u64);
 
 /// What a server must be told of a thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +47,7 @@ impl<K: Copy + Ord> Desired<K> {
     pub(super) fn new() -> Self {
         Self {
             entries: BTreeMap::new(),
+            episodes: 0,
         }
     }
 
@@ -57,7 +67,12 @@ impl<K: Copy + Ord> Desired<K> {
         if self.contains(&key) == wanted {
             return false;
         }
-        self.entries.entry(key).or_default().wanted = wanted;
+        let entry = self.entries.entry(key).or_default();
+        entry.wanted = wanted;
+        if wanted {
+            self.episodes += 1;
+            entry.episode = self.episodes;
+        }
         self.drop_if_settled(&key);
         true
     }
@@ -87,7 +102,7 @@ impl<K: Copy + Ord> Desired<K> {
                 Tell::Wanted
             }
             (false, true) => {
-                entry.told &= !server.mask();
+                entry.untell(server);
                 Tell::Unwanted
             }
             (true, true) | (false, false) => Tell::Nothing,
@@ -113,7 +128,7 @@ impl<K: Copy + Ord> Desired<K> {
             if which(key) && (entry.wanted || was_told) {
                 doubtful.push(*key);
                 if entry.wanted {
-                    entry.told &= !server.mask();
+                    entry.untell(server);
                 }
             }
         }
@@ -126,11 +141,32 @@ impl<K: Copy + Ord> Desired<K> {
         entry.is_some_and(|entry| entry.told & server.mask() != 0)
     }
 
+    /// Since when it is wanted, if it is.
+    pub(super) fn episode(&self, key: &K) -> Option<Episode> {
+        let entry = self.entries.get(key).filter(|entry| entry.wanted);
+        entry.map(|entry| Episode(entry.episode))
+    }
+
+    /// Takes note that a server has read what it was told in that episode.
+    pub(super) fn mark_read(&mut self, key: &K, episode: Episode, server: ServerBit) {
+        if let Some(entry) = self.entries.get_mut(key)
+            && entry.episode == episode.0
+        {
+            entry.read |= entry.told & server.mask();
+        }
+    }
+
+    /// Whether a server was told that it is wanted, and has read that.
+    pub(super) fn is_read(&self, key: &K, server: ServerBit) -> bool {
+        let entry = self.entries.get(key);
+        entry.is_some_and(|entry| entry.read & server.mask() != 0)
+    }
+
     /// Takes note that a server has forgotten what it was told, or left its queue behind.
     pub(super) fn forget(&mut self, server: ServerBit, which: impl Fn(&K) -> bool) {
         self.entries.retain(|key, entry| {
             if which(key) {
-                entry.told &= !server.mask();
+                entry.untell(server);
                 entry.queued &= !server.mask();
             }
             !entry.is_settled()
@@ -150,6 +186,11 @@ impl<K: Copy + Ord> Desired<K> {
 }
 
 impl Entry {
+    fn untell(&mut self, server: ServerBit) {
+        self.told &= !server.mask();
+        self.read &= !server.mask();
+    }
+
     /// Nobody wants it, and nobody has yet to be told so.
     fn is_settled(&self) -> bool {
         !self.wanted && self.told == 0 && self.queued == 0

@@ -1,40 +1,31 @@
-//! What the client tells its consumer, kept short when the consumer is slow.
+//! What the client tells its consumers, kept short when one is slow.
 #![deny(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     clippy::iter_over_hash_type
 )]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::ServerId;
-use crate::map::{Map, map};
 use crate::session::CloseReason;
-use crate::types::{Action, Route, Vni};
-
-/// A change of the client's view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Change {
-    pub(crate) vni: Vni,
-    pub(crate) action: Action,
-    pub(crate) route: Route,
-}
-
-impl Change {
-    pub(crate) const fn new(vni: Vni, action: Action, route: Route) -> Self {
-        Self { vni, action, route }
-    }
-}
+use crate::types::{Destination, NextHop, Route, Vni};
 
 /// What happens at a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
     /// A route is there.
     RouteAdded(Vni, Route),
     /// A route is gone.
     RouteRemoved(Vni, Route),
-    /// The table of a VNI is complete for the first time since the subscription.
+    /// The next hops of a destination changed: all that it has, in order; none if the
+    /// destination is gone. Comes instead of the two above with
+    /// [`EventDetail::NextHops`].
+    NextHopsChanged(Vni, Destination, Arc<[NextHop]>),
+    /// The table of a VNI is complete for the first time since the subscription, those
+    /// of the VNIs that are imported into it and subscribed to among it.
     Synced(Vni),
     /// A server's handshake is complete.
     ServerUp(ServerId),
@@ -42,198 +33,220 @@ pub enum Event {
     ServerDown(ServerId, CloseReason),
 }
 
-/// Events that wait for a consumer, those about routes coalesced by route (law L).
+/// In what form a consumer is told of routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EventDetail {
+    /// Route by route: [`Event::RouteAdded`], [`Event::RouteRemoved`].
+    #[default]
+    Routes,
+    /// Destination by destination: [`Event::NextHopsChanged`].
+    NextHops,
+}
+
+/// A consumer of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ConsumerId(u8);
+
+impl ConsumerId {
+    /// The one that a client is made with.
+    pub(super) const FIRST: Self = Self(0);
+
+    /// Its bit in a mask of consumers.
+    pub(super) const fn mask(self) -> u8 {
+        1 << self.0
+    }
+}
+
+/// What waits for a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    /// Something about this destination is to be compared with what was told; unless
+    /// its entry says otherwise, then this is a tombstone.
+    Destination(Vni, Destination),
+    /// An event of this number; a tombstone if there is none.
+    Other(u64),
+}
+
+/// What waits for one consumer, in order.
 ///
-/// Holds at most one event for each route that changed, however often it did.
+/// 24 bytes for each destination that changed, however often it did: what to tell
+/// is read from the view at the moment it is taken (law L).
 #[derive(Debug)]
-pub(super) struct EventQueue {
-    /// Where the change of a route stands, by number; the front of `order` has number
-    /// `taken`.
-    index: Map<(Vni, Route), usize>,
-    /// In the order of the first change of each route.
-    order: VecDeque<Slot>,
-    taken: usize,
-    /// Numbers of the events that are not about routes, ascending.
-    others: VecDeque<usize>,
+pub(super) struct Feed {
+    pub(super) detail: EventDetail,
+    pub(super) items: VecDeque<Item>,
+    /// How many of the items mean nothing any more.
+    pub(super) tombstones: usize,
+    others: BTreeMap<u64, Event>,
+    next_other: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Slot {
-    Change(Change),
-    Other(Event),
-    /// Two changes that cancelled out, or an event that a later one replaced.
-    Gone,
-}
-
-impl EventQueue {
-    pub(super) fn new(seed: u64) -> Self {
+impl Feed {
+    fn new(detail: EventDetail) -> Self {
         Self {
-            index: map(seed),
-            order: VecDeque::new(),
-            taken: 0,
-            others: VecDeque::new(),
+            detail,
+            items: VecDeque::new(),
+            tombstones: 0,
+            others: BTreeMap::new(),
+            next_other: 0,
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.index.is_empty() && self.others.is_empty()
+    fn push(&mut self, event: Event) {
+        let about = |event: &Event| match *event {
+            Event::ServerUp(server) | Event::ServerDown(server, _) => Some(server),
+            _ => None,
+        };
+        self.cancel(|old| *old == event || (about(old).is_some() && about(old) == about(&event)));
+        self.items.push_back(Item::Other(self.next_other));
+        self.others.insert(self.next_other, event);
+        self.next_other += 1;
     }
 
-    pub(super) fn push_change(&mut self, change: Change) {
-        let key = (change.vni, change.route);
-        match self.index.remove(&key) {
-            // The consumer has not heard of the opposite, and will not hear of either.
-            Some(number) => self.order[number - self.taken] = Slot::Gone,
-            None => {
-                self.index.insert(key, self.taken + self.order.len());
-                self.order.push_back(Slot::Change(change));
+    fn cancel(&mut self, which: impl Fn(&Event) -> bool) {
+        let before = self.others.len();
+        self.others.retain(|_, event| !which(event));
+        self.tombstones += before - self.others.len();
+    }
+
+    /// The event of a number; `None` if it was taken back.
+    pub(super) fn take_other(&mut self, number: u64) -> Option<Event> {
+        let event = self.others.remove(&number);
+        self.tombstones -= usize::from(event.is_none());
+        event
+    }
+
+    pub(super) fn has_other(&self, number: u64) -> bool {
+        self.others.contains_key(&number)
+    }
+
+    fn is_sparse(&self) -> bool {
+        self.tombstones > 64 && self.tombstones > self.items.len() / 2
+    }
+
+    /// Gives back the memory of a burst.
+    pub(super) fn shrink(&mut self) {
+        if self.items.is_empty() && self.items.capacity() > 1 << 12 {
+            self.items = VecDeque::new();
+        }
+    }
+}
+
+/// What waits for all consumers.
+#[derive(Debug)]
+pub(super) struct Feeds {
+    feeds: [Option<Feed>; Self::MAX],
+    /// Some feed is mostly tombstones.
+    is_sparse: bool,
+}
+
+impl Feeds {
+    /// How many consumers a client may have: the bits of a mask.
+    pub(super) const MAX: usize = u8::BITS as usize;
+
+    pub(super) fn new() -> Self {
+        Self {
+            feeds: [const { None }; Self::MAX],
+            is_sparse: false,
+        }
+    }
+
+    /// One more consumer; `None` if there are as many as may be.
+    pub(super) fn open(&mut self, detail: EventDetail) -> Option<ConsumerId> {
+        let slot = self.feeds.iter().position(Option::is_none)?;
+        self.feeds[slot] = Some(Feed::new(detail));
+        u8::try_from(slot).ok().map(ConsumerId)
+    }
+
+    pub(super) fn close(&mut self, consumer: ConsumerId) {
+        self.feeds[usize::from(consumer.0)] = None;
+    }
+
+    pub(super) fn get(&self, consumer: ConsumerId) -> Option<&Feed> {
+        self.feeds[usize::from(consumer.0)].as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, consumer: ConsumerId) -> Option<&mut Feed> {
+        self.feeds[usize::from(consumer.0)].as_mut()
+    }
+
+    /// Whether something waits for a consumer.
+    pub(super) fn has_events(&self, consumer: ConsumerId) -> bool {
+        self.get(consumer)
+            .is_some_and(|feed| feed.items.len() > feed.tombstones)
+    }
+
+    /// Something changed at a destination; `dirty` are the consumers in whose feeds it
+    /// stands already.
+    pub(super) fn mark(&mut self, dirty: &mut u8, vni: Vni, destination: &Destination) {
+        for (slot, feed) in self.feeds.iter_mut().enumerate() {
+            if let Some(feed) = feed
+                && *dirty & (1 << slot) == 0
+            {
+                *dirty |= 1 << slot;
+                feed.items.push_back(Item::Destination(vni, *destination));
             }
         }
-        self.compact();
     }
 
-    /// Queues an event that is not about a route; it follows all changes that wait,
-    /// and later ones follow it.
+    /// A destination that stands in the feeds of these consumers is forgotten.
+    pub(super) fn bury(&mut self, dirty: u8) {
+        for (slot, feed) in self.feeds.iter_mut().enumerate() {
+            if let Some(feed) = feed
+                && dirty & (1 << slot) != 0
+            {
+                feed.tombstones += 1;
+                self.is_sparse |= feed.is_sparse();
+            }
+        }
+    }
+
+    /// Queues an event that is not about a route; it follows all changes that wait.
     ///
     /// The same event twice is one: of a server that comes and goes, a consumer
     /// that is behind learns where it stands.
-    pub(super) fn push(&mut self, event: Event) {
-        let about = |event: &Event| match *event {
-            Event::ServerUp(server) | Event::ServerDown(server, _) => Some(server),
-            Event::Synced(_) | Event::RouteAdded(..) | Event::RouteRemoved(..) => None,
-        };
-        self.drop_others(|old| {
-            *old == event || (about(old).is_some() && about(old) == about(&event))
-        });
-        self.others.push_back(self.taken + self.order.len());
-        self.order.push_back(Slot::Other(event));
-        self.compact();
-    }
-
-    /// Takes back an event that is not about a route, if it still waits.
-    pub(super) fn cancel(&mut self, event: Event) {
-        self.drop_others(|old| *old == event);
-    }
-
-    fn drop_others(&mut self, which: impl Fn(&Event) -> bool) {
-        let (order, taken) = (&mut self.order, self.taken);
-        self.others.retain(|number| {
-            let slot = &mut order[number - taken];
-            let is_dropped = matches!(slot, Slot::Other(event) if which(event));
-            if is_dropped {
-                *slot = Slot::Gone;
-            }
-            !is_dropped
-        });
-    }
-
-    /// Lets go of the slots of what is gone, when they are most of all.
-    fn compact(&mut self) {
-        let waiting = self.index.len() + self.others.len();
-        if self.order.len() <= 64 || self.order.len() <= 2 * waiting {
-            return;
-        }
-        self.order.retain(|slot| !matches!(slot, Slot::Gone));
-        self.others.clear();
-        for (number, slot) in (self.taken..).zip(&self.order) {
-            match slot {
-                Slot::Change(change) => {
-                    self.index.insert((change.vni, change.route), number);
-                }
-                Slot::Other(_) => self.others.push_back(number),
-                Slot::Gone => {}
-            }
+    pub(super) fn push(&mut self, event: &Event) {
+        for feed in self.feeds.iter_mut().flatten() {
+            feed.push(event.clone());
+            self.is_sparse |= feed.is_sparse();
         }
     }
 
-    /// The next events, at most `limit` of them.
-    pub(super) fn take(&mut self, limit: usize) -> Vec<Event> {
-        let mut events = Vec::with_capacity(limit.min(self.order.len()));
-        while events.len() < limit
-            && let Some(slot) = self.order.pop_front()
-        {
-            self.taken += 1;
-            match slot {
-                Slot::Change(Change { vni, action, route }) => {
-                    self.index.remove(&(vni, route));
-                    events.push(match action {
-                        Action::Add => Event::RouteAdded(vni, route),
-                        Action::Remove => Event::RouteRemoved(vni, route),
-                    });
-                }
-                Slot::Other(event) => {
-                    self.others.pop_front();
-                    events.push(event);
-                }
-                Slot::Gone => {}
-            }
+    /// Queues an event for one consumer.
+    pub(super) fn push_to(&mut self, consumer: ConsumerId, event: Event) {
+        if let Some(feed) = self.get_mut(consumer) {
+            feed.push(event);
         }
-        // A burst must not hold its memory for ever.
-        if self.is_empty() && self.index.capacity() > 1 << 16 {
-            self.index.shrink_to_fit();
-            self.order = VecDeque::new();
+    }
+
+    /// Takes back an event that is not about a route, where it still waits.
+    pub(super) fn cancel(&mut self, event: &Event) {
+        for feed in self.feeds.iter_mut().flatten() {
+            feed.cancel(|old| old == event);
+            self.is_sparse |= feed.is_sparse();
         }
-        events
+    }
+
+    /// The consumers whose feeds are mostly tombstones; asked once, answered once.
+    pub(super) fn take_sparse(&mut self) -> Option<ConsumerId> {
+        if !self.is_sparse {
+            return None;
+        }
+        let sparse = |feed: &Option<Feed>| feed.as_ref().is_some_and(Feed::is_sparse);
+        let slot = self.feeds.iter().position(sparse);
+        self.is_sparse = slot.is_some();
+        slot.and_then(|slot| u8::try_from(slot).ok())
+            .map(ConsumerId)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-    use crate::types::{Destination, NextHop};
-
-    fn route(number: u32) -> Route {
-        let hop = NextHop::standard(std::net::Ipv6Addr::LOCALHOST);
-        Route::new(Destination::from_ipv4(number.into(), 32), hop)
-    }
 
     #[test]
-    fn a_limit_leaves_the_rest_in_order() {
-        let mut queue = EventQueue::new(1);
-        for number in 0..10 {
-            queue.push_change(Change::new(Vni(1), Action::Add, route(number)));
-        }
-        queue.push(Event::Synced(Vni(1)));
-        assert_eq!(queue.take(4).len(), 4);
-        queue.push_change(Change::new(Vni(1), Action::Remove, route(5)));
-        queue.push_change(Change::new(Vni(1), Action::Remove, route(0)));
-        let rest = queue.take(usize::MAX);
-        let expected = [4, 6, 7, 8, 9].map(|it| Event::RouteAdded(Vni(1), route(it)));
-        assert_eq!(rest[..5], expected);
-        let end = [Event::Synced(Vni(1)), Event::RouteRemoved(Vni(1), route(0))];
-        assert_eq!(rest[5..], end);
-    }
-
-    #[test]
-    fn the_queue_amounts_to_all_changes_and_stays_short() {
-        let mut random = fastrand::Rng::with_seed(5);
-        let mut queue = EventQueue::new(1);
-        let mut truth = BTreeSet::new();
-        let mut told = BTreeSet::new();
-        for _ in 0..20_000 {
-            let route = route(random.u32(..50));
-            let action = if truth.remove(&route) {
-                Action::Remove
-            } else {
-                truth.insert(route);
-                Action::Add
-            };
-            queue.push_change(Change::new(Vni(1), action, route));
-            assert!(queue.order.len() <= 64 + 2 * 50, "one event a route");
-            if random.u16(..500) == 0 {
-                for event in queue.take(usize::MAX) {
-                    let is_news = match event {
-                        Event::RouteAdded(_, route) => told.insert(route),
-                        Event::RouteRemoved(_, route) => told.remove(&route),
-                        _ => false,
-                    };
-                    assert!(is_news, "{event:?} tells nothing");
-                }
-                assert_eq!(told, truth);
-                assert!(queue.is_empty());
-            }
-        }
+    fn what_waits_is_small() {
+        assert!(size_of::<Item>() <= 24, "{}", size_of::<Item>());
+        assert!(size_of::<Event>() <= 64, "{}", size_of::<Event>());
     }
 }

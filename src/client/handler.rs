@@ -3,15 +3,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 
 use super::ServerId;
 use super::events::Event;
 use crate::net::Postbox;
 use crate::session::CloseReason;
-use crate::types::{Route, Vni};
+use crate::types::{Destination, NextHop, Route, Vni};
 
-use super::worker::Mail;
+use super::engine::Mail;
 
 /// Is told of routes, on a thread of its own.
 ///
@@ -24,6 +24,14 @@ pub trait RouteHandler: Send + Sync + 'static {
 
     /// A route is gone.
     fn remove_route(&self, vni: Vni, route: Route);
+
+    /// The next hops of a destination changed: all that it has, in order; none if the
+    /// destination is gone.
+    ///
+    /// Called instead of the two above with [`EventDetail::NextHops`](super::EventDetail).
+    fn next_hops_changed(&self, vni: Vni, destination: Destination, next_hops: &[NextHop]) {
+        let _ = (vni, destination, next_hops);
+    }
 
     /// The table of a VNI is complete for the first time since the subscription.
     fn synced(&self, vni: Vni) {
@@ -48,6 +56,10 @@ impl<T: RouteHandler + ?Sized> RouteHandler for Arc<T> {
 
     fn remove_route(&self, vni: Vni, route: Route) {
         (**self).remove_route(vni, route);
+    }
+
+    fn next_hops_changed(&self, vni: Vni, destination: Destination, next_hops: &[NextHop]) {
+        (**self).next_hops_changed(vni, destination, next_hops);
     }
 
     fn synced(&self, vni: Vni) {
@@ -91,17 +103,24 @@ impl RouteHandler for LoggingHandler {
     }
 }
 
-/// Tells the handler everything that comes, until the client is gone.
-pub(super) fn run(
-    handler: &impl RouteHandler,
-    events: &Receiver<Vec<Event>>,
-    client: &Postbox<Mail>,
-) {
-    for batch in events {
+/// Where a consumer's thread gets its events from.
+pub(super) struct Feed {
+    pub(super) batches: Receiver<Vec<Event>>,
+    pub(super) postbox: Postbox<Mail>,
+    /// Disconnected when the client stops.
+    pub(super) stopped: Receiver<()>,
+}
+
+/// Tells the handler everything that comes, until the client stops.
+pub(super) fn run(handler: &impl RouteHandler, feed: &Feed) {
+    for batch in &feed.batches {
         // There is room for the next batch while this one is worked on.
-        client.wake();
+        feed.postbox.wake();
         for event in batch {
-            let told = catch_unwind(AssertUnwindSafe(|| tell(handler, event)));
+            if feed.stopped.try_recv() == Err(TryRecvError::Disconnected) {
+                return;
+            }
+            let told = catch_unwind(AssertUnwindSafe(|| tell(handler, &event)));
             if told.is_err() {
                 log::error!("the route handler panicked at {event:?}");
             }
@@ -109,12 +128,31 @@ pub(super) fn run(
     }
 }
 
-fn tell(handler: &impl RouteHandler, event: Event) {
+/// Passes everything that comes on to a channel, until its other end is gone or the
+/// client stops.
+pub(super) fn forward(events: &Sender<Event>, feed: &Feed) {
+    for batch in &feed.batches {
+        feed.postbox.wake();
+        for event in batch {
+            select_biased! {
+                recv(feed.stopped) -> _ => return,
+                send(events, event) -> sent => if sent.is_err() {
+                    return;
+                },
+            }
+        }
+    }
+}
+
+fn tell(handler: &impl RouteHandler, event: &Event) {
     match event {
-        Event::RouteAdded(vni, route) => handler.add_route(vni, route),
-        Event::RouteRemoved(vni, route) => handler.remove_route(vni, route),
-        Event::Synced(vni) => handler.synced(vni),
-        Event::ServerUp(server) => handler.server_up(server),
-        Event::ServerDown(server, reason) => handler.server_down(server, reason),
+        Event::RouteAdded(vni, route) => handler.add_route(*vni, *route),
+        Event::RouteRemoved(vni, route) => handler.remove_route(*vni, *route),
+        Event::NextHopsChanged(vni, destination, next_hops) => {
+            handler.next_hops_changed(*vni, *destination, next_hops);
+        }
+        Event::Synced(vni) => handler.synced(*vni),
+        Event::ServerUp(server) => handler.server_up(*server),
+        Event::ServerDown(server, reason) => handler.server_down(*server, *reason),
     }
 }

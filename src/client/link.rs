@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::desired::{Desired, Tell};
+use super::desired::{Desired, Episode, Tell};
 use super::view::ServerBit;
 use crate::pace::{CHUNK, Framing, Pacing, Window};
 use crate::session::{CloseReason, Session, SessionConfig, Transmit};
@@ -59,6 +59,34 @@ impl Unread {
     }
 }
 
+/// A request that servers read all that they are to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FlushId(pub(super) u64);
+
+/// How far a flush is at one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flush {
+    /// Awaits that as many entries of the two queues were taken.
+    Telling {
+        subscriptions: u64,
+        announcements: u64,
+    },
+    /// Something is postponed until this KEEPALIVE is answered.
+    Settling { barrier: u64 },
+    /// All is told; read once this KEEPALIVE is answered.
+    Reading { barrier: u64 },
+    /// All is read.
+    Done,
+}
+
+/// An announcement that is told, and read once the KEEPALIVE is answered.
+#[derive(Clone, Copy, Debug)]
+struct Unproven {
+    keepalive: u64,
+    key: (Vni, Route),
+    episode: Episode,
+}
+
 /// A connection that was made.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -74,6 +102,11 @@ pub(super) struct Link {
     window: Window,
     subscriptions: VecDeque<Vni>,
     announcements: VecDeque<(Vni, Route)>,
+    /// Entries taken from each of the two queues so far.
+    subscriptions_taken: u64,
+    announcements_taken: u64,
+    flushes: BTreeMap<FlushId, Flush>,
+    unproven: VecDeque<Unproven>,
     tables: BTreeMap<Vni, Table>,
     /// VNIs whose subscription may not be changed before the last change is read.
     unread: BTreeMap<Vni, Unread>,
@@ -102,6 +135,10 @@ impl Link {
             window: Window::new(pacing),
             subscriptions: VecDeque::new(),
             announcements: VecDeque::new(),
+            subscriptions_taken: 0,
+            announcements_taken: 0,
+            flushes: BTreeMap::new(),
+            unproven: VecDeque::new(),
             tables: BTreeMap::new(),
             unread: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
@@ -177,6 +214,14 @@ impl Link {
     pub(super) fn keepalive_answered(&mut self, wants: &mut Wants<'_>) -> Vec<Vni> {
         let (_, answered) = self.session.keepalives();
         self.window.answered(answered);
+        while let Some(front) = self.unproven.front()
+            && answered >= front.keepalive
+        {
+            wants
+                .announcements
+                .mark_read(&front.key, front.episode, self.bit);
+            self.unproven.pop_front();
+        }
         self.finish_reading(answered, wants);
         let mut complete = Vec::new();
         let mut next = None;
@@ -231,23 +276,89 @@ impl Link {
             while self.has_room()
                 && let Some(vni) = self.subscriptions.pop_front()
             {
+                self.subscriptions_taken += 1;
                 self.tell_subscription(vni, wants, &mut barrier);
             }
             while self.has_room()
                 && let Some(key) = self.announcements.pop_front()
             {
+                self.announcements_taken += 1;
                 self.tell_announcement(key, wants);
             }
             if self.is_paced() && self.window.wants_barrier(self.position()) {
-                let barrier = barrier.unwrap_or_else(|| self.session.barrier());
-                self.window.close(barrier);
+                let number = *barrier.get_or_insert_with(|| self.session.barrier());
+                self.window.close(number);
             }
+            self.advance_flushes(&mut barrier);
         }
         while let Some(transmit) = self.session.poll_transmit() {
             match transmit {
                 Transmit::Hello(frame) => self.out.extend_from_slice(&frame),
                 Transmit::Keepalive => self.out.extend_from_slice(&KEEPALIVE_FRAME),
             }
+        }
+    }
+
+    /// The server is to read all that it must be told at this moment.
+    pub(super) fn flush(&mut self, flush: FlushId) {
+        let begin = self.telling();
+        self.flushes.insert(flush, begin);
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn end_flush(&mut self, flush: FlushId) {
+        self.flushes.remove(&flush);
+    }
+
+    pub(super) fn is_flushed(&self, flush: FlushId) -> bool {
+        self.flushes.get(&flush) == Some(&Flush::Done)
+    }
+
+    fn telling(&self) -> Flush {
+        Flush::Telling {
+            subscriptions: self.subscriptions_taken + self.subscriptions.len() as u64,
+            announcements: self.announcements_taken + self.announcements.len() as u64,
+        }
+    }
+
+    fn advance_flushes(&mut self, barrier: &mut Option<u64>) {
+        let (_, answered) = self.session.keepalives();
+        let mut flushes = std::mem::take(&mut self.flushes);
+        for flush in flushes.values_mut() {
+            while let Some(next) = self.next_flush(*flush, answered, barrier) {
+                *flush = next;
+            }
+        }
+        self.flushes = flushes;
+    }
+
+    fn next_flush(
+        &mut self,
+        flush: Flush,
+        answered: u64,
+        barrier: &mut Option<u64>,
+    ) -> Option<Flush> {
+        match flush {
+            Flush::Telling {
+                subscriptions,
+                announcements,
+            } if self.subscriptions_taken >= subscriptions
+                && self.announcements_taken >= announcements =>
+            {
+                let unread = self.unread.values().map(|unread| unread.barrier()).max();
+                Some(match unread {
+                    Some(barrier) => Flush::Settling { barrier },
+                    None => Flush::Reading {
+                        barrier: *barrier.get_or_insert_with(|| self.session.barrier()),
+                    },
+                })
+            }
+            Flush::Settling { barrier } if answered >= barrier => Some(self.telling()),
+            Flush::Reading { barrier } if answered >= barrier => Some(Flush::Done),
+            Flush::Telling { .. }
+            | Flush::Settling { .. }
+            | Flush::Reading { .. }
+            | Flush::Done => None,
         }
     }
 
@@ -303,7 +414,16 @@ impl Link {
             return;
         }
         match wants.announcements.dequeue(&key, self.bit) {
-            Tell::Wanted => encode_update(&mut self.out, Action::Add, vni, &route),
+            Tell::Wanted => {
+                encode_update(&mut self.out, Action::Add, vni, &route);
+                let (sent, _) = self.session.keepalives();
+                let episode = wants.announcements.episode(&key);
+                self.unproven.extend(episode.map(|episode| Unproven {
+                    keepalive: sent + 1,
+                    key,
+                    episode,
+                }));
+            }
             Tell::Unwanted => {
                 encode_update(&mut self.out, Action::Remove, vni, &route);
                 let is_loading = self.tables.contains_key(&vni) && !self.is_complete(vni);

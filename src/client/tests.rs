@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
 
 mod desired;
+mod flush;
 mod monitor;
 mod own;
 mod script;

@@ -1,18 +1,29 @@
-//! The client's RIB: the union of what its servers say.
+//! The client's RIB: the union of what its servers say, and what consumers know of it.
 //!
 //! The first server that has a route adds it, the last one that loses it removes
 //! it. What a lost server said stays, as *stale*, until somebody who is complete
 //! says otherwise or the hold time is over.
+//!
+//! Each next hop carries which consumers were told of it, and each destination in
+//! whose feeds it stands. What to tell is the difference, made when it is taken.
 #![deny(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     clippy::iter_over_hash_type
 )]
 
-use super::events::Change;
+mod consume;
+mod hops;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use super::events::{ConsumerId, Event, EventDetail, Feeds};
 use crate::map::{Map, map};
-use crate::table::{NextHopId, NextHops};
+use crate::table::NextHops;
 use crate::types::{Action, Destination, NextHop, NextHopType, Route, Vni};
+use hops::{Hop, Hops};
 
 /// A server, as one bit of a mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +31,12 @@ pub(super) struct ServerBit(u32);
 
 impl ServerBit {
     /// How many servers a client may have.
-    pub(super) const MAX: usize = 32;
+    pub(super) const MAX: usize = u32::BITS as usize;
 
-    pub(super) fn new(server: usize) -> Self {
-        debug_assert!(server < Self::MAX);
-        Self(1 << server)
+    /// A bit that is not among those taken.
+    pub(super) fn first_free(taken: u32) -> Option<Self> {
+        let number = taken.trailing_ones();
+        (number < u32::BITS).then(|| Self(1 << number))
     }
 
     /// The bit itself.
@@ -33,65 +45,20 @@ impl ServerBit {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Hop {
-    id: NextHopId,
-    /// The servers that have it now.
-    present: u32,
-    /// A server that is lost had it.
-    stale: bool,
-}
-
-/// The next hops of a destination; nearly always one.
-#[derive(Debug)]
-enum Hops {
-    One(Hop),
-    Many(Vec<Hop>),
-}
-
-impl Hops {
-    fn as_slice(&self) -> &[Hop] {
-        match self {
-            Self::One(hop) => std::slice::from_ref(hop),
-            Self::Many(hops) => hops,
-        }
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [Hop] {
-        match self {
-            Self::One(hop) => std::slice::from_mut(hop),
-            Self::Many(hops) => hops,
-        }
-    }
-
-    fn push(&mut self, hop: Hop) {
-        match self {
-            Self::One(first) => *self = Self::Many(vec![*first, hop]),
-            Self::Many(hops) => hops.push(hop),
-        }
-    }
-
-    /// Removes those that nobody has; `false` when none is left.
-    fn prune(&mut self) -> bool {
-        let is_held = |hop: &Hop| hop.present != 0 || hop.stale;
-        match self {
-            Self::One(hop) => is_held(hop),
-            Self::Many(hops) => {
-                hops.retain(is_held);
-                if let [last] = hops[..] {
-                    *self = Self::One(last);
-                }
-                !self.as_slice().is_empty()
-            }
-        }
-    }
-}
-
 #[derive(Debug)]
 struct VniView {
     destinations: Map<Destination, Hops>,
     /// Destinations that this client announces as STANDARD, and how often.
     own: Map<Destination, u32>,
+    /// Something may be stale.
+    has_stale: bool,
+}
+
+impl VniView {
+    /// Whether STANDARD routes of a destination are suppressed.
+    fn suppresses(&self, destination: &Destination) -> bool {
+        !self.own.is_empty() && self.own.contains_key(destination)
+    }
 }
 
 /// Everything received, by VNI and destination.
@@ -101,15 +68,35 @@ pub(super) struct View {
     hops: NextHops,
     vnis: Map<Vni, VniView>,
     routes: usize,
+    /// Into which other VNIs the routes of a VNI are copied.
+    imports: BTreeMap<Vni, Vec<Vni>>,
+    feeds: Feeds,
 }
 
+/// A route that appeared to or vanished from those that its VNI is imported into.
+type Export = (Action, Route);
+
 impl View {
+    /// A view with its first consumer.
     pub(super) fn new(seed: u64) -> Self {
+        let mut feeds = Feeds::new();
+        feeds.open(EventDetail::Routes);
         Self {
             seed,
             hops: NextHops::new(seed),
             vnis: map(seed),
             routes: 0,
+            imports: BTreeMap::new(),
+            feeds,
+        }
+    }
+
+    /// Copies the routes of one VNI into another; to be called before there are any.
+    pub(super) fn import(&mut self, from: Vni, into: Vni) {
+        debug_assert!(self.routes == 0 && from != into);
+        let targets = self.imports.entry(from).or_default();
+        if !targets.contains(&into) {
+            targets.push(into);
         }
     }
 
@@ -119,15 +106,10 @@ impl View {
     }
 
     /// A server says that it has, or has no longer, a route.
-    pub(super) fn update(
-        &mut self,
-        server: ServerBit,
-        (vni, action, route): (Vni, Action, Route),
-        changes: &mut Vec<Change>,
-    ) {
+    pub(super) fn update(&mut self, server: ServerBit, (vni, action, route): (Vni, Action, Route)) {
         match action {
-            Action::Add => self.add(server, vni, route, changes),
-            Action::Remove => self.remove(server.0, vni, route, changes),
+            Action::Add => self.add(vni, &route, |hop| hop.present |= server.0),
+            Action::Remove => self.remove(server.0, vni, &route),
         }
     }
 
@@ -140,68 +122,94 @@ impl View {
         &mut self,
         legacy: impl Iterator<Item = ServerBit>,
         (vni, route): (Vni, Route),
-        changes: &mut Vec<Change>,
     ) {
         let servers = legacy.fold(0, |mask, server| mask | server.0);
-        self.remove(servers, vni, route, changes);
-    }
-
-    fn add(&mut self, server: ServerBit, vni: Vni, route: Route, changes: &mut Vec<Change>) {
-        let id = self.hops.hold(&route.next_hop);
-        let new = Hop {
-            id,
-            present: server.0,
-            stale: false,
-        };
-        let view = entry(&mut self.vnis, self.seed, vni);
-        match view.destinations.get_mut(&route.destination) {
-            Some(hops) => match hops.as_mut_slice().iter_mut().find(|hop| hop.id == id) {
-                Some(hop) => {
-                    hop.present |= server.0;
-                    self.hops.release(id);
-                    return;
-                }
-                None => hops.push(new),
-            },
-            None => {
-                view.destinations.insert(route.destination, Hops::One(new));
-            }
-        }
-        self.routes += 1;
-        if !view.suppresses(&route) {
-            changes.push(Change::new(vni, Action::Add, route));
-        }
+        self.remove(servers, vni, &route);
     }
 
     /// Takes a route from a set of servers, and from those that are lost.
-    fn remove(&mut self, servers: u32, vni: Vni, route: Route, changes: &mut Vec<Change>) {
-        let Some(id) = self.hops.find(&route.next_hop) else {
+    fn remove(&mut self, servers: u32, vni: Vni, route: &Route) {
+        self.change(vni, route, |hop| {
+            hop.present &= !servers;
+            // A server that is up has the last word against one that is lost.
+            hop.set_stale(false);
+        });
+    }
+
+    /// Makes sure that a route has an entry, and edits that.
+    fn add(&mut self, vni: Vni, route: &Route, edit: impl FnOnce(&mut Hop)) {
+        let id = self.hops.hold(&route.next_hop);
+        let view = entry(&mut self.vnis, self.seed, vni);
+        match view.destinations.get_mut(&route.destination) {
+            Some(hops) if hops.has(id) => self.hops.release(id),
+            Some(hops) => hops.push(Hop::new(id)),
+            None => {
+                let hops = Hops::new(Hop::new(id));
+                view.destinations.insert(route.destination, hops);
+            }
+        }
+        self.change(vni, route, edit);
+    }
+
+    /// Edits the entry of a route, if there is one, and does what follows from that.
+    fn change(&mut self, vni: Vni, route: &Route, edit: impl FnOnce(&mut Hop)) {
+        let (Some(id), Some(view)) = (self.hops.find(&route.next_hop), self.vnis.get_mut(&vni))
+        else {
             return;
         };
-        let Some(view) = self.vnis.get_mut(&vni) else {
-            return;
-        };
+        let is_suppressed =
+            route.next_hop.hop_type == NextHopType::Standard && view.suppresses(&route.destination);
         let Some(hops) = view.destinations.get_mut(&route.destination) else {
             return;
         };
-        let Some(hop) = hops.as_mut_slice().iter_mut().find(|hop| hop.id == id) else {
+        let Some(hop) = hops.get_mut(id) else {
             return;
         };
-        hop.present &= !servers;
-        // A server that is up has the last word against one that is lost.
-        hop.stale = false;
-        if hop.present != 0 {
+        let (was_held, was_native) = (hop.is_held(), hop.is_native());
+        edit(hop);
+        let (is_held, is_native) = (hop.is_held(), hop.is_native());
+        self.routes = self.routes + usize::from(is_held) - usize::from(was_held);
+        if is_held != was_held && !is_suppressed {
+            self.feeds.mark(hops.dirty(), vni, &route.destination);
+        }
+        if !is_held {
+            self.settle(vni, &route.destination);
+        }
+        if is_native != was_native && !is_suppressed {
+            self.export(vni, [(action(is_native), *route)]);
+        }
+        self.compact();
+    }
+
+    /// Forgets what neither is held nor was told, at a destination.
+    fn settle(&mut self, vni: Vni, destination: &Destination) {
+        let Some(view) = self.vnis.get_mut(&vni) else {
             return;
-        }
-        if !hops.prune() {
-            view.destinations.remove(&route.destination);
-        }
-        self.hops.release(id);
-        self.routes -= 1;
-        if !view.suppresses(&route) {
-            changes.push(Change::new(vni, Action::Remove, route));
+        };
+        if let Some(hops) = view.destinations.get_mut(destination)
+            && !hops.prune(|id| self.hops.release(id))
+        {
+            self.feeds.bury(*hops.dirty());
+            view.destinations.remove(destination);
         }
         self.drop_if_idle(vni);
+    }
+
+    /// Tells the VNIs that import another what that one gained or lost.
+    fn export(&mut self, from: Vni, exports: impl IntoIterator<Item = Export>) {
+        let Some(targets) = self.imports.get(&from) else {
+            return;
+        };
+        let targets = targets.clone();
+        for (action, route) in exports {
+            let route = imported(from, route);
+            for &into in &targets {
+                match action {
+                    Action::Add => self.add(into, &route, |hop| hop.imported += 1),
+                    Action::Remove => self.change(into, &route, |hop| hop.imported -= 1),
+                }
+            }
+        }
     }
 
     /// A server is lost: what it said of a VNI becomes stale.
@@ -209,50 +217,78 @@ impl View {
         let Some(view) = self.vnis.get_mut(&vni) else {
             return;
         };
+        view.has_stale = true;
         for hops in view.destinations.values_mut() {
             for hop in hops.as_mut_slice() {
-                hop.stale |= hop.present & server.0 != 0;
-                hop.present &= !server.0;
+                if hop.present & server.0 != 0 {
+                    hop.present &= !server.0;
+                    hop.set_stale(true);
+                }
             }
         }
+    }
+
+    /// Whether something of a VNI may be stale.
+    pub(super) fn has_stale(&self, vni: Vni) -> bool {
+        self.vnis.get(&vni).is_some_and(|view| view.has_stale)
     }
 
     /// Drops what is stale in a VNI: somebody complete knows better, or time is up.
-    pub(super) fn sweep(&mut self, vni: Vni, changes: &mut Vec<Change>) {
-        self.drop_where(vni, changes, |hop| hop.stale = false);
+    pub(super) fn sweep(&mut self, vni: Vni) {
+        self.drop_where(vni, |hop| hop.set_stale(false));
     }
 
-    /// Drops all of a VNI.
-    pub(super) fn drop_vni(&mut self, vni: Vni, changes: &mut Vec<Change>) {
-        self.drop_where(vni, changes, |hop| {
+    /// Drops all that servers said of a VNI.
+    pub(super) fn drop_vni(&mut self, vni: Vni) {
+        self.drop_where(vni, |hop| {
             hop.present = 0;
-            hop.stale = false;
+            hop.set_stale(false);
         });
     }
 
-    fn drop_where(&mut self, vni: Vni, changes: &mut Vec<Change>, edit: impl Fn(&mut Hop)) {
+    /// Edits all entries of a VNI in a way that makes none of them held.
+    fn drop_where(&mut self, vni: Vni, edit: impl Fn(&mut Hop)) {
         let Some(view) = self.vnis.get_mut(&vni) else {
             return;
         };
-        let mut gone = Vec::new();
-        view.destinations.retain(|destination, hops| {
+        let is_imported = self.imports.contains_key(&vni);
+        let mut exports = Vec::new();
+        view.has_stale = false;
+        let VniView {
+            destinations, own, ..
+        } = view;
+        destinations.retain(|destination, hops| {
+            let is_suppressed = !own.is_empty() && own.contains_key(destination);
+            let mut is_changed = false;
             for hop in hops.as_mut_slice() {
+                let (was_held, was_native) = (hop.is_held(), hop.is_native());
                 edit(hop);
-                if hop.present == 0 && !hop.stale {
-                    gone.push((*destination, hop.id));
+                self.routes -= usize::from(was_held && !hop.is_held());
+                let is_gone = was_native && !hop.is_native();
+                if !is_gone {
+                    continue;
+                }
+                let next_hop = self.hops.resolve(hop.id);
+                if is_suppressed && next_hop.hop_type == NextHopType::Standard {
+                    continue;
+                }
+                is_changed |= !hop.is_held();
+                if is_imported {
+                    exports.push((Action::Remove, Route::new(*destination, next_hop)));
                 }
             }
-            hops.prune()
-        });
-        self.routes -= gone.len();
-        for (destination, id) in gone {
-            let route = Route::new(destination, self.hops.resolve(id));
-            if !view.suppresses(&route) {
-                changes.push(Change::new(vni, Action::Remove, route));
+            if is_changed {
+                self.feeds.mark(hops.dirty(), vni, destination);
             }
-            self.hops.release(id);
-        }
+            let is_kept = hops.prune(|id| self.hops.release(id));
+            if !is_kept {
+                self.feeds.bury(*hops.dirty());
+            }
+            is_kept
+        });
         self.drop_if_idle(vni);
+        self.export(vni, exports);
+        self.compact();
     }
 
     fn drop_if_idle(&mut self, vni: Vni) {
@@ -267,11 +303,7 @@ impl View {
     /// While it announces a destination as STANDARD, the STANDARD routes that others
     /// announce for it are suppressed: packets would leave the hypervisor that has
     /// the destination, and come back.
-    pub(super) fn own(
-        &mut self,
-        (vni, action, route): (Vni, Action, Route),
-        changes: &mut Vec<Change>,
-    ) {
+    pub(super) fn own(&mut self, (vni, action, route): (Vni, Action, Route)) {
         if route.next_hop.hop_type != NextHopType::Standard {
             return;
         }
@@ -291,16 +323,26 @@ impl View {
         if *count == 0 {
             view.own.remove(&destination);
         }
-        let Some(turned) = turned else { return };
-        let hops = view.destinations.get(&destination);
-        for hop in hops.map_or(&[][..], Hops::as_slice) {
-            let next_hop = self.hops.resolve(hop.id);
-            if next_hop.hop_type == NextHopType::Standard {
-                let route = Route::new(destination, next_hop);
-                changes.push(Change::new(vni, turned, route));
+        let mut exports = Vec::new();
+        if let Some(turned) = turned
+            && let Some(hops) = view.destinations.get_mut(&destination)
+        {
+            let mut is_changed = false;
+            for hop in hops.as_mut_slice().iter().filter(|hop| hop.is_held()) {
+                let next_hop = self.hops.resolve(hop.id);
+                if next_hop.hop_type == NextHopType::Standard {
+                    is_changed = true;
+                    let route = Route::new(destination, next_hop);
+                    exports.extend(hop.is_native().then_some((turned, route)));
+                }
+            }
+            if is_changed {
+                self.feeds.mark(hops.dirty(), vni, &destination);
             }
         }
         self.drop_if_idle(vni);
+        self.export(vni, exports);
+        self.compact();
     }
 
     /// The routes of a VNI, each with whether it is suppressed, in no particular order.
@@ -308,9 +350,11 @@ impl View {
         let view = self.vnis.get(&vni);
         view.into_iter().flat_map(|view| {
             view.destinations.iter().flat_map(|(destination, hops)| {
-                hops.as_slice().iter().map(|hop| {
+                let held = hops.as_slice().iter().filter(|hop| hop.is_held());
+                held.map(|hop| {
                     let route = Route::new(*destination, self.hops.resolve(hop.id));
-                    (route, view.suppresses(&route))
+                    let is_standard = route.next_hop.hop_type == NextHopType::Standard;
+                    (route, is_standard && view.suppresses(destination))
                 })
             })
         })
@@ -330,18 +374,52 @@ impl View {
         self.vnis.values().filter(is_idle).count()
     }
 
-    /// The servers that have a route, as their numbers; `None` if it is not held at all.
+    /// The servers that have a route, as a mask; `None` if it is not held at all.
     pub(super) fn servers_of(
         &self,
         vni: Vni,
         destination: &Destination,
         next_hop: &NextHop,
-    ) -> Option<Vec<usize>> {
+    ) -> Option<u32> {
         let id = self.hops.find(next_hop)?;
         let hops = self.vnis.get(&vni)?.destinations.get(destination)?;
-        let hop = hops.as_slice().iter().find(|hop| hop.id == id)?;
-        let servers = (0..ServerBit::MAX).filter(|&it| hop.present & ServerBit::new(it).0 != 0);
-        Some(servers.collect())
+        let mut hops = hops.as_slice().iter();
+        let hop = hops.find(|hop| hop.id == id && hop.is_held())?;
+        if hop.imported == 0 {
+            return Some(hop.present);
+        }
+        let original = |from: Vni| {
+            let unnamed = NextHop {
+                target_vni: None,
+                ..*next_hop
+            };
+            let hops = [*next_hop, unnamed];
+            let candidates = hops.into_iter().filter(move |hop| {
+                imported(from, Route::new(*destination, *hop)).next_hop == *next_hop
+            });
+            let masks = candidates.filter_map(move |hop| self.servers_of(from, destination, &hop));
+            masks.fold(0, |all, mask| all | mask)
+        };
+        let sources = self.imports.iter().filter(|(_, into)| into.contains(&vni));
+        Some(sources.fold(hop.present, |all, (from, _)| all | original(*from)))
+    }
+}
+
+/// A route of one VNI as it appears in another: its packets still go to the first.
+fn imported(from: Vni, route: Route) -> Route {
+    let own = std::num::NonZeroU32::new(from.0);
+    let next_hop = NextHop {
+        target_vni: route.next_hop.target_vni.or(own),
+        ..route.next_hop
+    };
+    Route::new(route.destination, next_hop)
+}
+
+const fn action(is_there: bool) -> Action {
+    if is_there {
+        Action::Add
+    } else {
+        Action::Remove
     }
 }
 
@@ -349,12 +427,6 @@ fn entry(vnis: &mut Map<Vni, VniView>, seed: u64, vni: Vni) -> &mut VniView {
     vnis.entry(vni).or_insert_with(|| VniView {
         destinations: map(seed),
         own: map(seed),
+        has_stale: false,
     })
-}
-
-impl VniView {
-    fn suppresses(&self, route: &Route) -> bool {
-        route.next_hop.hop_type == NextHopType::Standard
-            && self.own.contains_key(&route.destination)
-    }
 }

@@ -33,6 +33,7 @@ pub(super) mod flag {
     pub(in crate::kernel) const DUMP_INTERRUPTED: u16 = 0x10;
     pub(in crate::kernel) const DUMP: u16 = 0x300;
     pub(in crate::kernel) const REPLACE: u16 = 0x100;
+    pub(in crate::kernel) const APPEND: u16 = 0x800;
     pub(in crate::kernel) const EXCLUSIVE: u16 = 0x200;
     pub(in crate::kernel) const CREATE: u16 = 0x400;
     pub(in crate::kernel) const CAPPED: u16 = 0x100;

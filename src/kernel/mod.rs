@@ -11,11 +11,15 @@
 //!                                    ^ notifications of links, routes, nexthops
 //! ```
 //!
+//! A [`KernelWriter`] is a [`RouteHandler`](crate::RouteHandler): give a clone of it to a
+//! client, and what the client receives is installed.
+//!
 //! What one process wrote, the next one adopts: routes found at start stay until
 //! [`KernelWriter::synced`] says that the tables are complete. Two writers in one network
 //! namespace need different protocols or different `nexthop_ids`.
 
 mod config;
+mod handler;
 mod message;
 mod parse;
 mod plan;

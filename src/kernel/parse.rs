@@ -178,6 +178,8 @@ pub(super) struct RouteSeen {
     pub(super) metric: u32,
     /// It differs in something that is part of the kernel's key and never ours.
     pub(super) special: bool,
+    /// It forwards, as ours do; the kernel's key does not say so.
+    pub(super) unicast: bool,
     /// Number of the nexthop object it uses.
     pub(super) object: Option<u32>,
     /// Its own hops, if each is an encapsulation to an address by a device.
@@ -225,7 +227,8 @@ pub(super) fn route(body: &[u8]) -> Option<RouteSeen> {
         prefix: IpNet::new(address, len).ok()?,
         protocol,
         metric,
-        special: tos != 0 || source_len != 0 || route_type != UNICAST,
+        special: tos != 0 || source_len != 0,
+        unicast: route_type == UNICAST,
         object: object.filter(|_| route_type == UNICAST),
         hops: hops.filter(|_| route_type == UNICAST),
     })

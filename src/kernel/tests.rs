@@ -135,7 +135,7 @@ impl Kernel {
             if let Installed::Ours(target) = route
                 && *table == asked
                 && of_family
-                && protocol == MARK.protocol
+                && [0, MARK.protocol].contains(&protocol)
             {
                 any = true;
                 let op = route_op(Verb::Add, *table, *prefix, target.clone());
@@ -541,6 +541,33 @@ fn a_lost_hop_waits_a_moment_for_the_others_to_lose_it() {
     assert!(bench.now - last < Duration::from_millis(20));
     assert_eq!(bench.net.0.borrow().changes - before, 1);
     assert!(bench.resolved().values().all(|hops| hops.len() == 1));
+}
+
+#[test]
+fn a_long_burst_of_withdraws_may_pause_and_costs_one_message() {
+    let mut bench = Bench::up(Mode::Objects);
+    bench.send(Command::Synced(Vni(1)));
+    let prefix = |n: u16| format!("10.{}.{}.0/24", n >> 8, n & 255);
+    for n in 0..20_000 {
+        bench.add(&prefix(n), n % 10);
+        bench.add(&prefix(n), 50);
+    }
+    assert!(bench.settle(SECOND));
+    let before = bench.net.0.borrow().changes;
+    let began = bench.now;
+    for n in 0..20_000 {
+        bench.remove(&prefix(n), 50);
+        if n % 500 == 499 {
+            bench.writer.turn(bench.now);
+            // As long as a thread waits for its turn on a busy machine.
+            bench.now += Duration::from_millis(if n < 1000 { 2 } else { 8 });
+        }
+    }
+    assert!(bench.now - began > Duration::from_millis(250));
+    let last = bench.now;
+    assert!(bench.settle(SECOND));
+    assert!(bench.now - last < Duration::from_millis(20));
+    assert_eq!(bench.net.0.borrow().changes - before, 1);
 }
 
 #[test]

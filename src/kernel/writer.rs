@@ -37,10 +37,15 @@ const NOTIFICATIONS: usize = 1024;
 /// Longest datagram: the kernel fills at most 32 KiB of a dump at once.
 const DATAGRAM: usize = 64 << 10;
 
-/// A burst of withdraws has ended when none came for this long ...
+/// A burst of withdraws has ended when none came for this long, and longer the longer it
+/// is: who delivers a long one pauses now and then on a busy machine ...
 const SETTLE_IDLE: Duration = Duration::from_millis(5);
-/// ... or has lasted for this long.
+const SETTLE_IDLE_ROUTE: Duration = Duration::from_micros(10);
+const SETTLE_IDLE_LIMIT: Duration = Duration::from_millis(50);
+/// ... or has lasted for this long, and for as long as it takes to write its routes one by
+/// one: who waits that long for a cheaper way loses as much again at most.
 const SETTLE_LIMIT: Duration = Duration::from_millis(250);
+const SETTLE_ROUTE: Duration = Duration::from_micros(3);
 /// Pause before refused routes are tried again, and how many each time.
 const RETRY: Duration = Duration::from_millis(250);
 const RETRY_LIMIT: usize = 1024;
@@ -91,6 +96,25 @@ pub(super) enum Device {
     Up { index: u32 },
 }
 
+/// A running burst of withdraws.
+struct Burst {
+    began: Instant,
+    /// When it last grew.
+    grown: Instant,
+    /// Routes that lost a hop.
+    size: usize,
+}
+
+impl Burst {
+    /// When it is over, unless it grows before.
+    fn end(&self) -> Instant {
+        let routes = u32::try_from(self.size).unwrap_or(u32::MAX);
+        let limit = SETTLE_LIMIT + SETTLE_ROUTE.saturating_mul(routes);
+        let idle = SETTLE_IDLE + SETTLE_IDLE_ROUTE.saturating_mul(routes);
+        (self.grown + idle.min(SETTLE_IDLE_LIMIT)).min(self.began + limit)
+    }
+}
+
 /// What is owed to who asked for the end.
 struct Ending {
     reply: Sender<Result<(), Error>>,
@@ -122,8 +146,7 @@ pub(super) struct Writer<N> {
     doubt_at: Option<Instant>,
     check_at: Option<Instant>,
     retry_at: Option<Instant>,
-    /// When the running burst of withdraws began, when it last grew, and how long it is.
-    burst: Option<(Instant, Instant, usize)>,
+    burst: Option<Burst>,
     logged_at: Option<Instant>,
 }
 
@@ -189,10 +212,7 @@ impl<N: Netlink> Writer<N> {
     }
 
     fn next_wake(&self, now: Instant) -> Next {
-        let burst = self.burst.map(|(start, grown, _)| {
-            let idle = grown + SETTLE_IDLE;
-            idle.min(start + SETTLE_LIMIT)
-        });
+        let burst = self.burst.as_ref().map(Burst::end);
         let ending = self.ending.as_ref().map(|ending| ending.deadline);
         [
             self.resync_at,
@@ -273,14 +293,15 @@ impl<N: Netlink> Writer<N> {
             self.burst = None;
             return false;
         }
-        let (start, grown, size) = self.burst.get_or_insert((now, now, settling));
-        if settling > *size {
-            (*grown, *size) = (now, settling);
+        let burst = self.burst.get_or_insert(Burst {
+            began: now,
+            grown: now,
+            size: 0,
+        });
+        if settling > burst.size {
+            (burst.grown, burst.size) = (now, settling);
         }
-        let over = now >= *grown + SETTLE_IDLE
-            || now >= *start + SETTLE_LIMIT
-            || !self.flushes.is_empty()
-            || self.ending.is_some();
+        let over = now >= burst.end() || !self.flushes.is_empty() || self.ending.is_some();
         if over {
             self.burst = None;
         }

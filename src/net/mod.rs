@@ -7,4 +7,4 @@ mod socket;
 
 pub(crate) use listen::listen_on_first;
 pub(crate) use mailbox::{MAILBOX_WEIGHT, Mailbox, Postbox};
-pub(crate) use socket::{Conn, tune};
+pub(crate) use socket::{Conn, dial, tune};

@@ -1,13 +1,13 @@
 //! A non-blocking connection and what is known of its readiness.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::queue::send_queue;
 use crate::pace::{Framing, SendQueue};
@@ -23,6 +23,9 @@ const NOTSENT_LOWAT: u32 = 128 * 1024;
 /// Several times what is ever outstanding there, so that a chunk is never cut: the
 /// kernel counts its own overhead, about as much as the bytes.
 const CHUNKS_BUFFER: usize = 128 * 1024;
+
+/// The longest time that `TCP_USER_TIMEOUT` takes: milliseconds in a C `int` (tcp(7)).
+const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// What edge-triggered events have said and no call has taken back yet.
 #[derive(Clone, Copy, Debug, Default)]
@@ -156,6 +159,11 @@ impl Conn {
             Ok(Some(error)) | Err(error) => return Some(Err(error)),
         }
         match self.stream.peer_addr() {
+            // Dialling a free port of this host may meet itself (RFC 9293, 3.5:
+            // simultaneous open); that is no server.
+            Ok(peer) if self.stream.local_addr().is_ok_and(|local| local == peer) => {
+                Some(Err(io::ErrorKind::ConnectionRefused.into()))
+            }
             Ok(_) => Some(Ok(())),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
             Err(error) => Some(Err(error)),
@@ -170,13 +178,40 @@ impl Conn {
     }
 }
 
+/// Begins to connect, from `source` if that is given.
+pub(crate) fn dial(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let Some(source) = source else {
+        return TcpStream::connect(address);
+    };
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
 /// Sets the options of a MetalBond connection.
 ///
 /// `user_timeout` ends a connection whose peer acknowledges nothing for as long
-/// (`TCP_USER_TIMEOUT`).
+/// (`TCP_USER_TIMEOUT`), or for 24 days.
 pub(crate) fn tune(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-    socket.set_tcp_user_timeout(Some(user_timeout))
+    socket.set_tcp_user_timeout(Some(user_timeout.min(USER_TIMEOUT_MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_keepalive_interval_has_a_user_timeout() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        tune(&stream, Duration::from_secs(u32::MAX.into()) * 5).unwrap();
+    }
 }

@@ -194,7 +194,7 @@ fn a_full_buffer_is_an_overrun() {
     }
     let faults = Faults::default();
     let mut reader = Reader::new(stream, Reading::Strict, faults.clone());
-    let until = Instant::now() + std::time::Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(30);
     assert!(matches!(reader.messages(until), Err(Nothing::Closed)));
     assert_eq!(faults.take(), ["overrun"]);
 }

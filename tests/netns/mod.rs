@@ -3,8 +3,10 @@
 #![allow(clippy::print_stderr)] // Who is skipped says so.
 #![allow(clippy::unwrap_used)] // Without its tools a test fails.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 /// The tunnel device that [`make_device`] makes.
@@ -20,7 +22,7 @@ pub fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
         // SAFETY: no memory is involved; the thread is alone in its new namespace.
         if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
             let error = std::io::Error::last_os_error();
-            eprintln!("skipped: no new network namespace: {error}");
+            eprintln!("SKIPPED: no new network namespace: {error}");
             return;
         }
         ip("link set lo up");
@@ -32,9 +34,72 @@ pub fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Named network namespaces, gone with this.
+pub struct Namespaces(Vec<String>);
+
+impl Namespaces {
+    /// Makes one for each name, with `lo` up; `None`, and says so, without the right to.
+    ///
+    /// The names that the system sees carry the number of this process.
+    pub fn make(names: &[&str]) -> Option<Self> {
+        let mut made = Self(Vec::new());
+        for name in names {
+            let name = full_name(name);
+            if let Err(error) = try_ip(&format!("netns add {name}")) {
+                eprintln!("SKIPPED: no new network namespace: {error}");
+                return None;
+            }
+            made.0.push(name);
+        }
+        for name in names {
+            made.enter(name, || ip("link set lo up"));
+        }
+        Some(made)
+    }
+
+    /// What `ip` takes for the namespace.
+    pub fn path(&self, name: &str) -> String {
+        format!("/run/netns/{}", full_name(name))
+    }
+
+    /// Runs `call` on a thread in the namespace; threads, sockets and processes made there
+    /// stay there.
+    ///
+    /// # Panics
+    ///
+    /// As `call` does.
+    pub fn enter<T: Send>(&self, name: &str, call: impl FnOnce() -> T + Send) -> T {
+        let file = std::fs::File::open(self.path(name)).unwrap();
+        let run = || {
+            // SAFETY: no memory is involved; the descriptor is open.
+            let entered = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(entered, 0, "{}", std::io::Error::last_os_error());
+            call()
+        };
+        std::thread::scope(|scope| match scope.spawn(run).join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            if let Err(error) = try_ip(&format!("netns del {name}")) {
+                eprintln!("namespace {name} stays: {error}");
+            }
+        }
+    }
+}
+
+fn full_name(name: &str) -> String {
+    format!("rb{}-{name}", std::process::id())
+}
+
 /// Makes the tunnel device: `ip6tnl` where the kernel has it, else `vxlan external`.
 pub fn make_device() {
-    let ip6tnl = format!("link add {DEVICE} type ip6tnl external");
+    let ip6tnl = format!("link add {DEVICE} type ip6tnl mode any external");
     if try_ip(&ip6tnl).is_ok() {
         eprintln!("device: ip6tnl");
     } else {
@@ -106,28 +171,78 @@ pub fn ip_batch(lines: &str, family: &str) {
 }
 
 /// `ip monitor` of routes and nexthops.
-pub struct Monitor(Child);
+pub struct Monitor {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+/// Routes with these addresses come and go for the sake of [`Monitor`] only.
+const MARKER: &str = "192.0.2.";
 
 impl Monitor {
     /// Starts it, and waits until it listens.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
     pub fn start() -> Self {
-        let child = Command::new("ip")
+        let mut child = Command::new("ip")
             .args(["monitor", "route", "nexthop"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(300));
-        Self(child)
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let monitor = Self { child, lines };
+        let pause = Duration::from_millis(10);
+        for _ in 0..1000 {
+            monitor.mark(1);
+            if monitor.lines.recv_timeout(pause).is_ok() {
+                return monitor;
+            }
+        }
+        panic!("`ip monitor` does not start");
+    }
+
+    /// Makes a route that means nothing, and takes it away.
+    fn mark(&self, number: u8) {
+        for verb in ["add", "del"] {
+            ip(&format!("route {verb} blackhole {MARKER}{number} table 99"));
+        }
     }
 
     /// What it saw.
-    pub fn stop(mut self) -> String {
-        std::thread::sleep(Duration::from_millis(100));
-        self.0.kill().unwrap();
+    ///
+    /// # Panics
+    ///
+    /// When it stopped before.
+    pub fn stop(self) -> String {
+        self.mark(2);
         let mut text = String::new();
-        let mut output = self.0.stdout.take().unwrap();
-        output.read_to_string(&mut text).unwrap();
-        self.0.wait().unwrap();
-        text
+        loop {
+            let line = self.lines.recv_timeout(Duration::from_secs(10)).unwrap();
+            if line.contains(&format!("{MARKER}2 ")) {
+                return text;
+            }
+            if !line.contains(MARKER) {
+                text += &line;
+                text.push('\n');
+            }
+        }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        // One that is gone already is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

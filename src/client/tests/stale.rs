@@ -253,3 +253,27 @@ fn vnis_are_swept_each_for_itself() {
     world.settle();
     assert_eq!(world.view(W), [].into());
 }
+
+/// A route on its way through two servers, of which the first is killed.
+#[test]
+fn what_the_other_server_is_about_to_say_is_not_removed_before() {
+    let mut world = two(Modern);
+    let linger = Duration::from_secs(1);
+    world.core.set_linger(linger);
+    world.say(A, Add, V, route(7));
+    world.say(A, Add, V, route(8));
+    world.settle();
+    world.check_events();
+    world.down(A);
+    world.pass(linger / 2);
+    world.say(B, Add, V, route(7));
+    world.pass(linger);
+    let events = world.replay();
+    assert!(
+        events.contains(&RouteRemoved(V, route(8))),
+        "nobody said it"
+    );
+    assert!(!events.contains(&RouteRemoved(V, route(7))));
+    assert!(world.view(V).contains(&route(7)));
+    world.check_events();
+}

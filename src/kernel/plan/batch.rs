@@ -240,11 +240,15 @@ impl Plan {
         let (verb, target, installed) = if hops == NONE {
             (Verb::Delete, self.target(state.installed), NONE)
         } else {
+            let there = state.installed != NONE || state.has(RETAKE);
+            if there && self.is_shadowed(id, state) {
+                self.park(id);
+                return;
+            }
             let Some(object) = self.object_for(hops, ops) else {
                 self.park(id);
                 return;
             };
-            let there = state.installed != NONE || state.has(RETAKE);
             let verb = if there { Verb::Replace } else { Verb::Add };
             (verb, self.target(object), object)
         };
@@ -257,6 +261,13 @@ impl Plan {
             target,
             previous: state.installed,
         });
+    }
+
+    fn is_shadowed(&self, id: RouteId, state: State) -> bool {
+        !self.shadowed.is_empty()
+            && self
+                .shadowed
+                .contains(&(state.table, self.store.prefix(id)))
     }
 
     /// Whether a route that was there before us stays as it is until the table is complete.
@@ -450,6 +461,14 @@ impl Plan {
     ///
     /// Those found at start are not in the list before all tables are complete.
     fn collect(&mut self, limit: usize, ops: &mut Vec<Op>) {
+        while ops.len() < limit && self.may_delete_leftovers() {
+            ops.extend(
+                self.objects
+                    .leftovers
+                    .pop()
+                    .map(|id| Op::DeleteObject { id }),
+            );
+        }
         while ops.len() < limit {
             let Some(slot) = self.objects.unused.pop_front() else {
                 return;

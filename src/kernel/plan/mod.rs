@@ -174,6 +174,8 @@ pub(super) struct Plan {
     settling: Vec<RouteId>,
     /// Routes that the kernel refused.
     parked: VecDeque<RouteId>,
+    /// Destinations where somebody else's route stands before ours, by position of the table.
+    shadowed: BTreeSet<(u16, IpNet)>,
     /// Hops that nobody wants any more, and those among them to look at again later.
     unwanted: Vec<u32>,
     unwanted_later: Vec<u32>,
@@ -209,6 +211,7 @@ impl Plan {
             queue: VecDeque::new(),
             settling: Vec::new(),
             parked: VecDeque::new(),
+            shadowed: BTreeSet::new(),
             unwanted: Vec::new(),
             unwanted_later: Vec::new(),
             counts: Counts::default(),
@@ -334,7 +337,15 @@ impl Plan {
 
     /// Whether there is nothing to do but for routes that the kernel refused.
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.settling.is_empty() && self.objects.unused.is_empty()
+        self.queue.is_empty()
+            && self.settling.is_empty()
+            && self.objects.unused.is_empty()
+            && !self.may_delete_leftovers()
+    }
+
+    /// Whether no route can need what an earlier process made for routes that name objects.
+    fn may_delete_leftovers(&self) -> bool {
+        !self.objects.leftovers.is_empty() && self.is_complete() && self.counts.failed == 0
     }
 
     pub(super) fn counts(&self) -> Counts {

@@ -39,6 +39,26 @@ pub(super) struct Objects {
     next: u32,
     /// Objects that may have lost their last user.
     pub(super) unused: VecDeque<u32>,
+    pub(super) leftovers: Leftovers,
+}
+
+/// The kernel's numbers of objects that an earlier process made, where routes carry their
+/// hops themselves.
+#[derive(Default)]
+pub(super) struct Leftovers {
+    pub(super) groups: Vec<u32>,
+    pub(super) hops: BTreeSet<u32>,
+}
+
+impl Leftovers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty() && self.hops.is_empty()
+    }
+
+    /// The next one to delete: groups before their members.
+    pub(super) fn pop(&mut self) -> Option<u32> {
+        self.groups.pop().or_else(|| self.hops.pop_first())
+    }
 }
 
 const fn at(slot: u32) -> usize {
@@ -55,6 +75,7 @@ impl Objects {
             next: range.start,
             range,
             unused: VecDeque::new(),
+            leftovers: Leftovers::default(),
         }
     }
 

@@ -31,13 +31,18 @@ impl Plan {
         self.parked.clear();
         self.unwanted.clear();
         self.unwanted_later.clear();
+        self.shadowed.clear();
         self.counts.installed = 0;
         self.counts.failed = 0;
     }
 
     /// The kernel has a nexthop object of ours for one underlay address.
     pub(in crate::kernel) fn saw_hop(&mut self, id: u32, address: Ipv6Addr) {
-        if !self.objects.owns(id) || self.config.mode == Mode::Inline {
+        if !self.objects.owns(id) {
+            return;
+        }
+        if self.config.mode == Mode::Inline {
+            self.objects.leftovers.hops.insert(id);
             return;
         }
         let set = self.catalog.acquire_addresses(&[address]);
@@ -56,10 +61,17 @@ impl Plan {
     ///
     /// Members must have been seen before.
     pub(in crate::kernel) fn saw_group(&mut self, id: u32, members: &[u32]) {
+        if self.config.mode == Mode::Inline {
+            let leftovers = &mut self.objects.leftovers;
+            let ours = members.iter().all(|member| leftovers.hops.contains(member));
+            if self.objects.owns(id) && ours {
+                self.objects.leftovers.groups.push(id);
+            }
+            return;
+        }
         let slots: Option<Vec<u32>> = members.iter().map(|&id| self.objects.by_id(id)).collect();
-        let Some(mut slots) = slots.filter(|slots| {
-            self.objects.owns(id) && self.config.mode == Mode::Objects && !slots.is_empty()
-        }) else {
+        let Some(mut slots) = slots.filter(|slots| self.objects.owns(id) && !slots.is_empty())
+        else {
             self.saw_foreign_object(id);
             return;
         };
@@ -171,15 +183,33 @@ impl Plan {
         }
     }
 
-    /// A route of somebody else went: a refused one of ours may fit in its place.
-    pub(in crate::kernel) fn foreign_route_gone(&mut self, table: u32, prefix: IpNet) {
-        if let Some(position) = self.position(table)
-            && let Some(id) = self.store.find(position, prefix)
+    /// A route of somebody else went: a refused one of ours may fit in its place. Returns
+    /// whether it stood before ours, and the state is to be read again: others may still.
+    pub(in crate::kernel) fn foreign_route_gone(&mut self, table: u32, prefix: IpNet) -> bool {
+        let Some(position) = self.position(table) else {
+            return false;
+        };
+        if let Some(id) = self.store.find(position, prefix)
             && self.store.state_mut(id).has(PARKED)
         {
             self.unpark(id);
             self.enqueue(id);
         }
+        self.shadowed.contains(&(position, prefix))
+    }
+
+    /// A route of somebody else stands before one of ours: to replace ours would replace
+    /// theirs. Returns whether ours is there.
+    pub(in crate::kernel) fn foreign_route_first(&mut self, table: u32, prefix: IpNet) -> bool {
+        let Some(position) = self.position(table) else {
+            return false;
+        };
+        let id = self.store.find(position, prefix);
+        let installed = id.is_some_and(|id| self.store.state_mut(id).installed != NONE);
+        if installed {
+            self.shadowed.insert((position, prefix));
+        }
+        installed
     }
 
     /// A nexthop object changed, and it was not us. Returns whether it was one of ours, and

@@ -1,5 +1,6 @@
 //! What the kernel says: dumps, the device, notifications.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv6Addr;
 use std::time::Instant;
@@ -49,40 +50,59 @@ impl<N: Netlink> Writer<N> {
         self.plan.begin_resync();
         let mut consistent = true;
         let mut groups = Vec::new();
-        if self.plan.mode() == Mode::Objects {
-            self.out.clear();
-            self.sequence = self.sequence.wrapping_add(1);
-            message::encode_nexthop_dump(&mut self.out, self.sequence);
-            consistent &= self.dump(|writer, message| {
-                if let Some(object) = parse::object(message.body) {
-                    writer.saw_object(object, &mut groups);
-                }
-            })?;
-        }
+        self.out.clear();
+        self.sequence = self.sequence.wrapping_add(1);
+        message::encode_nexthop_dump(&mut self.out, self.sequence);
+        let dumped = self.dump(|writer, message| {
+            if let Some(object) = parse::object(message.body) {
+                writer.saw_object(object, &mut groups);
+            }
+        });
+        consistent &= match dumped {
+            // A kernel without nexthop objects has none of ours.
+            Err(error)
+                if self.plan.mode() == Mode::Inline
+                    && error.raw_os_error() == Some(errno::EOPNOTSUPP) =>
+            {
+                true
+            }
+            dumped => dumped?,
+        };
         // Objects come in the order of their numbers: a member may come after its group.
         for (id, members) in groups {
             self.plan.saw_group(id, &members);
         }
         for table in self.plan.tables().collect::<Vec<_>>() {
-            for family in [AF_INET, AF_INET6] {
-                self.out.clear();
-                self.sequence = self.sequence.wrapping_add(1);
-                let protocol = self.mark.protocol;
-                let sequence = self.sequence;
-                message::encode_route_dump(&mut self.out, sequence, family, table, protocol);
-                consistent &= self.dump(|writer, message| {
-                    if let Some(route) = parse::route(message.body)
-                        && route.table == table
-                        && writer.has_our_mark(&route)
-                    {
-                        let target = writer.target_of(&route);
-                        writer.plan.saw_route(table, route.prefix, &target);
-                    }
-                })?;
-            }
+            // Of IPv4 destinations that others have too, the first route counts.
+            consistent &= self.dump_routes(AF_INET, table, 0)?;
+            consistent &= self.dump_routes(AF_INET6, table, self.mark.protocol)?;
         }
         self.plan.end_resync();
         Ok(consistent)
+    }
+
+    fn dump_routes(&mut self, family: u8, table: u32, protocol: u8) -> io::Result<bool> {
+        self.out.clear();
+        self.sequence = self.sequence.wrapping_add(1);
+        message::encode_route_dump(&mut self.out, self.sequence, family, table, protocol);
+        let mut others = BTreeSet::new();
+        self.dump(|writer, message| {
+            let Some(route) = parse::route(message.body) else {
+                return;
+            };
+            if route.table != table || !writer.has_our_key(&route) {
+                return;
+            }
+            if writer.has_our_mark(&route) {
+                let target = writer.target_of(&route);
+                writer.plan.saw_route(table, route.prefix, &target);
+                if others.contains(&route.prefix) {
+                    writer.plan.foreign_route_first(table, route.prefix);
+                }
+            } else {
+                others.insert(route.prefix);
+            }
+        })
     }
 
     fn saw_object(&mut self, object: parse::ObjectSeen, groups: &mut Vec<(u32, Vec<u32>)>) {
@@ -147,13 +167,12 @@ impl<N: Netlink> Writer<N> {
 
     /// Whether a route is one that this writer may have written.
     fn has_our_mark(&self, route: &RouteSeen) -> bool {
-        route.protocol == self.mark.protocol && self.has_our_key(route)
+        route.protocol == self.mark.protocol && route.unicast && self.has_our_key(route)
     }
 
     /// Whether a route stands where one of this writer would.
     fn has_our_key(&self, route: &RouteSeen) -> bool {
-        let special = route.special && route.object.is_none() && route.hops.is_none();
-        route.metric == self.mark.metric_of(&route.prefix) && !special
+        route.metric == self.mark.metric_of(&route.prefix) && !route.special
     }
 
     fn target_of(&self, route: &RouteSeen) -> Target {
@@ -234,25 +253,37 @@ impl<N: Netlink> Writer<N> {
                 if let Some(route) = parse::route(message.body)
                     && self.has_our_key(&route)
                 {
-                    self.route_notified(message, &route);
+                    self.route_notified(message, &route, now);
                 }
             }
             _ => {}
         }
     }
 
-    fn route_notified(&mut self, message: &Message<'_>, route: &RouteSeen) {
-        let ours = route.protocol == self.mark.protocol;
+    fn route_notified(&mut self, message: &Message<'_>, route: &RouteSeen, now: Instant) {
+        let ours = self.has_our_mark(route);
         let gone = message.kind == kind::DEL_ROUTE;
         let seen = match (ours, gone) {
             (true, true) => Seen::Gone,
             (true, false) => Seen::Ours(self.target_of(route)),
             (false, false) if message.flags & flag::REPLACE != 0 => Seen::Replaced,
             (false, true) => {
-                self.plan.foreign_route_gone(route.table, route.prefix);
+                if self.plan.foreign_route_gone(route.table, route.prefix) {
+                    self.request_resync(now + RESYNC_PAUSE);
+                }
                 return;
             }
-            (false, false) => return,
+            (false, false) => {
+                // IPv4 alone has places before ours, and puts there what is not appended.
+                let first = route.prefix.addr().is_ipv4() && message.flags & flag::APPEND == 0;
+                if first && self.plan.foreign_route_first(route.table, route.prefix) {
+                    let RouteSeen { prefix, table, .. } = route;
+                    let text = format!("{prefix} table {table}: another route stands before ours");
+                    log::warn!("{text}");
+                    self.shared.set_error(text);
+                }
+                return;
+            }
         };
         self.plan.route_changed(route.table, route.prefix, &seen);
     }

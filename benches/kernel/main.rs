@@ -1,12 +1,16 @@
 //! How fast routes reach the kernel, beside a raw netlink loop and `ip -batch`.
 //!
 //! Every figure comes from a network namespace of its own. `cargo bench --bench kernel`;
-//! names of cases as arguments select them. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN.
+//! names of cases as arguments select them, `server-*` and `restart` with a server, its
+//! announcers and the installing client as processes of their own. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A benchmark prints.
 
-#[path = "../tests/netns/mod.rs"]
+mod announcer;
+mod fed;
+#[path = "../../tests/netns/mod.rs"]
 mod netns;
 mod raw;
+mod role;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -99,6 +103,11 @@ fn load(count: u32, hops: u32, v6: bool) {
         rate("kernel writer, remove", count, begin.elapsed());
         assert_eq!((installed(), ip("nexthop").as_str()), (0, ""));
     });
+    floor(count, hops, v6);
+}
+
+/// The same routes by a raw netlink loop, and by `ip -batch`.
+fn floor(count: u32, hops: u32, v6: bool) {
     measured("raw", move || {
         let took = raw::install((0..count).map(|n| (prefix(n, v6), n % hops)), underlay);
         rate("raw netlink, prebuilt, batches of 64", count, took);
@@ -211,42 +220,72 @@ fn resident() -> u64 {
     pages * 4096
 }
 
+const CASES: [(&str, &str, fn()); 12] = [
+    ("v4", "100,000 IPv4 routes, 64 underlay addresses", || {
+        load(100_000, 64, false);
+    }),
+    ("v6", "100,000 IPv6 routes, 64 underlay addresses", || {
+        load(100_000, 64, true);
+    }),
+    (
+        "wide",
+        "100,000 IPv4 routes, 10,000 underlay addresses",
+        || load(100_000, 10_000, false),
+    ),
+    (
+        "leave",
+        "a hypervisor leaves 1,000 groups, 400,000 routes",
+        leave,
+    ),
+    ("half", "500,000 destinations of 2 hops, half IPv6", || {
+        million(500_000);
+    }),
+    (
+        "full",
+        "1,000,000 destinations of 2 hops, half IPv6",
+        || {
+            million(1_000_000);
+        },
+    ),
+    (
+        "server-v4",
+        "100,000 IPv4 routes from a server, 64 underlay addresses",
+        || fed::load(100_000, 64, false),
+    ),
+    (
+        "server-v6",
+        "100,000 IPv6 routes from a server, 64 underlay addresses",
+        || fed::load(100_000, 64, true),
+    ),
+    (
+        "server-wide",
+        "100,000 IPv4 routes from a server, 10,000 underlay addresses",
+        || fed::load(100_000, 10_000, false),
+    ),
+    (
+        "server-million",
+        "1,000,000 routes from a server, half IPv6, 2 hops each",
+        fed::million,
+    ),
+    (
+        "server-leave",
+        "a hypervisor leaves the server and 1,000 groups, 400,000 routes",
+        fed::leave,
+    ),
+    (
+        "restart",
+        "a client with 100,000 routes is killed and started again",
+        fed::restart,
+    ),
+];
+
 fn main() {
     let chosen: Vec<String> = std::env::args()
         .skip(1)
         .filter(|arg| !arg.starts_with('-'))
         .collect();
-    let cases: [(&str, &str, fn()); 6] = [
-        ("v4", "100,000 IPv4 routes, 64 underlay addresses", || {
-            load(100_000, 64, false);
-        }),
-        ("v6", "100,000 IPv6 routes, 64 underlay addresses", || {
-            load(100_000, 64, true);
-        }),
-        (
-            "wide",
-            "100,000 IPv4 routes, 10,000 underlay addresses",
-            || {
-                load(100_000, 10_000, false);
-            },
-        ),
-        (
-            "leave",
-            "a hypervisor leaves 1,000 groups, 400,000 routes",
-            leave,
-        ),
-        ("half", "500,000 destinations of 2 hops, half IPv6", || {
-            million(500_000);
-        }),
-        (
-            "full",
-            "1,000,000 destinations of 2 hops, half IPv6",
-            || {
-                million(1_000_000);
-            },
-        ),
-    ];
-    for (name, title, run) in cases {
+    role::play(&chosen, config());
+    for (name, title, run) in CASES {
         if chosen.is_empty() || chosen.iter().any(|choice| choice == name) {
             println!("{name}: {title}");
             run();

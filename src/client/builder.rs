@@ -1,0 +1,186 @@
+//! How a client is made.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use super::config::ClientConfig;
+use super::core::Core;
+use super::driver::Driver;
+use super::engine::{Engine, EngineConfig};
+use super::events::{Event, EventDetail};
+use super::handle::MetalBondClient;
+use super::handler::{self, RouteHandler};
+use super::policy::RouteFilter;
+use super::status::Shared;
+use crate::error::{Error, Result};
+use crate::types::Vni;
+
+/// Events that wait in the channel of [`Builder::events`]: 64 KiB. What does not fit is
+/// coalesced by route.
+pub(super) const CHANNEL_EVENTS: usize = 1024;
+
+/// The settings of a client, and the three ways to consume its events.
+///
+/// Begin with [`MetalBondClient::builder`], end with [`Self::handler`],
+/// [`Self::events`] or [`Self::driver`].
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Builder {
+    servers: Vec<String>,
+    config: ClientConfig,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// One more server: `"[::1]:4711"` or `"host:4711"`.
+    pub fn server(mut self, server: impl Into<String>) -> Self {
+        self.servers.push(server.into());
+        self
+    }
+
+    /// More servers.
+    pub fn servers<S: AsRef<str>>(mut self, servers: &[S]) -> Self {
+        let names = servers.iter().map(|it| it.as_ref().to_owned());
+        self.servers.extend(names);
+        self
+    }
+
+    /// All settings at once; those made before are forgotten, the servers are not.
+    pub fn config(mut self, config: ClientConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Seconds between two KEEPALIVEs; [`ClientConfig::keepalive_interval`].
+    pub fn keepalive(mut self, seconds: u32) -> Self {
+        self.config.keepalive_interval = seconds;
+        self
+    }
+
+    /// How long routes outlive the last server; [`ClientConfig::hold`].
+    pub fn hold(mut self, hold: Duration) -> Self {
+        self.config.hold = hold;
+        self
+    }
+
+    /// How long a complete server's word against routes of a lost one is waited with;
+    /// [`ClientConfig::linger`].
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.config.linger = linger;
+        self
+    }
+
+    /// Shortest and longest wait before a server that failed is tried again;
+    /// [`ClientConfig::retry_min`] and [`ClientConfig::retry_max`].
+    pub fn retry(mut self, min: Duration, max: Duration) -> Self {
+        self.config.retry_min = min;
+        self.config.retry_max = max;
+        self
+    }
+
+    /// How long a server may take to answer; [`ClientConfig::handshake_timeout`].
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.config.handshake_timeout = timeout;
+        self
+    }
+
+    /// Address to connect from; [`ClientConfig::bind`].
+    pub fn bind(mut self, source: impl Into<IpAddr>) -> Self {
+        self.config.bind = Some(source.into());
+        self
+    }
+
+    /// Identity towards peers of this implementation; [`ClientConfig::node_id`].
+    pub fn node_id(mut self, node_id: [u8; 16]) -> Self {
+        self.config.node_id = Some(node_id);
+        self
+    }
+
+    /// Which received routes count; [`ClientConfig::filter`].
+    pub fn filter(mut self, filter: RouteFilter) -> Self {
+        self.config.filter = filter;
+        self
+    }
+
+    /// The routes of one VNI appear in another too; [`ClientConfig::imports`].
+    pub fn import(mut self, from: Vni, into: Vni) -> Self {
+        self.config.imports.push((from, into));
+        self
+    }
+
+    /// In what form events tell of routes; [`ClientConfig::detail`].
+    pub fn detail(mut self, detail: EventDetail) -> Self {
+        self.config.detail = detail;
+        self
+    }
+
+    /// Starts a client that tells `handler` of routes, on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// A setting outside its limits, or a system without threads or descriptors left.
+    pub fn handler(self, handler: impl RouteHandler) -> Result<MetalBondClient> {
+        let (engine, shared) = self.engine()?;
+        let (client, feed) = MetalBondClient::run(engine, shared)?;
+        client.consume(move || handler::run(&handler, &feed))?;
+        Ok(client)
+    }
+
+    /// Starts a client whose events come out of a channel.
+    ///
+    /// The channel holds 1024 of them; what changes while it is full is coalesced by
+    /// route. It ends when the client is shut down or its last handle is dropped.
+    ///
+    /// # Errors
+    ///
+    /// A setting outside its limits, or a system without threads or descriptors left.
+    pub fn events(self) -> Result<(MetalBondClient, Receiver<Event>)> {
+        let (engine, shared) = self.engine()?;
+        let (client, feed) = MetalBondClient::run(engine, shared)?;
+        let (sender, receiver) = crossbeam_channel::bounded(CHANNEL_EVENTS);
+        client.consume(move || handler::forward(&sender, &feed))?;
+        Ok((client, receiver))
+    }
+
+    /// Makes a client without any thread, for a program with a poll loop of its own.
+    ///
+    /// # Errors
+    ///
+    /// A setting outside its limits, or a system without descriptors left.
+    pub fn driver(self) -> Result<Driver> {
+        let (engine, _) = self.engine()?;
+        Ok(Driver::new(engine))
+    }
+
+    fn engine(self) -> Result<(Engine, Arc<Shared>)> {
+        self.config.check(&self.servers)?;
+        let now = Instant::now();
+        let mut core = Core::new(self.config.core(), 0, now);
+        let ClientConfig {
+            filter,
+            imports,
+            detail,
+            linger,
+            ..
+        } = self.config;
+        core.set_policy(filter, &imports, detail);
+        core.set_linger(linger);
+        let shared = Arc::<Shared>::default();
+        let config = EngineConfig {
+            bind: self.config.bind,
+            user_timeout: Duration::from_secs(self.config.keepalive_interval.into()) * 5,
+        };
+        let mut engine =
+            Engine::new(core, config, Arc::clone(&shared)).map_err(Error::io("make a mailbox"))?;
+        for server in self.servers {
+            engine.add_server(server, now)?;
+        }
+        Ok((engine, shared))
+    }
+}

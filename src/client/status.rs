@@ -1,0 +1,175 @@
+//! How a client and its servers fare, as callers see it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Result};
+
+/// A server of a client: its place in the list that the client was given; those added
+/// later count on, and no number is used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerId(pub usize);
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "server-{}", self.0)
+    }
+}
+
+/// Where the connection to one server stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// Being connected for the first time.
+    Connecting,
+    /// HELLO is sent, the server's has not come.
+    HelloSent,
+    /// The server's HELLO has come, its first KEEPALIVE has not.
+    HelloReceived,
+    /// Routes flow.
+    Established,
+    /// Failed or lost; to be tried again.
+    Retry,
+    /// The client was shut down.
+    Closed,
+}
+
+impl fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connecting => "CONNECTING",
+            Self::HelloSent => "HELLO_SENT",
+            Self::HelloReceived => "HELLO_RECEIVED",
+            Self::Established => "ESTABLISHED",
+            Self::Retry => "RETRY",
+            Self::Closed => "CLOSED",
+        })
+    }
+}
+
+/// Where the client stands with all its servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientState {
+    /// No server is established.
+    Disconnected,
+    /// Some are.
+    PartiallyConnected {
+        /// How many are established.
+        connected: usize,
+        /// How many there are.
+        total: usize,
+    },
+    /// All are.
+    FullyConnected,
+    /// The client was shut down.
+    Closed,
+}
+
+/// Whether a call changed what the client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// It did.
+    Yes,
+    /// That was wanted already.
+    No,
+}
+
+impl From<bool> for Changed {
+    fn from(changed: bool) -> Self {
+        if changed { Self::Yes } else { Self::No }
+    }
+}
+
+/// What a server knows of an announced route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AnnouncementState {
+    /// Nothing: the server is away, or the announcement waits for its turn.
+    Pending,
+    /// It was sent.
+    Told,
+    /// The server has read it: it answered a KEEPALIVE that was sent afterwards.
+    ///
+    /// The client sends one every interval, and one for each flush.
+    Acknowledged,
+}
+
+/// The states of the servers, for those who wait for them; not on the way of a route.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    status: Mutex<Status>,
+    changed: Condvar,
+}
+
+/// What the client's thread last said.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Status {
+    pub(super) states: BTreeMap<ServerId, ConnectionState>,
+    pub(super) names: BTreeMap<ServerId, String>,
+    pub(super) is_closed: bool,
+}
+
+impl Status {
+    pub(super) fn established(&self) -> usize {
+        let states = self.states.values();
+        states
+            .filter(|it| **it == ConnectionState::Established)
+            .count()
+    }
+
+    pub(super) fn state(&self) -> ClientState {
+        let (connected, total) = (self.established(), self.states.len());
+        match connected {
+            _ if self.is_closed => ClientState::Closed,
+            0 => ClientState::Disconnected,
+            _ if connected == total => ClientState::FullyConnected,
+            _ => ClientState::PartiallyConnected { connected, total },
+        }
+    }
+}
+
+impl Shared {
+    /// Changes what is known, and wakes those who wait for that.
+    pub(super) fn edit(&self, edit: impl FnOnce(&mut Status)) {
+        edit(&mut self.status.lock());
+        self.changed.notify_all();
+    }
+
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Status) -> T) -> T {
+        read(&self.status.lock())
+    }
+
+    pub(super) fn close(&self) {
+        self.edit(|status| {
+            status.is_closed = true;
+            let states = status.states.values_mut();
+            states.for_each(|state| *state = ConnectionState::Closed);
+        });
+    }
+
+    /// Waits until something is so.
+    pub(super) fn wait(
+        &self,
+        timeout: Option<Duration>,
+        is_reached: impl Fn(&Status) -> bool,
+    ) -> Result<()> {
+        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let mut status = self.status.lock();
+        loop {
+            if status.is_closed {
+                return Err(Error::Closed);
+            }
+            if is_reached(&status) {
+                return Ok(());
+            }
+            match until {
+                Some(until) if self.changed.wait_until(&mut status, until).timed_out() => {
+                    return Err(Error::Timeout);
+                }
+                Some(_) => {}
+                None => self.changed.wait(&mut status),
+            }
+        }
+    }
+}

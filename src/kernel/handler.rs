@@ -1,0 +1,32 @@
+//! A client's routes, straight into the kernel.
+
+use super::KernelWriter;
+use crate::client::RouteHandler;
+use crate::types::{Route, Vni};
+
+/// Installs what a client receives.
+///
+/// - Restart: what an earlier process left stays until the client says of every VNI of the
+///   kernel table that it is complete. A VNI that is mapped and never subscribed to is never
+///   complete: its kernel table keeps what was found there, unless the caller says
+///   [`KernelWriter::synced`] of it.
+/// - Lost servers: nothing changes while the client holds their routes. What a server that
+///   came back does not have any more is removed when its table is complete; without any
+///   server all is removed when the hold time is over, and what was only found at start stays.
+/// - Unsubscribed VNIs: their routes are removed.
+impl RouteHandler for KernelWriter {
+    fn add_route(&self, vni: Vni, route: Route) {
+        log::debug!("VNI {vni}: added {route}");
+        self.add(vni, route);
+    }
+
+    fn remove_route(&self, vni: Vni, route: Route) {
+        log::debug!("VNI {vni}: removed {route}");
+        self.remove(vni, route);
+    }
+
+    fn synced(&self, vni: Vni) {
+        log::info!("VNI {vni}: table complete");
+        self.synced(vni);
+    }
+}
