@@ -1,5 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
 
+mod legacy;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
@@ -134,13 +136,16 @@ impl World {
     }
 
     fn connect(&mut self) -> PeerId {
+        self.connect_with(config().session.extensions, 0)
+    }
+
+    fn connect_with(&mut self, extensions: Option<Extensions>, halvings: u8) -> PeerId {
         let peer = PeerId(self.next);
         self.next += 1;
         let now = self.now;
-        assert!(self.home(peer).open(peer, 0, now));
+        assert!(self.home(peer).open(peer, halvings, now));
         self.clients.insert(peer, Client::default());
         let mut hello = Vec::new();
-        let extensions = config().session.extensions;
         encode_hello(
             &mut hello,
             &Hello {
