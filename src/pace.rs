@@ -51,12 +51,19 @@ const LOOK_MAX: Duration = Duration::from_millis(16);
 /// or not. 455 routes, at 140 microseconds each.
 const BLIND: Duration = Duration::from_millis(64);
 
+/// How often that time is doubled at most, while nothing tells that anything is read.
+const BLIND_DOUBLED_MAX: u8 = 3;
+
+/// Bytes by which a window may fall short of the widest there was, and be waited for with
+/// patience alone: what is unread then, with a burst on top, fits a legacy buffer.
+const NEAR: u32 = 32 * 1024;
+
 /// How long a window may stay closed; then it counts as all there is.
 ///
 /// Kernels change their mind about how much a window may be.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long a window may stay less than half open; then it counts as all there is.
+/// How long a window may fall short of that; then it counts as all there is.
 const STUCK: Duration = Duration::from_secs(5);
 
 /// The pace is halved so many times at most: to about 130 KB/s.
@@ -159,6 +166,8 @@ pub(crate) struct Pacer {
     open_window: Option<u32>,
     /// It, when the last burst began.
     window_before: Option<u32>,
+    /// Bursts in a row of which the window did not tell whether they were read.
+    blind: u8,
     /// The widest window.
     widest: Option<u32>,
     /// When the last burst ended.
@@ -177,6 +186,7 @@ impl Pacer {
             },
             open_window: None,
             window_before: None,
+            blind: 0,
             widest: None,
             burst_ended: None,
         }
@@ -280,12 +290,22 @@ impl Pacer {
             .window_before
             .is_some_and(|before| window > before + TOLERANCE);
         if has_grown {
-            return self.is_over(BLIND, now);
+            let is_over = self.is_over(BLIND * (1 << self.blind), now);
+            self.blind = (self.blind + u8::from(is_over)).min(BLIND_DOUBLED_MAX);
+            return is_over;
         }
         if window + TOLERANCE >= open {
+            self.blind = 0;
             return true;
         }
-        let is_over = self.is_over(PATIENCE, now) && self.is_half_open(window);
+        let is_stuck = self.is_over(STUCK, now);
+        if is_stuck {
+            self.widest = Some(window);
+        }
+        let is_near = self
+            .widest
+            .is_none_or(|widest| window + NEAR >= widest && window >= widest / 2);
+        let is_over = is_stuck || (is_near && self.is_over(PATIENCE, now));
         if is_over {
             self.open_window = Some(window);
         }
@@ -300,15 +320,11 @@ impl Pacer {
         let (Some(window), Some(widest)) = (window, self.widest) else {
             return true;
         };
-        if window < widest / 2 && self.burst_ended.is_some_and(|it| now >= it + STUCK) {
+        if window < widest / 2 && self.is_over(STUCK, now) {
             self.widest = Some(window);
             self.open_window = Some(window);
         }
-        window >= ROOM && self.is_half_open(window)
-    }
-
-    fn is_half_open(&self, window: u32) -> bool {
-        self.widest.is_none_or(|widest| window >= widest / 2)
+        window >= ROOM && self.widest.is_none_or(|it| window >= it / 2)
     }
 
     /// Whether so long has passed since the last burst, longer for who had trouble.
@@ -335,7 +351,7 @@ impl Pacer {
 }
 
 fn longer(gap: Duration, now: Instant) -> State {
-    let gap = (gap * 2).min(PATIENCE).max(gap);
+    let gap = (gap * 2).min(4 * PATIENCE).max(gap);
     let until = Some(now + gap);
     State::Pausing { until, gap }
 }

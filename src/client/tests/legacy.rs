@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::script::Heard;
-use super::script::Kind::{Go, Modern, OldRust};
+use super::script::Kind::{self, Go, Modern, OldRust};
 use super::world::{World, config};
 use super::*;
 use crate::client::core::Core;
@@ -13,7 +13,7 @@ use crate::wire::frame_len;
 const COUNT: u32 = 5000;
 
 /// A client that has much to say to a server, whose answers are held back.
-fn talkative(kind: super::script::Kind, mode: LegacyPacing, rate: u32) -> World {
+fn talkative(kind: Kind, mode: LegacyPacing, rate: u32) -> World {
     let mut config = config();
     config.pacing.mode = mode;
     config.pacing.rate = rate;
