@@ -6,7 +6,7 @@
 //! room for unread:
 //!
 //! - A client has no way to say how far it has read. The server sends it a burst,
-//!   waits until the kernel has nothing left to send, pauses, and sends one chunk
+//!   waits until the kernel has nothing left to send, pauses, and sends one frame
 //!   more, whose acknowledgement tells the window: open again, all was read.
 //! - A server answers KEEPALIVE. The client sends one behind so many bytes, and
 //!   waits for the answer.
@@ -32,11 +32,11 @@ pub(crate) const CHUNK: usize = 1200;
 /// Bytes sent to a legacy client before it must have read them.
 const BURST: usize = 16 * 1024;
 
-/// Bytes that may be missing from the window while all is read: the chunk that asked,
-/// and what the scale of the window rounds off.
+/// Bytes that may be missing from the window while all is read: what asked for it, and
+/// what its scale rounds off.
 const TOLERANCE: u32 = 4 * 1024;
 
-/// Least window into which a chunk is sent that only asks; it is never cut to fit.
+/// Least window into which a frame is sent that only asks; it is never cut to fit.
 const ROOM: u32 = 4 * 1024;
 
 /// First wait before the kernel's queue is looked at; each further one is twice as long.
@@ -52,7 +52,7 @@ const LOOK_MAX: Duration = Duration::from_millis(16);
 const BLIND: Duration = Duration::from_millis(64);
 
 /// How often that time is doubled at most, while nothing tells that anything is read.
-const BLIND_DOUBLED_MAX: u8 = 3;
+const BLIND_DOUBLED_MAX: u8 = 2;
 
 /// Bytes by which a window may fall short of the widest there was, and be waited for with
 /// patience alone: what is unread then, with a burst on top, fits a legacy buffer.
@@ -61,7 +61,10 @@ const NEAR: u32 = 32 * 1024;
 /// How long a window may stay closed; then it counts as all there is.
 ///
 /// Kernels change their mind about how much a window may be.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Longest pause between two questions for the window.
+const GAP_MAX: Duration = Duration::from_millis(64);
 
 /// How long a window may fall short of that; then it counts as all there is.
 const STUCK: Duration = Duration::from_secs(5);
@@ -146,9 +149,9 @@ enum State {
         until: Option<Instant>,
         gap: Duration,
     },
-    /// May send one chunk, to be told the window.
+    /// May send one frame, to be told the window.
     Asking { gap: Duration },
-    /// Waits until the kernel has nothing left of that chunk.
+    /// Waits until the kernel has nothing left of that.
     Asked {
         look: Option<Instant>,
         wait: Duration,
@@ -197,9 +200,13 @@ impl Pacer {
         self.pacing.rate >> self.halvings
     }
 
-    /// Whether a chunk may be sent at this moment.
-    pub(crate) fn is_open(&self) -> bool {
-        matches!(self.state, State::Sending { .. } | State::Asking { .. })
+    /// Bytes of the chunk that may be sent at this moment, or a frame if that is longer.
+    pub(crate) fn room(&self) -> Option<usize> {
+        match self.state {
+            State::Sending { .. } => Some(CHUNK),
+            State::Asking { .. } => Some(1),
+            State::Draining { .. } | State::Pausing { .. } | State::Asked { .. } => None,
+        }
     }
 
     /// Takes note that so many bytes were sent.
@@ -312,7 +319,7 @@ impl Pacer {
         is_over
     }
 
-    /// Whether there is room for a chunk that only asks.
+    /// Whether there is room for a frame that only asks.
     ///
     /// A window that is less than half open tells by itself when it is not any more:
     /// a kernel reports when it has doubled.
@@ -335,7 +342,9 @@ impl Pacer {
 
     fn burst(&mut self) -> State {
         self.window_before = self.open_window;
-        let left = self.burst_bytes();
+        // Where two were not seen to be read, there may be no more than two of them unread.
+        let blind = u8::from(self.blind > 1);
+        let left = (self.burst_bytes() >> blind).max(2 * CHUNK);
         State::Sending { left }
     }
 
@@ -344,14 +353,14 @@ impl Pacer {
     }
 
     fn pause(&self) -> Duration {
-        // And the chunk that asks.
+        // And the frame that asks, which may be as long as a chunk.
         let bytes = self.burst_bytes() + CHUNK;
         self.pacing.time(bytes as u64, self.halvings)
     }
 }
 
 fn longer(gap: Duration, now: Instant) -> State {
-    let gap = (gap * 2).min(4 * PATIENCE).max(gap);
+    let gap = (gap * 2).min(GAP_MAX).max(gap);
     let until = Some(now + gap);
     State::Pausing { until, gap }
 }

@@ -52,10 +52,11 @@ impl Far {
             };
             self.pacer.observe(queue, self.now);
         }
-        while self.pacer.is_open() {
-            self.pacer.sent(CHUNK, self.now);
-            self.sent += CHUNK;
-            self.unread += CHUNK;
+        while let Some(room) = self.pacer.room() {
+            let bytes = room.max(36);
+            self.pacer.sent(bytes, self.now);
+            self.sent += bytes;
+            self.unread += bytes;
             self.acknowledged = self.now + Duration::from_millis(1);
         }
         self.unread_max = self.unread_max.max(self.unread);
@@ -101,12 +102,30 @@ fn a_slow_reader_never_has_a_full_buffer() {
     }
 }
 
+/// It grows by twice what comes, read or not, and then no more.
+#[test]
+fn a_reader_without_a_processor_for_a_second_has_room_while_its_window_grows() {
+    let mut far = Far::new(0, 0);
+    for _ in 0..1000 {
+        let sent = far.sent;
+        far.step();
+        let grown = u32::try_from(3 * (far.sent - sent)).unwrap();
+        far.room = (far.room + grown).min(300_000);
+    }
+    assert!(far.unread_max < 65_535, "{} unread", far.unread_max);
+    far.speed = 1 << 20;
+    far.run(1000);
+    let before = far.sent;
+    far.run(500);
+    assert!(far.sent > before + (1 << 19), "{before}, {}", far.sent);
+}
+
 #[test]
 fn a_window_that_shrinks_for_good_costs_a_moment_once() {
     let mut far = Far::new(1 << 20, 0);
     far.run(100);
     far.room = 48 * 1024;
-    far.run(300);
+    far.run(1100);
     let before = far.sent;
     far.run(100);
     assert!(far.sent > before + 10 * BURST, "{before}, {}", far.sent);

@@ -341,11 +341,10 @@ impl Shard {
         };
         match &peer.pacer {
             None => peer.outbox.gather(slices, budget),
-            Some(pacer) => {
-                let is_open = pacer.is_open();
-                let which = if is_open { Which::All } else { Which::Urgent };
-                peer.outbox.gather_chunk(slices, CHUNK, which)
-            }
+            Some(pacer) => match pacer.room() {
+                Some(room) => peer.outbox.gather_chunk(slices, room, Which::All),
+                None => peer.outbox.gather_chunk(slices, CHUNK, Which::Urgent),
+            },
         }
     }
 

@@ -201,7 +201,7 @@ impl Outbox {
         filled
     }
 
-    /// Lends whole frames, at most `limit` bytes of them; how many slices were filled.
+    /// Lends whole frames, at most `limit` bytes of them or one; how many slices were filled.
     ///
     /// The rest of a frame that was begun goes first, and counts as a frame.
     /// [`Self::isolate_begun_frame`] is to be called after each [`Self::advance`].
@@ -219,7 +219,12 @@ impl Outbox {
                 break;
             }
             let bytes = &item.span.bytes()[item.sent..];
-            let mut end = if item.sent > 0 { bytes.len() } else { 0 };
+            // The front has a whole frame, or the rest of one.
+            let mut end = match filled {
+                0 if item.sent > 0 => bytes.len(),
+                0 => frame_len(bytes),
+                _ => 0,
+            };
             while end < bytes.len() && end + frame_len(&bytes[end..]) <= left {
                 end += frame_len(&bytes[end..]);
             }

@@ -90,7 +90,7 @@ impl Peer {
 
     /// Whether something can be sent at this moment, as far as this side goes.
     pub(super) fn is_sendable(&self) -> bool {
-        let may_send = |pacer: &Pacer| pacer.is_open() || self.outbox.has_urgent();
+        let may_send = |pacer: &Pacer| pacer.room().is_some() || self.outbox.has_urgent();
         !self.outbox.is_empty() && self.pacer.as_ref().is_none_or(may_send)
     }
 
