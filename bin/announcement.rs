@@ -110,8 +110,9 @@ mod tests {
         text.parse()
     }
 
+    /// Row 16 of what Go peers do (`tests/double`).
     #[test]
-    fn both_syntaxes_say_the_same() {
+    fn row_16_both_syntaxes_say_the_same() {
         let address: IpAddr = "2001:db8::1".parse().unwrap();
         let all = [
             ("", NextHop::standard(address)),

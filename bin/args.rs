@@ -10,6 +10,7 @@ use rustbond::{NextHopType, Vni};
 use crate::announcement::{Announcement, SYNTAX, parse_decimal, parse_vni};
 use crate::endpoint::{self, Port};
 use crate::limits::{self, Limits};
+use crate::pacing::{self, PacingArgs};
 
 const KEEPALIVE: &str = "a number of seconds from 1 to 4294967295";
 const HOLD: &str = "a number of seconds from 0 to 4294967295";
@@ -42,6 +43,8 @@ pub(crate) fn expectation(option: &str) -> &'static str {
         "--exclude-route-type" => KIND,
         "--handshake-timeout" => limits::SECONDS,
         "--queue-soft-limit" | "--queue-hard-limit" => limits::BYTES,
+        "--legacy-pacing" => pacing::MODE,
+        "--legacy-rate" => pacing::RATE,
         _ if option.starts_with("--max-") => limits::COUNT,
         _ => "a value",
     }
@@ -99,6 +102,9 @@ pub(crate) struct ServerArgs {
 
     #[command(flatten)]
     pub(crate) limits: Limits,
+
+    #[command(flatten)]
+    pub(crate) pacing: PacingArgs,
 }
 
 #[derive(Args, Debug)]
@@ -171,6 +177,9 @@ pub(crate) struct ClientArgs {
     /// Log more; the environment variable RUST_LOG says what in detail.
     #[arg(short, long)]
     pub(crate) verbose: bool,
+
+    #[command(flatten)]
+    pub(crate) pacing: PacingArgs,
 }
 
 #[derive(Args, Debug)]

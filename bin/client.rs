@@ -25,6 +25,8 @@ pub(crate) fn run(args: &ClientArgs) -> Result<(), Failure> {
     let config = ClientConfig {
         keepalive_interval: args.keepalive,
         hold: Duration::from_secs(args.hold.into()),
+        legacy_pacing: args.pacing.mode(),
+        legacy_rate: args.pacing.rate(),
         ..ClientConfig::default()
     };
     let client = match &kernel {

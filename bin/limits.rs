@@ -92,7 +92,7 @@ fn seconds(text: &str) -> Result<Duration, Expected> {
     seconds.ok_or(Expected(SECONDS))
 }
 
-fn bytes(text: &str) -> Result<usize, Expected> {
+pub(crate) fn bytes(text: &str) -> Result<usize, Expected> {
     let parse = || {
         let (number, shift) = match text.to_ascii_uppercase().strip_suffix(['K', 'M', 'G']) {
             None => (text.to_owned(), 0),

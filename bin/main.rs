@@ -20,6 +20,7 @@ mod kernel;
 mod limits;
 mod logging;
 mod output;
+mod pacing;
 mod refusal;
 mod server;
 mod signals;

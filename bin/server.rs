@@ -21,6 +21,8 @@ pub(crate) fn run(args: &ServerArgs) -> Result<(), Failure> {
     let mut config = ServerConfig {
         keepalive_interval: args.keepalive,
         workers: args.workers.unwrap_or(default.workers),
+        legacy_pacing: args.pacing.mode(),
+        legacy_rate: args.pacing.rate(),
         ..default
     };
     args.limits.apply(&mut config);

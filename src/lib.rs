@@ -87,6 +87,7 @@ pub mod kernel;
 mod limit;
 mod map;
 mod net;
+mod pace;
 mod random;
 mod server;
 mod session;
@@ -101,6 +102,7 @@ pub use client::{
     RouteHandler, RouteMatch, ServerId,
 };
 pub use error::{Error, Result};
+pub use pace::LegacyPacing;
 pub use server::{MetalBondServer, PeerStatus, ServerConfig, ServerStats};
 pub use session::CloseReason;
 pub use types::{

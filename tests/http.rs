@@ -124,8 +124,9 @@ fn yaml(text: &str) -> BTreeSet<(String, String)> {
     blocks
 }
 
+/// Row 17 of what a Go peer does (`double`).
 #[test]
-fn a_server_shows_its_routes_as_go_does() {
+fn row_17_a_server_shows_its_routes_as_go_does() {
     let server = Arc::new(server());
     let announcer = client(&[server.local_addr()], NoOpHandler);
     for (vni, route) in golden_routes() {

@@ -1,5 +1,7 @@
 //! Among Go peers: our client against a double of Go MetalBond's server, our server
 //! against a double of its client. "Row" is a row of what a Go peer does, in `double`.
+//! Rows 16 and 17 are tested beside the command: `row_16_...` in `bin/announcement.rs`,
+//! `row_17_...` in `http.rs`.
 //!
 //! The doubles end a test at a cut frame, an overrun, a second SUBSCRIBE, a message
 //! type above 5, an UPDATE that Go would not survive.
@@ -9,17 +11,17 @@
 mod double;
 mod support;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::time::Duration;
 
-use double::Reading::{Lenient, Strict};
+use double::Reading::Strict;
 use double::wire::{BALANCER, NAT, Path, STANDARD};
 use double::{Client, Server};
 use rustbond::{
     ClientConfig, Destination, IpNet, MetalBondClient, NextHop, NoOpHandler, Route, ServerConfig,
     Vni,
 };
-use support::{PATIENCE, Recorder, client, eventually, hop, server, v4};
+use support::{KEEPALIVE, PATIENCE, Raw, Recorder, client, eventually, hop, server, v4};
 
 const VNI: Vni = Vni(100);
 const OTHER: Vni = Vni(16_777_215);
@@ -155,6 +157,44 @@ fn row_2_keepalives_keep_a_session_with_a_go_server() {
     server.wait_for_keepalives(5);
     assert_eq!(server.accepted(), 1);
     assert!(ours.is_established());
+}
+
+/// Row 3: KEEPALIVE only behind the HELLO of the server, and no second HELLO.
+#[test]
+fn row_3_our_client_says_hello_once_and_keepalive_after_the_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let ours = MetalBondClient::start(&[address], NoOpHandler, ClientConfig::default()).unwrap();
+    ours.subscribe(VNI).unwrap();
+    let mut peer = Raw::accept(&listener);
+    let hello = peer.frame();
+    assert_eq!(hello[3], 1);
+    assert!(hello.len() <= 256, "row 10: one read of RustBond 0.1");
+    assert!(peer.is_silent(), "nothing before the answer");
+    peer.send(&[1, 0, 4, 1, 8, 5, 16, 1]);
+    assert_eq!(peer.frame(), KEEPALIVE);
+    assert!(peer.is_silent(), "nothing before the answer");
+    peer.send(&KEEPALIVE);
+    assert_eq!(peer.frame(), [1, 0, 2, 3, 8, 100], "SUBSCRIBE");
+    assert_eq!(peer.frame(), KEEPALIVE, "row 6: to know when it is read");
+}
+
+/// Row 3 the other way round: both end the session of a Go client, and that alone.
+#[test]
+fn row_3_keepalive_before_hello_and_a_second_hello_end_a_session() {
+    let server = server();
+    let go = Client::connect(server.local_addr(), 5, Strict);
+    let mut early = Raw::connect(server.local_addr());
+    early.send(&KEEPALIVE);
+    assert!(early.closed_by_server());
+    let mut again = Raw::established(server.local_addr());
+    again.send(&support::update(0, 100, 1, 1));
+    again.barrier();
+    go.subscribe(VNI.0);
+    go.wait_for_len(1);
+    again.send(&support::HELLO);
+    assert!(again.closed_by_server());
+    go.wait_for_len(0);
 }
 
 /// Row 4: a Go server's own announcements come before its first KEEPALIVE.
@@ -324,11 +364,11 @@ fn row_14_a_go_server_restarts() {
     server.faults.check();
 }
 
-/// Twenty thousand routes through a Go server. Frames are cut on the way: nothing is
-/// paced for legacy peers yet, so the double puts them together.
+/// Twenty thousand routes through a Go server. It sends them as one does that loses
+/// clients; a client that reassembles is not lost.
 #[test]
-fn many_routes_through_a_go_server_that_reassembles() {
-    let server = Server::start(5, Lenient, &[]);
+fn many_routes_through_a_go_server() {
+    let server = Server::start(5, Strict, &[]);
     let recorder = Recorder::default();
     let [from, to] =
         [Recorder::default(), recorder.clone()].map(|it| client(&[server.address()], it));
@@ -356,7 +396,7 @@ fn row_1_our_server_answers_a_go_client_as_a_go_server_would() {
         assert_eq!(go.interval(), Some(answered));
         go.faults.check();
     }
-    let mut raw = support::Raw::connect(server.local_addr());
+    let mut raw = Raw::connect(server.local_addr());
     raw.send(&[1, 0, 2, 1, 8, 2]);
     assert_eq!(raw.frame(), [1, 0, 4, 1, 8, 2, 16, 1], "not a byte more");
 }
@@ -454,6 +494,48 @@ fn row_12_what_our_server_relays_as_it_came() {
     to.wait_for_len(2);
 }
 
+/// Row 15: RustBond 0.1 drops what follows a KEEPALIVE of the handshake in its segment.
+/// Our client says nothing there (`row_3_our_client_...`), and our server neither: its
+/// answer stands alone, whatever the client sent along.
+#[test]
+fn row_15_our_server_answers_the_handshake_alone() {
+    let server = server();
+    let from = Client::connect(server.local_addr(), 5, Strict);
+    from.announce(VNI.0, &path(&standard(1)));
+    from.barrier();
+    let mut old = Raw::connect(server.local_addr());
+    old.send(&support::HELLO);
+    assert_eq!(old.frame()[3], 1);
+    old.send(&KEEPALIVE);
+    assert_eq!(old.frame(), KEEPALIVE);
+    assert!(old.is_silent());
+    old.send(&support::subscribe(100));
+    assert_eq!(old.frame()[3], 5);
+}
+
+/// Row 15: RustBond 0.1 closes its connection at an IPv4 next hop or an unknown type. It
+/// is sent them again when it is back; nobody else is hurt.
+#[test]
+fn row_15_a_peer_that_closes_at_what_it_does_not_know() {
+    let server = server();
+    let [from, to] = [(); 2].map(|()| Client::connect(server.local_addr(), 5, Strict));
+    to.subscribe(VNI.0);
+    let odd = Path {
+        hop: vec![192, 0, 2, 1],
+        ..path(&standard(1))
+    };
+    from.announce(VNI.0, &odd);
+    to.wait_for(&[(VNI.0, odd)]);
+    for _ in 0..3 {
+        let mut old = Raw::established(server.local_addr());
+        old.send(&support::subscribe(100));
+        assert_eq!(old.frame()[3], 5);
+    }
+    eventually("they are gone", || server.stats().sessions == 2);
+    to.barrier();
+    to.wait_for_len(1);
+}
+
 /// Rows 11 and 13: between our client and a Go client through our server.
 #[test]
 fn rows_11_13_our_client_and_a_go_client_at_our_server() {
@@ -474,6 +556,40 @@ fn rows_11_13_our_client_and_a_go_client_at_our_server() {
     ours.shutdown().unwrap();
     go.wait_for(&[]);
     assert!(go.adds() >= all_kinds(1).len());
+    go.faults.check();
+}
+
+/// A peer that goes while it is sent a table is sent half as fast when it is back.
+#[test]
+fn who_goes_during_a_table_gets_half_the_pace() {
+    let server = server();
+    let source = client(&[server.local_addr()], NoOpHandler);
+    let routes: Vec<_> = (0..5000).map(|it| (VNI, standard(it))).collect();
+    announce(&source, &routes);
+    eventually("the server has them", || server.stats().routes == 5000);
+    let full = ServerConfig::default().legacy_rate;
+    let pace = || {
+        let peers = server.peers();
+        let mut rates = peers.iter().filter_map(|peer| peer.legacy_rate);
+        rates.next()
+    };
+    for halvings in 0..3 {
+        let mut peer = Raw::established(server.local_addr());
+        assert_eq!(pace(), Some(full >> halvings));
+        peer.send(&support::subscribe(100));
+        assert_eq!(peer.frame()[3], 5);
+        // Past the first burst.
+        let sent: usize = (0..600).map(|_| peer.frame().len()).sum();
+        assert!(sent > 16 << 10, "{sent} bytes");
+        drop(peer);
+        eventually("it is counted", || {
+            server.stats().legacy_drops == halvings + 1 && server.stats().sessions == 1
+        });
+    }
+    // Only the pace is another: the table comes whole.
+    let go = Client::connect(server.local_addr(), 5, Strict);
+    go.subscribe(VNI.0);
+    go.wait_for(&paths(&routes));
     go.faults.check();
 }
 

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules that hold no socket, clock, thread, channel, lock, atomic, randomness or log.
-const CORE: [&str; 17] = [
+const CORE: [&str; 19] = [
+    "src/pace.rs",
+    "src/pace/",
     "src/limit.rs",
     "src/wire/",
     "src/session/",

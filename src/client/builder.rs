@@ -16,6 +16,7 @@ use super::handler::{self, RouteHandler};
 use super::policy::RouteFilter;
 use super::status::Shared;
 use crate::error::{Error, Result};
+use crate::pace::LegacyPacing;
 use crate::types::Vni;
 
 /// Events that wait in the channel of [`Builder::events`]: 64 KiB. What does not fit is
@@ -93,6 +94,14 @@ impl Builder {
     /// Address to connect from; [`ClientConfig::bind`].
     pub fn bind(mut self, source: impl Into<IpAddr>) -> Self {
         self.config.bind = Some(source.into());
+        self
+    }
+
+    /// Whether and how servers without reassembly are spared, with bytes per second;
+    /// [`ClientConfig::legacy_pacing`] and [`ClientConfig::legacy_rate`].
+    pub fn legacy(mut self, pacing: LegacyPacing, rate: u32) -> Self {
+        self.config.legacy_pacing = pacing;
+        self.config.legacy_rate = rate;
         self
     }
 

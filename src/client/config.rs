@@ -8,6 +8,7 @@ use super::events::EventDetail;
 use super::policy::RouteFilter;
 use super::view::ServerBit;
 use crate::error::{Error, Result};
+use crate::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
 use crate::session::{Role, SessionConfig};
 use crate::types::Vni;
 use crate::wire::{Capabilities, Extensions};
@@ -36,6 +37,11 @@ pub struct ClientConfig {
     pub retry_min: Duration,
     /// Longest wait; the moment between is random. Default: 10 s.
     pub retry_max: Duration,
+    /// Whether servers without reassembly (Go MetalBond, RustBond 0.1) are sent whole frames
+    /// in small chunks, and no more than 32 KiB ahead of what they have read. Default: `Auto`.
+    pub legacy_pacing: LegacyPacing,
+    /// Bytes per second to one such server at most, at least 4096. Default: 8 MiB.
+    pub legacy_rate: u32,
     /// Identity in the HELLO to peers of this implementation. Default: random.
     pub node_id: Option<[u8; 16]>,
     /// Address to connect from; servers of the other family cannot be reached with it.
@@ -63,6 +69,8 @@ impl Default for ClientConfig {
             linger: Duration::from_secs(1),
             retry_min: Duration::from_secs(5),
             retry_max: Duration::from_secs(10),
+            legacy_pacing: LegacyPacing::Auto,
+            legacy_rate: DEFAULT_RATE,
             node_id: None,
             bind: None,
             filter: RouteFilter::new(),
@@ -77,6 +85,9 @@ impl ClientConfig {
         let invalid = |text: String| Err(Error::InvalidConfig(text));
         if self.keepalive_interval == 0 {
             return invalid("keepalive_interval is 0; it must be at least 1 second".into());
+        }
+        if self.legacy_rate < MIN_RATE {
+            return invalid("legacy_rate is below 4096 bytes per second".into());
         }
         if self.retry_min > self.retry_max {
             return invalid("retry_min is longer than retry_max".into());
@@ -112,6 +123,10 @@ impl ClientConfig {
                     capabilities: Capabilities::OWN,
                     node_id: self.node_id.unwrap_or_else(crate::random::node_id),
                 }),
+            },
+            pacing: Pacing {
+                mode: self.legacy_pacing,
+                rate: self.legacy_rate,
             },
             hold: self.hold,
             retry_min: self.retry_min,

@@ -23,6 +23,7 @@ use super::link::{FlushId, Link, Wants};
 use super::policy::RouteFilter;
 use super::view::{ServerBit, View};
 use crate::error::{Error, Result};
+use crate::pace::{Framing, Pacing};
 use crate::session::{CloseReason, Event as SessionEvent, SessionConfig};
 use crate::types::{Action, Route, Vni};
 
@@ -33,6 +34,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CoreConfig {
     pub(super) session: SessionConfig,
+    pub(super) pacing: Pacing,
     /// How long routes stay after the last server is lost.
     pub(super) hold: Duration,
     pub(super) retry_min: Duration,
@@ -260,7 +262,7 @@ impl Core {
     /// A connection to a server was made.
     pub(super) fn dialled(&mut self, server: ServerId, now: Instant) {
         if let Some(entry) = self.servers.get_mut(&server) {
-            let link = Link::new(entry.bit, self.config.session, now);
+            let link = Link::new(entry.bit, self.config.session, self.config.pacing, now);
             entry.phase = Phase::Up(Box::new(link));
             self.pump(server);
         }
@@ -385,6 +387,11 @@ impl Core {
     /// Bytes to send to a server.
     pub(super) fn outgoing(&self, server: ServerId) -> &[u8] {
         self.link(server).map_or(&[], Link::outgoing)
+    }
+
+    /// How they are to be handed to the kernel.
+    pub(super) fn framing(&self, server: ServerId) -> Framing {
+        self.link(server).map_or(Framing::Stream, Link::framing)
     }
 
     /// Takes note that the first `count` of them were sent at `now`.

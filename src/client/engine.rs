@@ -347,7 +347,8 @@ impl Engine {
             if bytes.is_empty() {
                 return;
             }
-            match conn.write(&[IoSlice::new(bytes)]) {
+            let framing = self.core.framing(server);
+            match conn.write(&[IoSlice::new(bytes)], framing) {
                 Ok(count) => {
                     written += count;
                     self.core.advance(server, count, now);

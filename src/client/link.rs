@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::desired::{Desired, Episode, Tell};
 use super::view::ServerBit;
+use crate::pace::{CHUNK, Framing, Pacing, Window};
 use crate::session::{CloseReason, Session, SessionConfig, Transmit};
 use crate::types::{Action, Route, Vni};
-use crate::wire::{Capabilities, KEEPALIVE_FRAME, MessageType, encode_subscription, encode_update};
+use crate::wire::{
+    Capabilities, KEEPALIVE_FRAME, MessageType, encode_subscription, encode_update, frame_len,
+};
 
 /// Bytes that wait for the socket at most; a KEEPALIVE is behind no more than these.
 const OUT_BYTES: usize = 32 * 1024;
@@ -91,6 +94,12 @@ pub(super) struct Link {
     pub(super) session: Session,
     out: Vec<u8>,
     sent: usize,
+    /// Bytes sent since the connection was made.
+    taken: u64,
+    /// Bytes of the chunk that was begun, to be sent.
+    chunk_rest: usize,
+    /// How far ahead of a legacy server the client may be.
+    window: Window,
     subscriptions: VecDeque<Vni>,
     announcements: VecDeque<(Vni, Route)>,
     /// Entries taken from each of the two queues so far.
@@ -115,12 +124,15 @@ pub(super) struct Wants<'a> {
 }
 
 impl Link {
-    pub(super) fn new(bit: ServerBit, config: SessionConfig, now: Instant) -> Self {
+    pub(super) fn new(bit: ServerBit, config: SessionConfig, pacing: Pacing, now: Instant) -> Self {
         Self {
             bit,
             session: Session::new(config, now),
             out: Vec::new(),
             sent: 0,
+            taken: 0,
+            chunk_rest: 0,
+            window: Window::new(pacing),
             subscriptions: VecDeque::new(),
             announcements: VecDeque::new(),
             subscriptions_taken: 0,
@@ -201,6 +213,7 @@ impl Link {
     /// One more KEEPALIVE is answered; the VNIs whose table is complete by that.
     pub(super) fn keepalive_answered(&mut self, wants: &mut Wants<'_>) -> Vec<Vni> {
         let (_, answered) = self.session.keepalives();
+        self.window.answered(answered);
         while let Some(front) = self.unproven.front()
             && answered >= front.keepalive
         {
@@ -271,6 +284,10 @@ impl Link {
             {
                 self.announcements_taken += 1;
                 self.tell_announcement(key, wants);
+            }
+            if self.is_paced() && self.window.wants_barrier(self.position()) {
+                let number = *barrier.get_or_insert_with(|| self.session.barrier());
+                self.window.close(number);
             }
             self.advance_flushes(&mut barrier);
         }
@@ -420,6 +437,26 @@ impl Link {
 
     fn has_room(&self) -> bool {
         self.out.len() - self.sent < OUT_BYTES
+            && (!self.is_paced() || self.window.has_room(self.position()))
+    }
+
+    /// Bytes sent and to be sent since the connection was made.
+    fn position(&self) -> u64 {
+        self.taken + (self.out.len() - self.sent) as u64
+    }
+
+    /// Whether the server is to be spared; until its HELLO has come, it is.
+    fn is_paced(&self) -> bool {
+        self.is_legacy() && !self.window.is_off()
+    }
+
+    /// How [`Self::outgoing`] is to be handed to the kernel.
+    pub(super) fn framing(&self) -> Framing {
+        if self.is_paced() || self.chunk_rest > 0 {
+            Framing::Chunk
+        } else {
+            Framing::Stream
+        }
     }
 
     #[cfg(test)]
@@ -429,12 +466,23 @@ impl Link {
 
     /// Bytes to send.
     pub(super) fn outgoing(&self) -> &[u8] {
-        &self.out[self.sent..]
+        let waiting = &self.out[self.sent..];
+        match self.framing() {
+            Framing::Stream => waiting,
+            Framing::Chunk if self.chunk_rest > 0 => &waiting[..self.chunk_rest],
+            Framing::Chunk => &waiting[..chunk_len(waiting)],
+        }
     }
 
     /// Drops the first `count` bytes: they were sent at `now`.
     pub(super) fn advance(&mut self, count: usize, now: Instant) {
+        let lent = self.outgoing().len();
+        if self.framing() == Framing::Chunk {
+            self.chunk_rest = lent - count;
+            self.window.sent(now);
+        }
         self.sent += count;
+        self.taken += count as u64;
         debug_assert!(self.sent <= self.out.len());
         if self.sent == self.out.len() {
             self.out.clear();
@@ -455,12 +503,14 @@ impl Link {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let due = self.session.poll_timeout()?;
         let hold = self.stalled_since.map(|since| since + self.send_hold());
-        Some(hold.map_or(due, |hold| hold.min(due)))
+        let window = self.window.poll_timeout();
+        hold.into_iter().chain(window).chain([due]).min()
     }
 
     /// Does what is due at `now`.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.session.handle_timeout(now);
+        self.window.handle_timeout(self.position(), now);
         let hold = self.send_hold();
         if self.stalled_since.is_some_and(|since| now >= since + hold) {
             self.session.close(CloseReason::SendHold);
@@ -470,4 +520,17 @@ impl Link {
     fn send_hold(&self) -> Duration {
         self.session.timeout() * 2
     }
+}
+
+/// Bytes of the whole frames at the beginning that make a chunk.
+fn chunk_len(frames: &[u8]) -> usize {
+    let mut end = 0;
+    while end < frames.len() {
+        let next = end + frame_len(&frames[end..]);
+        if next > CHUNK && end > 0 {
+            break;
+        }
+        end = next;
+    }
+    end
 }

@@ -5,6 +5,7 @@
 
 mod desired;
 mod flush;
+mod legacy;
 mod monitor;
 mod own;
 mod script;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::request::{Body, Format, REQUEST_MAX, Request, Resource};
 use crate::net::Conn;
+use crate::pace::Framing;
 
 /// How long a request may take to come.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -114,7 +115,7 @@ fn write(conn: &mut Conn, response: &mut Response) -> Turn {
     let mut budget = WRITE_BUDGET;
     while conn.ready.writable && budget > 0 && !response.is_sent() {
         let (head, body) = response.rest(budget);
-        match conn.write(&[IoSlice::new(head), IoSlice::new(body)]) {
+        match conn.write(&[IoSlice::new(head), IoSlice::new(body)], Framing::Stream) {
             Ok(count) => {
                 response.sent += count;
                 budget = budget.saturating_sub(count);

@@ -2,6 +2,7 @@
 
 mod listen;
 mod mailbox;
+mod queue;
 mod socket;
 
 pub(crate) use listen::listen_on_first;

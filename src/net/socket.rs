@@ -9,12 +9,20 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::queue::send_queue;
+use crate::pace::{Framing, SendQueue};
 use crate::session::CloseReason;
 
 /// Bytes that the kernel may hold unsent for a connection.
 ///
 /// A KEEPALIVE waits behind no more than these; more would not make anything faster.
 const NOTSENT_LOWAT: u32 = 128 * 1024;
+
+/// Bytes that the kernel must be ready to hold for a legacy peer (`SO_SNDBUF`).
+///
+/// Several times what is ever outstanding there, so that a chunk is never cut: the
+/// kernel counts its own overhead, about as much as the bytes.
+const CHUNKS_BUFFER: usize = 128 * 1024;
 
 /// The longest time that `TCP_USER_TIMEOUT` takes: milliseconds in a C `int` (tcp(7)).
 const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
@@ -48,6 +56,8 @@ pub(crate) struct Conn {
     pub(crate) in_readers: bool,
     /// Stands in its owner's list of those to write.
     pub(crate) in_writers: bool,
+    /// The socket is ready for chunks.
+    takes_chunks: bool,
 }
 
 impl Conn {
@@ -64,6 +74,7 @@ impl Conn {
             ready: Readiness::default(),
             in_readers: false,
             in_writers: false,
+            takes_chunks: false,
         })
     }
 
@@ -94,10 +105,18 @@ impl Conn {
     /// Writes once; how many bytes the socket took.
     ///
     /// Clears `ready.writable` when it did not take all.
-    pub(crate) fn write(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, CloseReason> {
+    pub(crate) fn write(
+        &mut self,
+        slices: &[IoSlice<'_>],
+        framing: Framing,
+    ) -> Result<usize, CloseReason> {
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         loop {
-            match self.stream.write_vectored(slices) {
+            let written = match framing {
+                Framing::Stream => self.stream.write_vectored(slices),
+                Framing::Chunk => self.write_chunk(slices),
+            };
+            match written {
                 Ok(count) => {
                     self.ready.writable = count == offered;
                     return Ok(count);
@@ -112,6 +131,25 @@ impl Conn {
                 },
             }
         }
+    }
+
+    /// Writes what is not to share a segment with what follows.
+    ///
+    /// A chunk that does not fit is refused whole: the kernel takes a part of a
+    /// message only where it had to begin another buffer for it.
+    fn write_chunk(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let socket = SockRef::from(&self.stream);
+        if !std::mem::replace(&mut self.takes_chunks, true)
+            && socket.send_buffer_size()? < CHUNKS_BUFFER
+        {
+            socket.set_send_buffer_size(CHUNKS_BUFFER)?;
+        }
+        socket.send_vectored_with_flags(slices, libc::MSG_EOR | libc::MSG_NOSIGNAL)
+    }
+
+    /// What the kernel knows of the sending side.
+    pub(crate) fn send_queue(&self) -> io::Result<SendQueue> {
+        send_queue(&self.stream)
     }
 
     /// How a connection attempt ended: `None` while it has not.

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
 use crate::session::{Role, SessionConfig};
 use crate::shard::{Limits, ShardConfig};
 use crate::wire::{Capabilities, Extensions};
@@ -41,6 +42,13 @@ pub struct ServerConfig {
     pub max_routes: usize,
     /// VNIs one peer may subscribe to. Costs about 100 B each. Default: 16,384.
     pub max_subscriptions_per_peer: usize,
+    /// Whether peers without reassembly (Go MetalBond, RustBond 0.1) are sent whole frames
+    /// in small chunks, and no faster than they read. Default: `Auto`.
+    pub legacy_pacing: LegacyPacing,
+    /// Bytes per second to one such peer at most, at least 4096. A peer that ends its
+    /// connection while a table is sent has half of it next time, for an hour; six times
+    /// at most. Default: 8 MiB (a pause of 2 ms after each 16 KiB).
+    pub legacy_rate: u32,
     /// Identity in the HELLO to peers of this implementation. Default: random.
     pub node_id: Option<[u8; 16]>,
 }
@@ -59,6 +67,8 @@ impl Default for ServerConfig {
             max_routes_per_peer: 2_000_000,
             max_routes: 16_000_000,
             max_subscriptions_per_peer: 16_384,
+            legacy_pacing: LegacyPacing::Auto,
+            legacy_rate: DEFAULT_RATE,
             node_id: None,
         }
     }
@@ -75,6 +85,9 @@ impl ServerConfig {
         }
         if self.max_accepts_per_second == 0 {
             return refuse("max_accepts_per_second is 0; no connection could ever be accepted");
+        }
+        if self.legacy_rate < MIN_RATE {
+            return refuse("legacy_rate is below 4096 bytes per second");
         }
         if self.queue_soft_limit > self.queue_hard_limit {
             return refuse("queue_soft_limit is above queue_hard_limit");
@@ -100,6 +113,10 @@ impl ServerConfig {
                 routes_per_peer: self.max_routes_per_peer,
                 routes: self.max_routes,
                 subscriptions_per_peer: self.max_subscriptions_per_peer,
+            },
+            pacing: Pacing {
+                mode: self.legacy_pacing,
+                rate: self.legacy_rate,
             },
             seed,
         }

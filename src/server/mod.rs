@@ -79,6 +79,7 @@ impl MetalBondServer {
         let (acceptor, acceptor_postbox) =
             Acceptor::new(listener, workers.clone(), limits, Arc::clone(&refused))
                 .map_err(Error::io("register the listener"))?;
+        let paces = Arc::default();
         let mut server = Self {
             address,
             stats: (0..topology.shards()).map(|_| Arc::default()).collect(),
@@ -95,6 +96,7 @@ impl MetalBondServer {
                 workers: server.workers.clone(),
                 acceptor: server.acceptor.clone(),
                 stats: server.stats.clone(),
+                paces: Arc::clone(&paces),
             };
             let worker = Worker::new(id, shard, mailbox, links, timeout);
             server.spawn(format!("metalbond-{id}"), || worker.run())?;
@@ -160,6 +162,7 @@ impl MetalBondServer {
                         silent: now.saturating_duration_since(view.last_received),
                         subscriptions: view.subscriptions,
                         queued_bytes: view.queued_bytes,
+                        legacy_rate: view.legacy_rate,
                         updates_received: view.counters.updates,
                         malformed: view.counters.malformed,
                         refused: view.counters.refused,
@@ -241,6 +244,8 @@ pub struct PeerStatus {
     pub subscriptions: usize,
     /// Bytes that wait to be sent to it.
     pub queued_bytes: usize,
+    /// Bytes per second that it is sent at most, if it is a legacy peer and paced.
+    pub legacy_rate: Option<u32>,
     /// UPDATEs received from it.
     pub updates_received: u64,
     /// Messages of it that were dropped as malformed.

@@ -34,6 +34,10 @@ pub struct ServerStats {
     pub malformed: u64,
     /// Times a queue was folded since the start.
     pub folds: u64,
+    /// Sessions of legacy peers that ended while a table was sent to them, since the start.
+    pub legacy_drops: u64,
+    /// Chunks for legacy peers that the kernel cut, since the start.
+    pub cut_chunks: u64,
     /// Times a worker stopped reading because another was behind, since the start.
     pub held_up: u64,
     /// Bytes received since the start.
@@ -56,6 +60,8 @@ pub(super) struct WorkerStats {
     pub(super) updates_received: AtomicU64,
     pub(super) malformed: AtomicU64,
     pub(super) folds: AtomicU64,
+    pub(super) legacy_drops: AtomicU64,
+    pub(super) cut_chunks: AtomicU64,
     pub(super) held_up: AtomicU64,
     pub(super) bytes_received: AtomicU64,
     pub(super) bytes_sent: AtomicU64,
@@ -76,6 +82,10 @@ impl WorkerStats {
             .store(counters.updates, Ordering::Relaxed);
         self.malformed.store(counters.malformed, Ordering::Relaxed);
         self.folds.store(counters.folds, Ordering::Relaxed);
+        self.legacy_drops
+            .store(counters.legacy_drops, Ordering::Relaxed);
+        self.cut_chunks
+            .store(counters.cut_chunks, Ordering::Relaxed);
     }
 
     pub(super) fn add_to(&self, total: &mut ServerStats) {
@@ -90,6 +100,8 @@ impl WorkerStats {
         total.updates_received += self.updates_received.load(Ordering::Relaxed);
         total.malformed += self.malformed.load(Ordering::Relaxed);
         total.folds += self.folds.load(Ordering::Relaxed);
+        total.legacy_drops += self.legacy_drops.load(Ordering::Relaxed);
+        total.cut_chunks += self.cut_chunks.load(Ordering::Relaxed);
         total.held_up += self.held_up.load(Ordering::Relaxed);
         total.bytes_received += self.bytes_received.load(Ordering::Relaxed);
         total.bytes_sent += self.bytes_sent.load(Ordering::Relaxed);

@@ -12,11 +12,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
+use parking_lot::Mutex;
 
 use super::acceptor::Notice;
 use super::stats::WorkerStats;
 use crate::map::{Map, map};
 use crate::net::{Conn, Mailbox, Postbox, tune};
+use crate::pace::{Framing, Memory, SendQueue};
 use crate::session::CloseReason;
 use crate::shard::{Message, Report, Shard};
 use crate::table::PeerId;
@@ -32,6 +34,9 @@ const TURN_WRITE_BUDGET: usize = 4 * 1024 * 1024;
 
 /// Bytes read from all connections in one turn; about five milliseconds of updates.
 const TURN_READ_BUDGET: usize = 1024 * 1024;
+
+/// Chunks written to all legacy peers in one turn; about a millisecond.
+const TURN_CHUNKS: usize = 128;
 
 /// Pieces of shared frames in one `writev`.
 const SLICES: usize = 64;
@@ -79,6 +84,8 @@ pub(super) struct Links {
     pub(super) acceptor: Postbox<Notice>,
     /// Everybody's numbers, the own ones included.
     pub(super) stats: Vec<Arc<WorkerStats>>,
+    /// Which addresses did not stand the pace; asked once for a connection.
+    pub(super) paces: Arc<Mutex<Memory>>,
 }
 
 pub(super) struct Worker {
@@ -90,6 +97,8 @@ pub(super) struct Worker {
     conns: Map<PeerId, Conn>,
     readers: VecDeque<PeerId>,
     writers: VecDeque<PeerId>,
+    /// Legacy peers; a chunk is dearer than its bytes, and must not be at the others' cost.
+    chunk_writers: VecDeque<PeerId>,
     stats: Arc<WorkerStats>,
     user_timeout: Duration,
     buffer: Box<[u8]>,
@@ -113,6 +122,7 @@ impl Worker {
             conns: map(crate::random::seed()),
             readers: VecDeque::new(),
             writers: VecDeque::new(),
+            chunk_writers: VecDeque::new(),
             user_timeout,
             buffer: vec![0; READ_BUDGET].into_boxed_slice(),
         }
@@ -145,11 +155,12 @@ impl Worker {
             }
             self.read_sockets(now);
             self.shard.handle_timeouts(now);
+            self.look(now);
             self.shard.set_elsewhere(self.announced_elsewhere());
             self.shard.turn(now);
             self.post();
             self.write_sockets(now);
-            self.report();
+            self.report(now);
             self.stats.publish(self.shard.gauges());
         }
     }
@@ -163,7 +174,8 @@ impl Worker {
 
     fn timeout(&self) -> Option<Duration> {
         let reads = !self.readers.is_empty() && !self.is_held_up();
-        if reads || !self.writers.is_empty() || self.shard.has_work() {
+        let writes = !self.writers.is_empty() || !self.chunk_writers.is_empty();
+        if reads || writes || self.shard.has_work() {
             return Some(Duration::ZERO);
         }
         let due = self.shard.poll_timeout()?;
@@ -180,7 +192,31 @@ impl Worker {
             self.readers.push_back(id);
         }
         if conn.ready.writable && !std::mem::replace(&mut conn.in_writers, true) {
-            self.writers.push_back(id);
+            self.push_writer(id);
+        }
+    }
+
+    fn push_writer(&mut self, id: PeerId) {
+        match self.shard.framing(id) {
+            Framing::Stream => self.writers.push_back(id),
+            Framing::Chunk => self.chunk_writers.push_back(id),
+        }
+    }
+
+    /// Finds out what the pacing of legacy peers waits for.
+    fn look(&mut self, now: Instant) {
+        for id in self.shard.take_looks() {
+            let Some(conn) = self.conns.get(&id) else {
+                continue;
+            };
+            let queue = conn.send_queue().unwrap_or_else(|error| {
+                log::debug!("peer {}: asking for its queue: {error}", conn.address);
+                SendQueue {
+                    is_empty: true,
+                    window: None,
+                }
+            });
+            self.shard.observe(id, queue, now);
         }
     }
 
@@ -216,8 +252,9 @@ impl Worker {
             log::debug!("peer {address}: setting socket options: {error}");
         }
         let token = Token(peer.0 as usize);
+        let halvings = self.links.paces.lock().halvings(address.ip(), now);
         match Conn::new(stream, address, self.poll.registry(), token) {
-            Ok(conn) if self.shard.open(peer, now) => {
+            Ok(conn) if self.shard.open(peer, halvings, now) => {
                 self.stats.accepted.fetch_add(1, Ordering::Relaxed);
                 self.conns.insert(peer, conn);
             }
@@ -275,7 +312,7 @@ impl Worker {
                 count
             }
             Err(reason) => {
-                self.shard.close(id, reason);
+                self.shard.close(id, reason, now);
                 0
             }
         }
@@ -302,19 +339,25 @@ impl Worker {
                 && conn.ready.writable
                 && !std::mem::replace(&mut conn.in_writers, true)
             {
-                self.writers.push_back(id);
+                self.push_writer(id);
             }
         }
         let mut budget = TURN_WRITE_BUDGET;
         for _ in 0..self.writers.len() {
             if budget == 0 {
-                return;
+                break;
             }
             let Some(id) = self.writers.pop_front() else {
-                return;
+                break;
             };
             let written = self.write_socket(id, now);
             budget = budget.saturating_sub(written);
+        }
+        for _ in 0..TURN_CHUNKS {
+            let Some(id) = self.chunk_writers.pop_front() else {
+                return;
+            };
+            self.write_socket(id, now);
         }
     }
 
@@ -329,28 +372,29 @@ impl Worker {
         if filled == 0 {
             return 0;
         }
-        match conn.write(&slices[..filled]) {
+        let framing = self.shard.framing(id);
+        match conn.write(&slices[..filled], framing) {
             Ok(count) => {
                 self.shard.advance(id, count, now);
                 let sent = self.stats.bytes_sent.load(Ordering::Relaxed);
                 self.stats
                     .bytes_sent
                     .store(sent + count as u64, Ordering::Relaxed);
-                if conn.ready.writable && self.shard.has_queued(id) {
+                if conn.ready.writable && self.shard.is_sendable(id) {
                     conn.in_writers = true;
-                    self.writers.push_back(id);
+                    self.push_writer(id);
                 }
                 count
             }
             Err(reason) => {
-                self.shard.close(id, reason);
+                self.shard.close(id, reason, now);
                 0
             }
         }
     }
 
     /// Logs what happened, and lets go of connections whose session is over.
-    fn report(&mut self) {
+    fn report(&mut self, now: Instant) {
         while let Some(report) = self.shard.poll_report() {
             match report {
                 Report::Established(id) => {
@@ -371,6 +415,17 @@ impl Worker {
                         log::warn!(
                             "peer {}: a limit refused {total} requests so far",
                             conn.address
+                        );
+                    }
+                }
+                Report::LegacyDrop(id) => {
+                    if let Some(conn) = self.conns.get(&id) {
+                        let address = conn.address;
+                        let halvings = self.links.paces.lock().halve(address.ip(), now);
+                        log::warn!(
+                            "peer {address}: gone while a table was sent; the next attempt has \
+                             1/{} of the pace",
+                            1 << halvings
                         );
                     }
                 }

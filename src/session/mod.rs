@@ -169,6 +169,11 @@ impl Session {
         extensions.map_or_else(Capabilities::default, |extensions| extensions.capabilities)
     }
 
+    /// Whether the peer's HELLO has come and offers no reassembly.
+    pub(crate) fn is_legacy(&self) -> bool {
+        self.peer.is_some() && !self.capabilities().contains(Capabilities::STREAM)
+    }
+
     /// When the last byte came.
     pub(crate) fn last_received(&self) -> Instant {
         self.last_received

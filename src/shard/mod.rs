@@ -13,7 +13,8 @@
 //! ```
 //!
 //! The caller feeds `receive`, `deliver`, `handle_timeouts`, then calls `turn` and
-//! drains `take_messages`, `take_ready` (with `gather` and `advance`), `poll_report`.
+//! drains `take_messages`, `take_looks` (with `observe`), `take_ready` (with `gather`
+//! and `advance`), `poll_report`.
 #![deny(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -40,13 +41,14 @@ pub(crate) use owner::Limits;
 pub(crate) use peer::PeerCounters;
 
 use crate::map::{Map, map};
+use crate::pace::{CHUNK, Framing, LegacyPacing, Pacer, Pacing, SendQueue};
 use crate::session::{CloseReason, Event, SessionConfig, Transmit};
 use crate::table::{PeerId, Segment, Span};
 use crate::types::{Route, Vni};
 use crate::wire::{
     Capabilities, KEEPALIVE_FRAME, Malformed, MessageType, Update, encode_subscription,
 };
-use outbox::Outbox;
+use outbox::{Outbox, Which};
 use owner::Owner;
 use peer::{Peer, Subscription};
 
@@ -68,6 +70,7 @@ pub(crate) struct ShardConfig {
     /// Bytes of queued changes that end a session; from half of it on any peer's are folded.
     pub(crate) hard_limit: usize,
     pub(crate) limits: Limits,
+    pub(crate) pacing: Pacing,
     /// Secret of this process, against chosen collisions.
     pub(crate) seed: u64,
 }
@@ -83,6 +86,8 @@ pub(crate) enum Report {
     Malformed(PeerId, Malformed, u64),
     /// Announcements or subscriptions were refused, so many so far.
     Refused(PeerId, u64),
+    /// A legacy peer ended its session while a table was sent; `Closed` follows.
+    LegacyDrop(PeerId),
 }
 
 /// What a shard has, in numbers.
@@ -96,6 +101,15 @@ pub(crate) struct Gauges {
     pub(crate) announcements: usize,
     /// Of all sessions, those that ended among them.
     pub(crate) counters: PeerCounters,
+}
+
+/// What an entry of the timer queue is about.
+///
+/// Those of the pace come by the millisecond; each kind has one entry for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Session,
+    Pace,
 }
 
 /// One shard: the home of some sessions and the owner of some VNIs.
@@ -112,9 +126,11 @@ pub(crate) struct Shard {
     subscribers: Map<Vni, Vec<PeerId>>,
     subscriptions: usize,
     counters: PeerCounters,
-    timers: BinaryHeap<Reverse<(Instant, PeerId)>>,
+    timers: BinaryHeap<Reverse<(Instant, PeerId, Timer)>>,
     outgoing: Vec<Vec<Message>>,
     ready: Vec<PeerId>,
+    /// Whose send queue is to be looked at.
+    looks: Vec<PeerId>,
     reports: VecDeque<Report>,
     /// Closed while the subscribers were walked; removed at the end of the turn.
     doomed: Vec<PeerId>,
@@ -136,25 +152,29 @@ impl Shard {
             timers: BinaryHeap::new(),
             outgoing: (0..topology.shards()).map(|_| Vec::new()).collect(),
             ready: Vec::new(),
+            looks: Vec::new(),
             reports: VecDeque::new(),
             doomed: Vec::new(),
         }
     }
 
     /// Begins a session on a new connection; `false` if the peer's id is in use.
-    pub(crate) fn open(&mut self, id: PeerId, now: Instant) -> bool {
+    ///
+    /// If it turns out to be a legacy peer, the pace is halved `halvings` times.
+    pub(crate) fn open(&mut self, id: PeerId, halvings: u8, now: Instant) -> bool {
         debug_assert_eq!(self.topology.home(id), self.id);
         if self.peers.contains_key(&id) {
             return false;
         }
-        let peer = Peer::new(self.config.session, self.config.seed, now);
+        let peer = Peer::new(self.config.session, halvings, self.config.seed, now);
         self.peers.insert(id, peer);
         self.schedule(id);
         true
     }
 
     /// Ends a session, for a reason of the connection's.
-    pub(crate) fn close(&mut self, id: PeerId, reason: CloseReason) {
+    pub(crate) fn close(&mut self, id: PeerId, reason: CloseReason, now: Instant) {
+        self.now = now;
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.session.close(reason);
             self.settle(id);
@@ -223,7 +243,8 @@ impl Shard {
 
     /// Does what is due at `now`.
     pub(crate) fn handle_timeouts(&mut self, now: Instant) {
-        while let Some(&Reverse((due, id))) = self.timers.peek() {
+        self.now = now;
+        while let Some(&Reverse((due, id, timer))) = self.timers.peek() {
             if due > now {
                 return;
             }
@@ -231,16 +252,20 @@ impl Shard {
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
-            if peer.scheduled != Some(due) {
+            let scheduled = match timer {
+                Timer::Session => &mut peer.scheduled,
+                Timer::Pace => &mut peer.pace_scheduled,
+            };
+            if scheduled.take_if(|it| *it == due).is_none() {
                 continue;
             }
-            peer.scheduled = None;
-            peer.session.handle_timeout(now);
-            let stalled = peer
-                .stalled_since
-                .is_some_and(|it| now >= it + peer.send_hold());
-            if stalled {
-                peer.session.close(CloseReason::SendHold);
+            match timer {
+                Timer::Session => peer.handle_timeout(now),
+                Timer::Pace => {
+                    if peer.pacer.as_mut().is_some_and(|it| it.handle_timeout(now)) {
+                        self.looks.push(id);
+                    }
+                }
             }
             self.settle(id);
         }
@@ -248,7 +273,7 @@ impl Shard {
 
     /// When [`Self::handle_timeouts`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((due, _))| *due)
+        self.timers.peek().map(|Reverse((due, ..))| *due)
     }
 
     /// Ends a turn of the caller's loop: what changed in it goes on its way.
@@ -287,22 +312,54 @@ impl Shard {
         ready
     }
 
+    /// Sessions whose [`SendQueue`] is to be told to [`Self::observe`].
+    pub(crate) fn take_looks(&mut self) -> Vec<PeerId> {
+        std::mem::take(&mut self.looks)
+    }
+
+    /// Takes note of what the kernel knows at `now` of a session's connection.
+    pub(crate) fn observe(&mut self, id: PeerId, queue: SendQueue, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && let Some(pacer) = &mut peer.pacer
+        {
+            pacer.observe(queue, now);
+            self.settle(id);
+        }
+    }
+
     /// Lends the next bytes for a peer, at most `budget`; how many slices were filled.
+    ///
+    /// To be sent as [`Self::framing`] says.
     pub(crate) fn gather<'a>(
         &'a self,
         id: PeerId,
         slices: &mut [IoSlice<'a>],
         budget: usize,
     ) -> usize {
-        let peer = self.peers.get(&id);
-        peer.map_or(0, |peer| peer.outbox.gather(slices, budget))
+        let Some(peer) = self.peers.get(&id) else {
+            return 0;
+        };
+        match &peer.pacer {
+            None => peer.outbox.gather(slices, budget),
+            Some(pacer) => match pacer.room() {
+                Some(room) => peer.outbox.gather_chunk(slices, room, Which::All),
+                None => peer.outbox.gather_chunk(slices, CHUNK, Which::Urgent),
+            },
+        }
     }
 
-    /// Whether anything waits for a peer.
-    pub(crate) fn has_queued(&self, id: PeerId) -> bool {
-        self.peers
-            .get(&id)
-            .is_some_and(|peer| !peer.outbox.is_empty())
+    /// How a peer's bytes are to be handed to the kernel.
+    pub(crate) fn framing(&self, id: PeerId) -> Framing {
+        let peer = self.peers.get(&id);
+        match peer.and_then(|peer| peer.pacer.as_ref()) {
+            None => Framing::Stream,
+            Some(_) => Framing::Chunk,
+        }
+    }
+
+    /// Whether something can be sent to a peer at this moment.
+    pub(crate) fn is_sendable(&self, id: PeerId) -> bool {
+        self.peers.get(&id).is_some_and(Peer::is_sendable)
     }
 
     /// To be called when a connection that was full takes bytes again.
@@ -326,6 +383,12 @@ impl Shard {
             return;
         };
         peer.outbox.advance(count);
+        if let Some(pacer) = &mut peer.pacer {
+            pacer.sent(count, now);
+            let is_cut = peer.outbox.isolate_begun_frame() > 0;
+            peer.counters.cut_chunks += u64::from(is_cut);
+            self.counters.cut_chunks += u64::from(is_cut);
+        }
         if peer.outbox.is_empty() {
             peer.stalled_since = None;
         } else if count > 0 || peer.stalled_since.is_none() {
@@ -366,6 +429,7 @@ impl Shard {
                 last_received: peer.session.last_received(),
                 subscriptions: peer.subscriptions.len(),
                 queued_bytes: peer.outbox.bytes(),
+                legacy_rate: peer.pacer.as_ref().map(Pacer::rate),
                 counters: peer.counters,
             });
         }
@@ -548,7 +612,7 @@ impl Shard {
 
     fn make_ready(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(&id)
-            && !peer.outbox.is_empty()
+            && peer.is_sendable()
             && !std::mem::replace(&mut peer.ready, true)
         {
             self.ready.push(id);
@@ -575,13 +639,18 @@ impl Shard {
             }
             if !frames.is_empty() {
                 peer.outbox.push_control(frames);
+                let is_paced = self.config.pacing.mode == LegacyPacing::Auto;
+                if is_paced && peer.pacer.is_none() && peer.session.is_legacy() {
+                    let pacer = Pacer::new(self.config.pacing, peer.halvings, self.now);
+                    peer.pacer = Some(pacer);
+                }
             }
         }
         self.make_ready(id);
         self.schedule(id);
     }
 
-    /// Keeps one entry of the timer queue no later than what is due.
+    /// Keeps one entry of each kind in the timer queue no later than what is due.
     fn schedule(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -590,7 +659,13 @@ impl Shard {
             && peer.scheduled.is_none_or(|scheduled| due < scheduled)
         {
             peer.scheduled = Some(due);
-            self.timers.push(Reverse((due, id)));
+            self.timers.push(Reverse((due, id, Timer::Session)));
+        }
+        if let Some(due) = peer.poll_pace()
+            && peer.pace_scheduled.is_none_or(|scheduled| due < scheduled)
+        {
+            peer.pace_scheduled = Some(due);
+            self.timers.push(Reverse((due, id, Timer::Pace)));
         }
     }
 
@@ -598,6 +673,12 @@ impl Shard {
         let Some(peer) = self.peers.remove(&id) else {
             return;
         };
+        let now = self.now;
+        let is_to_blame = |pacer: &Pacer| pacer.is_to_blame(now);
+        if is_peers_end(reason) && peer.pacer.as_ref().is_some_and(is_to_blame) {
+            self.counters.legacy_drops += 1;
+            self.reports.push_back(Report::LegacyDrop(id));
+        }
         for vni in peer.subscriptions.into_keys() {
             self.end_flow(id, vni);
         }
@@ -606,6 +687,11 @@ impl Shard {
         }
         self.reports.push_back(Report::Closed(id, reason));
     }
+}
+
+/// Whether the peer ended the session, as one does that cannot go on.
+fn is_peers_end(reason: CloseReason) -> bool {
+    matches!(reason, CloseReason::PeerClosed | CloseReason::Io(_))
 }
 
 /// A session as others may see it.
@@ -617,5 +703,7 @@ pub(crate) struct SessionView {
     pub(crate) last_received: Instant,
     pub(crate) subscriptions: usize,
     pub(crate) queued_bytes: usize,
+    /// Bytes per second at most, to a legacy peer.
+    pub(crate) legacy_rate: Option<u32>,
     pub(crate) counters: PeerCounters,
 }

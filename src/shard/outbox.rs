@@ -28,6 +28,14 @@ struct Item {
     kind: Kind,
 }
 
+/// Which frames are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    /// The rest of a frame that was begun, HELLO and KEEPALIVE.
+    Urgent,
+}
+
 /// The queue of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -110,7 +118,7 @@ impl Outbox {
     }
 
     /// Makes the rest of a frame that was begun an item of its own; how many items that is.
-    fn isolate_begun_frame(&mut self) -> usize {
+    pub(crate) fn isolate_begun_frame(&mut self) -> usize {
         let Some(front) = self.items.front_mut().filter(|item| item.sent > 0) else {
             return 0;
         };
@@ -191,6 +199,52 @@ impl Outbox {
             filled += 1;
         }
         filled
+    }
+
+    /// Lends whole frames, at most `limit` bytes of them or one; how many slices were filled.
+    ///
+    /// The rest of a frame that was begun goes first, and counts as a frame.
+    /// [`Self::isolate_begun_frame`] is to be called after each [`Self::advance`].
+    pub(crate) fn gather_chunk<'a>(
+        &'a self,
+        slices: &mut [IoSlice<'a>],
+        limit: usize,
+        which: Which,
+    ) -> usize {
+        let mut left = limit;
+        let mut filled = 0;
+        for (slice, item) in slices.iter_mut().zip(&self.items) {
+            let is_urgent = item.kind == Kind::Control || item.sent > 0;
+            if which == Which::Urgent && !is_urgent {
+                break;
+            }
+            let bytes = &item.span.bytes()[item.sent..];
+            // The front has a whole frame, or the rest of one.
+            let mut end = match filled {
+                0 if item.sent > 0 => bytes.len(),
+                0 => frame_len(bytes),
+                _ => 0,
+            };
+            while end < bytes.len() && end + frame_len(&bytes[end..]) <= left {
+                end += frame_len(&bytes[end..]);
+            }
+            if end == 0 {
+                break;
+            }
+            *slice = IoSlice::new(&bytes[..end]);
+            filled += 1;
+            left = left.saturating_sub(end);
+            if end < bytes.len() {
+                break;
+            }
+        }
+        filled
+    }
+
+    /// Whether something waits that no pace holds up.
+    pub(crate) fn has_urgent(&self) -> bool {
+        let front = self.items.front();
+        front.is_some_and(|item| item.kind == Kind::Control || item.sent > 0)
     }
 
     /// Drops the first `count` bytes: they are sent.

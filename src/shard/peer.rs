@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::outbox::Outbox;
 use crate::limit::Quiet;
 use crate::map::{Map, map};
-use crate::session::{Session, SessionConfig};
+use crate::pace::Pacer;
+use crate::session::{CloseReason, Session, SessionConfig};
 use crate::types::Vni;
 
 /// One subscription of a session, as its home sees it.
@@ -28,17 +29,26 @@ pub(crate) struct PeerCounters {
     pub(crate) refused: u64,
     /// Times the queue was folded.
     pub(crate) folds: u64,
+    /// Legacy sessions that the peer ended while a table was sent.
+    pub(crate) legacy_drops: u64,
+    /// Chunks for legacy peers of which the kernel took a part.
+    pub(crate) cut_chunks: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) session: Session,
     pub(super) outbox: Outbox,
+    /// Of a legacy peer, once that is known.
+    pub(super) pacer: Option<Pacer>,
+    /// How often the pace to its address is halved.
+    pub(super) halvings: u8,
     pub(super) subscriptions: Map<Vni, Subscription>,
     pub(super) epoch: u32,
     pub(super) counters: PeerCounters,
-    /// When its entry in the timer queue is due.
+    /// When its entries in the timer queue are due.
     pub(super) scheduled: Option<Instant>,
+    pub(super) pace_scheduled: Option<Instant>,
     /// Stands in the list of those with something to send.
     pub(super) ready: bool,
     /// Since when the peer takes nothing, while something waits.
@@ -50,14 +60,17 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(config: SessionConfig, seed: u64, now: Instant) -> Self {
+    pub(super) fn new(config: SessionConfig, halvings: u8, seed: u64, now: Instant) -> Self {
         Self {
             session: Session::new(config, now),
             outbox: Outbox::default(),
+            pacer: None,
+            halvings,
             subscriptions: map(seed),
             epoch: 0,
             counters: PeerCounters::default(),
             scheduled: None,
+            pace_scheduled: None,
             ready: false,
             stalled_since: None,
             malformed_quiet: Quiet::default(),
@@ -75,9 +88,23 @@ impl Peer {
         self.stalled_since.is_some_and(|since| now >= since + limit)
     }
 
+    /// Whether something can be sent at this moment, as far as this side goes.
+    pub(super) fn is_sendable(&self) -> bool {
+        let may_send = |pacer: &Pacer| pacer.room().is_some() || self.outbox.has_urgent();
+        !self.outbox.is_empty() && self.pacer.as_ref().is_none_or(may_send)
+    }
+
     pub(super) fn fold(&mut self, seed: u64) {
         self.outbox.fold(seed);
         self.counters.folds += 1;
+    }
+
+    /// Does what is due at `now`.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.session.handle_timeout(now);
+        if self.is_stalled(now, self.send_hold()) {
+            self.session.close(CloseReason::SendHold);
+        }
     }
 
     /// When something is due, if the session lives.
@@ -85,5 +112,10 @@ impl Peer {
         let due = self.session.poll_timeout()?;
         let hold = self.stalled_since.map(|since| since + self.send_hold());
         Some(hold.map_or(due, |hold| hold.min(due)))
+    }
+
+    /// When the pacer has something to do.
+    pub(super) fn poll_pace(&self) -> Option<Instant> {
+        self.pacer.as_ref().and_then(Pacer::poll_timeout)
     }
 }

@@ -1,5 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
 
+mod legacy;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
@@ -32,6 +34,10 @@ fn config() -> ShardConfig {
             routes_per_peer: 1000,
             routes: 5000,
             subscriptions_per_peer: 10,
+        },
+        pacing: Pacing {
+            mode: LegacyPacing::Auto,
+            rate: crate::pace::DEFAULT_RATE,
         },
         seed: 3,
     }
@@ -130,13 +136,16 @@ impl World {
     }
 
     fn connect(&mut self) -> PeerId {
+        self.connect_with(config().session.extensions, 0)
+    }
+
+    fn connect_with(&mut self, extensions: Option<Extensions>, halvings: u8) -> PeerId {
         let peer = PeerId(self.next);
         self.next += 1;
         let now = self.now;
-        assert!(self.home(peer).open(peer, now));
+        assert!(self.home(peer).open(peer, halvings, now));
         self.clients.insert(peer, Client::default());
         let mut hello = Vec::new();
-        let extensions = config().session.extensions;
         encode_hello(
             &mut hello,
             &Hello {
@@ -151,7 +160,8 @@ impl World {
     }
 
     fn disconnect(&mut self, peer: PeerId) {
-        self.home(peer).close(peer, CloseReason::PeerClosed);
+        let now = self.now;
+        self.home(peer).close(peer, CloseReason::PeerClosed, now);
         self.clients.remove(&peer);
         for announcers in self.announced.values_mut() {
             announcers.remove(&peer);

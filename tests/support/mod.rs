@@ -142,6 +142,23 @@ impl Raw {
         Self { stream }
     }
 
+    /// The next connection of a listener.
+    pub(crate) fn accept(listener: &std::net::TcpListener) -> Self {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream }
+    }
+
+    /// Whether nothing comes for a moment.
+    pub(crate) fn is_silent(&self) -> bool {
+        let moment = Some(Duration::from_millis(100));
+        self.stream.set_read_timeout(moment).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        peeked.is_err()
+    }
+
     /// Connected, and through the handshake.
     pub(crate) fn established(address: SocketAddr) -> Self {
         let mut raw = Self::connect(address);

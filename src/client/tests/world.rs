@@ -25,6 +25,10 @@ pub(super) fn config() -> CoreConfig {
                 node_id: [1; 16],
             }),
         },
+        pacing: crate::pace::Pacing {
+            mode: crate::pace::LegacyPacing::Auto,
+            rate: u32::MAX,
+        },
         hold: HOLD,
         retry_min: Duration::from_secs(5),
         retry_max: Duration::from_secs(10),
@@ -179,10 +183,25 @@ impl World {
                 self.servers[number].serve();
                 is_busy |= !is_held && self.deliver(server, usize::MAX);
             }
-            if !is_busy {
+            if !is_busy && !self.is_paced_a_moment() {
                 return;
             }
         }
+    }
+
+    /// Whether the client waited for the 8 microseconds that the pace takes here.
+    fn is_paced_a_moment(&mut self) -> bool {
+        let moment = self.now + Duration::from_micros(8);
+        let Some(due) = self.core.poll_timeout().filter(|due| *due <= moment) else {
+            return false;
+        };
+        let waiting = |core: &Core, number| core.outgoing(ServerId(number)).len();
+        let count = self.servers.len();
+        let of_all = |core: &Core| (0..count).map(|it| waiting(core, it)).sum();
+        let before: usize = of_all(&self.core);
+        self.now = self.now.max(due);
+        self.with_core(Core::handle_timeouts);
+        of_all(&self.core) > before
     }
 
     /// Lets time pass, with everything done at the moment it is due.
