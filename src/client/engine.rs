@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use mio::{Events, Poll, Token};
 
-use super::core::Core;
+use super::core::{Core, CoreConfig};
 use super::events::ConsumerId;
 use super::link::FlushId;
 use super::status::Shared;
@@ -151,6 +151,12 @@ impl Engine {
         });
         self.states.remove(&server);
         self.core.remove_server(server, now)
+    }
+
+    /// Other settings hold for sessions to come.
+    pub(super) fn reconfigure(&mut self, core: CoreConfig, linger: Duration, timeout: Duration) {
+        self.core.reconfigure(core, linger);
+        self.config.user_timeout = timeout;
     }
 
     /// A consumer that was attached is gone.

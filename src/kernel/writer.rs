@@ -10,6 +10,7 @@
 
 mod read;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,7 +20,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::message::{self, Mark, encode_op, kind};
 use super::parse::{self, Answer};
-use super::plan::{Failure, Op, Plan};
+use super::plan::{Failure, Op, Plan, Scope};
 use super::socket::Netlink;
 use super::stats::Shared;
 use crate::error::Error;
@@ -65,8 +66,20 @@ pub(super) enum Command {
     Add(Vni, Route),
     Remove(Vni, Route),
     Synced(Vni),
+    Reconfigure(Box<Change>),
+    /// All routes of a VNI, as of a moment after the change.
+    Received(Vni, Vec<Route>),
     Flush(Sender<Result<(), Error>>),
     Shutdown(Sender<Result<(), Error>>, Instant),
+}
+
+/// Other settings.
+pub(super) struct Change {
+    pub(super) scope: Scope,
+    pub(super) check_interval: Duration,
+    pub(super) cleanup_on_exit: bool,
+    /// VNIs of which all routes will follow.
+    pub(super) awaited: BTreeSet<Vni>,
 }
 
 /// When to call [`Writer::turn`] again.
@@ -148,6 +161,11 @@ pub(super) struct Writer<N> {
     retry_at: Option<Instant>,
     burst: Option<Burst>,
     logged_at: Option<Instant>,
+    /// Of VNIs whose routes are awaited, those removed meanwhile: what is on its way may be
+    /// from before.
+    removed: BTreeMap<Vni, BTreeSet<Route>>,
+    /// The tables are others: the kernel's state is to be read.
+    is_remapped: bool,
 }
 
 impl<N: Netlink> Writer<N> {
@@ -182,6 +200,8 @@ impl<N: Netlink> Writer<N> {
             retry_at: None,
             burst: None,
             logged_at: None,
+            removed: BTreeMap::new(),
+            is_remapped: false,
         }
     }
 
@@ -191,6 +211,9 @@ impl<N: Netlink> Writer<N> {
         // What was asked for before a flush is finished before more is taken.
         if self.flushes.is_empty() && self.ending.is_none() {
             again |= self.drain();
+        }
+        if std::mem::take(&mut self.is_remapped) {
+            self.request_resync(now);
         }
         self.read_kernel_if_due(now);
         if self.retry_at.is_some_and(|at| at <= now) {
@@ -243,9 +266,26 @@ impl<N: Netlink> Writer<N> {
                 }
             };
             match command {
-                Command::Add(vni, route) => self.plan.add(vni, &route),
-                Command::Remove(vni, route) => self.plan.remove(vni, &route),
+                Command::Add(vni, route) => {
+                    if let Some(removed) = self.removed.get_mut(&vni) {
+                        removed.remove(&route);
+                    }
+                    self.plan.add(vni, &route);
+                }
+                Command::Remove(vni, route) => {
+                    if let Some(removed) = self.removed.get_mut(&vni) {
+                        removed.insert(route);
+                    }
+                    self.plan.remove(vni, &route);
+                }
                 Command::Synced(vni) => self.plan.synced(vni),
+                Command::Reconfigure(change) => self.reconfigure(*change),
+                Command::Received(vni, routes) => {
+                    let removed = self.removed.remove(&vni).unwrap_or_default();
+                    for route in routes.iter().filter(|it| !removed.contains(it)) {
+                        self.plan.add(vni, route);
+                    }
+                }
                 Command::Flush(reply) => {
                     self.flushes.push(reply);
                     return false;
@@ -260,6 +300,15 @@ impl<N: Netlink> Writer<N> {
             }
         }
         true
+    }
+
+    fn reconfigure(&mut self, change: Change) {
+        self.config.check_interval = change.check_interval;
+        self.config.cleanup_on_exit = change.cleanup_on_exit;
+        let awaited = change.awaited.into_iter();
+        self.removed = awaited.map(|vni| (vni, BTreeSet::new())).collect();
+        self.plan.remap(change.scope);
+        self.is_remapped = true;
     }
 
     /// Sends the next batch, if there is one. Returns whether there was.

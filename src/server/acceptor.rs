@@ -24,6 +24,8 @@ const WAKE: Token = Token(1);
 pub(super) enum Notice {
     /// A connection from this address is gone.
     Closed(IpAddr),
+    /// Other limits hold from now on.
+    Limits(AcceptLimits),
     /// The server is stopping.
     Stop,
 }
@@ -135,6 +137,10 @@ impl Acceptor {
             while let Some(notice) = self.mailbox.take() {
                 match notice {
                     Notice::Closed(address) => self.closed(address),
+                    Notice::Limits(limits) => {
+                        self.limits = limits;
+                        self.bucket = Bucket::new(limits.per_second, Instant::now());
+                    }
                     Notice::Stop => return,
                 }
             }

@@ -20,7 +20,7 @@ use crate::map::{Map, map};
 use crate::net::{Conn, Mailbox, Postbox, tune};
 use crate::pace::{Framing, Memory, SendQueue};
 use crate::session::CloseReason;
-use crate::shard::{Message, Report, Shard};
+use crate::shard::{Message, Report, Shard, ShardConfig};
 use crate::table::PeerId;
 
 /// Bytes read from one connection before the next has its turn.
@@ -55,6 +55,11 @@ pub(super) enum Mail {
     Messages(Vec<Message>),
     /// A look at the shard and the addresses of its sessions.
     Inspect(Look),
+    /// Other settings hold from now on.
+    Reconfigure {
+        shard: Box<ShardConfig>,
+        user_timeout: Duration,
+    },
     /// The server is stopping.
     Stop,
 }
@@ -234,6 +239,13 @@ impl Worker {
                 Mail::Inspect(look) => {
                     let conns = &self.conns;
                     look(&self.shard, &|id| conns.get(&id).map(|conn| conn.address));
+                }
+                Mail::Reconfigure {
+                    shard,
+                    user_timeout,
+                } => {
+                    self.shard.reconfigure(*shard);
+                    self.user_timeout = user_timeout;
                 }
                 Mail::Stop => return false,
             }

@@ -172,6 +172,21 @@ impl Shard {
         true
     }
 
+    /// Other limits hold from now on, and new sessions are made with other settings; who this
+    /// server is, and its secret, stay.
+    pub(crate) fn reconfigure(&mut self, config: ShardConfig) {
+        let session = SessionConfig {
+            extensions: self.config.session.extensions,
+            ..config.session
+        };
+        self.config = ShardConfig {
+            session,
+            seed: self.config.seed,
+            ..config
+        };
+        self.owner.set_limits(config.limits);
+    }
+
     /// Ends a session, for a reason of the connection's.
     pub(crate) fn close(&mut self, id: PeerId, reason: CloseReason, now: Instant) {
         self.now = now;
