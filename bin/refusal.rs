@@ -11,6 +11,7 @@ use crate::config::{self, Values};
 use crate::failure::Failure;
 
 /// What a command line amounts to.
+#[allow(clippy::large_enum_variant, reason = "there is one, once")]
 pub(crate) enum Parsed {
     Command(Command),
     /// Help or version, which was asked for.
@@ -27,8 +28,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
         Err(failure) => return Parsed::Refused(failure),
     };
     let refused = |line: String| {
-        let line = merged.as_ref().map_or(line.clone(), |it| it.locate(&line));
-        Parsed::Refused(Failure::Argument(line))
+        let located = merged.as_ref().map(|it| it.locate(&line));
+        Parsed::Refused(Failure::Argument(located.unwrap_or(line)))
     };
     let all = merged.as_ref().map_or(&args, |it| &it.args);
     match parse_all(all) {

@@ -107,7 +107,10 @@ pub(crate) fn finish() {
 fn panicked(info: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("unnamed");
-    let what = info.payload_as_str().unwrap_or("without a message");
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let what = text.unwrap_or("without a message");
     match info.location() {
         Some(place) => log::error!("thread {name} panicked at {place}: {what}"),
         None => log::error!("thread {name} panicked: {what}"),

@@ -24,6 +24,7 @@ use super::plan::{Failure, Op, Plan, Scope};
 use super::socket::Netlink;
 use super::stats::Shared;
 use crate::error::Error;
+use crate::limit::Throttle;
 use crate::types::{Route, Vni};
 pub(super) use read::query_device;
 
@@ -60,6 +61,8 @@ const DOUBT_PAUSE: Duration = Duration::from_secs(5);
 const DUMP_TRIES: usize = 3;
 /// At most one log line about refused routes in this time.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
+/// At most so many lines of another kind in a minute.
+const LINES: u32 = 10;
 
 /// What the handle asks of the thread.
 pub(super) enum Command {
@@ -164,6 +167,9 @@ pub(super) struct Writer<N> {
     /// Of VNIs whose routes are awaited, those removed meanwhile: what is on its way may be
     /// from before.
     removed: BTreeMap<Vni, BTreeSet<Route>>,
+    /// Lines about routes of others, and about readings of the kernel's state.
+    shadows: Throttle,
+    readings: Throttle,
     /// The tables are others: the kernel's state is to be read.
     is_remapped: bool,
 }
@@ -201,6 +207,8 @@ impl<N: Netlink> Writer<N> {
             burst: None,
             logged_at: None,
             removed: BTreeMap::new(),
+            shadows: Throttle::new(LINES),
+            readings: Throttle::new(LINES),
             is_remapped: false,
         }
     }
@@ -364,7 +372,11 @@ impl<N: Netlink> Writer<N> {
             let text = describe(&ops[failure.at], answer);
             if self.logged_at.is_none_or(|at| now >= at + LOG_PAUSE) {
                 self.logged_at = Some(now);
-                log::warn!("kernel refused {} of {}: {text}", failures.len(), ops.len());
+                log::warn!(
+                    "kernel routes: refused {} of {}: {text}",
+                    failures.len(),
+                    ops.len()
+                );
             }
             self.shared.set_error(text);
         }
@@ -451,7 +463,7 @@ impl<N: Netlink> Writer<N> {
 
     /// A call failed: what the kernel holds is not known until it is read.
     fn distrust(&mut self, doing: &str, error: &io::Error, now: Instant) {
-        log::warn!("cannot {doing} routes: {error}; reading the kernel's state again");
+        log::warn!("kernel routes: cannot {doing}: {error}; reading the kernel's state again");
         self.shared
             .set_error(format!("cannot {doing} routes: {error}"));
         self.known = false;
@@ -466,11 +478,24 @@ impl<N: Netlink> Writer<N> {
         }
         self.resync_at = None;
         self.doubt_at = None;
+        let is_routine = check && self.read_at.is_some();
         self.read_at = Some(now);
         self.check_at = Some(now + self.config.check_interval);
         if let Err(error) = self.read_kernel(now) {
             self.distrust("read", &error, now);
+            return;
         }
+        let level = match is_routine {
+            true => log::Level::Debug,
+            false => rare(&mut self.readings, log::Level::Info, now),
+        };
+        let counts = self.plan.counts();
+        log::log!(
+            level,
+            "kernel routes: state read, {} installed, {} desired",
+            counts.installed,
+            counts.desired
+        );
     }
 
     /// Answers who waits for what is done. Returns whether that was all.
@@ -526,6 +551,21 @@ impl<N: Netlink> Writer<N> {
     /// Whether commands wait, for the thread to look at before it sleeps.
     pub(super) fn has_commands(&self) -> bool {
         !self.commands.is_empty() && self.flushes.is_empty() && self.ending.is_none()
+    }
+}
+
+/// The level for a line that should be rare: that given, or debug when it is not.
+fn rare(throttle: &mut Throttle, level: log::Level, now: Instant) -> log::Level {
+    if let Some(count) = throttle.take_held(now) {
+        log::log!(
+            level,
+            "kernel routes: {count} more lines like the next in the last minute"
+        );
+    }
+    if throttle.admits(now) {
+        level
+    } else {
+        log::Level::Debug
     }
 }
 

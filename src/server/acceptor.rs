@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
+use super::journal::Journal;
 use super::worker::Mail;
 use crate::limit::Quiet;
 use crate::map::{Map, map};
@@ -49,7 +50,7 @@ pub(super) struct Acceptor {
     total: usize,
     bucket: Bucket,
     refused: Arc<AtomicU64>,
-    refusals: Quiet,
+    journal: Journal,
     failures: Quiet,
     next: u32,
 }
@@ -116,7 +117,7 @@ impl Acceptor {
             total: 0,
             bucket: Bucket::new(limits.per_second, Instant::now()),
             refused,
-            refusals: Quiet::default(),
+            journal: Journal::new(),
             failures: Quiet::default(),
             next: 0,
         };
@@ -126,8 +127,10 @@ impl Acceptor {
     /// Accepts until told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(4);
-        let mut timeout = None;
+        let mut pause = None;
         loop {
+            let timeout = [pause, self.journal.timeout()];
+            let timeout = timeout.into_iter().flatten().min();
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -144,10 +147,12 @@ impl Acceptor {
                     Notice::Stop => return,
                 }
             }
-            timeout = match self.accept_all(Instant::now()) {
+            let now = Instant::now();
+            self.journal.sum_up(now);
+            pause = match self.accept_all(now) {
                 Ok(pause) => pause,
                 Err(error) => {
-                    if self.failures.is_over(Instant::now()) {
+                    if self.failures.is_over(now) {
                         log::warn!("accepting connections pauses: {error}");
                     }
                     Some(PAUSE)
@@ -217,19 +222,17 @@ impl Acceptor {
 
     /// Dropping the stream closes the connection.
     fn refuse(&mut self, address: SocketAddr, now: Instant) {
-        let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.refusals.is_over(now) {
-            let AcceptLimits {
-                sessions,
-                per_address,
-                ..
-            } = self.limits;
-            log::warn!(
-                "peer {address}: refused, {} sessions are open, {sessions} and {per_address} for \
-                 an address are allowed ({refused} refused so far)",
-                self.total,
-            );
-        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let AcceptLimits {
+            sessions,
+            per_address,
+            ..
+        } = self.limits;
+        let why = format!(
+            "{} connections are open, {sessions} and {per_address} for an address are allowed",
+            self.total
+        );
+        self.journal.refused(address, &why, now);
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod acceptor;
 mod config;
+mod journal;
 mod stats;
 #[cfg(test)]
 mod tests;

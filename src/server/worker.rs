@@ -15,11 +15,11 @@ use mio::{Events, Poll, Token};
 use parking_lot::Mutex;
 
 use super::acceptor::Notice;
+use super::journal::Journal;
 use super::stats::WorkerStats;
 use crate::map::{Map, map};
 use crate::net::{Conn, Mailbox, Postbox, tune};
 use crate::pace::{Framing, Memory, SendQueue};
-use crate::session::CloseReason;
 use crate::shard::{Message, Report, Shard, ShardConfig};
 use crate::table::PeerId;
 
@@ -106,6 +106,7 @@ pub(super) struct Worker {
     chunk_writers: VecDeque<PeerId>,
     stats: Arc<WorkerStats>,
     user_timeout: Duration,
+    journal: Journal,
     buffer: Box<[u8]>,
 }
 
@@ -129,6 +130,7 @@ impl Worker {
             writers: VecDeque::new(),
             chunk_writers: VecDeque::new(),
             user_timeout,
+            journal: Journal::new(),
             buffer: vec![0; READ_BUDGET].into_boxed_slice(),
         }
     }
@@ -183,7 +185,8 @@ impl Worker {
         if reads || writes || self.shard.has_work() {
             return Some(Duration::ZERO);
         }
-        let due = self.shard.poll_timeout()?;
+        let due = [self.shard.poll_timeout(), self.journal.due()];
+        let due = due.into_iter().flatten().min()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 
@@ -215,7 +218,8 @@ impl Worker {
                 continue;
             };
             let queue = conn.send_queue().unwrap_or_else(|error| {
-                log::debug!("peer {}: asking for its queue: {error}", conn.address);
+                let address = conn.address;
+                log::debug!(peer:% = address; "peer {address}: asking for its queue: {error}");
                 SendQueue {
                     is_empty: true,
                     window: None,
@@ -261,7 +265,7 @@ impl Worker {
     fn accept(&mut self, peer: PeerId, stream: TcpStream, address: SocketAddr, now: Instant) {
         let stream = mio::net::TcpStream::from_std(stream);
         if let Err(error) = tune(&stream, self.user_timeout) {
-            log::debug!("peer {address}: setting socket options: {error}");
+            log::debug!(peer:% = address; "peer {address}: setting socket options: {error}");
         }
         let token = Token(peer.0 as usize);
         let halvings = self.links.paces.lock().halvings(address.ip(), now);
@@ -271,11 +275,12 @@ impl Worker {
                 self.conns.insert(peer, conn);
             }
             Ok(_) => {
-                log::warn!("peer {address}: refused, session numbers have wrapped around");
+                let why = "session numbers have wrapped around";
+                self.journal.refused(address, why, now);
                 self.links.acceptor.post(Notice::Closed(address.ip()), 1);
             }
             Err(error) => {
-                log::warn!("peer {address}: refused, {error}");
+                self.journal.refused(address, &error.to_string(), now);
                 self.links.acceptor.post(Notice::Closed(address.ip()), 1);
             }
         }
@@ -411,34 +416,34 @@ impl Worker {
             match report {
                 Report::Established(id) => {
                     if let Some(conn) = self.conns.get(&id) {
-                        log::info!("peer {}: established", conn.address);
+                        self.journal.established(id, conn.address, now);
+                    }
+                }
+                Report::Subscribed(id, vni) => {
+                    if let Some(conn) = self.conns.get(&id) {
+                        Journal::subscribed(conn.address, vni);
+                    }
+                }
+                Report::Unsubscribed(id, vni) => {
+                    if let Some(conn) = self.conns.get(&id) {
+                        Journal::unsubscribed(conn.address, vni);
                     }
                 }
                 Report::Malformed(id, why, total) => {
                     if let Some(conn) = self.conns.get(&id) {
-                        log::warn!(
-                            "peer {}: message dropped: {why} ({total} so far)",
-                            conn.address
-                        );
+                        self.journal.malformed(conn.address, why, total, now);
                     }
                 }
                 Report::Refused(id, total) => {
                     if let Some(conn) = self.conns.get(&id) {
-                        log::warn!(
-                            "peer {}: a limit refused {total} requests so far",
-                            conn.address
-                        );
+                        self.journal.over_limit(conn.address, total, now);
                     }
                 }
                 Report::LegacyDrop(id) => {
                     if let Some(conn) = self.conns.get(&id) {
                         let address = conn.address;
                         let halvings = self.links.paces.lock().halve(address.ip(), now);
-                        log::warn!(
-                            "peer {address}: gone while a table was sent; the next attempt has \
-                             1/{} of the pace",
-                            1 << halvings
-                        );
+                        self.journal.paced(address, halvings, now);
                     }
                 }
                 Report::Closed(id, reason) => {
@@ -446,14 +451,11 @@ impl Worker {
                         let closed = Notice::Closed(conn.address.ip());
                         self.links.acceptor.post(closed, 1);
                         self.stats.closed.fetch_add(1, Ordering::Relaxed);
-                        let level = match reason {
-                            CloseReason::PeerClosed => log::Level::Info,
-                            _ => log::Level::Warn,
-                        };
-                        log::log!(level, "peer {}: session ended: {reason}", conn.address);
+                        self.journal.closed(id, conn.address, reason, now);
                     }
                 }
             }
         }
+        self.journal.sum_up(now);
     }
 }

@@ -80,6 +80,10 @@ pub(crate) struct ShardConfig {
 pub(crate) enum Report {
     /// A handshake is complete.
     Established(PeerId),
+    /// A session subscribed to a VNI.
+    Subscribed(PeerId, Vni),
+    /// A session does not want a VNI any more.
+    Unsubscribed(PeerId, Vni),
     /// A session is over; its connection must go.
     Closed(PeerId, CloseReason),
     /// Messages were dropped, so many so far.
@@ -483,6 +487,7 @@ impl Shard {
         let subscription = Subscription { epoch, active };
         peer.subscriptions.insert(vni, subscription);
         self.subscriptions += 1;
+        self.reports.push_back(Report::Subscribed(id, vni));
         let message = Message::Subscribe {
             peer: id,
             vni,
@@ -500,6 +505,7 @@ impl Shard {
         }
         peer.outbox.purge(vni);
         self.end_flow(id, vni);
+        self.reports.push_back(Report::Unsubscribed(id, vni));
         let message = Message::Unsubscribe { peer: id, vni };
         self.send(self.topology.owner(vni), message);
     }
