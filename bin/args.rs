@@ -51,7 +51,7 @@ pub(crate) fn expectation(option: &str) -> &'static str {
         "--legacy-rate" => pacing::RATE,
         "--log-level" => logging::LEVEL,
         "--log-format" => logging::FORMAT,
-        "--config" => CONFIG,
+        "--config" | "<FILE>" => CONFIG,
         _ if option.starts_with("--max-") => limits::COUNT,
         _ => "a value",
     }
@@ -375,12 +375,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_can_change_live_are_options() {
+        let definition = Cli::command();
+        let of = |role: &str, names: &[&str]| {
+            let role = definition.find_subcommand(role).unwrap();
+            for name in names.iter().chain(&crate::reload::LOG) {
+                let mut options = role.get_arguments();
+                assert!(options.any(|it| it.get_long() == Some(name)), "{name}");
+            }
+        };
+        of("server", &crate::server::LIVE);
+        of("client", &crate::client::LIVE);
+    }
+
+    #[test]
     fn the_definition_is_sound_and_every_option_says_what_it_expects() {
         Cli::command().debug_assert();
         for command in Cli::command().get_subcommands() {
             let takes_value = |it: &&clap::Arg| it.get_action().takes_values();
             for argument in command.get_arguments().filter(takes_value) {
-                let name = format!("--{}", argument.get_long().unwrap());
+                let name = match argument.get_long() {
+                    Some(name) => format!("--{name}"),
+                    None => format!("<{}>", argument.get_value_names().unwrap()[0]),
+                };
                 assert_ne!(expectation(&name), "a value", "{name}");
             }
         }
