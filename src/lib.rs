@@ -79,6 +79,7 @@ mod error;
 pub mod guide;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod inspect;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
