@@ -79,6 +79,7 @@ mod error;
 pub mod guide;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod inspect;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
@@ -103,7 +104,7 @@ pub use client::{
 };
 pub use error::{Error, Result};
 pub use pace::LegacyPacing;
-pub use server::{MetalBondServer, PeerStatus, ServerConfig, ServerStats};
+pub use server::{MetalBondServer, ServerConfig, ServerStats};
 pub use session::CloseReason;
 pub use types::{
     Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,

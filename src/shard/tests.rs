@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::session::Role;
-use crate::types::{Action, Destination, NextHop};
+use crate::types::{Action, Destination, NextHop, Route};
 use crate::wire::{
     Extensions, Hello, Reassembler, decode_subscription, decode_update, encode_hello, encode_update,
 };
@@ -331,6 +331,7 @@ fn a_random_walk_ends_where_the_model_does() {
         world.check();
         for shard in &world.shards {
             let left = Gauges {
+                changes: 0,
                 counters: PeerCounters::default(),
                 ..shard.gauges()
             };

@@ -1,0 +1,92 @@
+//! How often the sessions of an address ended of late.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::limit::Recent;
+use crate::session::CloseReason;
+
+/// Addresses remembered at once; about 2 MB.
+const ADDRESSES: usize = 16_384;
+
+/// The addresses whose sessions ended.
+#[derive(Debug, Default)]
+pub(super) struct Flaps {
+    entries: BTreeMap<IpAddr, Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    ends: Recent,
+    last: Instant,
+    reason: CloseReason,
+}
+
+impl Flaps {
+    /// A session of an address ended.
+    pub(super) fn ended(&mut self, address: IpAddr, reason: CloseReason, now: Instant) {
+        if self.entries.len() >= ADDRESSES && !self.entries.contains_key(&address) {
+            self.make_room(now);
+        }
+        let entry = self.entries.entry(address).or_insert_with(|| Entry {
+            ends: Recent::new(now),
+            last: now,
+            reason,
+        });
+        entry.ends.count(now);
+        entry.last = now;
+        entry.reason = reason;
+    }
+
+    /// How many sessions of an address ended in the last hour, and why the last one did.
+    pub(super) fn of(&self, address: IpAddr, now: Instant) -> Option<(u32, CloseReason)> {
+        let entry = self.entries.get(&address)?;
+        let count = entry.ends.total(now);
+        (count > 0).then_some((count, entry.reason))
+    }
+
+    /// Forgets what does not count any more, or else the older half.
+    fn make_room(&mut self, now: Instant) {
+        self.entries.retain(|_, entry| entry.ends.total(now) > 0);
+        if self.entries.len() >= ADDRESSES {
+            let mut lasts: Vec<Instant> = self.entries.values().map(|it| it.last).collect();
+            let (_, middle, _) = lasts.select_nth_unstable(ADDRESSES / 2);
+            let middle = *middle;
+            self.entries.retain(|_, entry| entry.last > middle);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_not_confused() {
+        let now = Instant::now();
+        let [one, other]: [IpAddr; 2] = ["192.0.2.1", "::1"].map(|it| it.parse().unwrap());
+        let mut flaps = Flaps::default();
+        flaps.ended(one, CloseReason::Silent, now);
+        flaps.ended(one, CloseReason::PeerClosed, now);
+        assert_eq!(flaps.of(one, now), Some((2, CloseReason::PeerClosed)));
+        assert_eq!(flaps.of(other, now), None);
+        assert_eq!(flaps.of(one, now + Duration::from_secs(3700)), None);
+    }
+
+    #[test]
+    fn ever_new_addresses_cost_no_more_memory() {
+        let start = Instant::now();
+        let mut flaps = Flaps::default();
+        for number in 0..50_000 {
+            let now = start + Duration::from_millis(number.into());
+            flaps.ended(IpAddr::V4(number.into()), CloseReason::Silent, now);
+            assert!(flaps.entries.len() <= ADDRESSES);
+        }
+        let newest = IpAddr::V4(49_999.into());
+        let now = start + Duration::from_secs(50);
+        assert_eq!(flaps.of(newest, now), Some((1, CloseReason::Silent)));
+    }
+}
