@@ -10,10 +10,12 @@ use rustbond::{NextHopType, Vni};
 use crate::announcement::{Announcement, SYNTAX, parse_decimal, parse_vni};
 use crate::endpoint::{self, Port};
 use crate::limits::{self, Limits};
+use crate::manual::{self, CompletionsArgs, ManArgs};
 use crate::pacing::{self, PacingArgs};
 
 const KEEPALIVE: &str = "a number of seconds from 1 to 4294967295";
 const HOLD: &str = "a number of seconds from 0 to 4294967295";
+const DRAIN: &str = "a number of seconds from 0 to 86400";
 const WORKERS: &str = "a number of threads from 1 to 256";
 const LISTEN: &str = "an address to listen on, as [::]:4711 or 127.0.0.1:4711";
 const HTTP: &str = "an address and a port to listen on, as [::1]:8080 or :8080";
@@ -45,6 +47,9 @@ pub(crate) fn expectation(option: &str) -> &'static str {
         "--queue-soft-limit" | "--queue-hard-limit" => limits::BYTES,
         "--legacy-pacing" => pacing::MODE,
         "--legacy-rate" => pacing::RATE,
+        "--drain" => DRAIN,
+        "<SHELL>" => manual::SHELL,
+        "<FOLDER>" => manual::FOLDER,
         _ if option.starts_with("--max-") => limits::COUNT,
         _ => "a value",
     }
@@ -75,11 +80,17 @@ second one at once.")]
     Client(ClientArgs),
     /// Show servers and clients at work, in this process on the loopback interface.
     Demo(DemoArgs),
+    /// Print what completes commands and options in a shell.
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ServerArgs {
-    /// Where to listen; [::] is both families.
+    /// Where to listen, unless the service manager passes a socket; [::] is both families.
     #[arg(short, long, value_name = "ADDR", default_value = "[::]:4711", value_parser = to_listen)]
     pub(crate) listen: String,
 
@@ -95,6 +106,11 @@ pub(crate) struct ServerArgs {
     /// Show the routes over HTTP, at /routes.json and /routes.yaml.
     #[arg(long, value_name = "ADDR", value_parser = to_listen_given)]
     pub(crate) http: Option<String>,
+
+    /// Seconds over which sessions are closed at the end, one after the other.
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = drain)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) drain: u32,
 
     /// Log more; the environment variable RUST_LOG says what in detail.
     #[arg(short, long)]
@@ -221,7 +237,7 @@ impl Command {
                 args.check()?;
                 args.http.as_ref()
             }
-            Self::Demo(_) => None,
+            Self::Demo(_) | Self::Completions(_) | Self::Man(_) => None,
         };
         match http {
             Some(address) if !cfg!(feature = "http") => Err(format!(
@@ -276,6 +292,11 @@ fn keepalive(text: &str) -> Result<u32, Expected> {
 
 fn hold(text: &str) -> Result<u32, Expected> {
     parse_decimal(text).ok_or(Expected(HOLD))
+}
+
+fn drain(text: &str) -> Result<u32, Expected> {
+    let seconds = parse_decimal(text).filter(|it| *it <= 86_400);
+    seconds.ok_or(Expected(DRAIN))
 }
 
 fn workers(text: &str) -> Result<NonZeroUsize, Expected> {
@@ -333,7 +354,10 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             let takes_value = |it: &&clap::Arg| it.get_action().takes_values();
             for argument in command.get_arguments().filter(takes_value) {
-                let name = format!("--{}", argument.get_long().unwrap());
+                let name = match argument.get_long() {
+                    Some(name) => format!("--{name}"),
+                    None => format!("<{}>", argument.get_value_names().unwrap()[0]),
+                };
                 assert_ne!(expectation(&name), "a value", "{name}");
             }
         }

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::http::Http;
 use crate::kernel::Kernel;
 use crate::output::{Reader, print};
+use crate::service::{Environment, Service};
 use crate::signals::{Ender, Reason};
 use crate::{logging, signals};
 
@@ -18,7 +19,7 @@ use crate::{logging, signals};
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Subscribes, announces and installs until a signal.
-pub(crate) fn run(args: &ClientArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &ClientArgs, environment: Environment) -> Result<(), Failure> {
     logging::start(logging::level(args.verbose));
     let (ender, ending) = signals::catch()?;
     let kernel = Kernel::start(args)?;
@@ -54,8 +55,18 @@ pub(crate) fn run(args: &ClientArgs) -> Result<(), Failure> {
     }
     let shown = client.clone();
     let http = Http::start(args.http.as_deref(), move || shown.routes())?;
+    let mut heartbeat = client.heartbeat();
+    heartbeat.join(http.heartbeat());
+    if let Some(kernel) = &kernel {
+        heartbeat.join(kernel.heartbeat());
+    }
+    let reported = client.clone();
+    // Ready at once: who waits for the servers looks at the status.
+    let service = Service::start(environment, heartbeat, move || status(&reported));
     let ended = ending.wait();
+    service.stopping();
     signals::within(STOP_TIMEOUT, "the client", move || {
+        service.stop();
         http.stop();
         if let Err(error) = client.shutdown() {
             log::warn!("the client: {error}");
@@ -77,6 +88,18 @@ fn subscriptions(args: &ClientArgs) -> BTreeSet<Vni> {
         log::warn!("nothing to subscribe to and nothing to announce");
     }
     vnis
+}
+
+/// How the client fares, in a line.
+fn status(client: &MetalBondClient) -> String {
+    format!(
+        "{} of {} servers, {} of {} VNIs synced, {} routes",
+        client.connected_count(),
+        client.server_count(),
+        client.synced().len(),
+        client.subscriptions().len(),
+        client.route_count()
+    )
 }
 
 /// Prints each change of a route.

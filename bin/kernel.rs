@@ -7,7 +7,7 @@ mod imp {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use rustbond::RouteHandler;
+    use rustbond::{Heartbeat, RouteHandler};
     use rustbond::kernel::{KernelConfig, KernelWriter};
 
     use crate::args::ClientArgs;
@@ -46,6 +46,11 @@ mod imp {
             self.0.clone()
         }
 
+        /// The loop of its thread.
+        pub(crate) fn heartbeat(&self) -> Heartbeat {
+            self.0.heartbeat()
+        }
+
         /// Writes what is left, or removes all with `--cleanup`.
         pub(crate) fn stop(&self) -> Result<(), Failure> {
             let stopped = self.0.shutdown(STOP_TIMEOUT);
@@ -56,7 +61,7 @@ mod imp {
 
 #[cfg(not(all(feature = "netlink", target_os = "linux")))]
 mod imp {
-    use rustbond::NoOpHandler;
+    use rustbond::{Heartbeat, NoOpHandler};
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;
@@ -73,6 +78,10 @@ mod imp {
 
         pub(crate) fn handler(&self) -> NoOpHandler {
             NoOpHandler
+        }
+
+        pub(crate) fn heartbeat(&self) -> Heartbeat {
+            Heartbeat::default()
         }
 
         pub(crate) fn stop(&self) -> Result<(), Failure> {

@@ -77,6 +77,7 @@
 mod client;
 mod error;
 pub mod guide;
+mod heartbeat;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "internals")]
@@ -102,8 +103,9 @@ pub use client::{
     RouteHandler, RouteMatch, ServerId,
 };
 pub use error::{Error, Result};
+pub use heartbeat::Heartbeat;
 pub use pace::LegacyPacing;
-pub use server::{MetalBondServer, PeerStatus, ServerConfig, ServerStats};
+pub use server::{Drain, MetalBondServer, PeerStatus, ServerConfig, ServerStats};
 pub use session::CloseReason;
 pub use types::{
     Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,

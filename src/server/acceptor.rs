@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
+use super::drain::Order;
 use super::worker::Mail;
 use crate::limit::Quiet;
 use crate::map::{Map, map};
@@ -24,6 +25,8 @@ const WAKE: Token = Token(1);
 pub(super) enum Notice {
     /// A connection from this address is gone.
     Closed(IpAddr),
+    /// No more connections; those there are to be closed.
+    Drain(Order),
     /// The server is stopping.
     Stop,
 }
@@ -39,7 +42,8 @@ pub(super) struct AcceptLimits {
 pub(super) struct Acceptor {
     poll: Poll,
     mailbox: Mailbox<Notice>,
-    listener: mio::net::TcpListener,
+    /// `None` once the server is drained.
+    listener: Option<mio::net::TcpListener>,
     workers: Vec<Postbox<Mail>>,
     limits: AcceptLimits,
     /// Open connections, by address.
@@ -107,7 +111,7 @@ impl Acceptor {
         let acceptor = Self {
             poll,
             mailbox,
-            listener,
+            listener: Some(listener),
             workers,
             limits,
             open: map(crate::random::seed()),
@@ -135,6 +139,7 @@ impl Acceptor {
             while let Some(notice) = self.mailbox.take() {
                 match notice {
                     Notice::Closed(address) => self.closed(address),
+                    Notice::Drain(order) => self.drain(&order),
                     Notice::Stop => return,
                 }
             }
@@ -147,6 +152,15 @@ impl Acceptor {
                     Some(PAUSE)
                 }
             };
+        }
+    }
+
+    /// Stops listening; the workers have all that was accepted before they hear of it.
+    fn drain(&mut self, order: &Order) {
+        self.listener = None;
+        log::info!("draining {} sessions over {:?}", self.total, order.over);
+        for worker in &self.workers {
+            worker.post(Mail::Drain(order.clone()), 1);
         }
     }
 
@@ -165,10 +179,13 @@ impl Acceptor {
     /// An error is the system's lack of something, and passes.
     fn accept_all(&mut self, now: Instant) -> io::Result<Option<Duration>> {
         loop {
+            let Some(listener) = &self.listener else {
+                return Ok(None);
+            };
             if let Err(pause) = self.bucket.take(now) {
                 return Ok(Some(pause));
             }
-            match self.listener.accept() {
+            match listener.accept() {
                 Ok((stream, address)) => self.admit(stream.into(), address, now),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {

@@ -15,6 +15,7 @@ use mio::{Events, Poll, Token};
 use parking_lot::Mutex;
 
 use super::acceptor::Notice;
+use super::drain::{Drains, Order};
 use super::stats::WorkerStats;
 use crate::map::{Map, map};
 use crate::net::{Conn, Mailbox, Postbox, tune};
@@ -55,6 +56,8 @@ pub(super) enum Mail {
     Messages(Vec<Message>),
     /// A look at the shard and the addresses of its sessions.
     Inspect(Look),
+    /// Sessions to be closed, spread over a time.
+    Drain(Order),
     /// The server is stopping.
     Stop,
 }
@@ -99,6 +102,7 @@ pub(super) struct Worker {
     writers: VecDeque<PeerId>,
     /// Legacy peers; a chunk is dearer than its bytes, and must not be at the others' cost.
     chunk_writers: VecDeque<PeerId>,
+    drains: Drains,
     stats: Arc<WorkerStats>,
     user_timeout: Duration,
     buffer: Box<[u8]>,
@@ -123,6 +127,7 @@ impl Worker {
             readers: VecDeque::new(),
             writers: VecDeque::new(),
             chunk_writers: VecDeque::new(),
+            drains: Drains::default(),
             user_timeout,
             buffer: vec![0; READ_BUDGET].into_boxed_slice(),
         }
@@ -155,12 +160,14 @@ impl Worker {
             }
             self.read_sockets(now);
             self.shard.handle_timeouts(now);
+            self.close_drained(now);
             self.look(now);
             self.shard.set_elsewhere(self.announced_elsewhere());
             self.shard.turn(now);
             self.post();
             self.write_sockets(now);
             self.report(now);
+            self.drains.forget_finished();
             self.stats.publish(self.shard.gauges());
         }
     }
@@ -178,7 +185,8 @@ impl Worker {
         if reads || writes || self.shard.has_work() {
             return Some(Duration::ZERO);
         }
-        let due = self.shard.poll_timeout()?;
+        let due = [self.shard.poll_timeout(), self.drains.poll_timeout()];
+        let due = due.into_iter().flatten().min()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 
@@ -235,6 +243,7 @@ impl Worker {
                     let conns = &self.conns;
                     look(&self.shard, &|id| conns.get(&id).map(|conn| conn.address));
                 }
+                Mail::Drain(order) => self.drain(order, now),
                 Mail::Stop => return false,
             }
         }
@@ -266,6 +275,20 @@ impl Worker {
                 log::warn!("peer {address}: refused, {error}");
                 self.links.acceptor.post(Notice::Closed(address.ip()), 1);
             }
+        }
+    }
+
+    fn drain(&mut self, order: Order, now: Instant) {
+        let concerned = self.conns.iter();
+        let concerned = concerned.filter(|(_, conn)| (order.concerns)(conn.address));
+        let sessions = concerned.map(|(id, _)| *id).collect();
+        self.drains.begin(order, sessions, now);
+    }
+
+    /// Ends the sessions whose time has come.
+    fn close_drained(&mut self, now: Instant) {
+        while let Some(id) = self.drains.take(now) {
+            self.shard.close(id, CloseReason::Shutdown, now);
         }
     }
 
@@ -435,7 +458,7 @@ impl Worker {
                         self.links.acceptor.post(closed, 1);
                         self.stats.closed.fetch_add(1, Ordering::Relaxed);
                         let level = match reason {
-                            CloseReason::PeerClosed => log::Level::Info,
+                            CloseReason::PeerClosed | CloseReason::Shutdown => log::Level::Info,
                             _ => log::Level::Warn,
                         };
                         log::log!(level, "peer {}: session ended: {reason}", conn.address);
