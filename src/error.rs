@@ -25,6 +25,14 @@ pub enum Error {
     RouteAlreadyAnnounced,
     /// Caller: no such route is announced.
     RouteNotFound,
+    /// Caller: this side of the protocol cannot do that; the text says why.
+    Unsupported(&'static str),
+    /// Caller: no peer has this name or address.
+    PeerNotFound(String),
+    /// Caller: as many as may be do this already.
+    Busy,
+    /// Caller: more happened between two calls than is kept.
+    Lagged,
     /// System or peer: the wait ended before the awaited state was reached.
     Timeout,
     /// System: the address could not be listened on.
@@ -66,6 +74,10 @@ impl std::fmt::Display for Error {
             Self::NotSubscribed(vni) => write!(f, "not subscribed to VNI {vni}"),
             Self::RouteAlreadyAnnounced => f.write_str("route already announced"),
             Self::RouteNotFound => f.write_str("route not found"),
+            Self::Unsupported(why) => f.write_str(why),
+            Self::PeerNotFound(name) => write!(f, "there is no peer {name}"),
+            Self::Busy => f.write_str("as many as may be do this already"),
+            Self::Lagged => f.write_str("too slow: changes were lost"),
             Self::Timeout => f.write_str("timed out"),
             Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Self::Io { doing, source } => write!(f, "cannot {doing}: {source}"),

@@ -80,6 +80,7 @@ pub mod guide;
 mod heartbeat;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod inspect;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;

@@ -19,11 +19,13 @@ mod log;
 mod next_hops;
 mod routes;
 mod segment;
+mod summary;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use next_hops::{NextHopId, NextHops};
 pub(crate) use segment::{SEGMENT_BYTES, Segment, Span};
+pub use summary::{Digest, TableSummary};
 
 use crate::types::{Action, Route, Vni};
 use crate::wire::encode_update;

@@ -1,0 +1,50 @@
+//! What happens, as it happens.
+
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::types::{Action, Route, Vni};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WatchEvent {
+    /// A route came or went.
+    Route(Vni, Action, Route),
+    /// All that was so when the watching began has been told.
+    Current,
+    /// A handshake is complete; the peer's name.
+    PeerUp(String),
+    /// A session ended; the peer's name, and why.
+    PeerDown(String, String),
+}
+
+/// Tells what happens; ends when dropped.
+pub struct Watch {
+    pub(crate) source: Box<dyn Source>,
+}
+
+/// Where a [`Watch`] has its events from.
+pub(crate) trait Source: Send {
+    /// What happened since the last call; waits for something, at most `timeout`.
+    fn wait(&mut self, timeout: Duration) -> Result<Vec<WatchEvent>>;
+}
+
+impl Watch {
+    /// What happened since the last call; waits for something at most that long, and returns
+    /// nothing then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`](crate::Error::Closed) once there is nothing to watch any more,
+    /// [`Error::Lagged`](crate::Error::Lagged) if more happened between two calls than is kept.
+    pub fn wait(&mut self, timeout: Duration) -> Result<Vec<WatchEvent>> {
+        self.source.wait(timeout)
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
