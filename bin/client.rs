@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::http::Http;
 use crate::kernel::Kernel;
 use crate::output::{Reader, print};
-use crate::service::{Environment, Service};
+use crate::service::{Environment, Service, count};
 use crate::signals::{Ender, Reason};
 use crate::{logging, signals};
 
@@ -92,14 +92,12 @@ fn subscriptions(args: &ClientArgs) -> BTreeSet<Vni> {
 
 /// How the client fares, in a line.
 fn status(client: &MetalBondClient) -> String {
-    format!(
-        "{} of {} servers, {} of {} VNIs synced, {} routes",
-        client.connected_count(),
-        client.server_count(),
-        client.synced().len(),
-        client.subscriptions().len(),
-        client.route_count()
-    )
+    let (up, servers) = (client.connected_count(), client.server_count());
+    let servers = count(servers, "server");
+    let (synced, vnis) = (client.synced().len(), client.subscriptions().len());
+    let vnis = count(vnis, "VNI");
+    let routes = count(client.route_count(), "route");
+    format!("{up} of {servers}, {synced} of {vnis} synced, {routes}")
 }
 
 /// Prints each change of a route.

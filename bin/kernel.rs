@@ -7,8 +7,8 @@ mod imp {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use rustbond::{Heartbeat, RouteHandler};
     use rustbond::kernel::{KernelConfig, KernelWriter};
+    use rustbond::{Heartbeat, RouteHandler};
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;

@@ -8,7 +8,7 @@ use rustbond::{MetalBondServer, ServerConfig, ServerStats};
 use crate::args::ServerArgs;
 use crate::failure::Failure;
 use crate::http::Http;
-use crate::service::{Environment, Service};
+use crate::service::{Environment, Service, count};
 use crate::{descriptors, logging, signals};
 
 /// How long the sessions may take to end.
@@ -71,8 +71,8 @@ fn drain(server: &MetalBondServer, over: Duration) {
 
 /// How the server fares, in a line.
 fn status(stats: &ServerStats) -> String {
-    format!(
-        "{} peers, {} VNIs, {} routes",
-        stats.sessions, stats.vnis, stats.routes
-    )
+    let peers = count(stats.sessions, "peer");
+    let vnis = count(stats.vnis, "VNI");
+    let routes = count(stats.routes, "route");
+    format!("{peers}, {vnis}, {routes}")
 }

@@ -9,19 +9,21 @@ mod notify;
 mod watchdog;
 
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rustbond::Heartbeat;
 
-pub(crate) use activation::Passed;
-pub(crate) use notify::Notifier;
+use activation::Passed;
+use notify::Notifier;
+use watchdog::Watch;
 
 /// What a service manager passes in environment variables.
 #[derive(Debug, Default)]
 pub(crate) struct Environment {
     pub(crate) sockets: Passed,
     notifier: Option<Notifier>,
-    watchdog: Option<std::time::Duration>,
+    watchdog: Option<Duration>,
 }
 
 impl Environment {
@@ -35,9 +37,16 @@ impl Environment {
             notifier: Notifier::from_environment(),
             watchdog: watchdog::interval_from_environment(),
         };
-        let mine = [activation::VARIABLES, notify::VARIABLES, watchdog::VARIABLES];
+        let mine = [
+            activation::VARIABLES,
+            notify::VARIABLES,
+            watchdog::VARIABLES,
+        ];
         for variable in mine.into_iter().flatten() {
-            #[allow(unsafe_code, reason = "there is no other way to change the environment")]
+            #[allow(
+                unsafe_code,
+                reason = "there is no other way to change the environment"
+            )]
             // SAFETY: no other thread runs yet.
             unsafe {
                 std::env::remove_var(variable);
@@ -47,20 +56,28 @@ impl Environment {
     }
 }
 
-/// What a service manager is told; stops when dropped.
+/// So many of something, as `2 peers`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
+/// How often the status is looked at.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a service manager is told.
 #[derive(Debug)]
 pub(crate) struct Service {
     notifier: Option<Notifier>,
-    /// Dropped to end the thread.
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// Dropped to end the threads.
+    stop: Sender<()>,
+    stopped: Receiver<()>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Service {
-    /// Says that the command is ready, and from then on what `status` says, when that changes.
-    ///
-    /// The manager's watchdog hears of it as long as all loops of `heartbeat` turn. `status` is
-    /// asked only then.
+    /// Says that the command is ready, and from then on what `status` says, when that changes;
+    /// to the manager's watchdog, as long as they do, that all loops of `heartbeat` turn.
     pub(crate) fn start(
         environment: Environment,
         heartbeat: Heartbeat,
@@ -69,27 +86,39 @@ impl Service {
         let Environment {
             notifier, watchdog, ..
         } = environment;
+        let (stop, stopped) = crossbeam_channel::bounded(0);
         let mut service = Self {
             notifier,
-            stop: None,
-            thread: None,
+            stop,
+            stopped,
+            threads: Vec::new(),
         };
         let Some(notifier) = service.notifier.clone() else {
             return service;
         };
         let first = status();
         notifier.ready(&first);
-        let (stop, stopped) = crossbeam_channel::bounded(0);
-        let watch = watchdog::Watch::new(notifier, heartbeat, watchdog, first);
-        let thread = std::thread::Builder::new().name("metalbond-notify".into());
-        match thread.spawn(move || watch.run(&stopped, status)) {
-            Ok(thread) => {
-                service.stop = Some(stop);
-                service.thread = Some(thread);
-            }
+        if let Some(interval) = watchdog {
+            let watch = Watch {
+                notifier: notifier.clone(),
+                heartbeat,
+                interval,
+            };
+            service.spawn("metalbond-watch", move |stopped| watch.run(stopped));
+        }
+        service.spawn("metalbond-status", move |stopped| {
+            report(&notifier, stopped, first, status);
+        });
+        service
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce(&Receiver<()>) + Send + 'static) {
+        let stopped = self.stopped.clone();
+        let thread = std::thread::Builder::new().name(name.into());
+        match thread.spawn(move || run(&stopped)) {
+            Ok(thread) => self.threads.push(thread),
             Err(error) => log::error!("the service manager is not kept informed: {error}"),
         }
-        service
     }
 
     /// What tells of a reload, from any thread.
@@ -105,13 +134,30 @@ impl Service {
         }
     }
 
-    /// Lets go of `status` and `heartbeat`, once it is through with the call it is in.
-    pub(crate) fn stop(mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the thread for the service manager had panicked");
+    /// Lets go of `status`, once the call of it is over.
+    pub(crate) fn stop(self) {
+        drop(self.stop);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                log::error!("a thread for the service manager had panicked");
+            }
+        }
+    }
+}
+
+/// Tells of each change of the status until `stopped` is disconnected.
+///
+/// On a thread of its own: `status` may have to wait for a loop that hangs.
+fn report(
+    notifier: &Notifier,
+    stopped: &Receiver<()>,
+    mut known: String,
+    status: impl Fn() -> String,
+) {
+    while stopped.recv_timeout(STATUS_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        let status = status();
+        if status != known && notifier.status(&status) {
+            known = status;
         }
     }
 }

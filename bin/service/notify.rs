@@ -145,7 +145,10 @@ mod tests {
         let said = next();
         let at = said.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
         let at: u64 = at.trim_end().parse().unwrap();
-        assert!((before..=monotonic_usec()).contains(&at) && before > 0, "{said}");
+        assert!(
+            (before..=monotonic_usec()).contains(&at) && before > 0,
+            "{said}"
+        );
         drop(reloading);
         assert_eq!(next(), "READY=1\n");
     }

@@ -1,4 +1,4 @@
-//! Tells the service manager that all loops turn, and how the command fares.
+//! Tells the service manager's watchdog that all loops turn.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,8 @@ use super::notify::Notifier;
 
 pub(super) const VARIABLES: &[&str] = &["WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// How often the loops are asked and the status is looked at, if the watchdog does not want it
-/// more often.
-const TICK: Duration = Duration::from_secs(1);
-
-/// Looks in one interval of the watchdog.
-const TICKS: u32 = 4;
+/// Looks in one interval of the watchdog: a loop may miss some of them.
+const LOOKS: u32 = 4;
 
 /// The interval in which the manager wants to hear of this process, if it does.
 pub(super) fn interval_from_environment() -> Option<Duration> {
@@ -27,68 +23,33 @@ pub(super) fn interval_from_environment() -> Option<Duration> {
         .map(Duration::from_micros)
 }
 
-/// What the thread knows.
+/// What the thread knows. It waits for no other.
 pub(super) struct Watch {
-    notifier: Notifier,
-    heartbeat: Heartbeat,
-    /// The watchdog's.
-    interval: Option<Duration>,
-    /// As the manager knows it.
-    status: String,
-    /// When every loop had last given a sign of life.
-    alive_at: Instant,
-    has_complained: bool,
+    pub(super) notifier: Notifier,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) interval: Duration,
 }
 
 impl Watch {
-    pub(super) fn new(
-        notifier: Notifier,
-        heartbeat: Heartbeat,
-        interval: Option<Duration>,
-        status: String,
-    ) -> Self {
-        Self {
-            notifier,
-            heartbeat,
-            interval,
-            status,
-            alive_at: Instant::now(),
-            has_complained: false,
+    /// Looks, and tells, until `stopped` is disconnected.
+    pub(super) fn run(mut self, stopped: &Receiver<()>) {
+        let mut alive_at = Instant::now();
+        let mut has_complained = false;
+        while stopped.recv_timeout(self.interval / LOOKS) == Err(RecvTimeoutError::Timeout) {
+            let now = Instant::now();
+            if self.heartbeat.silent().next().is_none() {
+                self.notifier.alive();
+                self.heartbeat.ask();
+                (alive_at, has_complained) = (now, false);
+            } else if now - alive_at >= self.interval / 2 && !has_complained {
+                // Once, before the manager acts.
+                self.complain(now - alive_at);
+                has_complained = true;
+            }
         }
     }
 
-    /// Looks and tells until `stopped` is disconnected.
-    pub(super) fn run(mut self, stopped: &Receiver<()>, status: impl Fn() -> String) {
-        let tick = self.interval.map_or(TICK, |it| TICK.min(it / TICKS));
-        while stopped.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
-            self.look(&status);
-        }
-    }
-
-    fn look(&mut self, status: impl Fn() -> String) {
-        if self.heartbeat.silent().next().is_some() {
-            self.complain();
-            return;
-        }
-        self.alive_at = Instant::now();
-        self.has_complained = false;
-        if self.interval.is_some() {
-            self.notifier.alive();
-        }
-        self.heartbeat.ask();
-        let status = status();
-        if status != self.status && self.notifier.status(&status) {
-            self.status = status;
-        }
-    }
-
-    /// Says once, before the manager acts, who does not turn.
-    fn complain(&mut self) {
-        let silence = self.alive_at.elapsed();
-        let patience = self.interval.unwrap_or(TICK * TICKS) / 2;
-        if silence < patience || std::mem::replace(&mut self.has_complained, true) {
-            return;
-        }
+    fn complain(&self, silence: Duration) {
         for thread in self.heartbeat.silent() {
             log::error!("thread {thread} has given no sign of life for {silence:.1?}");
         }
