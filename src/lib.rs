@@ -106,7 +106,7 @@ pub use client::{
 pub use error::{Error, Result};
 pub use heartbeat::Heartbeat;
 pub use pace::LegacyPacing;
-pub use server::{Drain, MetalBondServer, PeerStatus, ServerConfig, ServerStats};
+pub use server::{Drain, MetalBondServer, ServerConfig, ServerStats};
 pub use session::CloseReason;
 pub use types::{
     Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,

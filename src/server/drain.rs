@@ -3,8 +3,6 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -36,44 +34,35 @@ impl Drain {
     }
 }
 
-/// Whom to close, and over which time.
+/// To end all sessions over a time.
 #[derive(Clone)]
 pub(super) struct Order {
-    pub(super) concerns: Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>,
     pub(super) over: Duration,
     done: Sender<Infallible>,
 }
 
 impl Order {
-    pub(super) fn new(
-        concerns: impl Fn(SocketAddr) -> bool + Send + Sync + 'static,
-        over: Duration,
-    ) -> (Self, Drain) {
+    pub(super) fn new(over: Duration) -> (Self, Drain) {
         let (sender, receiver) = crossbeam_channel::bounded(0);
-        let order = Self {
-            concerns: Arc::new(concerns),
-            over,
-            done: sender,
-        };
+        let order = Self { over, done: sender };
         (order, Drain { done: receiver })
     }
 }
 
-/// What a worker has still to close.
-#[derive(Default)]
-pub(super) struct Drains(Vec<Plan>);
-
-struct Plan {
+/// The sessions of a worker that are to end.
+pub(super) struct Plan {
     /// In the order of time.
     sessions: VecDeque<(Instant, PeerId)>,
+    /// Those whose time has come.
+    ending: Vec<PeerId>,
     /// Its end is the sign.
     _done: Sender<Infallible>,
 }
 
-impl Drains {
-    /// Plans the end of `sessions`: in random order, each at a random moment of its share of
-    /// the time.
-    pub(super) fn begin(&mut self, order: Order, mut sessions: Vec<PeerId>, now: Instant) {
+impl Plan {
+    /// The end of `sessions`: in random order, each at a random moment of its share of the
+    /// time.
+    pub(super) fn new(order: Order, mut sessions: Vec<PeerId>, now: Instant) -> Self {
         let random = RandomState::new();
         sessions.sort_by_cached_key(|id| random.hash_one(id));
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
@@ -83,30 +72,30 @@ impl Drains {
             now + share * place + share.mul_f64(part)
         };
         let sessions = (0..).zip(sessions).map(|(place, id)| (at(place), id));
-        let _done = order.done;
-        self.0.push(Plan {
+        Self {
             sessions: sessions.collect(),
-            _done,
-        });
-        self.forget_finished();
+            ending: Vec::new(),
+            _done: order.done,
+        }
     }
 
-    /// When the next session is to be closed.
+    /// When the next session is to end.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let next = self.0.iter().filter_map(|plan| plan.sessions.front());
-        next.map(|(at, _)| *at).min()
+        self.sessions.front().map(|(at, _)| *at)
     }
 
-    /// A session to be closed at `now`.
+    /// A session whose time has come at `now`.
     pub(super) fn take(&mut self, now: Instant) -> Option<PeerId> {
-        let is_due = |plan: &&mut Plan| plan.sessions.front().is_some_and(|(at, _)| *at <= now);
-        let (_, id) = self.0.iter_mut().find(is_due)?.sessions.pop_front()?;
+        self.poll_timeout().filter(|at| *at <= now)?;
+        let (_, id) = self.sessions.pop_front()?;
+        self.ending.push(id);
         Some(id)
     }
 
-    /// Ends the plans of which nothing is left; to be called once the sessions taken are closed.
-    pub(super) fn forget_finished(&mut self) {
-        self.0.retain(|plan| !plan.sessions.is_empty());
+    /// Whether all have ended, as `is_open` tells.
+    pub(super) fn is_finished(&mut self, is_open: impl Fn(PeerId) -> bool) -> bool {
+        self.ending.retain(|id| is_open(*id));
+        self.ending.is_empty() && self.sessions.is_empty()
     }
 }
 
@@ -116,20 +105,21 @@ mod tests {
 
     /// When each of `count` sessions is closed, in milliseconds.
     fn moments(count: u32, over: Duration) -> Vec<u128> {
-        let (order, drain) = Order::new(|_| true, over);
+        let (order, drain) = Order::new(over);
         let start = Instant::now();
-        let mut drains = Drains::default();
-        drains.begin(order, (0..count).map(PeerId).collect(), start);
+        let mut plan = Plan::new(order, (0..count).map(PeerId).collect(), start);
         let mut closed = Vec::new();
         let mut moments = Vec::new();
-        while let Some(at) = drains.poll_timeout() {
-            assert!(drain.wait(Duration::ZERO).is_err());
-            while let Some(id) = drains.take(at) {
+        while let Some(at) = plan.poll_timeout() {
+            while let Some(id) = plan.take(at) {
+                assert!(!plan.is_finished(|it| it == id), "it has not ended yet");
                 closed.push(id);
                 moments.push((at - start).as_millis());
             }
-            drains.forget_finished();
         }
+        assert!(plan.is_finished(|_| false));
+        drain.wait(Duration::ZERO).unwrap_err();
+        drop(plan);
         drain.wait(Duration::ZERO).unwrap();
         closed.sort_unstable();
         assert_eq!(closed, (0..count).map(PeerId).collect::<Vec<_>>());
@@ -148,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn without_time_all_end_at_once_and_nobody_is_done_at_once() {
+    fn without_time_all_end_at_once() {
         assert_eq!(moments(3, Duration::ZERO), [0, 0, 0]);
         assert_eq!(moments(0, Duration::from_secs(10)), [0_u128; 0]);
     }

@@ -83,11 +83,11 @@ fn a_worker_that_hangs_is_silent_until_it_goes_on() {
     wait_for(&heartbeat, &[]);
     let (go_on, held) = crossbeam_channel::bounded::<()>(0);
     let (began, has_begun) = crossbeam_channel::bounded(1);
-    let hang = Mail::Inspect(Box::new(move |_, _| {
+    let hang = Mail::Call(Box::new(move |_, _| {
         began.send(()).unwrap();
         assert!(held.recv().is_err());
     }));
-    server.workers[1].post(hang, 1);
+    server.inspector.workers[1].post(hang, 1);
     has_begun.recv().unwrap();
     heartbeat.ask();
     wait_for(&heartbeat, &["metalbond-1"]);
