@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use rustbond::{NextHopType, Vni};
 
 use crate::announcement::{Announcement, SYNTAX, parse_decimal, parse_vni};
+use crate::config::Values;
 use crate::endpoint::{self, Port};
 use crate::limits::{self, Limits};
+use crate::logging::{self, LogArgs};
 use crate::manual::{self, CompletionsArgs, ManArgs};
 use crate::pacing::{self, PacingArgs};
 
@@ -26,6 +29,7 @@ const TUN: &str = "a device name of 1 to 15 bytes without spaces and slashes";
 const PROTOCOL: &str = "a route protocol from 5 to 255";
 const METRIC: &str = "a metric from 0 to 4294967295";
 const KIND: &str = "std, nat or lb";
+const CONFIG: &str = "the name of a file";
 
 /// What the value of an option must be.
 pub(crate) fn expectation(option: &str) -> &'static str {
@@ -50,6 +54,9 @@ pub(crate) fn expectation(option: &str) -> &'static str {
         "--drain" => DRAIN,
         "<SHELL>" => manual::SHELL,
         "<FOLDER>" => manual::FOLDER,
+        "--log-level" => logging::LEVEL,
+        "--log-format" => logging::FORMAT,
+        "--config" => CONFIG,
         _ if option.starts_with("--max-") => limits::COUNT,
         _ => "a value",
     }
@@ -78,6 +85,8 @@ Lists are given with commas or by repeating the option. Without --install-routes
 a route is printed as a line, with + or - before it. Both SIGINT and SIGTERM end the client; a
 second one at once.")]
     Client(ClientArgs),
+    /// Say what is wrong with a configuration file, or that nothing is.
+    Check(CheckArgs),
     /// Show servers and clients at work, in this process on the loopback interface.
     Demo(DemoArgs),
     /// Print what completes commands and options in a shell.
@@ -88,7 +97,7 @@ second one at once.")]
     Man(ManArgs),
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct ServerArgs {
     /// Where to listen, unless the service manager passes a socket; [::] is both families.
     #[arg(short, long, value_name = "ADDR", default_value = "[::]:4711", value_parser = to_listen)]
@@ -112,9 +121,11 @@ pub(crate) struct ServerArgs {
     #[arg(allow_negative_numbers = true)]
     pub(crate) drain: u32,
 
-    /// Log more; the environment variable RUST_LOG says what in detail.
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 
     #[command(flatten)]
     pub(crate) limits: Limits,
@@ -123,7 +134,7 @@ pub(crate) struct ServerArgs {
     pub(crate) pacing: PacingArgs,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct ClientArgs {
     /// Servers; without a port it is 4711.
     #[arg(
@@ -190,12 +201,34 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "ADDR", value_parser = to_listen_given)]
     pub(crate) http: Option<String>,
 
-    /// Log more; the environment variable RUST_LOG says what in detail.
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 
     #[command(flatten)]
     pub(crate) pacing: PacingArgs,
+}
+
+/// Where more options stand.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConfigArg {
+    /// TOML file with options as keys, in [server] and [client]; those given here win. It is
+    /// read again at SIGHUP.
+    #[arg(id = "config", long = "config", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// All options as they were given.
+    #[arg(skip)]
+    pub(crate) values: Values,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// The TOML file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -229,15 +262,27 @@ impl fmt::Display for Expected {
 impl std::error::Error for Expected {}
 
 impl Command {
+    /// Keeps what was given, to find out later what has changed.
+    pub(crate) fn keep(&mut self, values: Values) {
+        match self {
+            Self::Server(args) => args.config.values = values,
+            Self::Client(args) => args.config.values = values,
+            Self::Check(_) | Self::Demo(_) | Self::Completions(_) | Self::Man(_) => {}
+        }
+    }
+
     /// Refuses what is wrong between values; the text names them.
     pub(crate) fn check(&self) -> Result<(), String> {
         let http = match self {
-            Self::Server(args) => args.http.as_ref(),
+            Self::Server(args) => {
+                args.limits.check()?;
+                args.http.as_ref()
+            }
             Self::Client(args) => {
                 args.check()?;
                 args.http.as_ref()
             }
-            Self::Demo(_) | Self::Completions(_) | Self::Man(_) => None,
+            Self::Check(_) | Self::Demo(_) | Self::Completions(_) | Self::Man(_) => None,
         };
         match http {
             Some(address) if !cfg!(feature = "http") => Err(format!(
@@ -253,6 +298,8 @@ impl ClientArgs {
         if let Some(server) = first_repeated(&self.server) {
             return Err(format!("--server {server}: given twice"));
         }
+        let settings = self.settings().check(&self.server);
+        settings.map_err(|error| format!("--server: {error}"))?;
         let announced = self.announce.iter().map(|it| (it.vni, it.route));
         if let Some((vni, route)) = first_repeated(announced) {
             return Err(format!("--announce: VNI {vni} {route} is given twice"));

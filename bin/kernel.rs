@@ -8,7 +8,7 @@ mod imp {
     use std::time::Duration;
 
     use rustbond::kernel::{KernelConfig, KernelWriter};
-    use rustbond::{Heartbeat, RouteHandler};
+    use rustbond::{Heartbeat, MetalBondClient, RouteHandler};
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;
@@ -19,6 +19,7 @@ mod imp {
     const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
     /// The kernel's tables.
+    #[derive(Clone)]
     pub(crate) struct Kernel(KernelWriter);
 
     impl Kernel {
@@ -27,17 +28,7 @@ mod imp {
             if args.install_routes.is_empty() {
                 return Ok(None);
             }
-            let mapped = args.install_routes.iter().map(|it| (it.vni, it.table));
-            let writer = KernelWriter::start(KernelConfig {
-                vni_tables: mapped.collect::<BTreeMap<_, _>>(),
-                device: args.tun.clone(),
-                ipv4_only: args.ipv4_only,
-                protocol: args.rt_proto,
-                metric: args.metric,
-                excluded_types: args.exclude_route_type.clone(),
-                cleanup_on_exit: args.cleanup,
-                ..KernelConfig::default()
-            })?;
+            let writer = KernelWriter::start(config(args))?;
             Ok(Some(Self(writer)))
         }
 
@@ -51,17 +42,47 @@ mod imp {
             self.0.heartbeat()
         }
 
+        /// Installs what other options ask for, of the routes of that client.
+        pub(crate) fn reconfigure(
+            &self,
+            args: &ClientArgs,
+            client: &MetalBondClient,
+        ) -> Result<(), Failure> {
+            let received = |vni| client.get_received_routes(vni);
+            self.0.reconfigure(config(args), received)?;
+            for mapping in &args.install_routes {
+                if client.is_synced(mapping.vni) {
+                    self.0.synced(mapping.vni);
+                }
+            }
+            Ok(())
+        }
+
         /// Writes what is left, or removes all with `--cleanup`.
         pub(crate) fn stop(&self) -> Result<(), Failure> {
             let stopped = self.0.shutdown(STOP_TIMEOUT);
             stopped.map_err(|error| Failure::RunTime(format!("kernel routes: {error}")))
         }
     }
+
+    fn config(args: &ClientArgs) -> KernelConfig {
+        let mapped = args.install_routes.iter().map(|it| (it.vni, it.table));
+        KernelConfig {
+            vni_tables: mapped.collect::<BTreeMap<_, _>>(),
+            device: args.tun.clone(),
+            ipv4_only: args.ipv4_only,
+            protocol: args.rt_proto,
+            metric: args.metric,
+            excluded_types: args.exclude_route_type.clone(),
+            cleanup_on_exit: args.cleanup,
+            ..KernelConfig::default()
+        }
+    }
 }
 
 #[cfg(not(all(feature = "netlink", target_os = "linux")))]
 mod imp {
-    use rustbond::{Heartbeat, NoOpHandler};
+    use rustbond::{Heartbeat, MetalBondClient, NoOpHandler};
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;
@@ -69,6 +90,7 @@ mod imp {
     pub(crate) const IS_AVAILABLE: bool = false;
 
     /// There is none: `--install-routes` was refused.
+    #[derive(Clone)]
     pub(crate) struct Kernel;
 
     impl Kernel {
@@ -82,6 +104,14 @@ mod imp {
 
         pub(crate) fn heartbeat(&self) -> Heartbeat {
             Heartbeat::default()
+        }
+
+        pub(crate) fn reconfigure(
+            &self,
+            _: &ClientArgs,
+            _: &MetalBondClient,
+        ) -> Result<(), Failure> {
+            Ok(())
         }
 
         pub(crate) fn stop(&self) -> Result<(), Failure> {

@@ -11,6 +11,7 @@
 mod announcement;
 mod args;
 mod client;
+mod config;
 mod demo;
 mod descriptors;
 mod endpoint;
@@ -23,6 +24,7 @@ mod manual;
 mod output;
 mod pacing;
 mod refusal;
+mod reload;
 mod server;
 mod service;
 mod signals;
@@ -30,7 +32,6 @@ mod signals;
 use std::process::ExitCode;
 
 use args::Command;
-use failure::Failure;
 use refusal::Parsed;
 use service::Environment;
 
@@ -43,17 +44,20 @@ fn main() -> ExitCode {
     let result = match refusal::parse(std::env::args_os()) {
         Parsed::Command(Command::Server(args)) => server::run(&args, environment),
         Parsed::Command(Command::Client(args)) => client::run(&args, environment),
+        Parsed::Command(Command::Check(args)) => config::check(&args),
         Parsed::Command(Command::Demo(args)) => demo::run(&args),
         Parsed::Command(Command::Completions(args)) => manual::completions(&args),
         Parsed::Command(Command::Man(args)) => manual::man(&args),
         Parsed::Text(text) => output::print(format_args!("{text}")).map(|_| ()),
-        Parsed::Refused(line) => Err(Failure::Argument(line)),
+        Parsed::Refused(failure) => Err(failure),
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::complain(&failure);
             failure.exit_code()
         }
-    }
+    };
+    logging::finish();
+    code
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Write};
 
 use crate::failure::Failure;
+use crate::logging;
 
 /// Whether somebody reads the standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub(crate) fn warn(text: fmt::Arguments<'_>) {
 
 /// Says on the standard error why the command ends.
 pub(crate) fn complain(failure: &Failure) {
-    // Where that is closed there is nobody to tell.
-    drop(writeln!(io::stderr(), "metalbond: {failure}"));
+    for line in failure.to_string().lines() {
+        logging::say(&format!("metalbond: {line}"));
+    }
 }

@@ -273,7 +273,7 @@ fn a_drain_closes_sessions_one_after_the_other_and_takes_no_more() {
     for (place, end) in (0..).zip(&ends) {
         assert!(*end - before >= seconds * place / SESSIONS, "the {place}th");
     }
-    assert!(server.stderr.all().contains("session ended: drained"));
+    assert!(server.stderr.all().contains(": drained by an operator"));
 }
 
 #[test]

@@ -8,12 +8,14 @@ mod activation;
 mod notify;
 mod watchdog;
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rustbond::Heartbeat;
 
+use crate::reload::Reload;
 use activation::Passed;
 use notify::Notifier;
 use watchdog::Watch;
@@ -121,10 +123,15 @@ impl Service {
         }
     }
 
-    /// What tells of a reload, from any thread.
-    #[allow(dead_code, reason = "for the reload of the configuration")]
-    pub(crate) fn notifier(&self) -> Option<Notifier> {
-        self.notifier.clone()
+    /// A reload that the manager is told of.
+    pub(crate) fn tell_of(&self, reload: Reload) -> Reload {
+        let Some(notifier) = self.notifier.clone() else {
+            return reload;
+        };
+        Arc::new(move || {
+            let _reloading = notifier.reloading();
+            reload()
+        })
     }
 
     /// Says that the command is about to end.

@@ -67,7 +67,6 @@ impl Notifier {
     }
 
     /// The command reads its configuration anew, until the end of what this returns.
-    #[allow(dead_code, reason = "for the reload of the configuration")]
     pub(crate) fn reloading(&self) -> Reloading<'_> {
         let now = monotonic_usec();
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={now}\n"));

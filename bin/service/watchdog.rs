@@ -15,7 +15,7 @@ const LOOKS: u32 = 4;
 /// The interval in which the manager wants to hear of this process, if it does.
 pub(super) fn interval_from_environment() -> Option<Duration> {
     let number = |name| std::env::var(name).ok()?.parse().ok();
-    if number("WATCHDOG_PID").is_some_and(|pid: u64| pid != std::process::id().into()) {
+    if number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(std::process::id())) {
         return None;
     }
     number("WATCHDOG_USEC")

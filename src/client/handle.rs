@@ -47,6 +47,8 @@ struct Inner {
     stop: Mutex<Option<Sender<()>>>,
     stopped: Receiver<()>,
     threads: Mutex<Vec<Thread>>,
+    /// As last told; not on the way of a route.
+    config: Mutex<ClientConfig>,
 }
 
 struct Thread {
@@ -94,7 +96,11 @@ impl MetalBondClient {
     /// A client of an engine that is ready to run.
     ///
     /// Its first consumer's events are to be found in the feed.
-    pub(super) fn run(mut engine: Engine, shared: Arc<Shared>) -> Result<(Self, Feed)> {
+    pub(super) fn run(
+        mut engine: Engine,
+        shared: Arc<Shared>,
+        config: ClientConfig,
+    ) -> Result<(Self, Feed)> {
         let (batches, receiver) = crossbeam_channel::bounded(1);
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let postbox = engine.postbox();
@@ -105,6 +111,7 @@ impl MetalBondClient {
                 stop: Mutex::new(Some(stop)),
                 stopped,
                 threads: Mutex::new(Vec::new()),
+                config: Mutex::new(config),
             }),
         };
         engine.sinks.push(Sink {
@@ -280,6 +287,13 @@ impl MetalBondClient {
         self.reach(timeout, move |_| Goal::Synced(vni))
     }
 
+    /// Whether the table of a VNI has been complete since it was subscribed to.
+    #[must_use]
+    pub fn is_synced(&self, vni: Vni) -> bool {
+        self.ask(move |core| core.is_synced(vni))
+            .is_ok_and(|it| it == Some(true))
+    }
+
     /// What each server knows of an announced route; `None` if it is not announced.
     #[must_use]
     pub fn announcement_servers(
@@ -317,6 +331,31 @@ impl MetalBondClient {
         self.call(move |engine, now| engine.remove_server(server, now).into())
     }
 
+    /// Changes settings of a running client; the names of those that it cannot change, which
+    /// stay as they are (all but those below).
+    ///
+    /// No session ends: `keepalive_interval`, `handshake_timeout`, `legacy_pacing` and
+    /// `legacy_rate` hold for new ones, `hold` and `linger` from the next loss on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for a setting outside its limits, then nothing is changed;
+    /// [`Error::Closed`] after a shutdown.
+    pub fn reconfigure(&self, config: ClientConfig) -> Result<Vec<&'static str>> {
+        config.check_settings()?;
+        let mut running = self.inner.config.lock();
+        let (core, linger, timeout) = (config.core(), config.linger, config.user_timeout());
+        self.call(move |engine, _| engine.reconfigure(core, linger, timeout))?;
+        let fixed = config.fixed(&running);
+        running.keepalive_interval = config.keepalive_interval;
+        running.handshake_timeout = config.handshake_timeout;
+        running.hold = config.hold;
+        running.linger = config.linger;
+        running.legacy_pacing = config.legacy_pacing;
+        running.legacy_rate = config.legacy_rate;
+        Ok(fixed)
+    }
+
     /// Where the client stands with all its servers.
     #[must_use]
     pub fn state(&self) -> ClientState {
@@ -345,6 +384,12 @@ impl MetalBondClient {
     #[must_use]
     pub fn server_count(&self) -> usize {
         self.inner.shared.read(|status| status.names.len())
+    }
+
+    /// The servers, with their addresses as they were given.
+    #[must_use]
+    pub fn servers(&self) -> BTreeMap<ServerId, String> {
+        self.inner.shared.read(|status| status.names.clone())
     }
 
     /// The address of a server, as it was given.

@@ -20,7 +20,7 @@ use super::parse;
 use super::plan::{Mode, Plan, PlanConfig, errno};
 use super::socket::{KernelSocket, Netlink};
 use super::stats::{KernelStats, Shared};
-use super::writer::{Command, Device, Next, Writer, WriterConfig, query_device};
+use super::writer::{Change, Command, Device, Next, Writer, WriterConfig, query_device};
 use crate::error::{Error, Result};
 use crate::heartbeat::{Beat, Heartbeat, Turns};
 use crate::types::{Route, Vni};
@@ -50,6 +50,8 @@ struct Inner {
     wake: Arc<Wake>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// As last told; not on the way of a route.
+    config: Mutex<KernelConfig>,
 }
 
 /// Wakes the thread, with a system call only when it sleeps.
@@ -82,6 +84,7 @@ impl KernelWriter {
         config.validate()?;
         let mut net = KernelSocket::open().map_err(Error::io("open a netlink socket"))?;
         let (mark, mode) = examine(&mut net, &config)?;
+        let kept = Mutex::new(config.clone());
         let plan = Plan::new(PlanConfig {
             vni_tables: config.vni_tables,
             ipv4_only: config.ipv4_only,
@@ -130,6 +133,7 @@ impl KernelWriter {
                 wake,
                 shared,
                 thread: Mutex::new(Some(thread)),
+                config: kept,
             }),
         })
     }
@@ -154,6 +158,47 @@ impl KernelWriter {
     /// start and that nobody wants are removed.
     pub fn synced(&self, vni: Vni) {
         self.inner.send(Command::Synced(vni));
+    }
+
+    /// Changes settings of a running writer; the names of those that it cannot change, which
+    /// stay as they are.
+    ///
+    /// The tables of VNIs, `ipv4_only`, `excluded_types`, `cleanup_on_exit` and
+    /// `check_interval` can change, and no VNI may be left. Routes that do not belong into the
+    /// kernel any more go. Of VNIs of which more routes belong there than before, `received`
+    /// is asked for all, in a moment at which changes are submitted here already; a VNI whose
+    /// table is complete is to be reported by [`Self::synced`] again afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for a setting outside its range; then nothing is changed.
+    pub fn reconfigure(
+        &self,
+        config: KernelConfig,
+        received: impl Fn(Vni) -> Vec<Route>,
+    ) -> Result<Vec<&'static str>> {
+        config.validate_settings()?;
+        let mut running = self.inner.config.lock();
+        let fixed = config.fixed(&running);
+        let widened = config.widened(&running);
+        self.inner.send(Command::Reconfigure(Box::new(Change {
+            scope: config.scope(),
+            check_interval: config.check_interval,
+            cleanup_on_exit: config.cleanup_on_exit,
+            awaited: widened.clone(),
+        })));
+        for vni in widened {
+            self.inner.send(Command::Received(vni, received(vni)));
+        }
+        *running = KernelConfig {
+            vni_tables: config.vni_tables,
+            ipv4_only: config.ipv4_only,
+            excluded_types: config.excluded_types,
+            cleanup_on_exit: config.cleanup_on_exit,
+            check_interval: config.check_interval,
+            ..running.clone()
+        };
+        Ok(fixed)
     }
 
     /// Waits until all that was submitted before is in the kernel, or was refused by it

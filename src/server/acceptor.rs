@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token};
 
 use super::drain::Order;
+use super::journal::Journal;
 use super::worker::Mail;
 use crate::limit::Quiet;
 use crate::map::{Map, map};
@@ -29,6 +30,8 @@ pub(super) enum Notice {
     Drain(Order),
     /// Connections from this address are not wanted for so long.
     Shun(IpAddr, Duration),
+    /// Other limits hold from now on.
+    Limits(AcceptLimits),
     /// The server is stopping.
     Stop,
 }
@@ -55,7 +58,7 @@ pub(super) struct Acceptor {
     shunned: Map<IpAddr, Instant>,
     bucket: Bucket,
     refused: Arc<AtomicU64>,
-    refusals: Quiet,
+    journal: Journal,
     failures: Quiet,
     next: u32,
 }
@@ -123,7 +126,7 @@ impl Acceptor {
             shunned: map(crate::random::seed()),
             bucket: Bucket::new(limits.per_second, Instant::now()),
             refused,
-            refusals: Quiet::default(),
+            journal: Journal::new(),
             failures: Quiet::default(),
             next: 0,
         };
@@ -133,8 +136,10 @@ impl Acceptor {
     /// Accepts until told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(4);
-        let mut timeout = None;
+        let mut pause = None;
         loop {
+            let timeout = [pause, self.journal.timeout()];
+            let timeout = timeout.into_iter().flatten().min();
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -146,13 +151,19 @@ impl Acceptor {
                     Notice::Closed(address) => self.closed(address),
                     Notice::Drain(order) => self.drain(&order),
                     Notice::Shun(address, time) => self.shun(address, time, Instant::now()),
+                    Notice::Limits(limits) => {
+                        self.limits = limits;
+                        self.bucket = Bucket::new(limits.per_second, Instant::now());
+                    }
                     Notice::Stop => return,
                 }
             }
-            timeout = match self.accept_all(Instant::now()) {
+            let now = Instant::now();
+            self.journal.sum_up(now);
+            pause = match self.accept_all(now) {
                 Ok(pause) => pause,
                 Err(error) => {
-                    if self.failures.is_over(Instant::now()) {
+                    if self.failures.is_over(now) {
                         log::warn!("accepting connections pauses: {error}");
                     }
                     Some(PAUSE)
@@ -249,19 +260,17 @@ impl Acceptor {
 
     /// Dropping the stream closes the connection.
     fn refuse(&mut self, address: SocketAddr, now: Instant) {
-        let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.refusals.is_over(now) {
-            let AcceptLimits {
-                sessions,
-                per_address,
-                ..
-            } = self.limits;
-            log::warn!(
-                "peer {address}: refused, {} sessions are open, {sessions} and {per_address} for \
-                 an address are allowed ({refused} refused so far)",
-                self.total,
-            );
-        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let AcceptLimits {
+            sessions,
+            per_address,
+            ..
+        } = self.limits;
+        let why = format!(
+            "{} connections are open, {sessions} and {per_address} for an address are allowed",
+            self.total
+        );
+        self.journal.refused(address, &why, now);
     }
 }
 

@@ -10,6 +10,7 @@ mod config;
 mod drain;
 mod flaps;
 mod inspector;
+mod journal;
 mod stats;
 mod tap;
 #[cfg(test)]
@@ -34,7 +35,7 @@ use crate::inspect::{Inspect, PeerStatus};
 use crate::net::{MAILBOX_WEIGHT, Postbox, listen_on_first};
 use crate::shard::{Shard, Topology};
 use crate::types::{Route, Vni};
-use acceptor::{AcceptLimits, Acceptor, Notice};
+use acceptor::{Acceptor, Notice};
 use drain::Order;
 use flaps::Flaps;
 use inspector::Inspector;
@@ -55,6 +56,8 @@ pub struct MetalBondServer {
     inspector: Inspector,
     acceptor: Postbox<Notice>,
     threads: Vec<JoinHandle<()>>,
+    /// As last told; not on the way of a route.
+    config: Mutex<ServerConfig>,
 }
 
 impl MetalBondServer {
@@ -105,11 +108,7 @@ impl MetalBondServer {
             mailboxes.push(mailbox);
             workers.push(postbox);
         }
-        let limits = AcceptLimits {
-            sessions: config.max_sessions,
-            per_address: config.max_sessions_per_address,
-            per_second: config.max_accepts_per_second,
-        };
+        let limits = config.accept_limits();
         let refused = Arc::new(AtomicU64::new(0));
         let (acceptor, acceptor_postbox) =
             Acceptor::new(listener, workers.clone(), limits, Arc::clone(&refused))
@@ -132,9 +131,9 @@ impl MetalBondServer {
             },
             acceptor: acceptor_postbox,
             threads: Vec::new(),
+            config: Mutex::new(config.clone()),
         };
-        // What the peer's kernel leaves unacknowledged for as long as send hold, nobody reads.
-        let timeout = Duration::from_secs(config.keepalive_interval.into()) * 5;
+        let timeout = config.user_timeout();
         for (id, mailbox) in mailboxes.into_iter().enumerate() {
             let shard = Shard::new(id, topology, shard_config, Instant::now());
             let links = Links {
@@ -157,6 +156,41 @@ impl MetalBondServer {
         self.threads
             .push(thread.map_err(Error::io("start a thread"))?);
         Ok(())
+    }
+
+    /// Changes the settings of a running server; the names of those that it cannot change
+    /// (`workers`, `node_id`), which stay as they are.
+    ///
+    /// No session ends: limits hold from the next request on, and what a session agrees on or
+    /// is made with (`keepalive_interval`, `handshake_timeout`, `legacy_pacing`,
+    /// `legacy_rate`) holds for new ones.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for a setting outside its limits; then nothing is changed.
+    pub fn reconfigure(&self, config: ServerConfig) -> Result<Vec<&'static str>> {
+        config.check()?;
+        let mut running = self.config.lock();
+        let fixed = config.fixed(&running);
+        self.acceptor
+            .post(Notice::Limits(config.accept_limits()), 1);
+        for worker in &self.inspector.workers {
+            let shard = Box::new(config.shard(0));
+            let user_timeout = config.user_timeout();
+            worker.post(
+                Mail::Reconfigure {
+                    shard,
+                    user_timeout,
+                },
+                1,
+            );
+        }
+        *running = ServerConfig {
+            workers: running.workers,
+            node_id: running.node_id,
+            ..config
+        };
+        Ok(fixed)
     }
 
     /// The address listened on, with the port that was chosen if it was 0.

@@ -17,13 +17,13 @@ use parking_lot::Mutex;
 use super::acceptor::Notice;
 use super::drain::{Order, Plan};
 use super::flaps::Flaps;
+use super::journal::Journal;
 use super::stats::WorkerStats;
 use super::tap::{Tap, Tapped};
 use crate::map::{Map, map};
 use crate::net::{Conn, Mailbox, Postbox, tune};
 use crate::pace::{Framing, Memory, SendQueue};
-use crate::session::CloseReason;
-use crate::shard::{Message, Report, Shard};
+use crate::shard::{Message, Report, Shard, ShardConfig};
 use crate::table::PeerId;
 use crate::types::Vni;
 
@@ -61,6 +61,11 @@ pub(super) enum Mail {
     Drain(Order),
     /// Something to do here that is not on the way of a route.
     Call(Call),
+    /// Other settings hold from now on.
+    Reconfigure {
+        shard: Box<ShardConfig>,
+        user_timeout: Duration,
+    },
     /// The server is stopping.
     Stop,
 }
@@ -109,6 +114,7 @@ pub(super) struct Worker {
     taps: Vec<Tap>,
     stats: Arc<WorkerStats>,
     user_timeout: Duration,
+    journal: Journal,
     buffer: Box<[u8]>,
 }
 
@@ -134,6 +140,7 @@ impl Worker {
             drain: None,
             taps: Vec::new(),
             user_timeout,
+            journal: Journal::new(),
             buffer: vec![0; READ_BUDGET].into_boxed_slice(),
         }
     }
@@ -236,6 +243,7 @@ impl Worker {
         let due = [
             self.shard.poll_timeout(),
             self.drain.as_ref().and_then(Plan::poll_timeout),
+            self.journal.due(),
         ];
         let due = due.into_iter().flatten().min()?;
         Some(due.saturating_duration_since(Instant::now()))
@@ -269,7 +277,8 @@ impl Worker {
                 continue;
             };
             let queue = conn.send_queue().unwrap_or_else(|error| {
-                log::debug!("peer {}: asking for its queue: {error}", conn.address);
+                let address = conn.address;
+                log::debug!(peer:% = address; "peer {address}: asking for its queue: {error}");
                 SendQueue {
                     is_empty: true,
                     window: None,
@@ -292,6 +301,13 @@ impl Worker {
                 Mail::Messages(messages) => self.shard.deliver(messages, now),
                 Mail::Drain(order) => self.drain(order, now),
                 Mail::Call(call) => call(self, now),
+                Mail::Reconfigure {
+                    shard,
+                    user_timeout,
+                } => {
+                    self.shard.reconfigure(*shard);
+                    self.user_timeout = user_timeout;
+                }
                 Mail::Stop => return false,
             }
         }
@@ -306,7 +322,7 @@ impl Worker {
     fn accept(&mut self, peer: PeerId, stream: TcpStream, address: SocketAddr, now: Instant) {
         let stream = mio::net::TcpStream::from_std(stream);
         if let Err(error) = tune(&stream, self.user_timeout) {
-            log::debug!("peer {address}: setting socket options: {error}");
+            log::debug!(peer:% = address; "peer {address}: setting socket options: {error}");
         }
         let token = Token(peer.0 as usize);
         let halvings = self.links.paces.lock().halvings(address.ip(), now);
@@ -316,11 +332,12 @@ impl Worker {
                 self.conns.insert(peer, conn);
             }
             Ok(_) => {
-                log::warn!("peer {address}: refused, session numbers have wrapped around");
+                let why = "session numbers have wrapped around";
+                self.journal.refused(address, why, now);
                 self.links.acceptor.post(Notice::Closed(address.ip()), 1);
             }
             Err(error) => {
-                log::warn!("peer {address}: refused, {error}");
+                self.journal.refused(address, &error.to_string(), now);
                 self.links.acceptor.post(Notice::Closed(address.ip()), 1);
             }
         }
@@ -468,35 +485,35 @@ impl Worker {
             match report {
                 Report::Established(id) => {
                     if let Some(address) = self.address(id) {
-                        log::info!("peer {address}: established");
+                        self.journal.established(id, address, now);
                         self.tell_taps(&Tapped::PeerUp(address));
+                    }
+                }
+                Report::Subscribed(id, vni) => {
+                    if let Some(conn) = self.conns.get(&id) {
+                        Journal::subscribed(conn.address, vni);
+                    }
+                }
+                Report::Unsubscribed(id, vni) => {
+                    if let Some(conn) = self.conns.get(&id) {
+                        Journal::unsubscribed(conn.address, vni);
                     }
                 }
                 Report::Malformed(id, why, total) => {
                     if let Some(conn) = self.conns.get(&id) {
-                        log::warn!(
-                            "peer {}: message dropped: {why} ({total} so far)",
-                            conn.address
-                        );
+                        self.journal.malformed(conn.address, why, total, now);
                     }
                 }
                 Report::Refused(id, total) => {
                     if let Some(conn) = self.conns.get(&id) {
-                        log::warn!(
-                            "peer {}: a limit refused {total} requests so far",
-                            conn.address
-                        );
+                        self.journal.over_limit(conn.address, total, now);
                     }
                 }
                 Report::LegacyDrop(id) => {
                     if let Some(conn) = self.conns.get(&id) {
                         let address = conn.address;
                         let halvings = self.links.paces.lock().halve(address.ip(), now);
-                        log::warn!(
-                            "peer {address}: gone while a table was sent; the next attempt has \
-                             1/{} of the pace",
-                            1 << halvings
-                        );
+                        self.journal.paced(address, halvings, now);
                     }
                 }
                 Report::Closed(id, reason) => {
@@ -504,17 +521,14 @@ impl Worker {
                         let closed = Notice::Closed(conn.address.ip());
                         self.links.acceptor.post(closed, 1);
                         self.stats.closed.fetch_add(1, Ordering::Relaxed);
-                        let level = match reason {
-                            CloseReason::PeerClosed | CloseReason::Drained => log::Level::Info,
-                            _ => log::Level::Warn,
-                        };
                         let address = conn.address;
-                        log::log!(level, "peer {address}: session ended: {reason}");
+                        self.journal.closed(id, address, reason, now);
                         self.links.flaps.lock().ended(address.ip(), reason, now);
                         self.tell_taps(&Tapped::PeerDown(address, reason));
                     }
                 }
             }
         }
+        self.journal.sum_up(now);
     }
 }
