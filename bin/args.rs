@@ -13,7 +13,7 @@ use crate::config::Values;
 use crate::endpoint::{self, Port};
 use crate::limits::{self, Limits};
 use crate::logging::{self, LogArgs};
-use crate::manual::{self, CompletionsArgs, ManArgs};
+use crate::manual::{self, CompletionsArgs, ManArgs, TemplateArgs};
 use crate::pacing::{self, PacingArgs};
 
 const KEEPALIVE: &str = "a number of seconds from 1 to 4294967295";
@@ -54,6 +54,7 @@ pub(crate) fn expectation(option: &str) -> &'static str {
         "--drain" => DRAIN,
         "<SHELL>" => manual::SHELL,
         "<FOLDER>" => manual::FOLDER,
+        "<ROLE>" => manual::ROLE,
         "--log-level" => logging::LEVEL,
         "--log-format" => logging::FORMAT,
         "--config" => CONFIG,
@@ -95,6 +96,9 @@ second one at once.")]
     /// Write the manual pages.
     #[command(hide = true)]
     Man(ManArgs),
+    /// Print a configuration file with all options, commented out.
+    #[command(hide = true)]
+    Template(TemplateArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -267,7 +271,11 @@ impl Command {
         match self {
             Self::Server(args) => args.config.values = values,
             Self::Client(args) => args.config.values = values,
-            Self::Check(_) | Self::Demo(_) | Self::Completions(_) | Self::Man(_) => {}
+            Self::Check(_)
+            | Self::Demo(_)
+            | Self::Completions(_)
+            | Self::Man(_)
+            | Self::Template(_) => {}
         }
     }
 
@@ -282,7 +290,11 @@ impl Command {
                 args.check()?;
                 args.http.as_ref()
             }
-            Self::Check(_) | Self::Demo(_) | Self::Completions(_) | Self::Man(_) => None,
+            Self::Check(_)
+            | Self::Demo(_)
+            | Self::Completions(_)
+            | Self::Man(_)
+            | Self::Template(_) => None,
         };
         match http {
             Some(address) if !cfg!(feature = "http") => Err(format!(

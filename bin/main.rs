@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Parsed::Command(Command::Demo(args)) => demo::run(&args),
         Parsed::Command(Command::Completions(args)) => manual::completions(&args),
         Parsed::Command(Command::Man(args)) => manual::man(&args),
+        Parsed::Command(Command::Template(args)) => manual::template(&args),
         Parsed::Text(text) => output::print(format_args!("{text}")).map(|_| ()),
         Parsed::Refused(failure) => Err(failure),
     };
