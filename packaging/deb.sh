@@ -21,6 +21,15 @@ done
 for role in server client; do
     "$binary" template "$role" >"$stage/etc/$role.toml"
 done
+version=$("$binary" --version | cut -d' ' -f2)
+date=$(git log -1 --format=%aD 2>/dev/null || date -R)
+cat >"$stage/changelog" <<END
+metalbond ($version-1) unstable; urgency=medium
+
+  * Built from the sources of $version.
+
+ -- RustBond maintainers <maintainers@rustbond.invalid>  $date
+END
 # A service ends in order.
 sed -i 's/^#drain = 0$/drain = 10/' "$stage/etc/server.toml"
 

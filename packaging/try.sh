@@ -11,13 +11,16 @@ trap 'rm -rf "$root"' EXIT
 if (($# > 1)); then
     tar -C "$root" -xf "$2" --exclude='./dev/*'
 else
-    mmdebstrap --quiet --variant=minbase bookworm - | tar -C "$root" -x --exclude='./dev/*'
+    # What the package depends on is the only addition.
+    mmdebstrap --quiet --variant=minbase --include=systemd-standalone-sysusers bookworm - |
+        tar -C "$root" -x --exclude='./dev/*'
 fi
+mknod -m 666 "$root/dev/null" c 1 3
 cp "$deb" "$root/metalbond.deb"
 inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/ LC_ALL=C "$@"; }
 step() { printf '== %s\n' "$*"; }
 
-step "installs without anything else"
+step "installs"
 inside dpkg --install /metalbond.deb
 [[ -z $(inside dpkg --audit) ]]
 

@@ -61,6 +61,7 @@
 //! | `client` | an engine that is stepped: by a thread, or by the caller's loop; one thread for the handler |
 //! | `kernel` | the netlink writer's thread |
 //! | `http` | the routing table over HTTP |
+//! | `heartbeat` | whether the loops turn, for a watchdog |
 //!
 //! The way of an update through a server: `server::worker` reads it,
 //! `session` decodes it, `shard` passes it to the owner of its VNI, `table` appends
