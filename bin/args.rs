@@ -57,7 +57,7 @@ pub(crate) fn expectation(option: &str) -> &'static str {
         "<ROLE>" => manual::ROLE,
         "--log-level" => logging::LEVEL,
         "--log-format" => logging::FORMAT,
-        "--config" => CONFIG,
+        "--config" | "<FILE>" => CONFIG,
         _ if option.starts_with("--max-") => limits::COUNT,
         _ => "a value",
     }
@@ -406,6 +406,20 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn what_can_change_live_are_options() {
+        let definition = Cli::command();
+        let of = |role: &str, names: &[&str]| {
+            let role = definition.find_subcommand(role).unwrap();
+            for name in names.iter().chain(&crate::reload::LOG) {
+                let mut options = role.get_arguments();
+                assert!(options.any(|it| it.get_long() == Some(name)), "{name}");
+            }
+        };
+        of("server", &crate::server::LIVE);
+        of("client", &crate::client::LIVE);
+    }
 
     #[test]
     fn the_definition_is_sound_and_every_option_says_what_it_expects() {

@@ -170,21 +170,22 @@ impl Reading<'_> {
             }
             _ => values.push(value),
         }
-        let args: Option<Vec<String>> = values
-            .iter()
-            .map(|value| {
-                let text = plain(value.get_ref());
-                if text.is_none() {
+        let mut args = Vec::new();
+        for value in &values {
+            match plain(value.get_ref()) {
+                Some(text) => {
+                    args.push((value.span().start, format!("--{}={text}", name.get_ref())))
+                }
+                None => {
                     let expected = expectation(&format!("--{}", name.get_ref()));
                     let name = shown(name);
                     self.refuse(value.span().start, format!("{name}: expected {expected}"));
                 }
-                text.map(|text| format!("--{}={text}", name.get_ref()))
-            })
-            .collect();
-        let args = args?;
-        self.examine(role, &values, &args);
-        Some(self.made(option, at, args))
+            }
+        }
+        self.examine(role, &args);
+        let args = args.into_iter().map(|(_, arg)| arg);
+        Some(self.made(option, at, args.collect()))
     }
 
     fn made(&self, option: &Arg, at: usize, args: Vec<String>) -> Key {
@@ -196,27 +197,24 @@ impl Reading<'_> {
         }
     }
 
-    /// Finds the values that are not allowed.
-    fn examine(&mut self, role: &Definition, values: &[&Spanned<DeValue<'_>>], args: &[String]) {
-        let parse = |args: &[String]| {
-            let line = ["metalbond".to_owned(), role.get_name().to_owned()];
-            let line = line.iter().chain(args);
+    /// Finds the values that are not allowed, each given with its place.
+    fn examine(&mut self, role: &Definition, args: &[(usize, String)]) {
+        let parse = |args: &[(usize, String)]| {
+            let line = ["metalbond", role.get_name()].into_iter();
+            let line = line.chain(args.iter().map(|(_, arg)| arg.as_str()));
             self.definition.clone().try_get_matches_from(line)
         };
+        // A file may have thousands; a wrong one is rare.
         if parse(args).is_ok() {
             return;
         }
-        let wrong: Vec<(usize, String)> = values
-            .iter()
-            .zip(args)
-            .filter_map(|(value, arg)| {
-                let error = parse(std::slice::from_ref(arg)).err()?;
-                let text = refusal::describe(&error, "");
-                let text = text.strip_prefix("--").unwrap_or(&text);
-                Some((value.span().start, text.to_owned()))
-            })
-            .collect();
-        for (at, text) in wrong {
+        let wrong = args.iter().filter_map(|arg| {
+            let error = parse(std::slice::from_ref(arg)).err()?;
+            let text = refusal::describe(&error, "");
+            let text = text.strip_prefix("--").unwrap_or(&text);
+            Some((arg.0, text.to_owned()))
+        });
+        for (at, text) in wrong.collect::<Vec<_>>() {
             self.refuse(at, text);
         }
     }

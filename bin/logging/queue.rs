@@ -147,7 +147,7 @@ mod tests {
         let read = read.join().unwrap();
         let lost: u64 = is_told.iter().sum();
         assert_eq!(read + lost, sent);
-        assert!((5..=100).contains(&read), "{read}");
+        assert!((4..=100).contains(&read), "{read}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::drain::Order;
 use super::journal::Journal;
-use super::worker::Mail;
+use super::worker::{Mail, Worker};
 use crate::limit::Quiet;
 use crate::map::{Map, map};
 use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
@@ -150,11 +150,11 @@ impl Acceptor {
                 match notice {
                     Notice::Closed(address) => self.closed(address),
                     Notice::Drain(order) => self.drain(&order),
-                    Notice::Shun(address, time) => self.shun(address, time, Instant::now()),
                     Notice::Limits(limits) => {
                         self.limits = limits;
                         self.bucket = Bucket::new(limits.per_second, Instant::now());
                     }
+                    Notice::Shun(address, time) => self.shun(address, time, Instant::now()),
                     Notice::Stop => return,
                 }
             }
@@ -177,7 +177,9 @@ impl Acceptor {
         self.listener = None;
         log::info!("draining {} sessions over {:?}", self.total, order.over);
         for worker in &self.workers {
-            worker.post(Mail::Drain(order.clone()), 1);
+            let order = order.clone();
+            let call = move |worker: &mut Worker, now| worker.drain(order, now);
+            worker.post(Mail::Call(Box::new(call)), 1);
         }
     }
 
@@ -235,7 +237,7 @@ impl Acceptor {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         if self.is_shunned(address.ip(), now) {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            log::debug!("peer {address}: refused, it was drained");
+            log::debug!(peer:% = address; "peer {address}: refused, it was drained");
             return;
         }
         let open = self.open.entry(address.ip()).or_insert(0);

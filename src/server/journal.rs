@@ -103,7 +103,10 @@ impl Journal {
         now: Instant,
     ) {
         let level = match reason {
-            CloseReason::PeerClosed | CloseReason::Shutdown | CloseReason::Drained => Level::Info,
+            CloseReason::PeerClosed
+            | CloseReason::Shutdown
+            | CloseReason::Reset
+            | CloseReason::Drained => Level::Info,
             _ => Level::Warn,
         };
         if let Some(since) = self.since.remove(&id) {

@@ -116,7 +116,7 @@ impl MetalBondServer {
         let paces = Arc::default();
         let stats = (0..topology.shards()).map(|_| Arc::default());
         let stats: Vec<Arc<WorkerStats>> = stats.collect();
-        let flaps = Arc::new(Mutex::new(Flaps::new(Instant::now())));
+        let flaps = Arc::new(Mutex::new(Flaps::default()));
         let mut server = Self {
             inspector: Inspector {
                 address,
@@ -175,15 +175,9 @@ impl MetalBondServer {
         self.acceptor
             .post(Notice::Limits(config.accept_limits()), 1);
         for worker in &self.inspector.workers {
-            let shard = Box::new(config.shard(0));
-            let user_timeout = config.user_timeout();
-            worker.post(
-                Mail::Reconfigure {
-                    shard,
-                    user_timeout,
-                },
-                1,
-            );
+            let (shard, user_timeout) = (config.shard(0), config.user_timeout());
+            let call = move |worker: &mut Worker, _| worker.reconfigure(shard, user_timeout);
+            worker.post(Mail::Call(Box::new(call)), 1);
         }
         *running = ServerConfig {
             workers: running.workers,

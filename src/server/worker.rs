@@ -57,15 +57,8 @@ pub(super) enum Mail {
     },
     /// From another shard, in order.
     Messages(Vec<Message>),
-    /// All sessions are to end, spread over a time.
-    Drain(Order),
     /// Something to do here that is not on the way of a route.
     Call(Call),
-    /// Other settings hold from now on.
-    Reconfigure {
-        shard: Box<ShardConfig>,
-        user_timeout: Duration,
-    },
     /// The server is stopping.
     Stop,
 }
@@ -299,15 +292,7 @@ impl Worker {
                     address,
                 } => self.accept(peer, stream, address, now),
                 Mail::Messages(messages) => self.shard.deliver(messages, now),
-                Mail::Drain(order) => self.drain(order, now),
                 Mail::Call(call) => call(self, now),
-                Mail::Reconfigure {
-                    shard,
-                    user_timeout,
-                } => {
-                    self.shard.reconfigure(*shard);
-                    self.user_timeout = user_timeout;
-                }
                 Mail::Stop => return false,
             }
         }
@@ -317,6 +302,12 @@ impl Worker {
             }
         }
         true
+    }
+
+    /// Other settings hold from now on, and for new sessions.
+    pub(super) fn reconfigure(&mut self, shard: ShardConfig, user_timeout: Duration) {
+        self.shard.reconfigure(shard);
+        self.user_timeout = user_timeout;
     }
 
     fn accept(&mut self, peer: PeerId, stream: TcpStream, address: SocketAddr, now: Instant) {
@@ -343,7 +334,8 @@ impl Worker {
         }
     }
 
-    fn drain(&mut self, order: Order, now: Instant) {
+    /// Ends all sessions, spread over a time.
+    pub(super) fn drain(&mut self, order: Order, now: Instant) {
         let sessions = self.conns.keys().copied().collect();
         self.drain = Some(Plan::new(order, sessions, now));
     }
@@ -490,13 +482,13 @@ impl Worker {
                     }
                 }
                 Report::Subscribed(id, vni) => {
-                    if let Some(conn) = self.conns.get(&id) {
-                        Journal::subscribed(conn.address, vni);
+                    if let Some(address) = self.address(id) {
+                        Journal::subscribed(address, vni);
                     }
                 }
                 Report::Unsubscribed(id, vni) => {
-                    if let Some(conn) = self.conns.get(&id) {
-                        Journal::unsubscribed(conn.address, vni);
+                    if let Some(address) = self.address(id) {
+                        Journal::unsubscribed(address, vni);
                     }
                 }
                 Report::Malformed(id, why, total) => {
