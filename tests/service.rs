@@ -308,10 +308,33 @@ fn a_drained_peer_has_what_waited_for_it_and_its_routes_leave_with_it() {
     second.send(&subscribe(1));
     eventually("it is subscribed", || server.stats().subscriptions == 1);
     let drain = server.drain(Duration::ZERO);
-    drain.wait(PATIENCE).unwrap();
     let frames = std::iter::from_fn(|| second.try_frame());
     let added = frames.filter(|it| it.len() == update(0, 1, 0, 1).len());
     assert_eq!(added.count(), 1000, "a table that was cut");
+    drain.wait(PATIENCE).unwrap();
     eventually("no routes are left", || server.stats().routes == 0);
     server.shutdown().unwrap();
+}
+
+#[test]
+fn a_reload_begins_and_ends_for_the_manager() {
+    let manager = Manager::at_path();
+    let path = std::env::temp_dir().join(format!("metalbond-{}.toml", std::process::id()));
+    std::fs::write(&path, "[server]\ndrain = 0\n").unwrap();
+    let mut command = metalbond();
+    command.args(["server", "-l", LOCAL, "--config"]).arg(&path);
+    let server = Process::start(command.envs(manager.env()));
+    manager.expect("READY=1");
+    for drain in ["86400", "wrong"] {
+        std::fs::write(&path, format!("[server]\ndrain = \"{drain}\"\n")).unwrap();
+        server.signal("HUP");
+        manager.expect("RELOADING=1\nMONOTONIC_USEC=");
+        manager.expect("READY=1\n");
+    }
+    std::fs::remove_file(&path).unwrap();
+    let _peer = Raw::established(server.listens_on("listening on "));
+    // The time of the first reload holds: the end does not come by itself.
+    server.signal("TERM");
+    server.stderr.expect("draining 1 session");
+    server.signal("TERM");
 }
