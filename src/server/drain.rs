@@ -68,7 +68,8 @@ impl Plan {
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
         let share = order.over / count;
         let at = |place: u32| {
-            let part = f64::from(random.hash_one(("moment", place)) as u32) / f64::from(u32::MAX);
+            let part = u32::try_from(random.hash_one(("moment", place)) >> 32).unwrap_or(0);
+            let part = f64::from(part) / f64::from(u32::MAX);
             now + share * place + share.mul_f64(part)
         };
         let sessions = (0..).zip(sessions).map(|(place, id)| (at(place), id));
