@@ -105,6 +105,12 @@ impl ClientArgs {
         let installed = self.install_routes.iter().map(|it| it.vni);
         self.subscribe.iter().copied().chain(installed).collect()
     }
+
+    /// The routes to announce.
+    fn routes(&self) -> BTreeSet<(Vni, Route)> {
+        let announced = self.announce.iter();
+        announced.map(|it| (it.vni, it.route)).collect()
+    }
 }
 
 /// Reads the configuration of a running client again.
@@ -144,16 +150,15 @@ fn apply(client: &MetalBondClient, old: &ClientArgs, new: &ClientArgs) -> Result
         client.unsubscribe(*vni)?;
     }
     // What replaces a route comes before it goes.
-    for new in new.announce.iter().filter(|it| !old.announce.contains(it)) {
-        let route = new.route;
-        match client.announce(new.vni, route.destination, route.next_hop) {
+    let (before, routes) = (old.routes(), new.routes());
+    for (vni, route) in routes.difference(&before) {
+        match client.announce(*vni, route.destination, route.next_hop) {
             Ok(()) | Err(Error::RouteAlreadyAnnounced) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    for old in old.announce.iter().filter(|it| !new.announce.contains(it)) {
-        let route = old.route;
-        match client.withdraw(old.vni, route.destination, route.next_hop) {
+    for (vni, route) in before.difference(&routes) {
+        match client.withdraw(*vni, route.destination, route.next_hop) {
             Ok(()) | Err(Error::RouteNotFound) => {}
             Err(error) => return Err(error.into()),
         }

@@ -210,11 +210,9 @@ fn the_command_line_wins() {
     first.stderr.expect("with 3 workers");
     let (second, address) = server(&file, &["--workers", "2"]);
     second.stderr.expect("with 2 workers");
-    let text = format!(
-        "[client]\nserver = \"127.0.0.1:1\"\nsubscribe = [1, 2]\n\
-         announce = [\"1#10.0.1.0/24#::1\", \"2#10.0.2.0/24#::1\"]\n"
-    );
-    let file = File::new("wins-client", &text);
+    let text = "[client]\nserver = \"127.0.0.1:1\"\nsubscribe = [1, 2]\n\
+         announce = [\"1#10.0.1.0/24#::1\", \"2#10.0.2.0/24#::1\"]\n";
+    let file = File::new("wins-client", text);
     let address = address.to_string();
     // A list takes the place of the other list.
     let line = ["-s", &address, "-a", "1#10.1.0.0/16#::1"];

@@ -1,6 +1,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use super::*;
 use crate::table::PeerId;
