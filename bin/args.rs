@@ -13,10 +13,12 @@ use crate::config::Values;
 use crate::endpoint::{self, Port};
 use crate::limits::{self, Limits};
 use crate::logging::{self, LogArgs};
+use crate::manual::{self, CompletionsArgs, ManArgs, TemplateArgs};
 use crate::pacing::{self, PacingArgs};
 
 const KEEPALIVE: &str = "a number of seconds from 1 to 4294967295";
 const HOLD: &str = "a number of seconds from 0 to 4294967295";
+const DRAIN: &str = "a number of seconds from 0 to 86400";
 const WORKERS: &str = "a number of threads from 1 to 256";
 const LISTEN: &str = "an address to listen on, as [::]:4711 or 127.0.0.1:4711";
 const HTTP: &str = "an address and a port to listen on, as [::1]:8080 or :8080";
@@ -49,6 +51,10 @@ pub(crate) fn expectation(option: &str) -> &'static str {
         "--queue-soft-limit" | "--queue-hard-limit" => limits::BYTES,
         "--legacy-pacing" => pacing::MODE,
         "--legacy-rate" => pacing::RATE,
+        "--drain" => DRAIN,
+        "<SHELL>" => manual::SHELL,
+        "<FOLDER>" => manual::FOLDER,
+        "<ROLE>" => manual::ROLE,
         "--log-level" => logging::LEVEL,
         "--log-format" => logging::FORMAT,
         "--config" | "<FILE>" => CONFIG,
@@ -84,11 +90,20 @@ second one at once.")]
     Check(CheckArgs),
     /// Show servers and clients at work, in this process on the loopback interface.
     Demo(DemoArgs),
+    /// Print what completes commands and options in a shell.
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(ManArgs),
+    /// Print a configuration file with all options, commented out.
+    #[command(hide = true)]
+    Template(TemplateArgs),
 }
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServerArgs {
-    /// Where to listen; [::] is both families.
+    /// Where to listen, unless the service manager passes a socket; [::] is both families.
     #[arg(short, long, value_name = "ADDR", default_value = "[::]:4711", value_parser = to_listen)]
     pub(crate) listen: String,
 
@@ -104,6 +119,11 @@ pub(crate) struct ServerArgs {
     /// Show the routes over HTTP, at /routes.json and /routes.yaml.
     #[arg(long, value_name = "ADDR", value_parser = to_listen_given)]
     pub(crate) http: Option<String>,
+
+    /// Seconds over which sessions are closed at the end, one after the other.
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = drain)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) drain: u32,
 
     #[command(flatten)]
     pub(crate) config: ConfigArg,
@@ -251,7 +271,11 @@ impl Command {
         match self {
             Self::Server(args) => args.config.values = values,
             Self::Client(args) => args.config.values = values,
-            Self::Check(_) | Self::Demo(_) => {}
+            Self::Check(_)
+            | Self::Demo(_)
+            | Self::Completions(_)
+            | Self::Man(_)
+            | Self::Template(_) => {}
         }
     }
 
@@ -266,7 +290,11 @@ impl Command {
                 args.check()?;
                 args.http.as_ref()
             }
-            Self::Check(_) | Self::Demo(_) => None,
+            Self::Check(_)
+            | Self::Demo(_)
+            | Self::Completions(_)
+            | Self::Man(_)
+            | Self::Template(_) => None,
         };
         match http {
             Some(address) if !cfg!(feature = "http") => Err(format!(
@@ -323,6 +351,11 @@ fn keepalive(text: &str) -> Result<u32, Expected> {
 
 fn hold(text: &str) -> Result<u32, Expected> {
     parse_decimal(text).ok_or(Expected(HOLD))
+}
+
+fn drain(text: &str) -> Result<u32, Expected> {
+    let seconds = parse_decimal(text).filter(|it| *it <= 86_400);
+    seconds.ok_or(Expected(DRAIN))
 }
 
 fn workers(text: &str) -> Result<NonZeroUsize, Expected> {

@@ -12,6 +12,7 @@ use crate::http::Http;
 use crate::kernel::Kernel;
 use crate::output::{Reader, print};
 use crate::reload::{self, Reload};
+use crate::service::{Environment, Service, count};
 use crate::signals::{Ender, Reason};
 use crate::{logging, signals};
 
@@ -37,7 +38,7 @@ pub(crate) const LIVE: [&str; 11] = [
 const KERNEL: usize = 4;
 
 /// Subscribes, announces and installs until a signal.
-pub(crate) fn run(args: &ClientArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &ClientArgs, environment: Environment) -> Result<(), Failure> {
     logging::start(args.log.level(), args.log.format());
     let (ender, ending) = signals::catch()?;
     let hangups = signals::catch_hangups(args.config.file.is_some())?;
@@ -64,10 +65,20 @@ pub(crate) fn run(args: &ClientArgs) -> Result<(), Failure> {
     }
     let shown = client.clone();
     let http = Http::start(args.http.as_deref(), move || shown.routes())?;
-    let reload = reload(args, &client, kernel.as_ref());
+    let mut heartbeat = client.heartbeat();
+    heartbeat.join(http.heartbeat());
+    if let Some(kernel) = &kernel {
+        heartbeat.join(kernel.heartbeat());
+    }
+    let reported = client.clone();
+    // Ready at once: who waits for the servers looks at the status.
+    let service = Service::start(environment, heartbeat, move || status(&reported));
+    let reload = service.tell_of(reload(args, &client, kernel.as_ref()));
     hangups.call(move || drop(reload()))?;
     let ended = ending.wait();
+    service.stopping();
     signals::within(STOP_TIMEOUT, "the client", move || {
+        service.stop();
         http.stop();
         if let Err(error) = client.shutdown() {
             log::warn!("the client: {error}");
@@ -165,6 +176,16 @@ fn subscriptions(args: &ClientArgs) -> BTreeSet<Vni> {
         log::warn!("nothing to subscribe to and nothing to announce");
     }
     vnis
+}
+
+/// How the client fares, in a line.
+fn status(client: &MetalBondClient) -> String {
+    let (up, servers) = (client.connected_count(), client.server_count());
+    let servers = count(servers, "server");
+    let (synced, vnis) = (client.synced().len(), client.subscriptions().len());
+    let vnis = count(vnis, "VNI");
+    let routes = count(client.route_count(), "route");
+    format!("{up} of {servers}, {synced} of {vnis} synced, {routes}")
 }
 
 /// Prints each change of a route.

@@ -1,13 +1,13 @@
 //! The routing table over HTTP, where that is built in.
 
-use rustbond::{Route, Vni};
+use rustbond::{Heartbeat, Route, Vni};
 
 use crate::failure::Failure;
 
 /// An HTTP server, if `--http` asked for one; stops when dropped.
 pub(crate) struct Http {
     #[cfg(feature = "http")]
-    _server: Option<rustbond::http::HttpServer>,
+    server: Option<rustbond::http::HttpServer>,
 }
 
 impl Http {
@@ -22,8 +22,8 @@ impl Http {
             let failed = |error| Failure::of_address("--http", address, error);
             HttpServer::start(address, source).map_err(failed)
         });
-        let _server = server.transpose()?;
-        Ok(Self { _server })
+        let server = server.transpose()?;
+        Ok(Self { server })
     }
 
     /// There is none to start: `--http` was refused.
@@ -33,6 +33,15 @@ impl Http {
         _: impl Fn() -> Vec<(Vni, Route)> + Send + 'static,
     ) -> Result<Self, Failure> {
         Ok(Self {})
+    }
+
+    /// The loop of its thread, if there is one.
+    pub(crate) fn heartbeat(&self) -> Heartbeat {
+        #[cfg(feature = "http")]
+        if let Some(server) = &self.server {
+            return server.heartbeat();
+        }
+        Heartbeat::default()
     }
 
     /// Stops it, and lets go of the source.

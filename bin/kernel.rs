@@ -8,7 +8,7 @@ mod imp {
     use std::time::Duration;
 
     use rustbond::kernel::{KernelConfig, KernelWriter};
-    use rustbond::{MetalBondClient, RouteHandler};
+    use rustbond::{Heartbeat, MetalBondClient, RouteHandler};
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;
@@ -35,6 +35,11 @@ mod imp {
         /// What installs the routes of a client.
         pub(crate) fn handler(&self) -> impl RouteHandler + use<> {
             self.0.clone()
+        }
+
+        /// The loop of its thread.
+        pub(crate) fn heartbeat(&self) -> Heartbeat {
+            self.0.heartbeat()
         }
 
         /// Installs what other options ask for, of the routes of that client.
@@ -77,7 +82,7 @@ mod imp {
 
 #[cfg(not(all(feature = "netlink", target_os = "linux")))]
 mod imp {
-    use rustbond::{MetalBondClient, NoOpHandler};
+    use rustbond::{Heartbeat, MetalBondClient, NoOpHandler};
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;
@@ -95,6 +100,10 @@ mod imp {
 
         pub(crate) fn handler(&self) -> NoOpHandler {
             NoOpHandler
+        }
+
+        pub(crate) fn heartbeat(&self) -> Heartbeat {
+            Heartbeat::default()
         }
 
         pub(crate) fn reconfigure(

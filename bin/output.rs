@@ -25,6 +25,11 @@ pub(crate) fn print(text: fmt::Arguments<'_>) -> Result<Reader, Failure> {
     }
 }
 
+/// Says on the standard error what is wrong, before there is a log.
+pub(crate) fn warn(text: fmt::Arguments<'_>) {
+    drop(writeln!(io::stderr(), "metalbond: {text}"));
+}
+
 /// Says on the standard error why the command ends.
 pub(crate) fn complain(failure: &Failure) {
     for line in failure.to_string().lines() {

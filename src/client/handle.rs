@@ -19,12 +19,15 @@ use super::status::{Shared, Status};
 use super::worker::{self, Sink};
 use super::{AnnouncementState, Changed, ClientState, ConnectionState, ServerId};
 use crate::error::{Error, Result};
+use crate::heartbeat::Heartbeat;
 use crate::inspect::Inspect;
 use crate::net::Postbox;
 use crate::types::{Destination, NextHop, Route, Vni};
 
 /// How long a shutdown, or the last handle that is dropped, waits for the threads.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+const THREAD_NAME: &str = "metalbond-client";
 
 /// A client of one or more MetalBond servers.
 ///
@@ -119,7 +122,7 @@ impl MetalBondClient {
         });
         client
             .inner
-            .spawn("metalbond-client", move || worker::run(engine))?;
+            .spawn(THREAD_NAME, move || worker::run(engine))?;
         let feed = client.feed(receiver);
         Ok((client, feed))
     }
@@ -510,6 +513,18 @@ impl MetalBondClient {
         vnis.into_iter().collect()
     }
 
+    /// The VNIs subscribed to whose tables have been complete since, as [`Self::wait_synced`]
+    /// waits for.
+    #[must_use]
+    pub fn synced(&self) -> BTreeSet<Vni> {
+        let synced = |core: &mut Core| {
+            let mut vnis = core.subscribed();
+            vnis.retain(|vni| core.is_synced(*vni) == Some(true));
+            vnis
+        };
+        self.ask(synced).unwrap_or_default().into_iter().collect()
+    }
+
     /// How many distinct routes are received, suppressed ones among them.
     #[must_use]
     pub fn route_count(&self) -> usize {
@@ -535,6 +550,15 @@ impl MetalBondClient {
         let (destination, next_hop) = (*destination, *next_hop);
         let servers = self.ask(move |core| core.servers_of(vni, &destination, &next_hop));
         Some(servers.ok()??.into_iter().collect())
+    }
+
+    /// The loop of the client's thread, to see whether it turns.
+    ///
+    /// The thread that hands events to the handler is not concerned: how long that takes is
+    /// the handler's affair.
+    #[must_use]
+    pub fn heartbeat(&self) -> Heartbeat {
+        Heartbeat::new(vec![self.inner.postbox.beat(THREAD_NAME)])
     }
 
     /// Closes all connections and waits for the client's threads, 5 s at most.

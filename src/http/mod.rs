@@ -16,9 +16,12 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
+use crate::heartbeat::Heartbeat;
 use crate::net::{Postbox, listen_on_first};
 use crate::types::{Route, Vni};
 use worker::{Stop, Worker};
+
+const THREAD_NAME: &str = "metalbond-http";
 
 /// A running HTTP server.
 ///
@@ -51,7 +54,7 @@ impl HttpServer {
         let (worker, postbox) =
             Worker::new(listener, source).map_err(Error::io("register the listener"))?;
         let thread = std::thread::Builder::new()
-            .name("metalbond-http".into())
+            .name(THREAD_NAME.into())
             .spawn(move || worker.run())
             .map_err(Error::io("start a thread"))?;
         log::info!("serving HTTP on {address}");
@@ -66,6 +69,12 @@ impl HttpServer {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The loop of the server's thread, to see whether it turns.
+    #[must_use]
+    pub fn heartbeat(&self) -> Heartbeat {
+        Heartbeat::new(vec![self.postbox.beat(THREAD_NAME)])
     }
 
     /// Stops the server; what is being sent is cut off.

@@ -22,6 +22,7 @@ use super::socket::{KernelSocket, Netlink};
 use super::stats::{KernelStatus, Shared};
 use super::writer::{Change, Command, Device, Next, Writer, WriterConfig, query_device};
 use crate::error::{Error, Result};
+use crate::heartbeat::{Beat, Heartbeat, Turns};
 use crate::types::{Route, Vni};
 
 /// Commands that may wait for the thread, 88 bytes each: 1.4 MiB. The thread takes several
@@ -30,6 +31,8 @@ const COMMANDS: usize = 1 << 14;
 
 /// How long the last handle that is dropped waits for the thread.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+const THREAD_NAME: &str = "metalbond-netlink";
 
 const WAKE: Token = Token(0);
 const NOTIFICATION: Token = Token(1);
@@ -55,6 +58,7 @@ struct Inner {
 struct Wake {
     waker: Waker,
     asleep: AtomicBool,
+    turns: Turns,
 }
 
 impl Wake {
@@ -99,6 +103,7 @@ impl KernelWriter {
         let wake = Arc::new(Wake {
             waker,
             asleep: AtomicBool::new(false),
+            turns: Turns::default(),
         });
         let shared = Arc::new(Shared::default());
         shared.uses_objects.store(mode == Mode::Objects, Relaxed);
@@ -119,7 +124,7 @@ impl KernelWriter {
         );
         let thread_wake = Arc::clone(&wake);
         let thread = std::thread::Builder::new()
-            .name("metalbond-netlink".into())
+            .name(THREAD_NAME.into())
             .spawn(move || run(writer, poll, &thread_wake))
             .map_err(Error::io("start the netlink thread"))?;
         Ok(Self {
@@ -233,6 +238,14 @@ impl KernelWriter {
         self.inner.shared.snapshot()
     }
 
+    /// The loop of the writer's thread, to see whether it turns.
+    #[must_use]
+    pub fn heartbeat(&self) -> Heartbeat {
+        let wake = Arc::clone(&self.inner.wake);
+        let turns = wake.turns.clone();
+        Heartbeat::new(vec![Beat::new(THREAD_NAME, turns, move || wake.wake())])
+    }
+
     /// Writes what was submitted before, or with `cleanup_on_exit` removes all that is ours,
     /// and ends the thread. Later calls do nothing.
     ///
@@ -299,6 +312,7 @@ fn run(mut writer: Writer<KernelSocket>, mut poll: Poll, wake: &Wake) {
     let _ended = Ended(writer.shared());
     let mut events = Events::with_capacity(4);
     loop {
+        wake.turns.count();
         let now = Instant::now();
         let wait_until = match writer.turn(now) {
             Next::Stop => return,

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
+use super::drain::Order;
 use super::journal::Journal;
-use super::worker::Mail;
+use super::worker::{Mail, Worker};
 use crate::limit::Quiet;
 use crate::map::{Map, map};
 use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
@@ -25,10 +26,12 @@ const WAKE: Token = Token(1);
 pub(super) enum Notice {
     /// A connection from this address is gone.
     Closed(IpAddr),
-    /// Other limits hold from now on.
-    Limits(AcceptLimits),
+    /// No more connections; those there are to be closed.
+    Drain(Order),
     /// Connections from this address are not wanted for so long.
     Shun(IpAddr, Duration),
+    /// Other limits hold from now on.
+    Limits(AcceptLimits),
     /// The server is stopping.
     Stop,
 }
@@ -44,7 +47,8 @@ pub(super) struct AcceptLimits {
 pub(super) struct Acceptor {
     poll: Poll,
     mailbox: Mailbox<Notice>,
-    listener: mio::net::TcpListener,
+    /// `None` once the server is drained.
+    listener: Option<mio::net::TcpListener>,
     workers: Vec<Postbox<Mail>>,
     limits: AcceptLimits,
     /// Open connections, by address.
@@ -114,7 +118,7 @@ impl Acceptor {
         let acceptor = Self {
             poll,
             mailbox,
-            listener,
+            listener: Some(listener),
             workers,
             limits,
             open: map(crate::random::seed()),
@@ -145,6 +149,7 @@ impl Acceptor {
             while let Some(notice) = self.mailbox.take() {
                 match notice {
                     Notice::Closed(address) => self.closed(address),
+                    Notice::Drain(order) => self.drain(&order),
                     Notice::Limits(limits) => {
                         self.limits = limits;
                         self.bucket = Bucket::new(limits.per_second, Instant::now());
@@ -164,6 +169,17 @@ impl Acceptor {
                     Some(PAUSE)
                 }
             };
+        }
+    }
+
+    /// Stops listening; the workers have all that was accepted before they hear of it.
+    fn drain(&mut self, order: &Order) {
+        self.listener = None;
+        log::info!("draining {} sessions over {:?}", self.total, order.over);
+        for worker in &self.workers {
+            let order = order.clone();
+            let call = move |worker: &mut Worker, now| worker.drain(order, now);
+            worker.post(Mail::Call(Box::new(call)), 1);
         }
     }
 
@@ -193,10 +209,13 @@ impl Acceptor {
     /// An error is the system's lack of something, and passes.
     fn accept_all(&mut self, now: Instant) -> io::Result<Option<Duration>> {
         loop {
+            let Some(listener) = &self.listener else {
+                return Ok(None);
+            };
             if let Err(pause) = self.bucket.take(now) {
                 return Ok(Some(pause));
             }
-            match self.listener.accept() {
+            match listener.accept() {
                 Ok((stream, address)) => self.admit(stream.into(), address, now),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {

@@ -15,6 +15,7 @@ use mio::{Events, Poll, Token};
 use parking_lot::Mutex;
 
 use super::acceptor::Notice;
+use super::drain::{Order, Plan};
 use super::flaps::Flaps;
 use super::journal::Journal;
 use super::stats::WorkerStats;
@@ -101,6 +102,8 @@ pub(super) struct Worker {
     writers: VecDeque<PeerId>,
     /// Legacy peers; a chunk is dearer than its bytes, and must not be at the others' cost.
     chunk_writers: VecDeque<PeerId>,
+    /// Of a server that is drained.
+    drain: Option<Plan>,
     taps: Vec<Tap>,
     stats: Arc<WorkerStats>,
     user_timeout: Duration,
@@ -127,6 +130,7 @@ impl Worker {
             readers: VecDeque::new(),
             writers: VecDeque::new(),
             chunk_writers: VecDeque::new(),
+            drain: None,
             taps: Vec::new(),
             user_timeout,
             journal: Journal::new(),
@@ -161,6 +165,7 @@ impl Worker {
             }
             self.read_sockets(now);
             self.shard.handle_timeouts(now);
+            self.end_drained(now);
             self.look(now);
             self.shard.set_elsewhere(self.announced_elsewhere());
             self.shard.turn(now);
@@ -168,6 +173,9 @@ impl Worker {
             self.feed_taps();
             self.write_sockets(now);
             self.report(now);
+            let conns = &self.conns;
+            self.drain
+                .take_if(|it| it.is_finished(|id| conns.contains_key(&id)));
             self.stats.publish(self.shard.gauges());
         }
     }
@@ -225,7 +233,11 @@ impl Worker {
         if reads || writes || self.shard.has_work() {
             return Some(Duration::ZERO);
         }
-        let due = [self.shard.poll_timeout(), self.journal.due()];
+        let due = [
+            self.shard.poll_timeout(),
+            self.drain.as_ref().and_then(Plan::poll_timeout),
+            self.journal.due(),
+        ];
         let due = due.into_iter().flatten().min()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
@@ -319,6 +331,19 @@ impl Worker {
                 self.journal.refused(address, &error.to_string(), now);
                 self.links.acceptor.post(Notice::Closed(address.ip()), 1);
             }
+        }
+    }
+
+    /// Ends all sessions, spread over a time.
+    pub(super) fn drain(&mut self, order: Order, now: Instant) {
+        let sessions = self.conns.keys().copied().collect();
+        self.drain = Some(Plan::new(order, sessions, now));
+    }
+
+    /// Ends the sessions whose time has come, once they were sent what waits for them.
+    fn end_drained(&mut self, now: Instant) {
+        while let Some(id) = self.drain.as_mut().and_then(|it| it.take(now)) {
+            self.shard.drain(id, now);
         }
     }
 
