@@ -52,7 +52,11 @@ pub(crate) fn run(args: &ClientArgs) -> Result<(), Failure> {
         let route = announcement.route;
         client.announce(announcement.vni, route.destination, route.next_hop)?;
     }
-    let http = Http::start(args.http.as_deref(), || client.inspector())?;
+    let inspector = match &kernel {
+        Some(kernel) => kernel.inspector(&client),
+        None => client.inspector(),
+    };
+    let http = Http::start(args.http.as_deref(), inspector)?;
     let ended = ending.wait();
     signals::within(STOP_TIMEOUT, "the client", move || {
         http.stop();

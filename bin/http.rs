@@ -15,14 +15,11 @@ pub(crate) struct Http {
 impl Http {
     /// Starts it if there is an address.
     #[cfg(feature = "http")]
-    pub(crate) fn start(
-        address: Option<&str>,
-        inspect: impl FnOnce() -> Arc<dyn Inspect>,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn start(address: Option<&str>, inspect: Arc<dyn Inspect>) -> Result<Self, Failure> {
         use rustbond::http::HttpServer;
         let server = address.map(|address| {
             let failed = |error| Failure::of_address("--http", address, error);
-            HttpServer::start(address, inspect()).map_err(failed)
+            HttpServer::start(address, inspect).map_err(failed)
         });
         let _server = server.transpose()?;
         Ok(Self { _server })
@@ -30,10 +27,7 @@ impl Http {
 
     /// There is none to start: `--http` was refused.
     #[cfg(not(feature = "http"))]
-    pub(crate) fn start(
-        _: Option<&str>,
-        _: impl FnOnce() -> Arc<dyn Inspect>,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn start(_: Option<&str>, _: Arc<dyn Inspect>) -> Result<Self, Failure> {
         Ok(Self {})
     }
 

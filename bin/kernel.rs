@@ -5,10 +5,12 @@ pub(crate) use imp::{IS_AVAILABLE, Kernel};
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 mod imp {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
     use std::time::Duration;
 
-    use rustbond::RouteHandler;
+    use rustbond::inspect::Inspect;
     use rustbond::kernel::{KernelConfig, KernelWriter};
+    use rustbond::{MetalBondClient, RouteHandler};
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;
@@ -46,6 +48,11 @@ mod imp {
             self.0.clone()
         }
 
+        /// A client whose routes it installs, to look at.
+        pub(crate) fn inspector(&self, client: &MetalBondClient) -> Arc<dyn Inspect> {
+            client.inspector_with(self.0.clone())
+        }
+
         /// Writes what is left, or removes all with `--cleanup`.
         pub(crate) fn stop(&self) -> Result<(), Failure> {
             let stopped = self.0.shutdown(STOP_TIMEOUT);
@@ -56,7 +63,10 @@ mod imp {
 
 #[cfg(not(all(feature = "netlink", target_os = "linux")))]
 mod imp {
-    use rustbond::NoOpHandler;
+    use std::sync::Arc;
+
+    use rustbond::inspect::Inspect;
+    use rustbond::{MetalBondClient, NoOpHandler};
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;
@@ -73,6 +83,10 @@ mod imp {
 
         pub(crate) fn handler(&self) -> NoOpHandler {
             NoOpHandler
+        }
+
+        pub(crate) fn inspector(&self, client: &MetalBondClient) -> Arc<dyn Inspect> {
+            client.inspector()
         }
 
         pub(crate) fn stop(&self) -> Result<(), Failure> {

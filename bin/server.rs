@@ -35,7 +35,7 @@ pub(crate) fn run(args: &ServerArgs) -> Result<(), Failure> {
     }
     let server = MetalBondServer::start(&args.listen, config)
         .map_err(|error| Failure::of_address("--listen", &args.listen, error))?;
-    let http = Http::start(args.http.as_deref(), || server.inspector())?;
+    let http = Http::start(args.http.as_deref(), server.inspector())?;
     let ended = ending.wait();
     signals::within(STOP_TIMEOUT, "the server", move || {
         // The HTTP server asks the other for its routes.
