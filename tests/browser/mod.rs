@@ -221,13 +221,10 @@ impl Browser {
         bad.map(|it| it["message"].to_string()).collect()
     }
 
-    /// Keeps a picture of the whole page under the build's own folder; where.
+    /// Keeps a picture of what the window shows under the build's own folder; where.
     pub(crate) fn picture(&self, name: &str) -> PathBuf {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}.png"));
-        let taken = self.chromium(
-            "Page.captureScreenshot",
-            &json!({ "format": "png", "captureBeyondViewport": true }),
-        );
+        let taken = self.chromium("Page.captureScreenshot", &json!({ "format": "png" }));
         fs::write(&path, base64(taken["data"].as_str().unwrap())).unwrap();
         path
     }
