@@ -63,8 +63,11 @@ pub(crate) fn run(args: &ClientArgs, environment: Environment) -> Result<(), Fai
         let route = announcement.route;
         client.announce(announcement.vni, route.destination, route.next_hop)?;
     }
-    let shown = client.clone();
-    let http = Http::start(args.http.as_deref(), move || shown.routes())?;
+    let inspector = match &kernel {
+        Some(kernel) => kernel.inspector(&client),
+        None => client.inspector(),
+    };
+    let http = Http::start(args.http.as_deref(), inspector)?;
     let mut heartbeat = client.heartbeat();
     heartbeat.join(http.heartbeat());
     if let Some(kernel) = &kernel {

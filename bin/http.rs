@@ -1,6 +1,9 @@
-//! The routing table over HTTP, where that is built in.
+//! The page, the API and the metrics over HTTP, where that is built in.
 
-use rustbond::{Heartbeat, Route, Vni};
+use std::sync::Arc;
+
+use rustbond::Heartbeat;
+use rustbond::inspect::Inspect;
 
 use crate::failure::Failure;
 
@@ -13,14 +16,11 @@ pub(crate) struct Http {
 impl Http {
     /// Starts it if there is an address.
     #[cfg(feature = "http")]
-    pub(crate) fn start(
-        address: Option<&str>,
-        source: impl Fn() -> Vec<(Vni, Route)> + Send + 'static,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn start(address: Option<&str>, inspect: Arc<dyn Inspect>) -> Result<Self, Failure> {
         use rustbond::http::HttpServer;
         let server = address.map(|address| {
             let failed = |error| Failure::of_address("--http", address, error);
-            HttpServer::start(address, source).map_err(failed)
+            HttpServer::start(address, inspect).map_err(failed)
         });
         let server = server.transpose()?;
         Ok(Self { server })
@@ -28,10 +28,7 @@ impl Http {
 
     /// There is none to start: `--http` was refused.
     #[cfg(not(feature = "http"))]
-    pub(crate) fn start(
-        _: Option<&str>,
-        _: impl Fn() -> Vec<(Vni, Route)> + Send + 'static,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn start(_: Option<&str>, _: Arc<dyn Inspect>) -> Result<Self, Failure> {
         Ok(Self {})
     }
 
@@ -44,6 +41,6 @@ impl Http {
         Heartbeat::default()
     }
 
-    /// Stops it, and lets go of the source.
+    /// Stops it, and lets go of what it shows.
     pub(crate) fn stop(self) {}
 }

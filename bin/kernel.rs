@@ -5,8 +5,10 @@ pub(crate) use imp::{IS_AVAILABLE, Kernel};
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 mod imp {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
     use std::time::Duration;
 
+    use rustbond::inspect::Inspect;
     use rustbond::kernel::{KernelConfig, KernelWriter};
     use rustbond::{Heartbeat, MetalBondClient, RouteHandler};
 
@@ -35,6 +37,11 @@ mod imp {
         /// What installs the routes of a client.
         pub(crate) fn handler(&self) -> impl RouteHandler + use<> {
             self.0.clone()
+        }
+
+        /// A client whose routes it installs, to look at.
+        pub(crate) fn inspector(&self, client: &MetalBondClient) -> Arc<dyn Inspect> {
+            client.inspector_with(self.0.clone())
         }
 
         /// The loop of its thread.
@@ -82,6 +89,9 @@ mod imp {
 
 #[cfg(not(all(feature = "netlink", target_os = "linux")))]
 mod imp {
+    use std::sync::Arc;
+
+    use rustbond::inspect::Inspect;
     use rustbond::{Heartbeat, MetalBondClient, NoOpHandler};
 
     use crate::args::ClientArgs;
@@ -100,6 +110,10 @@ mod imp {
 
         pub(crate) fn handler(&self) -> NoOpHandler {
             NoOpHandler
+        }
+
+        pub(crate) fn inspector(&self, client: &MetalBondClient) -> Arc<dyn Inspect> {
+            client.inspector()
         }
 
         pub(crate) fn heartbeat(&self) -> Heartbeat {

@@ -53,8 +53,7 @@ pub(crate) fn run(args: &ServerArgs, mut environment: Environment) -> Result<(),
             .map_err(|error| Failure::of_address("--listen", &args.listen, error))?,
     };
     let server = Arc::new(server);
-    let shown = Arc::clone(&server);
-    let http = Http::start(args.http.as_deref(), move || shown.routes())?;
+    let http = Http::start(args.http.as_deref(), server.inspector())?;
     let mut heartbeat = server.heartbeat();
     heartbeat.join(http.heartbeat());
     let reported = Arc::clone(&server);
