@@ -116,7 +116,8 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "N", value_parser = workers, allow_negative_numbers = true)]
     pub(crate) workers: Option<NonZeroUsize>,
 
-    /// Show the routes over HTTP, at /routes.json and /routes.yaml.
+    /// Serve the page, the API and metrics over HTTP: /, /api/v1/{status,peers,vnis,routes},
+    /// /metrics, /healthz, /readyz, /routes.json, /routes.yaml.
     #[arg(long, value_name = "ADDR", value_parser = to_listen_given)]
     pub(crate) http: Option<String>,
 
@@ -201,7 +202,8 @@ pub(crate) struct ClientArgs {
     #[arg(long)]
     pub(crate) cleanup: bool,
 
-    /// Show the received routes over HTTP, at /routes.json and /routes.yaml.
+    /// Serve the page, the API and metrics over HTTP: /, /api/v1/{status,peers,vnis,routes},
+    /// /metrics, /healthz, /readyz, /routes.json, /routes.yaml.
     #[arg(long, value_name = "ADDR", value_parser = to_listen_given)]
     pub(crate) http: Option<String>,
 

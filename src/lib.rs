@@ -60,7 +60,7 @@
 //! | `server` | acceptor and workers, one thread each |
 //! | `client` | an engine that is stepped: by a thread, or by the caller's loop; one thread for the handler |
 //! | `kernel` | the netlink writer's thread |
-//! | `http` | the routing table over HTTP |
+//! | `http` | the page, the API, metrics and the routing table over HTTP |
 //! | `heartbeat` | whether the loops turn, for a watchdog |
 //!
 //! The way of an update through a server: `server::worker` reads it,

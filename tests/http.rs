@@ -232,7 +232,7 @@ fn what_is_not_there_or_not_allowed_is_said() {
     let (code, _, body) = fetch(address, "/nothing");
     assert_eq!(code, 404);
     assert!(body.contains("/api/v1/routes"), "{body}");
-    let (code, head, _) = ask("DELETE /routes.json HTTP/1.1\r\n\r\n");
+    let (code, head, _) = ask("DELETE /routes.json HTTP/1.1\r\nConnection: close\r\n\r\n");
     assert_eq!(code, 405);
     assert!(head.contains("\r\nAllow: GET, HEAD\r\n"));
     let long_body = "x".repeat(1 << 20);

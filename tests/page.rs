@@ -1,6 +1,7 @@
 //! The page in a real browser.
 #![cfg(feature = "http")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "what is skipped, where pictures are")]
 
 mod browser;
 mod support;
@@ -12,14 +13,16 @@ use rustbond::http::HttpServer;
 use rustbond::inspect::{
     Command, Done, Inspect, PeerState, PeerStatus, Snapshot, Status, VniStatus, Watch,
 };
-use rustbond::{ClientConfig, Destination, MetalBondClient, NextHop, NoOpHandler, Route, Vni};
+use rustbond::{
+    ClientConfig, Destination, MetalBondClient, MetalBondServer, NextHop, NoOpHandler, Route, Vni,
+};
 use support::{PATIENCE, client, eventually, server};
 
 fn browser(name: &str) -> Option<Browser> {
     match Browser::start(name) {
         Ok(browser) => Some(browser),
         Err(why) => {
-            println!("SKIPPED: {why}");
+            eprintln!("SKIPPED: {name}: {why}");
             None
         }
     }
@@ -44,50 +47,73 @@ fn cells(browser: &Browser) -> Vec<Vec<String>> {
 
 const ROWS: &str = "document.querySelectorAll('#table tbody tr').length";
 
+/// A server with two clients and some routes, and the address of its page.
+struct Shown {
+    first: MetalBondClient,
+    _second: MetalBondClient,
+    http: HttpServer,
+    _server: MetalBondServer,
+}
+
+impl Shown {
+    fn start() -> Self {
+        let server = server();
+        let http = HttpServer::start("127.0.0.1:0", server.inspector()).unwrap();
+        let first = client(&[server.local_addr()], NoOpHandler);
+        let second = client(&[server.local_addr()], NoOpHandler);
+        for number in 0..1_000_u32 {
+            let destination = Destination::from_ipv4((0x0a00_0000 + number).into(), 32);
+            let to = NextHop::standard(hop(&format!("2001:db8::{:x}", number % 7 + 1)));
+            first.announce(Vni(100), destination, to).unwrap();
+        }
+        let wide = NextHop::standard(hop("2001:db8::a"));
+        for (vni, prefix, to) in [
+            (
+                100,
+                "198.51.100.1/32",
+                NextHop::nat(hop("2001:db8::9"), 1024, 2047),
+            ),
+            (100, "10.0.0.0/8", wide),
+            (200, "0.0.0.0/0", wide),
+            (
+                200,
+                "2001:db8:1::/48",
+                NextHop::load_balancer(hop("2001:db8::b")),
+            ),
+        ] {
+            second.announce(Vni(vni), net(prefix), to).unwrap();
+        }
+        second.subscribe(Vni(100)).unwrap();
+        eventually("all routes", || server.stats().routes == 1_004);
+        Self {
+            first,
+            _second: second,
+            http,
+            _server: server,
+        }
+    }
+
+    fn page(&self, view: &str) -> String {
+        format!("http://{}/{view}", self.http.local_addr())
+    }
+}
+
 #[test]
-fn a_browser_shows_a_server_live() {
-    let Some(browser) = browser("page") else {
+fn a_browser_shows_peers_vnis_and_routes() {
+    let Some(browser) = browser("tables") else {
         return;
     };
-    let server = server();
-    let http = HttpServer::start("127.0.0.1:0", server.inspector()).unwrap();
-    let first = client(&[server.local_addr()], NoOpHandler);
-    let second = client(&[server.local_addr()], NoOpHandler);
-    for number in 0..1_000_u32 {
-        let destination = Destination::from_ipv4((0x0a00_0000 + number).into(), 32);
-        let to = NextHop::standard(hop(&format!("2001:db8::{:x}", number % 7 + 1)));
-        first.announce(Vni(100), destination, to).unwrap();
-    }
-    let nat = NextHop::nat(hop("2001:db8::9"), 1024, 2047);
-    second
-        .announce(Vni(100), net("198.51.100.1/32"), nat)
-        .unwrap();
-    let wide = NextHop::standard(hop("2001:db8::a"));
-    second.announce(Vni(100), net("10.0.0.0/8"), wide).unwrap();
-    second.announce(Vni(200), net("0.0.0.0/0"), wide).unwrap();
-    let balanced = NextHop::load_balancer(hop("2001:db8::b"));
-    second
-        .announce(Vni(200), net("2001:db8:1::/48"), balanced)
-        .unwrap();
-    second.subscribe(Vni(100)).unwrap();
-    eventually("all routes", || server.stats().routes == 1_004);
-
-    let root = format!("http://{}/", http.local_addr());
-    browser.go(&root);
+    let shown = Shown::start();
+    browser.go(&shown.page(""));
     browser.wait("two peers", &format!("{ROWS} === 2"));
-    browser.wait(
-        "the status",
-        "document.getElementById('ready').textContent === 'ready'",
-    );
+    let ready = "document.getElementById('ready').textContent";
+    browser.wait("the status", &format!("{ready} === 'ready'"));
     for row in cells(&browser) {
         assert_eq!(row[1..3], ["established", "rustbond"], "{row:?}");
     }
-
     browser.click("#tab-vnis");
-    browser.wait(
-        "two VNIs",
-        &format!("{ROWS} === 2 && location.hash === '#/vnis'"),
-    );
+    let vnis = format!("{ROWS} === 2 && location.hash === '#/vnis'");
+    browser.wait("two VNIs", &vnis);
     let vnis = cells(&browser);
     assert_eq!(vnis[0][..5], ["100", "1,002", "1,001", "1", "0"]);
     assert_eq!(vnis[1][..5], ["200", "2", "1", "0", "1"]);
@@ -104,26 +130,32 @@ fn a_browser_shows_a_server_live() {
     browser.click("#previous");
     browser.wait("the first page", &format!("{range} === '1–50 of 1,004'"));
     assert_eq!(cells(&browser), before);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    // The connections of the page are kept, and do not keep the server.
+    shown.http.shutdown();
+}
 
+#[test]
+fn a_browser_searches_and_follows_a_change() {
+    let Some(browser) = browser("search") else {
+        return;
+    };
+    let shown = Shown::start();
+    browser.go(&shown.page("#/routes"));
+    browser.wait("a page of routes", &format!("{ROWS} === 50"));
     // The longest match of each VNI.
     browser.type_into("#f-net", "10.0.0.5\u{e007}");
     browser.wait("a match in both VNIs", &format!("{ROWS} === 2"));
     let found = cells(&browser);
     assert_eq!(found[0][..2], ["10.0.0.5/32", "100"]);
     assert_eq!(found[1][..2], ["0.0.0.0/0", "200"]);
-    // A more specific one is gone: the next longer one, without a reload.
+    // The longest is withdrawn: the next longer one shows, without a reload.
     browser.run("window.isSamePage = true");
-    first
-        .withdraw(
-            Vni(100),
-            net("10.0.0.5/32"),
-            NextHop::standard(hop("2001:db8::6")),
-        )
-        .unwrap();
-    browser.wait(
-        "the next longer match",
-        "document.querySelector('#table tbody th').textContent === '10.0.0.0/8'",
-    );
+    let to = NextHop::standard(hop("2001:db8::6"));
+    let withdrawn = shown.first.withdraw(Vni(100), net("10.0.0.5/32"), to);
+    withdrawn.unwrap();
+    let prefix = "document.querySelector('#table tbody th').textContent";
+    browser.wait("the next longer", &format!("{prefix} === '10.0.0.0/8'"));
     assert_eq!(browser.run("return window.isSamePage"), true);
     assert_eq!(browser.complaints(), Vec::<String>::new());
 
@@ -132,26 +164,21 @@ fn a_browser_shows_a_server_live() {
     browser.go("about:blank");
     browser.go(address.as_str().unwrap());
     browser.wait("the same again", &format!("{ROWS} === 2"));
-    assert_eq!(
-        browser.run("return document.getElementById('f-net').value"),
-        "10.0.0.5"
-    );
-    browser.go(&format!("{root}#/routes?vni=100&type=nat"));
+    let field = browser.run("return document.getElementById('f-net').value");
+    assert_eq!(field, "10.0.0.5");
+    browser.go(&shown.page("#/routes?vni=100&type=nat"));
     browser.wait("one NAT route", &format!("{ROWS} === 1"));
     assert_eq!(cells(&browser)[0][3..5], ["nat", "1024–2047"]);
 
-    // What is no address is said, and no error.
+    // What is no address is said.
     browser.type_into("#f-net", "10.0.0.300\u{e007}");
-    browser.wait("a problem", "!document.getElementById('problem').hidden");
-    let problem = browser.run("return document.getElementById('problem').textContent");
-    assert!(
-        problem.as_str().unwrap().contains("expected an address"),
-        "{problem}"
-    );
+    let problem = "document.getElementById('problem')";
+    browser.wait("a problem", &format!("!{problem}.hidden"));
+    let problem = browser.run(&format!("return {problem}.textContent"));
+    let problem = problem.as_str().unwrap();
+    assert!(problem.contains("expected an address"), "{problem}");
     let refused = browser.complaints();
     assert!(refused.iter().all(|it| it.contains("400")), "{refused:?}");
-    // The connections of the page are kept, and do not keep the server.
-    http.shutdown();
 }
 
 #[test]
@@ -201,7 +228,7 @@ fn it_fits_a_telephone_and_the_night_and_follows_a_restart() {
                     "{name} {view}: {overflow} too wide"
                 );
                 let picture = browser.picture(&format!("{name}-{scheme}-{view}"));
-                println!("{}", picture.display());
+                eprintln!("{}", picture.display());
             }
         }
         let back = browser.run("return getComputedStyle(document.body).backgroundColor");

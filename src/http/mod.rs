@@ -15,6 +15,8 @@
 mod api;
 mod cache;
 mod connection;
+#[cfg(test)]
+mod fake;
 mod helper;
 mod message;
 mod metrics;
