@@ -61,6 +61,7 @@
 //! | `client` | an engine that is stepped: by a thread, or by the caller's loop; one thread for the handler |
 //! | `kernel` | the netlink writer's thread |
 //! | `http` | the routing table over HTTP |
+//! | `probe` | one handshake on the caller's thread |
 //!
 //! The way of an update through a server: `server::worker` reads it,
 //! `session` decodes it, `shard` passes it to the owner of its VNI, `table` appends
@@ -89,6 +90,7 @@ mod limit;
 mod map;
 mod net;
 mod pace;
+pub mod probe;
 mod random;
 mod server;
 mod session;
