@@ -106,7 +106,7 @@ pub use client::{
 };
 pub use error::{Error, Result};
 pub use pace::LegacyPacing;
-pub use server::{MetalBondServer, PeerStatus, ServerConfig, ServerStats};
+pub use server::{MetalBondServer, ServerConfig, ServerStats};
 pub use session::CloseReason;
 pub use types::{
     Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,

@@ -199,7 +199,7 @@ fn a_source_address_is_used() {
     let (client, _events) = builder(&server).bind(from).events().unwrap();
     client.wait_established_timeout(PATIENCE).unwrap();
     let peers = server.peers();
-    assert_eq!(peers[0].address.ip(), from);
+    assert_eq!(peers[0].address.unwrap().ip(), from);
     let v6 = builder(&server).bind(std::net::Ipv6Addr::LOCALHOST);
     let (client, _events) = v6.events().unwrap();
     let waited = client.wait_established_timeout(Duration::from_millis(200));

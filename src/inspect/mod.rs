@@ -5,7 +5,7 @@
 //! is put to the loops in pieces, each of less than a millisecond, and answered on the asker's
 //! thread.
 //!
-//! ```ignore
+//! ```
 //! use rustbond::inspect::Inspect;
 //! use rustbond::{MetalBondServer, ServerConfig};
 //!
@@ -25,10 +25,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 pub use snapshot::{Announcers, RouteEntry, Snapshot};
+pub(crate) use watch::WatchSource;
 pub use watch::{Watch, WatchEvent};
 
 use crate::error::Result;
 use crate::server::ServerStats;
+pub use crate::session::MessageCounts;
+pub use crate::table::{Digest, TableSummary};
 use crate::types::{Route, Vni};
 
 /// A running server or client, to look at.
@@ -111,7 +114,7 @@ pub struct Status {
     pub announced: usize,
     /// Updates received since the start.
     pub updates_received: u64,
-    /// Updates queued for peers since the start.
+    /// Updates sent since the start, to all peers.
     pub updates_sent: u64,
     /// Of a server.
     pub server: Option<ServerStats>,
@@ -201,15 +204,15 @@ pub struct PeerStatus {
     pub silent: Duration,
     /// Routes it announces.
     pub routes: usize,
-    /// VNIs it subscribes to; of a server, those it was asked for.
-    pub subscriptions: Vec<Vni>,
+    /// How many VNIs it subscribes to; of a server, how many it was asked for.
+    pub subscriptions: usize,
     /// Bytes that wait to be sent to it.
     pub queued_bytes: usize,
     /// Bytes per second that it is sent at most, if it is a legacy peer and paced.
     pub legacy_rate: Option<u32>,
     /// Messages that came from it.
     pub received: MessageCounts,
-    /// Messages queued for it, less what was folded.
+    /// Messages sent to it; those of one batch count when all of it is.
     pub sent: MessageCounts,
     /// Messages of it that were dropped as malformed.
     pub malformed: u64,
@@ -217,23 +220,6 @@ pub struct PeerStatus {
     pub refused: u64,
     /// Times its queue was folded.
     pub folds: u64,
-}
-
-/// Messages by type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MessageCounts {
-    /// HELLO.
-    pub hello: u64,
-    /// KEEPALIVE.
-    pub keepalive: u64,
-    /// SUBSCRIBE.
-    pub subscribe: u64,
-    /// UNSUBSCRIBE.
-    pub unsubscribe: u64,
-    /// UPDATE.
-    pub update: u64,
-    /// END_OF_RIB.
-    pub end_of_rib: u64,
 }
 
 /// A VNI, as of one moment.
@@ -249,8 +235,6 @@ pub struct VniStatus {
     /// Of a client that subscribes to it, whether its table is complete.
     pub is_synced: Option<bool>,
 }
-
-pub use crate::table::{Digest, TableSummary};
 
 /// Something to be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]

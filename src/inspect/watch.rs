@@ -21,11 +21,11 @@ pub enum WatchEvent {
 
 /// Tells what happens; ends when dropped.
 pub struct Watch {
-    pub(crate) source: Box<dyn Source>,
+    pub(crate) source: Box<dyn WatchSource>,
 }
 
 /// Where a [`Watch`] has its events from.
-pub(crate) trait Source: Send {
+pub(crate) trait WatchSource: Send {
     /// What happened since the last call; waits for something, at most `timeout`.
     fn wait(&mut self, timeout: Duration) -> Result<Vec<WatchEvent>>;
 }

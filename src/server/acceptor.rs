@@ -24,6 +24,8 @@ const WAKE: Token = Token(1);
 pub(super) enum Notice {
     /// A connection from this address is gone.
     Closed(IpAddr),
+    /// Connections from this address are not wanted for so long.
+    Shun(IpAddr, Duration),
     /// The server is stopping.
     Stop,
 }
@@ -45,6 +47,8 @@ pub(super) struct Acceptor {
     /// Open connections, by address.
     open: Map<IpAddr, usize>,
     total: usize,
+    /// Who is not wanted, and until when.
+    shunned: Map<IpAddr, Instant>,
     bucket: Bucket,
     refused: Arc<AtomicU64>,
     refusals: Quiet,
@@ -112,6 +116,7 @@ impl Acceptor {
             limits,
             open: map(crate::random::seed()),
             total: 0,
+            shunned: map(crate::random::seed()),
             bucket: Bucket::new(limits.per_second, Instant::now()),
             refused,
             refusals: Quiet::default(),
@@ -135,6 +140,7 @@ impl Acceptor {
             while let Some(notice) = self.mailbox.take() {
                 match notice {
                     Notice::Closed(address) => self.closed(address),
+                    Notice::Shun(address, time) => self.shun(address, time, Instant::now()),
                     Notice::Stop => return,
                 }
             }
@@ -158,6 +164,17 @@ impl Acceptor {
                 self.open.remove(&address);
             }
         }
+    }
+
+    fn shun(&mut self, address: IpAddr, time: Duration, now: Instant) {
+        self.shunned.retain(|_, until| now < *until);
+        if let Some(until) = now.checked_add(time) {
+            self.shunned.insert(address, until);
+        }
+    }
+
+    fn is_shunned(&self, address: IpAddr, now: Instant) -> bool {
+        self.shunned.get(&address).is_some_and(|until| now < *until)
     }
 
     /// Accepts what waits, as fast as allowed; when to go on, if not at the next event.
@@ -186,6 +203,13 @@ impl Acceptor {
     }
 
     fn admit(&mut self, stream: TcpStream, address: SocketAddr, now: Instant) {
+        // IPv4 over a listener of both families.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        if self.is_shunned(address.ip(), now) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            log::debug!("peer {address}: refused, it was drained");
+            return;
+        }
         let open = self.open.entry(address.ip()).or_insert(0);
         if self.total >= self.limits.sessions || *open >= self.limits.per_address {
             self.refuse(address, now);
@@ -194,10 +218,7 @@ impl Acceptor {
         *open += 1;
         self.total += 1;
         let peer = PeerId(self.next);
-        self.next = match self.next.wrapping_add(1) {
-            next if PeerId(next) == PeerId::NOBODY => 0,
-            next => next,
-        };
+        self.next = (self.next + 1) % PeerId::SESSIONS;
         let worker = peer.0 as usize % self.workers.len();
         let mail = Mail::Accepted {
             peer,

@@ -7,38 +7,43 @@
 
 mod acceptor;
 mod config;
+mod flaps;
+mod inspector;
 mod stats;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod worker;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
 
 pub use config::ServerConfig;
 pub use stats::ServerStats;
 
 use crate::error::{Error, Result};
+use crate::inspect::{Inspect, PeerStatus};
 use crate::net::{MAILBOX_WEIGHT, Postbox, listen_on_first};
 use crate::shard::{Shard, Topology};
 use crate::types::{Route, Vni};
 use acceptor::{AcceptLimits, Acceptor, Notice};
+use flaps::Flaps;
+use inspector::Inspector;
 use stats::WorkerStats;
-use worker::{AddressOf, Links, Mail, Worker};
+use worker::{Links, Mail, Worker};
 
 /// A running MetalBond server.
 ///
 /// Stops when told to by [`Self::shutdown`], or when dropped; both wait for its
 /// threads, which end within a turn of their loop (milliseconds).
 pub struct MetalBondServer {
-    address: SocketAddr,
-    stats: Vec<Arc<WorkerStats>>,
-    workers: Vec<Postbox<Mail>>,
+    inspector: Inspector,
     acceptor: Postbox<Notice>,
-    refused: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -80,12 +85,22 @@ impl MetalBondServer {
             Acceptor::new(listener, workers.clone(), limits, Arc::clone(&refused))
                 .map_err(Error::io("register the listener"))?;
         let paces = Arc::default();
+        let stats = (0..topology.shards()).map(|_| Arc::default());
+        let stats: Vec<Arc<WorkerStats>> = stats.collect();
+        let flaps = Arc::new(Mutex::new(Flaps::new(Instant::now())));
         let mut server = Self {
-            address,
-            stats: (0..topology.shards()).map(|_| Arc::default()).collect(),
-            workers,
+            inspector: Inspector {
+                address,
+                topology,
+                workers,
+                acceptor: acceptor_postbox.clone(),
+                stats,
+                refused,
+                flaps: Arc::clone(&flaps),
+                started: (SystemTime::now(), Instant::now()),
+                watchers: Arc::default(),
+            },
             acceptor: acceptor_postbox,
-            refused,
             threads: Vec::new(),
         };
         // What the peer's kernel leaves unacknowledged for as long as send hold, nobody reads.
@@ -93,10 +108,11 @@ impl MetalBondServer {
         for (id, mailbox) in mailboxes.into_iter().enumerate() {
             let shard = Shard::new(id, topology, shard_config, Instant::now());
             let links = Links {
-                workers: server.workers.clone(),
+                workers: server.inspector.workers.clone(),
                 acceptor: server.acceptor.clone(),
-                stats: server.stats.clone(),
+                stats: server.inspector.stats.clone(),
                 paces: Arc::clone(&paces),
+                flaps: Arc::clone(&flaps),
             };
             let worker = Worker::new(id, shard, mailbox, links, timeout);
             server.spawn(format!("metalbond-{id}"), || worker.run())?;
@@ -116,83 +132,36 @@ impl MetalBondServer {
     /// The address listened on, with the port that was chosen if it was 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.inspector.address
     }
 
     /// What the server has and has done.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        let mut total = ServerStats {
-            refused_sessions: self.refused.load(Ordering::Relaxed),
-            ..ServerStats::default()
-        };
-        for stats in &self.stats {
-            stats.add_to(&mut total);
-        }
-        total
+        self.inspector.stats()
+    }
+
+    /// What can be seen and changed of the server while it runs.
+    #[must_use]
+    pub fn inspector(&self) -> Arc<dyn Inspect> {
+        Arc::new(Inspector::clone(&self.inspector))
     }
 
     /// Every route of every VNI, in order.
     ///
-    /// The threads are asked one after the other, so the answer is exact for each
-    /// VNI, and may mix moments between VNIs.
+    /// A route that is there all the time is among them, one that comes or goes meanwhile
+    /// may be.
     #[must_use]
     pub fn routes(&self) -> Vec<(Vni, Route)> {
-        let mut routes = self.ask_all(|shard, _| {
-            let mut routes = Vec::new();
-            shard.for_each_route(|vni, route| routes.push((vni, route)));
-            routes
-        });
-        routes.sort_unstable();
-        routes
+        let snapshot = self.inspector.snapshot(None);
+        let entries = snapshot.entries().iter();
+        entries.map(|it| (it.vni, it.route)).collect()
     }
 
     /// The sessions, whatever their state.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
-        let now = Instant::now();
-        let mut peers = self.ask_all(move |shard, address| {
-            let mut peers = Vec::new();
-            shard.for_each_session(|view| {
-                if let Some(address) = address(view.id) {
-                    peers.push(PeerStatus {
-                        address,
-                        established: view.established,
-                        keepalive_interval: view.keepalive_interval,
-                        silent: now.saturating_duration_since(view.last_received),
-                        subscriptions: view.subscriptions,
-                        queued_bytes: view.queued_bytes,
-                        legacy_rate: view.legacy_rate,
-                        updates_received: view.counters.updates,
-                        malformed: view.counters.malformed,
-                        refused: view.counters.refused,
-                        folds: view.counters.folds,
-                    });
-                }
-            });
-            peers
-        });
-        peers.sort_unstable_by_key(|peer| peer.address);
-        peers
-    }
-
-    /// Has every worker look at its shard, and collects what they found.
-    fn ask_all<T: Send + 'static>(
-        &self,
-        look: impl Fn(&Shard, &AddressOf<'_>) -> Vec<T> + Send + Sync + 'static,
-    ) -> Vec<T> {
-        let look = Arc::new(look);
-        let (sender, receiver) = crossbeam_channel::unbounded();
-        for worker in &self.workers {
-            let (look, sender) = (Arc::clone(&look), sender.clone());
-            let inspect = Mail::Inspect(Box::new(move |shard, address| {
-                // Nobody listens any more if the asker is gone; that is its affair.
-                drop(sender.send(look(shard, address)));
-            }));
-            worker.post(inspect, 1);
-        }
-        drop(sender);
-        receiver.iter().flatten().collect()
+        self.inspector.peers()
     }
 
     /// Stops the server and closes all sessions.
@@ -210,7 +179,7 @@ impl MetalBondServer {
             return;
         }
         self.acceptor.post(Notice::Stop, 1);
-        for worker in &self.workers {
+        for worker in &self.inspector.workers {
             worker.post(Mail::Stop, 1);
         }
         for thread in self.threads.drain(..) {
@@ -218,7 +187,7 @@ impl MetalBondServer {
                 log::error!("a server thread had panicked");
             }
         }
-        log::info!("stopped listening on {}", self.address);
+        log::info!("stopped listening on {}", self.local_addr());
     }
 }
 
@@ -226,32 +195,4 @@ impl Drop for MetalBondServer {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// A session of a server, as of one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PeerStatus {
-    /// Where it comes from.
-    pub address: SocketAddr,
-    /// Whether the handshake is complete.
-    pub established: bool,
-    /// Seconds between KEEPALIVEs, as negotiated.
-    pub keepalive_interval: u32,
-    /// How long nothing has come from it.
-    pub silent: Duration,
-    /// VNIs it subscribes to.
-    pub subscriptions: usize,
-    /// Bytes that wait to be sent to it.
-    pub queued_bytes: usize,
-    /// Bytes per second that it is sent at most, if it is a legacy peer and paced.
-    pub legacy_rate: Option<u32>,
-    /// UPDATEs received from it.
-    pub updates_received: u64,
-    /// Messages of it that were dropped as malformed.
-    pub malformed: u64,
-    /// Announcements and subscriptions refused to it because of a limit.
-    pub refused: u64,
-    /// Times its queue was folded.
-    pub folds: u64,
 }

@@ -12,6 +12,8 @@ use crate::shard::Gauges;
 pub struct ServerStats {
     /// Connections, whether their handshake is complete or not.
     pub sessions: usize,
+    /// Sessions whose handshake is complete.
+    pub established: usize,
     /// Sessions times the VNIs they subscribe to.
     pub subscriptions: usize,
     /// Distinct routes.
@@ -30,6 +32,10 @@ pub struct ServerStats {
     pub closed: u64,
     /// UPDATEs received since the start.
     pub updates_received: u64,
+    /// UPDATEs sent since the start, to all sessions.
+    pub updates_sent: u64,
+    /// Announcements that came or went since the start.
+    pub changes: u64,
     /// Messages dropped as malformed since the start.
     pub malformed: u64,
     /// Times a queue was folded since the start.
@@ -50,6 +56,7 @@ pub struct ServerStats {
 #[derive(Debug, Default)]
 pub(super) struct WorkerStats {
     pub(super) sessions: AtomicUsize,
+    pub(super) established: AtomicUsize,
     pub(super) subscriptions: AtomicUsize,
     pub(super) routes: AtomicUsize,
     pub(super) vnis: AtomicUsize,
@@ -58,6 +65,8 @@ pub(super) struct WorkerStats {
     pub(super) accepted: AtomicU64,
     pub(super) closed: AtomicU64,
     pub(super) updates_received: AtomicU64,
+    pub(super) updates_sent: AtomicU64,
+    pub(super) changes: AtomicU64,
     pub(super) malformed: AtomicU64,
     pub(super) folds: AtomicU64,
     pub(super) legacy_drops: AtomicU64,
@@ -70,13 +79,18 @@ pub(super) struct WorkerStats {
 impl WorkerStats {
     pub(super) fn publish(&self, gauges: Gauges) {
         self.sessions.store(gauges.sessions, Ordering::Relaxed);
+        self.established
+            .store(gauges.established, Ordering::Relaxed);
         self.subscriptions
             .store(gauges.subscriptions, Ordering::Relaxed);
         self.routes.store(gauges.routes, Ordering::Relaxed);
         self.vnis.store(gauges.vnis, Ordering::Relaxed);
         self.announcements
             .store(gauges.announcements, Ordering::Relaxed);
+        self.changes.store(gauges.changes, Ordering::Relaxed);
         let counters = gauges.counters;
+        self.updates_sent
+            .store(counters.updates_sent, Ordering::Relaxed);
         self.refused.store(counters.refused, Ordering::Relaxed);
         self.updates_received
             .store(counters.updates, Ordering::Relaxed);
@@ -90,6 +104,7 @@ impl WorkerStats {
 
     pub(super) fn add_to(&self, total: &mut ServerStats) {
         total.sessions += self.sessions.load(Ordering::Relaxed);
+        total.established += self.established.load(Ordering::Relaxed);
         total.subscriptions += self.subscriptions.load(Ordering::Relaxed);
         total.routes += self.routes.load(Ordering::Relaxed);
         total.vnis += self.vnis.load(Ordering::Relaxed);
@@ -97,6 +112,8 @@ impl WorkerStats {
         total.refused += self.refused.load(Ordering::Relaxed);
         total.accepted += self.accepted.load(Ordering::Relaxed);
         total.closed += self.closed.load(Ordering::Relaxed);
+        total.updates_sent += self.updates_sent.load(Ordering::Relaxed);
+        total.changes += self.changes.load(Ordering::Relaxed);
         total.updates_received += self.updates_received.load(Ordering::Relaxed);
         total.malformed += self.malformed.load(Ordering::Relaxed);
         total.folds += self.folds.load(Ordering::Relaxed);

@@ -15,13 +15,16 @@ use mio::{Events, Poll, Token};
 use parking_lot::Mutex;
 
 use super::acceptor::Notice;
+use super::flaps::Flaps;
 use super::stats::WorkerStats;
+use super::tap::{Tap, Tapped};
 use crate::map::{Map, map};
 use crate::net::{Conn, Mailbox, Postbox, tune};
 use crate::pace::{Framing, Memory, SendQueue};
 use crate::session::CloseReason;
 use crate::shard::{Message, Report, Shard};
 use crate::table::PeerId;
+use crate::types::Vni;
 
 /// Bytes read from one connection before the next has its turn.
 const READ_BUDGET: usize = 64 * 1024;
@@ -53,17 +56,14 @@ pub(super) enum Mail {
     },
     /// From another shard, in order.
     Messages(Vec<Message>),
-    /// A look at the shard and the addresses of its sessions.
-    Inspect(Look),
+    /// Something to do here that is not on the way of a route.
+    Call(Call),
     /// The server is stopping.
     Stop,
 }
 
-/// Finds the address of a session.
-pub(super) type AddressOf<'a> = dyn Fn(PeerId) -> Option<SocketAddr> + 'a;
-
-/// Something to find out on the thread of a shard.
-pub(super) type Look = Box<dyn FnOnce(&Shard, &AddressOf<'_>) + Send>;
+/// Something to do with a worker, on its thread.
+pub(super) type Call = Box<dyn FnOnce(&mut Worker, Instant) + Send>;
 
 /// What wakes a worker, and what then waits for it.
 pub(super) type Inbox = (Poll, Mailbox<Mail>);
@@ -86,6 +86,8 @@ pub(super) struct Links {
     pub(super) stats: Vec<Arc<WorkerStats>>,
     /// Which addresses did not stand the pace; asked once for a connection.
     pub(super) paces: Arc<Mutex<Memory>>,
+    /// Whose sessions ended; told once for a session.
+    pub(super) flaps: Arc<Mutex<Flaps>>,
 }
 
 pub(super) struct Worker {
@@ -93,12 +95,13 @@ pub(super) struct Worker {
     poll: Poll,
     mailbox: Mailbox<Mail>,
     links: Links,
-    shard: Shard,
+    pub(super) shard: Shard,
     conns: Map<PeerId, Conn>,
     readers: VecDeque<PeerId>,
     writers: VecDeque<PeerId>,
     /// Legacy peers; a chunk is dearer than its bytes, and must not be at the others' cost.
     chunk_writers: VecDeque<PeerId>,
+    taps: Vec<Tap>,
     stats: Arc<WorkerStats>,
     user_timeout: Duration,
     buffer: Box<[u8]>,
@@ -123,6 +126,7 @@ impl Worker {
             readers: VecDeque::new(),
             writers: VecDeque::new(),
             chunk_writers: VecDeque::new(),
+            taps: Vec::new(),
             user_timeout,
             buffer: vec![0; READ_BUDGET].into_boxed_slice(),
         }
@@ -159,10 +163,51 @@ impl Worker {
             self.shard.set_elsewhere(self.announced_elsewhere());
             self.shard.turn(now);
             self.post();
+            self.feed_taps();
             self.write_sockets(now);
             self.report(now);
             self.stats.publish(self.shard.gauges());
         }
+    }
+
+    /// Where a session comes from.
+    pub(super) fn address(&self, id: PeerId) -> Option<SocketAddr> {
+        self.conns.get(&id).map(|conn| conn.address)
+    }
+
+    /// The sessions and where they come from.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (PeerId, SocketAddr)> + '_ {
+        self.conns.iter().map(|(id, conn)| (*id, conn.address))
+    }
+
+    /// From now on, somebody hears what happens here; `current`: after what is so.
+    pub(super) fn tap(&mut self, mut tap: Tap, current: bool) {
+        let tables = match current {
+            true => self.shard.tables_mut().current(tap.vni),
+            false => Vec::new(),
+        };
+        let begin = tables.into_iter().map(Tapped::Change);
+        if tap.feed(begin.chain([Tapped::Current])) {
+            self.taps.push(tap);
+            self.shard.tables_mut().set_watched(true);
+        }
+    }
+
+    fn feed_taps(&mut self) {
+        if self.taps.is_empty() {
+            return;
+        }
+        let changes = self.shard.tables_mut().take_watched();
+        self.taps.retain_mut(|tap| {
+            let of_its_vni = |(vni, _): &&(Vni, _)| tap.vni.is_none_or(|it| it == *vni);
+            let its_own: Vec<_> = changes.iter().filter(of_its_vni).cloned().collect();
+            tap.feed(its_own.into_iter().map(Tapped::Change))
+        });
+        self.shard.tables_mut().set_watched(!self.taps.is_empty());
+    }
+
+    fn tell_taps(&mut self, happened: &Tapped) {
+        self.taps.retain_mut(|tap| tap.feed([happened.clone()]));
     }
 
     fn announced_elsewhere(&self) -> usize {
@@ -231,10 +276,7 @@ impl Worker {
                     address,
                 } => self.accept(peer, stream, address, now),
                 Mail::Messages(messages) => self.shard.deliver(messages, now),
-                Mail::Inspect(look) => {
-                    let conns = &self.conns;
-                    look(&self.shard, &|id| conns.get(&id).map(|conn| conn.address));
-                }
+                Mail::Call(call) => call(self, now),
                 Mail::Stop => return false,
             }
         }
@@ -398,8 +440,9 @@ impl Worker {
         while let Some(report) = self.shard.poll_report() {
             match report {
                 Report::Established(id) => {
-                    if let Some(conn) = self.conns.get(&id) {
-                        log::info!("peer {}: established", conn.address);
+                    if let Some(address) = self.address(id) {
+                        log::info!("peer {address}: established");
+                        self.tell_taps(&Tapped::PeerUp(address));
                     }
                 }
                 Report::Malformed(id, why, total) => {
@@ -438,7 +481,10 @@ impl Worker {
                             CloseReason::PeerClosed => log::Level::Info,
                             _ => log::Level::Warn,
                         };
-                        log::log!(level, "peer {}: session ended: {reason}", conn.address);
+                        let address = conn.address;
+                        log::log!(level, "peer {address}: session ended: {reason}");
+                        self.links.flaps.lock().ended(address.ip(), reason, now);
+                        self.tell_taps(&Tapped::PeerDown(address, reason));
                     }
                 }
             }

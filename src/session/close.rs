@@ -31,6 +31,10 @@ pub enum CloseReason {
     Io(io::ErrorKind),
     /// This side was asked to end it.
     Shutdown,
+    /// An operator ended this session.
+    Reset,
+    /// An operator asked this peer to go elsewhere.
+    Drained,
 }
 
 impl fmt::Display for CloseReason {
@@ -47,6 +51,8 @@ impl fmt::Display for CloseReason {
             Self::PeerClosed => f.write_str("closed by peer"),
             Self::Io(kind) => kind.fmt(f),
             Self::Shutdown => f.write_str("shutdown"),
+            Self::Reset => f.write_str("reset by an operator"),
+            Self::Drained => f.write_str("drained by an operator"),
         }
     }
 }

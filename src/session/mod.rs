@@ -21,12 +21,14 @@
 )]
 
 mod close;
+mod counts;
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
 
 pub use close::CloseReason;
+pub use counts::MessageCounts;
 
 use crate::types::Vni;
 use crate::wire::{
@@ -112,6 +114,10 @@ pub(crate) struct Session {
     keepalives_due: u32,
     keepalives_sent: u64,
     keepalives_answered: u64,
+    /// Since when it is in the state it is in.
+    since: Instant,
+    received: MessageCounts,
+    hellos_sent: u64,
 }
 
 impl Session {
@@ -132,6 +138,9 @@ impl Session {
             keepalives_due: 0,
             keepalives_sent: 0,
             keepalives_answered: 0,
+            since: now,
+            received: MessageCounts::default(),
+            hellos_sent: 0,
         }
     }
 
@@ -151,6 +160,30 @@ impl Session {
             State::Closed(reason) => Some(reason),
             State::AwaitHello { .. } | State::AwaitKeepalive { .. } | State::Established => None,
         }
+    }
+
+    /// Since when it is in the state it is in.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Messages that came.
+    pub(crate) fn received(&self) -> MessageCounts {
+        self.received
+    }
+
+    /// HELLOs and KEEPALIVEs handed out for sending; the others are not the session's.
+    pub(crate) fn sent(&self) -> MessageCounts {
+        MessageCounts {
+            hello: self.hellos_sent,
+            keepalive: self.keepalives_sent,
+            ..MessageCounts::default()
+        }
+    }
+
+    /// Whether the peer's HELLO has come.
+    pub(crate) fn knows_peer(&self) -> bool {
+        self.peer.is_some()
     }
 
     /// Seconds between KEEPALIVEs, as negotiated.
@@ -226,6 +259,7 @@ impl Session {
                 self.close(CloseReason::Unexpected(kind as u8));
                 return None;
             }
+            self.received.count(kind);
             let event = match message {
                 Ok(message) => self.receive(now, message),
                 Err(_) if kind == MessageType::Hello => {
@@ -278,7 +312,7 @@ impl Session {
                 self.receive_hello(now, hello);
                 None
             }
-            Message::Keepalive => self.receive_keepalive(),
+            Message::Keepalive => self.receive_keepalive(now),
             Message::Update(update) => Some(Event::Update(update)),
             Message::Subscribe(vni) => Some(Event::Subscribe(vni)),
             Message::Unsubscribe(vni) => Some(Event::Unsubscribe(vni)),
@@ -293,6 +327,7 @@ impl Session {
         }
         self.interval = self.interval.min(hello.keepalive_interval);
         self.peer = Some(hello);
+        self.since = now;
         self.state = State::AwaitKeepalive {
             until: now + self.config.handshake_timeout.max(self.timeout()),
         };
@@ -305,7 +340,7 @@ impl Session {
         }
     }
 
-    fn receive_keepalive(&mut self) -> Option<Event> {
+    fn receive_keepalive(&mut self, now: Instant) -> Option<Event> {
         match self.config.role {
             Role::Client => self.keepalives_answered += 1,
             // A peer that sends these without reading costs a counter, not memory.
@@ -313,6 +348,7 @@ impl Session {
         }
         if !self.is_established() {
             self.state = State::Established;
+            self.since = now;
             return Some(Event::Established);
         }
         (self.config.role == Role::Client).then_some(Event::KeepaliveReply)
@@ -326,6 +362,7 @@ impl Session {
         if std::mem::take(&mut self.hello_due) {
             let mut frame = Vec::new();
             encode_hello(&mut frame, &self.own_hello());
+            self.hellos_sent += 1;
             return Some(Transmit::Hello(frame));
         }
         self.keepalives_due = self.keepalives_due.checked_sub(1)?;

@@ -6,6 +6,8 @@ use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+#[cfg(any(test, feature = "internals"))]
+use crate::table::count_frames;
 use crate::table::{SEGMENT_BYTES, Segment, Span};
 use crate::types::Action;
 
@@ -57,26 +59,28 @@ pub(crate) fn fold(spans: &[Span], seed: u64) -> Vec<Span> {
 
 fn pack<'a>(frames: impl Iterator<Item = &'a [u8]>) -> Vec<Span> {
     let mut spans = Vec::new();
-    let mut bytes = Vec::new();
-    let mut close = |bytes: &mut Vec<u8>| {
+    let (mut bytes, mut count) = (Vec::new(), 0);
+    let mut close = |bytes: &mut Vec<u8>, count: &mut u32| {
         if !bytes.is_empty() {
-            spans.push(Span::whole(Segment::unmarked(std::mem::take(bytes))));
+            let segment = Segment::unmarked(std::mem::take(bytes), std::mem::take(count));
+            spans.push(Span::whole(segment));
         }
     };
     for frame in frames {
         if bytes.len() + frame.len() > SEGMENT_BYTES {
-            close(&mut bytes);
+            close(&mut bytes, &mut count);
         }
         bytes.extend_from_slice(frame);
+        count += 1;
     }
-    close(&mut bytes);
+    close(&mut bytes, &mut count);
     spans
 }
 
 /// [`fold`] on plain bytes.
 #[cfg(any(test, feature = "internals"))]
 pub(crate) fn fold_frames(frames: &[u8]) -> Vec<u8> {
-    let span = Span::whole(Segment::unmarked(frames.to_vec()));
+    let span = Span::whole(Segment::unmarked(frames.to_vec(), count_frames(frames)));
     let folded = fold(&[span], 1);
     folded
         .iter()
@@ -93,7 +97,7 @@ mod tests {
     use crate::wire::encode_update;
 
     fn apply(frames: &[u8], table: &mut BTreeSet<Vec<u8>>) -> usize {
-        let span = Span::whole(Segment::unmarked(frames.to_vec()));
+        let span = Span::whole(Segment::unmarked(frames.to_vec(), count_frames(frames)));
         let mut count = 0;
         for (action, key, _) in updates(&span) {
             count += 1;

@@ -26,6 +26,7 @@ mod message;
 mod outbox;
 mod owner;
 mod peer;
+mod read;
 #[cfg(test)]
 mod tests;
 
@@ -37,14 +38,15 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "internals")]
 pub(crate) use fold::fold_frames;
 pub(crate) use message::{Message, Topology};
-pub(crate) use owner::Limits;
+pub(crate) use owner::{Limits, RouteCursor};
 pub(crate) use peer::PeerCounters;
+pub(crate) use read::SessionView;
 
 use crate::map::{Map, map};
 use crate::pace::{CHUNK, Framing, LegacyPacing, Pacer, Pacing, SendQueue};
 use crate::session::{CloseReason, Event, SessionConfig, Transmit};
 use crate::table::{PeerId, Segment, Span};
-use crate::types::{Route, Vni};
+use crate::types::Vni;
 use crate::wire::{
     Capabilities, KEEPALIVE_FRAME, Malformed, MessageType, Update, encode_subscription,
 };
@@ -94,11 +96,15 @@ pub(crate) enum Report {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Gauges {
     pub(crate) sessions: usize,
+    /// Of them, those whose handshake is complete.
+    pub(crate) established: usize,
     pub(crate) subscriptions: usize,
     pub(crate) routes: usize,
     pub(crate) vnis: usize,
     /// Routes times their announcers.
     pub(crate) announcements: usize,
+    /// Announcements that came or went, so far.
+    pub(crate) changes: u64,
     /// Of all sessions, those that ended among them.
     pub(crate) counters: PeerCounters,
 }
@@ -125,6 +131,7 @@ pub(crate) struct Shard {
     /// The active subscribers that live here.
     subscribers: Map<Vni, Vec<PeerId>>,
     subscriptions: usize,
+    established: usize,
     counters: PeerCounters,
     timers: BinaryHeap<Reverse<(Instant, PeerId, Timer)>>,
     outgoing: Vec<Vec<Message>>,
@@ -148,6 +155,7 @@ impl Shard {
             peers: map(config.seed),
             subscribers: map(config.seed),
             subscriptions: 0,
+            established: 0,
             counters: PeerCounters::default(),
             timers: BinaryHeap::new(),
             outgoing: (0..topology.shards()).map(|_| Vec::new()).collect(),
@@ -181,6 +189,30 @@ impl Shard {
         }
     }
 
+    /// Ends a session once it was sent what waits for it.
+    pub(crate) fn drain(&mut self, id: PeerId, now: Instant) {
+        self.now = now;
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.is_draining = true;
+            if peer.outbox.is_empty() {
+                peer.session.close(CloseReason::Drained);
+            }
+            self.settle(id);
+        }
+    }
+
+    /// Announces or withdraws in the name of the process; whether that changed anything.
+    ///
+    /// The VNI must be owned here.
+    pub(crate) fn update_own(&mut self, update: &Update, now: Instant) -> bool {
+        debug_assert_eq!(self.topology.owner(update.vni), self.id);
+        self.now = now;
+        let before = self.owner.changes();
+        self.owner.update(PeerId::SELF, update);
+        self.route_owners_messages();
+        self.owner.changes() != before
+    }
+
     /// Takes bytes that came from a peer.
     pub(crate) fn receive(&mut self, id: PeerId, mut bytes: &[u8], now: Instant) {
         self.now = now;
@@ -199,7 +231,11 @@ impl Shard {
                 }
                 Event::Subscribe(vni) => self.subscribe(id, vni),
                 Event::Unsubscribe(vni) => self.unsubscribe(id, vni),
-                Event::Established => self.reports.push_back(Report::Established(id)),
+                Event::Established => {
+                    peer.was_established = true;
+                    self.established += 1;
+                    self.reports.push_back(Report::Established(id));
+                }
                 Event::Dropped(malformed) => self.malformed(id, malformed, now),
                 // Only clients hear these.
                 Event::EndOfRib(_) | Event::KeepaliveReply => {}
@@ -382,12 +418,18 @@ impl Shard {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        let before = peer.outbox.updates_sent();
         peer.outbox.advance(count);
+        self.counters.updates_sent += peer.outbox.updates_sent() - before;
         if let Some(pacer) = &mut peer.pacer {
             pacer.sent(count, now);
             let is_cut = peer.outbox.isolate_begun_frame() > 0;
             peer.counters.cut_chunks += u64::from(is_cut);
             self.counters.cut_chunks += u64::from(is_cut);
+        }
+        let is_drained = peer.is_draining && peer.outbox.is_empty();
+        if is_drained {
+            peer.session.close(CloseReason::Drained);
         }
         if peer.outbox.is_empty() {
             peer.stalled_since = None;
@@ -400,39 +442,6 @@ impl Shard {
     /// What happened that the caller should know.
     pub(crate) fn poll_report(&mut self) -> Option<Report> {
         self.reports.pop_front()
-    }
-
-    /// What the shard has at this moment.
-    pub(crate) fn gauges(&self) -> Gauges {
-        Gauges {
-            sessions: self.peers.len(),
-            subscriptions: self.subscriptions,
-            routes: self.owner.routes(),
-            vnis: self.owner.vnis(),
-            announcements: self.owner.announcements(),
-            counters: self.counters,
-        }
-    }
-
-    /// Calls `each` with every route that this shard owns.
-    pub(crate) fn for_each_route(&self, mut each: impl FnMut(Vni, Route)) {
-        self.owner.for_each_route(|vni, route, _| each(vni, route));
-    }
-
-    /// Calls `each` with every session that lives here.
-    pub(crate) fn for_each_session(&self, mut each: impl FnMut(SessionView)) {
-        for (&id, peer) in &self.peers {
-            each(SessionView {
-                id,
-                established: peer.session.is_established(),
-                keepalive_interval: peer.session.keepalive_interval(),
-                last_received: peer.session.last_received(),
-                subscriptions: peer.subscriptions.len(),
-                queued_bytes: peer.outbox.bytes(),
-                legacy_rate: peer.pacer.as_ref().map(Pacer::rate),
-                counters: peer.counters,
-            });
-        }
     }
 
     fn update(&mut self, id: PeerId, update: Update) {
@@ -513,8 +522,8 @@ impl Shard {
         {
             let mut frame = Vec::new();
             encode_subscription(&mut frame, MessageType::EndOfRib, vni);
-            let span = Span::whole(Segment::unmarked(frame));
-            peer.outbox.push_table(vni, span);
+            let span = Span::whole(Segment::unmarked(frame, 1));
+            peer.outbox.push_end_of_rib(vni, span);
         }
         self.make_ready(id);
     }
@@ -673,6 +682,7 @@ impl Shard {
         let Some(peer) = self.peers.remove(&id) else {
             return;
         };
+        self.established -= usize::from(peer.was_established);
         let now = self.now;
         let is_to_blame = |pacer: &Pacer| pacer.is_to_blame(now);
         if is_peers_end(reason) && peer.pacer.as_ref().is_some_and(is_to_blame) {
@@ -692,18 +702,4 @@ impl Shard {
 /// Whether the peer ended the session, as one does that cannot go on.
 fn is_peers_end(reason: CloseReason) -> bool {
     matches!(reason, CloseReason::PeerClosed | CloseReason::Io(_))
-}
-
-/// A session as others may see it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SessionView {
-    pub(crate) id: PeerId,
-    pub(crate) established: bool,
-    pub(crate) keepalive_interval: u32,
-    pub(crate) last_received: Instant,
-    pub(crate) subscriptions: usize,
-    pub(crate) queued_bytes: usize,
-    /// Bytes per second at most, to a legacy peer.
-    pub(crate) legacy_rate: Option<u32>,
-    pub(crate) counters: PeerCounters,
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 
-use crate::table::{Segment, Span};
+use crate::table::{Segment, Span, count_frames};
 use crate::types::{Action, Vni};
 use crate::wire::{frame_len, split_update};
 
@@ -14,8 +14,9 @@ use super::fold::fold;
 enum Kind {
     /// HELLO or KEEPALIVE: ahead of everything else.
     Control,
-    /// Part of an initial table, and its END_OF_RIB: each route once, nothing to fold.
+    /// Part of an initial table: each route once, nothing to fold.
     Table(Vni),
+    EndOfRib(Vni),
     /// Changes of a VNI since the table.
     Delta(Vni),
 }
@@ -45,6 +46,10 @@ pub(crate) struct Outbox {
     delta_bytes: usize,
     /// What remained of the changes when they were last folded.
     folded_bytes: usize,
+    /// UPDATEs sent so far.
+    updates: u64,
+    /// END_OF_RIBs sent so far.
+    ends_of_rib: u64,
 }
 
 impl Outbox {
@@ -73,6 +78,29 @@ impl Outbox {
         self.push_back(span, Kind::Table(vni));
     }
 
+    /// Appends the END_OF_RIB of a VNI.
+    pub(crate) fn push_end_of_rib(&mut self, vni: Vni, span: Span) {
+        self.push_back(span, Kind::EndOfRib(vni));
+    }
+
+    /// UPDATEs sent so far; those of a queued piece count when its last byte is sent.
+    pub(crate) fn updates_sent(&self) -> u64 {
+        self.updates
+    }
+
+    /// END_OF_RIBs sent so far.
+    pub(crate) fn ends_of_rib_sent(&self) -> u64 {
+        self.ends_of_rib
+    }
+
+    fn count_sent(&mut self, kind: Kind, frames: u32) {
+        match kind {
+            Kind::Table(_) | Kind::Delta(_) => self.updates += u64::from(frames),
+            Kind::EndOfRib(_) => self.ends_of_rib += u64::from(frames),
+            Kind::Control => {}
+        }
+    }
+
     fn push_back(&mut self, span: Span, kind: Kind) {
         self.bytes += span.len();
         self.items.push_back(Item {
@@ -92,7 +120,8 @@ impl Outbox {
     /// Puts control frames ahead of everything, at the next frame boundary.
     pub(crate) fn push_control(&mut self, frames: Vec<u8>) {
         debug_assert!(!self.has_control());
-        let span = Span::whole(Segment::unmarked(frames));
+        let count = count_frames(&frames);
+        let span = Span::whole(Segment::unmarked(frames, count));
         self.bytes += span.len();
         let at = self.isolate_begun_frame();
         let item = Item {
@@ -108,7 +137,7 @@ impl Outbox {
         let keep = self.isolate_begun_frame();
         let begun: Vec<Item> = self.items.drain(..keep).collect();
         self.items.retain(|item| match item.kind {
-            Kind::Table(of) | Kind::Delta(of) => of != vni,
+            Kind::Table(of) | Kind::EndOfRib(of) | Kind::Delta(of) => of != vni,
             Kind::Control => true,
         });
         for item in begun.into_iter().rev() {
@@ -123,18 +152,22 @@ impl Outbox {
             return 0;
         };
         let bytes = front.span.bytes();
-        let mut boundary = 0;
+        let (mut boundary, mut frames) = (0, 0);
         while boundary < front.sent {
             boundary += frame_len(&bytes[boundary..]);
+            frames += 1;
         }
         if boundary == front.sent {
-            front.span.advance(front.sent);
+            let (kind, counted) = (front.kind, front.span.frames());
+            front.span.advance(front.sent, frames);
             front.sent = 0;
+            let sent = counted - front.span.frames();
+            self.count_sent(kind, sent);
             return 0;
         }
         if boundary < bytes.len() {
             let begun = Item {
-                span: front.span.split_front(boundary),
+                span: front.span.split_front(boundary, frames),
                 sent: std::mem::take(&mut front.sent),
                 kind: front.kind,
             };
@@ -162,7 +195,9 @@ impl Outbox {
         for (at, item) in self.items.drain(..).enumerate() {
             match item.kind {
                 Kind::Delta(vni) if at >= keep => deltas.entry(vni).or_default().push(item.span),
-                Kind::Control | Kind::Table(_) | Kind::Delta(_) => rest.push_back(item),
+                Kind::Control | Kind::Table(_) | Kind::EndOfRib(_) | Kind::Delta(_) => {
+                    rest.push_back(item);
+                }
             }
         }
         // Behind the tables: those of a VNI come before its changes, and VNIs do
@@ -260,6 +295,8 @@ impl Outbox {
             if front.sent < front.span.len() {
                 break;
             }
+            let (kind, frames) = (front.kind, front.span.frames());
+            self.count_sent(kind, frames);
             self.items.pop_front();
         }
         debug_assert_eq!(count, 0, "no more can be sent than was lent");

@@ -1,11 +1,15 @@
 //! The half of a shard that owns tables: requests in, tables and changes out.
 
+mod read;
+
 use std::collections::{BTreeSet, VecDeque};
+
+pub(crate) use read::RouteCursor;
 
 use super::message::{Message, Topology};
 use crate::map::{Map, map};
 use crate::table::{NextHops, Notice, PeerId, Segment, Span, VniTable};
-use crate::types::{Action, Route, Vni};
+use crate::types::{Action, Vni};
 use crate::wire::{Update, encode_update};
 
 /// Routes of peers that are gone, withdrawn in one turn at most.
@@ -18,7 +22,7 @@ const COMPACTION_PER_TURN: usize = 8192;
 
 /// The tables of the VNIs that a shard owns.
 #[derive(Debug)]
-pub(super) struct Owner {
+pub(crate) struct Owner {
     topology: Topology,
     seed: u64,
     tables: Map<Vni, Owned>,
@@ -39,6 +43,10 @@ pub(super) struct Owner {
     elsewhere: usize,
     /// Refused in this turn.
     refused: Map<PeerId, u64>,
+    /// Announcements that came or went, so far.
+    changes: u64,
+    /// Changes for those who watch all tables, while there are any.
+    watched: Option<Vec<(Vni, Vec<Span>)>>,
 }
 
 /// How much may be announced.
@@ -82,6 +90,8 @@ impl Owner {
             announced: map(seed),
             elsewhere: 0,
             refused: map(seed),
+            changes: 0,
+            watched: None,
         }
     }
 
@@ -206,14 +216,6 @@ impl Owner {
         self.tables.len()
     }
 
-    /// Calls `each` with every route and one of its announcers.
-    pub(super) fn for_each_route(&self, mut each: impl FnMut(Vni, Route, PeerId)) {
-        for (&vni, owned) in &self.tables {
-            let table = &owned.table;
-            table.for_each(&self.hops, |route, peer| each(vni, route, peer));
-        }
-    }
-
     fn depart(&mut self) {
         let mut budget = DEPARTURES_PER_TURN;
         while budget > 0 {
@@ -250,6 +252,7 @@ impl Owner {
         let own_now = owned.table.announced_by(peer);
         self.routes = self.routes + owned.table.len() - routes;
         if own_now != own {
+            self.changes += 1;
             self.announcements = self.announcements + own_now - own;
             let announced = self.announced.entry(peer).or_insert(0);
             *announced = *announced + own_now - own;
@@ -276,7 +279,7 @@ impl Owner {
         let message = Message::Notice {
             peer: notice.to,
             vni,
-            span: Span::whole(Segment::unmarked(frame)),
+            span: Span::whole(Segment::unmarked(frame, 1)),
         };
         let home = self.topology.home(notice.to);
         self.outgoing.push((home, message));
@@ -290,6 +293,9 @@ impl Owner {
         owned.dirty = false;
         let spans = owned.table.take_fresh();
         if !spans.is_empty() {
+            if let Some(watched) = &mut self.watched {
+                watched.push((vni, spans.clone()));
+            }
             for (shard, _) in owned.by_shard.iter().enumerate().filter(|(_, n)| **n > 0) {
                 let spans = spans.clone();
                 self.outgoing.push((shard, Message::Delta { vni, spans }));

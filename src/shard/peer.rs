@@ -23,6 +23,8 @@ pub(super) struct Subscription {
 pub(crate) struct PeerCounters {
     /// UPDATEs received.
     pub(crate) updates: u64,
+    /// UPDATEs sent; of a shard.
+    pub(crate) updates_sent: u64,
     /// Messages dropped as malformed.
     pub(crate) malformed: u64,
     /// Announcements and subscriptions refused because of a limit.
@@ -57,6 +59,10 @@ pub(super) struct Peer {
     pub(super) malformed_quiet: Quiet,
     /// Not before then is a refusal reported again.
     pub(super) refused_quiet: Quiet,
+    /// The handshake was completed.
+    pub(super) was_established: bool,
+    /// To be ended once it was sent what waits.
+    pub(super) is_draining: bool,
 }
 
 impl Peer {
@@ -75,6 +81,8 @@ impl Peer {
             stalled_since: None,
             malformed_quiet: Quiet::default(),
             refused_quiet: Quiet::default(),
+            was_established: false,
+            is_draining: false,
         }
     }
 

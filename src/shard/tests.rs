@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::session::Role;
-use crate::types::{Action, Destination, NextHop};
+use crate::types::{Action, Destination, NextHop, Route};
 use crate::wire::{
     Extensions, Hello, Reassembler, decode_subscription, decode_update, encode_hello, encode_update,
 };

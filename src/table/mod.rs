@@ -24,13 +24,14 @@ mod summary;
 mod tests;
 
 pub(crate) use next_hops::{NextHopId, NextHops};
-pub(crate) use segment::{SEGMENT_BYTES, Segment, Span};
+pub(crate) use segment::{SEGMENT_BYTES, Segment, Span, count_frames};
 pub use summary::{Digest, TableSummary};
 
 use crate::types::{Action, Route, Vni};
 use crate::wire::encode_update;
 use log::Log;
-use routes::{Effect, Routes, Slot};
+pub(crate) use routes::Slot;
+use routes::{Effect, Routes};
 
 /// Who announces: a session, for as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +40,12 @@ pub(crate) struct PeerId(pub(crate) u32);
 impl PeerId {
     /// No session has it: what is marked with it, every subscriber gets.
     pub(crate) const NOBODY: Self = Self(u32::MAX);
+
+    /// This process itself, where it announces in its own name.
+    pub(crate) const SELF: Self = Self(u32::MAX - 1);
+
+    /// How many ids sessions have.
+    pub(crate) const SESSIONS: u32 = u32::MAX - 1;
 }
 
 /// A change that only one peer must hear, if it subscribed.
@@ -56,6 +63,7 @@ pub(crate) struct VniTable {
     routes: Routes,
     log: Log,
     frame: Vec<u8>,
+    summary: TableSummary,
 }
 
 impl VniTable {
@@ -66,12 +74,18 @@ impl VniTable {
             routes: Routes::new(seed),
             log: Log::default(),
             frame: Vec::new(),
+            summary: TableSummary::default(),
         }
     }
 
     /// How many routes somebody announces.
     pub(crate) fn len(&self) -> usize {
         self.routes.len()
+    }
+
+    /// The table in numbers.
+    pub(crate) fn summary(&self) -> TableSummary {
+        self.summary
     }
 
     /// Whether neither a route nor a peer is left.
@@ -82,6 +96,11 @@ impl VniTable {
     /// How many routes `peer` announces.
     pub(crate) fn announced_by(&self, peer: PeerId) -> usize {
         self.routes.announced_by(peer)
+    }
+
+    /// The routes that `peer` announces.
+    pub(crate) fn of(&self, hops: &NextHops, peer: PeerId) -> impl Iterator<Item = Route> {
+        self.routes.of(hops, peer)
     }
 
     /// Announces or withdraws a route of `peer`.
@@ -123,6 +142,10 @@ impl VniTable {
         match effect {
             Effect::Nothing => None,
             Effect::AllBut => {
+                match action {
+                    Action::Add => self.summary.add(&route),
+                    Action::Remove => self.summary.remove(&route),
+                }
                 self.frame.clear();
                 encode_update(&mut self.frame, action, self.vni, &route);
                 self.log.append(action, slot, by, &self.frame);
@@ -197,10 +220,16 @@ impl VniTable {
         }
     }
 
-    /// Calls `each` with every route and its announcer; `NOBODY` stands for several.
-    pub(crate) fn for_each(&self, hops: &NextHops, mut each: impl FnMut(Route, PeerId)) {
-        self.routes
-            .for_each(hops, |_, route, announcer| each(route, announcer));
+    /// Every route with all its announcers, at most `budget` slots beginning at `from`; what
+    /// comes next, if anything.
+    pub(crate) fn look(
+        &self,
+        hops: &NextHops,
+        from: Slot,
+        budget: usize,
+        each: impl FnMut(Route, &[PeerId]),
+    ) -> Option<Slot> {
+        self.routes.look(hops, from, budget, each)
     }
 
     /// Bytes of encoded frames that the log holds.
@@ -212,6 +241,7 @@ impl VniTable {
     #[cfg(test)]
     fn check_invariants(&self) {
         self.routes.check_invariants();
+        assert_eq!(self.summary.routes(), self.routes.len());
         self.log.check_invariants(self.routes.len());
     }
 }

@@ -146,6 +146,14 @@ impl Routes {
         self.announcer(peer).map_or(0, |it| it.count as usize)
     }
 
+    /// The routes that `peer` announces.
+    pub(crate) fn of(&self, hops: &NextHops, peer: PeerId) -> impl Iterator<Item = Route> {
+        let first = self.announcer(peer).map_or(Slot::NONE, |it| it.first);
+        let entry = |slot: u32| self.slots.get(slot as usize);
+        let listed = std::iter::successors(entry(first), move |it| entry(it.next));
+        listed.map(|it| it.key().route(hops))
+    }
+
     /// Whether the log does not say what `peer` sees.
     pub(crate) fn is_entangled(&self, peer: PeerId) -> bool {
         self.announcer(peer).is_some_and(|it| it.entangled)
@@ -262,6 +270,30 @@ impl Routes {
                     };
                     slot = next;
                 }
+            }
+        }
+        let next = u32::try_from(end).expect("slots are numbered with 32 bits");
+        (end < self.slots.len()).then_some(Slot(next))
+    }
+
+    /// Every route with all its announcers, at most `budget` slots beginning at `from`; what
+    /// comes next, if anything.
+    pub(crate) fn look(
+        &self,
+        hops: &NextHops,
+        from: Slot,
+        budget: usize,
+        mut each: impl FnMut(Route, &[PeerId]),
+    ) -> Option<Slot> {
+        let start = (from.0 as usize).min(self.slots.len());
+        let end = self.slots.len().min(start.saturating_add(budget));
+        let mut peers = Vec::new();
+        for (slot, entry) in (from.0..).zip(&self.slots[start..end]) {
+            if entry.role == EntryRole::First {
+                let chain = self.chain(slot).map(|it| self.slots[it as usize].peer);
+                peers.clear();
+                peers.extend(chain);
+                each(entry.key().route(hops), &peers);
             }
         }
         let next = u32::try_from(end).expect("slots are numbered with 32 bits");

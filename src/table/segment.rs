@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::PeerId;
+use crate::wire::frame_len;
 
 /// Most bytes of a segment.
 ///
@@ -16,6 +17,7 @@ pub(crate) struct Segment {
     bytes: Box<[u8]>,
     /// Sorted by peer, then start; frames of nobody in particular have no run.
     runs: Box<[Run]>,
+    frames: u32,
 }
 
 /// Adjacent frames marked with one peer.
@@ -27,11 +29,12 @@ struct Run {
 }
 
 impl Segment {
-    /// A segment that everybody gets whole.
-    pub(crate) fn unmarked(bytes: Vec<u8>) -> Arc<Self> {
+    /// A segment of so many frames that everybody gets whole.
+    pub(crate) fn unmarked(bytes: Vec<u8>, frames: u32) -> Arc<Self> {
         Arc::new(Self {
             bytes: bytes.into_boxed_slice(),
             runs: Box::default(),
+            frames,
         })
     }
 
@@ -48,6 +51,8 @@ pub(crate) struct Span {
     segment: Arc<Segment>,
     start: u32,
     end: u32,
+    /// Of those that were cut out of one segment, the first counts for all.
+    frames: u32,
 }
 
 impl Span {
@@ -56,6 +61,7 @@ impl Span {
         Self {
             start: 0,
             end: offset(segment.bytes.len()),
+            frames: segment.frames,
             segment,
         }
     }
@@ -70,24 +76,31 @@ impl Span {
         (self.end - self.start) as usize
     }
 
-    /// Drops the first `count` bytes.
+    /// How many frames; those of a span that was cut may be counted with another piece.
+    pub(crate) fn frames(&self) -> u32 {
+        self.frames
+    }
+
+    /// Drops the first `count` bytes, which are so many frames.
     ///
     /// # Panics
     ///
     /// In debug builds, if there are fewer.
-    pub(crate) fn advance(&mut self, count: usize) {
+    pub(crate) fn advance(&mut self, count: usize, frames: u32) {
         debug_assert!(count <= self.len());
         self.start += offset(count);
+        self.frames = self.frames.saturating_sub(frames);
     }
 
-    /// Cuts the first `count` bytes off as a span of their own.
-    pub(crate) fn split_front(&mut self, count: usize) -> Self {
+    /// Cuts the first `count` bytes off as a span of their own, which are so many frames.
+    pub(crate) fn split_front(&mut self, count: usize, frames: u32) -> Self {
         let front = Self {
             segment: Arc::clone(&self.segment),
             start: self.start,
             end: self.start + offset(count),
+            frames: frames.min(self.frames),
         };
-        self.advance(count);
+        self.advance(count, frames);
         front
     }
 
@@ -96,23 +109,30 @@ impl Span {
     /// Costs a binary search and the peer's own runs, however many frames there are.
     pub(crate) fn without(mut self, peer: PeerId, push: &mut impl FnMut(Self)) {
         let segment = Arc::clone(&self.segment);
-        for run in segment.runs_of(peer) {
+        let runs = segment.runs_of(peer).iter().filter_map(|run| {
             let (start, end) = (run.start.max(self.start), run.end.min(self.end));
-            if start >= end {
-                continue;
-            }
-            if start > self.start {
+            (start < end).then_some(start..end)
+        });
+        let (runs, mut frames) = (runs.collect::<Vec<_>>(), self.frames);
+        for run in &runs {
+            let own = count_frames(&segment.bytes[run.start as usize..run.end as usize]);
+            frames = frames.saturating_sub(own);
+        }
+        let mut push_piece = |start, end| {
+            if start < end {
                 push(Self {
                     segment: Arc::clone(&segment),
-                    start: self.start,
-                    end: start,
+                    start,
+                    end,
+                    frames: std::mem::take(&mut frames),
                 });
             }
-            self.start = end;
+        };
+        for run in runs {
+            push_piece(self.start, run.start);
+            self.start = run.end;
         }
-        if self.start < self.end {
-            push(self);
-        }
+        push_piece(self.start, self.end);
     }
 }
 
@@ -122,6 +142,7 @@ pub(crate) struct SegmentBuilder {
     bytes: Vec<u8>,
     /// In order of start.
     runs: Vec<Run>,
+    frames: u32,
 }
 
 impl SegmentBuilder {
@@ -137,6 +158,7 @@ impl SegmentBuilder {
     pub(crate) fn push(&mut self, peer: PeerId, frame: &[u8]) {
         let start = offset(self.bytes.len());
         self.bytes.extend_from_slice(frame);
+        self.frames += 1;
         let end = offset(self.bytes.len());
         match self.runs.last_mut() {
             _ if peer == PeerId::NOBODY => {}
@@ -149,6 +171,7 @@ impl SegmentBuilder {
     pub(crate) fn extend(&mut self, segment: &Segment) {
         let base = offset(self.bytes.len());
         self.bytes.extend_from_slice(&segment.bytes);
+        self.frames += segment.frames;
         let from = self.runs.len();
         self.runs.extend(segment.runs.iter().map(|run| Run {
             peer: run.peer,
@@ -166,8 +189,19 @@ impl SegmentBuilder {
         Arc::new(Segment {
             bytes: builder.bytes.into_boxed_slice(),
             runs: runs.into_boxed_slice(),
+            frames: builder.frames,
         })
     }
+}
+
+/// How many frames begin in `bytes`.
+pub(crate) fn count_frames(mut bytes: &[u8]) -> u32 {
+    let mut count = 0;
+    while !bytes.is_empty() {
+        bytes = &bytes[frame_len(bytes).min(bytes.len())..];
+        count += 1;
+    }
+    count
 }
 
 /// Offsets inside a segment fit 32 bits by far.

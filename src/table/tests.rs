@@ -244,24 +244,31 @@ fn joins_between_single_changes_do_not_shred_the_log() {
 
 #[test]
 fn a_span_without_a_peer_keeps_the_rest_in_order() {
+    /// A frame with a text of one letter.
+    const FRAME: usize = HEADER_LEN + 1;
     let mut builder = segment::SegmentBuilder::default();
-    for (peer, text) in [(1, "aa"), (1, "b"), (2, "cc"), (1, "d"), (3, "e"), (2, "f")] {
-        builder.push(PeerId(peer), text.as_bytes());
+    for (peer, letters) in [(1, "aa"), (1, "b"), (2, "cc"), (1, "d"), (3, "e"), (2, "f")] {
+        for letter in letters.bytes() {
+            builder.push(PeerId(peer), &[1, 0, 1, 5, letter]);
+        }
     }
     let mut span = Span::whole(builder.take());
     let rest = |span: &Span, peer| {
-        let mut text = String::new();
+        let (mut text, mut frames) = (String::new(), 0);
         span.clone().without(PeerId(peer), &mut |it| {
-            text += std::str::from_utf8(it.bytes()).unwrap();
+            let letters = it.bytes().chunks(FRAME).map(|frame| char::from(frame[4]));
+            text.extend(letters);
+            frames += it.frames() as usize;
         });
+        assert_eq!(frames, text.len());
         text
     };
     assert_eq!(rest(&span, 1), "ccef");
     assert_eq!(rest(&span, 2), "aabde");
     assert_eq!(rest(&span, 3), "aabccdf");
     assert_eq!(rest(&span, 9), "aabccdef");
-    span.advance(1);
+    span.advance(FRAME, 1);
     assert_eq!(rest(&span, 1), "ccef");
-    assert_eq!(rest(&span.split_front(4), 2), "ab");
+    assert_eq!(rest(&span.split_front(4 * FRAME, 4), 2), "ab");
     assert_eq!(rest(&span, 2), "de");
 }

@@ -16,7 +16,6 @@ mod update;
 mod tests;
 
 pub use frame::FrameError;
-#[cfg(test)]
 pub(crate) use frame::HEADER_LEN;
 pub(crate) use frame::{Frame, MessageType, Reassembler, frame_len};
 pub(crate) use message::{
