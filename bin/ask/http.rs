@@ -53,7 +53,7 @@ pub(crate) enum Patience {
 }
 
 /// The body of an answer, while it comes.
-pub(crate) type Body = Box<dyn BufRead>;
+pub(crate) type Body = BufReader<Box<dyn Read>>;
 
 /// Asks, and returns the body of an answer of success.
 pub(crate) fn ask(
@@ -63,25 +63,30 @@ pub(crate) fn ask(
 ) -> Result<Body, Failure> {
     let failed = |error: &io::Error| Failure::RunTime(format!("{place}: {}", describe(error)));
     let mut stream = connect(place)?;
-    send(&mut *stream, place, request).map_err(|error| failed(&error))?;
+    match send(&mut *stream, place, request) {
+        // Who turns a request away may have said why.
+        Err(error) if !is_closed(&error) => return Err(failed(&error)),
+        Ok(()) | Err(_) => {}
+    }
     if patience == Patience::Endless {
         stream.wait_for_ever().map_err(|error| failed(&error))?;
     }
     let mut reader = BufReader::new(stream);
     let (status, length) = read_head(&mut reader).map_err(|error| failed(&error))?;
-    let mut body: Body = match length {
-        Length::Known(length) => Box::new(BufReader::new(Exactly {
+    let body: Box<dyn Read> = match length {
+        Length::Known(length) => Box::new(Exactly {
             from: reader,
             left: length,
-        })),
-        Length::Chunked => Box::new(BufReader::new(Chunks {
+        }),
+        Length::Chunked => Box::new(Chunks {
             from: reader,
             left: 0,
             is_first: true,
             is_over: false,
-        })),
+        }),
         Length::ToTheEnd => Box::new(reader),
     };
+    let mut body = BufReader::with_capacity(64 * 1024, body);
     if (200..300).contains(&status) {
         return Ok(body);
     }
@@ -117,6 +122,13 @@ pub(crate) fn describe(error: &io::Error) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+    )
 }
 
 /// What the other side refused, by its own words.

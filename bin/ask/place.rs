@@ -83,6 +83,19 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Refuses what only shows.
+    pub(crate) fn must_be_socket(&self) -> Result<(), Failure> {
+        match self {
+            Self::Socket(_) => Ok(()),
+            Self::Http(_) => Err(Failure::Argument(format!(
+                "--at {self}: over HTTP there is only what `show` and `diff` ask for; give the \
+                 path of a control socket"
+            ))),
+        }
+    }
+}
+
 /// Whether something listens on a socket, though it may not be for this user.
 fn is_alive(path: &str) -> bool {
     match UnixStream::connect(path) {

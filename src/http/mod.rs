@@ -15,6 +15,7 @@
 mod api;
 mod cache;
 mod connection;
+mod control;
 mod helper;
 mod message;
 mod metrics;
@@ -28,6 +29,7 @@ use std::thread::JoinHandle;
 use crate::error::{Error, Result};
 use crate::inspect::Inspect;
 use crate::net::{Postbox, listen_on_first};
+pub use control::{Actions, ControlSocket, Outcome};
 use helper::Helpers;
 use worker::{Entrance, Told, Worker};
 

@@ -69,10 +69,7 @@ struct LevelJson {
 
 impl Change {
     /// What a request wants changed; none if its path is not one of these.
-    pub(super) fn parse(
-        request: &api::Request<'_>,
-        body: &[u8],
-    ) -> Option<Result<Self, Response>> {
+    pub(super) fn parse(request: &api::Request<'_>, body: &[u8]) -> Option<Result<Self, Response>> {
         let path = request.path.strip_prefix("/api/v1/")?;
         let parts: Vec<&str> = path.split('/').collect();
         let (allowed, parsed) = match (&parts[..], request.method) {
@@ -229,10 +226,7 @@ fn drain(name: &str, body: &[u8]) -> Result<Command, String> {
     };
     let time = json.seconds.map_or(DRAIN, Duration::from_secs);
     if time > DRAIN_MAX {
-        return Err(format!(
-            "seconds: at most {}, a day",
-            DRAIN_MAX.as_secs()
-        ));
+        return Err(format!("seconds: at most {}, a day", DRAIN_MAX.as_secs()));
     }
     Ok(Command::DrainPeer(decode(name)?, time))
 }

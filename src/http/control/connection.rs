@@ -1,13 +1,13 @@
 //! One connection: requests come one after the other, and are answered.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::change::Change;
 use super::listener::Shared;
 use super::monitor::{self, Monitor};
-use crate::http::api::{self, Body, Chunk, Response, Status};
+use crate::http::api::{self, Chunk, Response, Status};
 
 /// How long a peer may be silent between requests, and in one.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -97,7 +97,9 @@ fn converse(stream: UnixStream, shared: &Shared) -> io::Result<()> {
         let asked = api::Request::new(&request.method, &request.target);
         if asked.path == monitor::PATH {
             match Monitor::start(&asked, shared) {
-                Ok(monitor) => return monitor.run(&writer, request.after != After::CloseWithoutChunks),
+                Ok(monitor) => {
+                    return monitor.run(&writer, request.after != After::CloseWithoutChunks);
+                }
                 Err(mut response) => {
                     let wanted = Wanted::by(&request);
                     write_response(&mut writer, &mut response, request.after, wanted)?;
@@ -322,8 +324,14 @@ mod tests {
             (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab", None),
             (b"\x01\x00\x02\x02\r\n\r\n", Some(400)),
             (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", Some(400)),
-            (b"POST / HTTP/1.1\r\nContent-Length: 65537\r\n\r\n", Some(413)),
-            (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", Some(400)),
+            (
+                b"POST / HTTP/1.1\r\nContent-Length: 65537\r\n\r\n",
+                Some(413),
+            ),
+            (
+                b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Some(400),
+            ),
             (&long, Some(431)),
             (many.as_bytes(), Some(431)),
         ];

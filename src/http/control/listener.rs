@@ -15,7 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::path::Bound;
 use super::{Actions, connection};
-use crate::http::cache::SnapshotCache;
+use crate::http::cache::{KEEP, SnapshotCache};
 use crate::inspect::Inspect;
 use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
 
@@ -100,9 +100,9 @@ impl Listener {
     /// Accepts until told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(2);
-        let mut pause = None;
+        let mut wait = None;
         loop {
-            if let Err(error) = self.poll.poll(&mut events, pause)
+            if let Err(error) = self.poll.poll(&mut events, wait)
                 && error.kind() != ErrorKind::Interrupted
             {
                 log::error!("waiting for control connections: {error}");
@@ -111,7 +111,11 @@ impl Listener {
             if self.mailbox.take().is_some() {
                 break;
             }
-            pause = self.accept_all();
+            let pause = self.accept_all();
+            self.open.retain(|it| !it.thread.is_finished());
+            // Who is served may have a snapshot made.
+            let is_idle = !self.shared.cache.forget_unused() && self.open.is_empty();
+            wait = pause.or_else(|| (!is_idle).then_some(KEEP));
         }
         self.stop();
     }
@@ -175,7 +179,7 @@ impl Listener {
             drop(it.stream.shutdown(Shutdown::Read));
         }
         // The last to go disconnects the channel, which ends the wait.
-        drop(are_closed.recv_timeout(GRACE));
+        let _: Result<(), _> = are_closed.recv_timeout(GRACE);
         for it in &open {
             drop(it.stream.shutdown(Shutdown::Both));
         }

@@ -58,7 +58,6 @@ impl fmt::Debug for Actions {
 ///
 /// Stops when told to by [`Self::shutdown`], or when dropped; both end all its threads, wait
 /// for them, and remove the socket.
-#[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
     postbox: Postbox<Stop>,
@@ -113,6 +112,14 @@ impl ControlSocket {
         if thread.join().is_err() {
             log::error!("the control thread had panicked");
         }
+    }
+}
+
+impl fmt::Debug for ControlSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlSocket")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,7 @@ use socket2::SockRef;
 use super::connection::{LAST_CHUNK, append_chunk, status_line};
 use super::listener::Shared;
 use crate::error::Error;
-use crate::http::api::{self, Params, Response, RouteJson, Status, write_json};
+use crate::http::api::{self, Params, Response, RouteRow, Status, write_json};
 use crate::inspect::{Watch, WatchEvent};
 use crate::types::Action;
 
@@ -36,7 +36,7 @@ struct Line<'a> {
     event: &'static str,
     time: String,
     #[serde(flatten)]
-    route: Option<RouteJson>,
+    route: Option<RouteRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,9 +106,12 @@ impl<'a> Monitor<'a> {
         // It takes its share of what is kept until then.
         drop(watch);
         let mut text = Vec::new();
-        Line::new("end", &api::Date::of(SystemTime::now()).to_string())
-            .with_reason(&reason)
-            .append(&mut text);
+        Line::new(
+            "end",
+            &api::Date::of(SystemTime::now()).to_text_with_millis(),
+        )
+        .with_reason(&reason)
+        .append(&mut text);
         out.chunk(&text)?;
         out.finish()
     }
@@ -145,7 +148,7 @@ impl<'a> Line<'a> {
     fn of(event: &'a WatchEvent, time: &str, is_before: &mut bool) -> Self {
         match event {
             WatchEvent::Route(vni, action, route) => Self {
-                route: Some(RouteJson::new(*vni, route)),
+                route: Some(RouteRow::of(*vni, route)),
                 ..Self::new(
                     match action {
                         Action::Add if *is_before => "current",
@@ -184,7 +187,7 @@ struct Out<'a> {
 
 impl Out<'_> {
     fn events(&mut self, events: &[WatchEvent], is_before: &mut bool) -> io::Result<()> {
-        let time = api::Date::of(SystemTime::now()).to_string();
+        let time = api::Date::of(SystemTime::now()).to_text_with_millis();
         let mut text = Vec::new();
         for event in events {
             Line::of(event, &time, is_before).append(&mut text);

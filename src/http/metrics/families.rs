@@ -277,7 +277,7 @@ pub(super) const PEER: &[Family<PeerStatus>] = &[
     Family::gauge(
         "metalbond_peer_subscriptions",
         "VNIs that the peer subscribes to, or was asked for.",
-        |to, it| to.put(it.subscriptions.len()),
+        |to, it| to.put(it.subscriptions),
     ),
     Family::gauge(
         "metalbond_peer_queue_bytes",
