@@ -52,8 +52,7 @@ pub(crate) fn run(args: &ClientArgs) -> Result<(), Failure> {
         let route = announcement.route;
         client.announce(announcement.vni, route.destination, route.next_hop)?;
     }
-    let shown = client.clone();
-    let http = Http::start(args.http.as_deref(), move || shown.routes())?;
+    let http = Http::start(args.http.as_deref(), || client.inspector())?;
     let ended = ending.wait();
     signals::within(STOP_TIMEOUT, "the client", move || {
         http.stop();

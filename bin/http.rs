@@ -1,6 +1,8 @@
-//! The routing table over HTTP, where that is built in.
+//! The page, the API and the metrics over HTTP, where that is built in.
 
-use rustbond::{Route, Vni};
+use std::sync::Arc;
+
+use rustbond::inspect::Inspect;
 
 use crate::failure::Failure;
 
@@ -15,12 +17,12 @@ impl Http {
     #[cfg(feature = "http")]
     pub(crate) fn start(
         address: Option<&str>,
-        source: impl Fn() -> Vec<(Vni, Route)> + Send + 'static,
+        inspect: impl FnOnce() -> Arc<dyn Inspect>,
     ) -> Result<Self, Failure> {
         use rustbond::http::HttpServer;
         let server = address.map(|address| {
             let failed = |error| Failure::of_address("--http", address, error);
-            HttpServer::start(address, source).map_err(failed)
+            HttpServer::start(address, inspect()).map_err(failed)
         });
         let _server = server.transpose()?;
         Ok(Self { _server })
@@ -30,11 +32,11 @@ impl Http {
     #[cfg(not(feature = "http"))]
     pub(crate) fn start(
         _: Option<&str>,
-        _: impl Fn() -> Vec<(Vni, Route)> + Send + 'static,
+        _: impl FnOnce() -> Arc<dyn Inspect>,
     ) -> Result<Self, Failure> {
         Ok(Self {})
     }
 
-    /// Stops it, and lets go of the source.
+    /// Stops it, and lets go of what it shows.
     pub(crate) fn stop(self) {}
 }

@@ -1,6 +1,5 @@
 //! `metalbond server`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustbond::{MetalBondServer, ServerConfig};
@@ -36,9 +35,7 @@ pub(crate) fn run(args: &ServerArgs) -> Result<(), Failure> {
     }
     let server = MetalBondServer::start(&args.listen, config)
         .map_err(|error| Failure::of_address("--listen", &args.listen, error))?;
-    let server = Arc::new(server);
-    let shown = Arc::clone(&server);
-    let http = Http::start(args.http.as_deref(), move || shown.routes())?;
+    let http = Http::start(args.http.as_deref(), || server.inspector())?;
     let ended = ending.wait();
     signals::within(STOP_TIMEOUT, "the server", move || {
         // The HTTP server asks the other for its routes.

@@ -23,6 +23,7 @@ use super::link::{FlushId, Link, Wants};
 use super::policy::RouteFilter;
 use super::view::{ServerBit, View};
 use crate::error::{Error, Result};
+use crate::limit::Recent;
 use crate::pace::{Framing, Pacing};
 use crate::session::{CloseReason, Event as SessionEvent, SessionConfig};
 use crate::types::{Action, Route, Vni};
@@ -49,6 +50,14 @@ struct Server {
     phase: Phase,
     backoff: Backoff,
     last_loss: Option<CloseReason>,
+    /// Messages dropped as malformed since the start.
+    malformed: u64,
+    /// How often its session ended.
+    flaps: Recent,
+    /// Since when it is in the phase it is in.
+    since: Instant,
+    /// Asked to be left alone until its next turn.
+    is_drained: bool,
     established_at: Option<Instant>,
 }
 
@@ -89,7 +98,9 @@ pub(super) struct Core {
     /// Flushes that somebody waits for.
     flushes: BTreeSet<FlushId>,
     next_flush: u64,
-    malformed: u64,
+    updates_received: u64,
+    /// Updates sent on connections that are gone.
+    updates_sent: u64,
 }
 
 impl Core {
@@ -110,7 +121,8 @@ impl Core {
             sweeps: BTreeMap::new(),
             flushes: BTreeSet::new(),
             next_flush: 0,
-            malformed: 0,
+            updates_received: 0,
+            updates_sent: 0,
         };
         for _ in 0..servers {
             core.add_server(now);
@@ -154,6 +166,10 @@ impl Core {
             },
             backoff: Backoff::new(self.config.retry_min, self.config.retry_max, seed),
             last_loss: None,
+            malformed: 0,
+            flaps: Recent::new(now),
+            since: now,
+            is_drained: false,
             established_at: None,
         };
         self.servers.insert(id, server);
@@ -253,6 +269,8 @@ impl Core {
             |server: &Server| matches!(server.phase, Phase::Waiting { until, .. } if until <= now);
         let mut servers = self.servers.iter_mut();
         let (id, server) = servers.find(|(_, server)| is_due(server))?;
+        server.since = now;
+        server.is_drained = false;
         server.phase = Phase::Dialling {
             until: now + DIAL_TIMEOUT,
         };
@@ -279,11 +297,26 @@ impl Core {
             return;
         }
         entry.last_loss = Some(reason);
+        entry.since = now;
         let until = now + entry.backoff.next();
         entry.phase = Phase::Waiting {
             until,
             is_retry: true,
         };
+    }
+
+    /// Leaves a server, and does not dial it for so long.
+    pub(super) fn drain(&mut self, server: ServerId, time: Duration, now: Instant) {
+        self.lost(server, CloseReason::Drained, now);
+        if let Some(entry) = self.servers.get_mut(&server)
+            && let Some(until) = now.checked_add(time)
+        {
+            entry.is_drained = true;
+            entry.phase = Phase::Waiting {
+                until,
+                is_retry: true,
+            };
+        }
     }
 
     /// Takes bytes that came from a server.
@@ -305,6 +338,7 @@ impl Core {
             };
             match event {
                 SessionEvent::Update(update) => {
+                    self.updates_received += 1;
                     let key = (update.vni, update.route);
                     // The link sees all: it also learns from what does not count.
                     let is_heard = link.hears(update.action, &key, &mut wants);
@@ -332,7 +366,7 @@ impl Core {
                         self.complete(vni, now);
                     }
                 }
-                SessionEvent::Dropped(_) => self.malformed += 1,
+                SessionEvent::Dropped(_) => entry.malformed += 1,
                 // Only servers hear these.
                 SessionEvent::Subscribe(_) | SessionEvent::Unsubscribe(_) => {}
             }
@@ -514,7 +548,9 @@ impl Core {
             return;
         };
         entry.last_loss = Some(reason);
+        entry.since = now;
         if let Some(since) = entry.established_at.take() {
+            entry.flaps.count(now);
             if is_departure(reason) {
                 entry.backoff.departed(now - since);
             } else {
@@ -530,6 +566,7 @@ impl Core {
             return;
         };
         let bit = entry.bit;
+        self.updates_sent += link.sent().update;
         self.subscriptions.forget(bit, |_| true);
         self.announcements.forget(bit, |_| true);
         for vni in link.vnis() {
@@ -575,7 +612,7 @@ impl Core {
 fn is_departure(reason: CloseReason) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
     match reason {
-        CloseReason::PeerClosed | CloseReason::Shutdown => true,
+        CloseReason::PeerClosed | CloseReason::Shutdown | CloseReason::Reset => true,
         CloseReason::Io(kind) => matches!(kind, BrokenPipe | ConnectionReset),
         _ => false,
     }

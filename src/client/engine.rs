@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 use mio::{Events, Poll, Token};
@@ -19,6 +19,7 @@ use super::view::ServerBit;
 use super::worker::Sink;
 use super::{ConnectionState, ServerId};
 use crate::error::{Error, Result};
+use crate::inspect::PeerStatus;
 use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Postbox, dial, tune};
 use crate::session::CloseReason;
 use crate::types::Vni;
@@ -87,6 +88,8 @@ pub(super) struct Engine {
     pub(super) sinks: Vec<Sink>,
     buffer: Box<[u8]>,
     is_stopped: bool,
+    /// When it was made, by both clocks.
+    pub(super) started: (SystemTime, Instant),
 }
 
 impl Engine {
@@ -108,6 +111,7 @@ impl Engine {
             sinks: Vec::new(),
             buffer: vec![0; READ_BUDGET].into_boxed_slice(),
             is_stopped: false,
+            started: (SystemTime::now(), Instant::now()),
         })
     }
 
@@ -151,6 +155,46 @@ impl Engine {
         });
         self.states.remove(&server);
         self.core.remove_server(server, now)
+    }
+
+    /// The servers, by name.
+    pub(super) fn peers(&self, now: Instant) -> Vec<PeerStatus> {
+        let mut peers = Vec::new();
+        for (server, status) in self.core.peers(now) {
+            if let Some(endpoint) = self.endpoints.get(&server) {
+                peers.push(PeerStatus {
+                    name: endpoint.name.clone(),
+                    address: endpoint.conn.as_ref().map(|conn| conn.address),
+                    ..status
+                });
+            }
+        }
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        peers
+    }
+
+    /// The servers that a name stands for: as it was given, an address, or a number.
+    pub(super) fn named(&self, name: &str) -> Vec<ServerId> {
+        let is_meant = |(server, endpoint): (&ServerId, &Endpoint)| {
+            let address = endpoint.conn.as_ref().map(|conn| conn.address);
+            let is_address = |it: SocketAddr| it.to_string() == name || it.ip().to_string() == name;
+            let is_meant = endpoint.name == name
+                || server.to_string() == name
+                || address.is_some_and(is_address);
+            is_meant.then_some(*server)
+        };
+        self.endpoints.iter().filter_map(is_meant).collect()
+    }
+
+    /// Leaves a server; it is dialled again after a while, or after so long.
+    pub(super) fn leave(&mut self, server: ServerId, time: Option<Duration>, now: Instant) {
+        if let Some(conn) = self.endpoints.get(&server).and_then(|it| it.conn.as_ref()) {
+            conn.finish();
+        }
+        match time {
+            Some(time) => self.core.drain(server, time, now),
+            None => self.core.lost(server, CloseReason::Reset, now),
+        }
     }
 
     /// A consumer that was attached is gone.
@@ -198,6 +242,7 @@ impl Engine {
             self.write(server, now);
         }
         self.publish();
+        self.shared.set_generation(self.core.generation());
         !self.is_stopped
     }
 

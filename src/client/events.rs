@@ -27,6 +27,9 @@ pub enum Event {
     /// The table of a VNI is complete for the first time since the subscription, those
     /// of the VNIs that are imported into it and subscribed to among it.
     Synced(Vni),
+    /// All routes that were there when this consumer began have been told. Comes once, and
+    /// only to consumers of [`MetalBondClient::watch`](crate::MetalBondClient::watch).
+    Current,
     /// A server's handshake is complete.
     ServerUp(ServerId),
     /// A server's session ended.

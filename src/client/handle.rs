@@ -14,10 +14,12 @@ use super::core::Core;
 use super::engine::{Engine, Goal, Mail, Waiter};
 use super::events::{ConsumerId, Event, EventDetail};
 use super::handler::{self, Feed, RouteHandler};
+use super::inspector::Inspector;
 use super::status::{Shared, Status};
 use super::worker::{self, Sink};
 use super::{AnnouncementState, Changed, ClientState, ConnectionState, ServerId};
 use crate::error::{Error, Result};
+use crate::inspect::Inspect;
 use crate::net::Postbox;
 use crate::types::{Destination, NextHop, Route, Vni};
 
@@ -115,6 +117,26 @@ impl MetalBondClient {
         Ok((client, feed))
     }
 
+    /// What can be seen and changed of the client while it runs.
+    #[must_use]
+    pub fn inspector(&self) -> Arc<dyn Inspect> {
+        Arc::new(Inspector::new(self.clone()))
+    }
+
+    /// The same, with what a writer of its routes has in the kernel.
+    #[cfg(all(feature = "netlink", target_os = "linux"))]
+    #[must_use]
+    pub fn inspector_with(&self, kernel: crate::kernel::KernelWriter) -> Arc<dyn Inspect> {
+        let mut inspector = Inspector::new(self.clone());
+        inspector.kernel = Some(kernel);
+        Arc::new(inspector)
+    }
+
+    /// A number that is another one after any change of a table.
+    pub(super) fn generation(&self) -> u64 {
+        self.inner.shared.generation()
+    }
+
     fn feed(&self, batches: Receiver<Vec<Event>>) -> Feed {
         Feed {
             batches,
@@ -167,7 +189,7 @@ impl MetalBondClient {
     }
 
     /// Runs `call` on the client's thread and waits for its answer.
-    fn call<T: Send + 'static>(
+    pub(super) fn call<T: Send + 'static>(
         &self,
         call: impl FnOnce(&mut Engine, Instant) -> T + Send + 'static,
     ) -> Result<T> {
@@ -181,7 +203,7 @@ impl MetalBondClient {
     }
 
     /// As [`Self::call`], for what only the core is needed for.
-    fn ask<T: Send + 'static>(
+    pub(super) fn ask<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&mut Core) -> T + Send + 'static,
     ) -> Result<T> {

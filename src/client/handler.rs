@@ -152,6 +152,8 @@ fn tell(handler: &impl RouteHandler, event: &Event) {
             handler.next_hops_changed(*vni, *destination, next_hops);
         }
         Event::Synced(vni) => handler.synced(*vni),
+        // A handler is there from the beginning.
+        Event::Current => {}
         Event::ServerUp(server) => handler.server_up(*server),
         Event::ServerDown(server, reason) => handler.server_down(*server, *reason),
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::desired::{Desired, Episode, Tell};
 use super::view::ServerBit;
 use crate::pace::{CHUNK, Framing, Pacing, Window};
-use crate::session::{CloseReason, Session, SessionConfig, Transmit};
+use crate::session::{CloseReason, MessageCounts, Session, SessionConfig, Transmit};
 use crate::types::{Action, Route, Vni};
 use crate::wire::{
     Capabilities, KEEPALIVE_FRAME, MessageType, encode_subscription, encode_update, frame_len,
@@ -115,6 +115,8 @@ pub(super) struct Link {
     withdrawn: BTreeSet<(Vni, Route)>,
     /// Since when the server takes nothing, while something waits.
     stalled_since: Option<Instant>,
+    /// SUBSCRIBEs, UNSUBSCRIBEs and UPDATEs encoded for the server.
+    told: MessageCounts,
 }
 
 /// What the caller of the client wants.
@@ -143,7 +145,36 @@ impl Link {
             unread: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
             stalled_since: None,
+            told: MessageCounts::default(),
         }
+    }
+
+    /// Messages sent, or about to be.
+    pub(super) fn sent(&self) -> MessageCounts {
+        let MessageCounts {
+            hello, keepalive, ..
+        } = self.session.sent();
+        MessageCounts {
+            hello,
+            keepalive,
+            ..self.told
+        }
+    }
+
+    /// VNIs whose flow the server was asked for.
+    pub(super) fn subscriptions(&self) -> usize {
+        self.tables.len()
+    }
+
+    /// Bytes per second at most, to a server that is spared.
+    pub(super) fn rate(&self) -> Option<u32> {
+        let is_known = self.session.knows_peer();
+        (is_known && self.is_paced()).then(|| self.window.rate())
+    }
+
+    /// Bytes that wait for the socket.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.out.len() - self.sent
     }
 
     /// Whether it counts that the server has, or has no longer, a route.
@@ -374,6 +405,7 @@ impl Link {
         match tell {
             Tell::Wanted => {
                 encode_subscription(&mut self.out, MessageType::Subscribe, vni);
+                self.told.count(MessageType::Subscribe);
                 let mut barrier = || *barrier.get_or_insert_with(|| self.session.barrier());
                 if is_legacy {
                     self.unread.insert(vni, Unread::Subscribe(barrier()));
@@ -401,6 +433,7 @@ impl Link {
 
     fn unsubscribe(&mut self, vni: Vni, barrier: &mut Option<u64>) {
         encode_subscription(&mut self.out, MessageType::Unsubscribe, vni);
+        self.told.count(MessageType::Unsubscribe);
         self.ignore(vni);
         let barrier = *barrier.get_or_insert_with(|| self.session.barrier());
         self.unread.insert(vni, Unread::Unsubscribe(barrier));
@@ -416,6 +449,7 @@ impl Link {
         match wants.announcements.dequeue(&key, self.bit) {
             Tell::Wanted => {
                 encode_update(&mut self.out, Action::Add, vni, &route);
+                self.told.count(MessageType::Update);
                 let (sent, _) = self.session.keepalives();
                 let episode = wants.announcements.episode(&key);
                 self.unproven.extend(episode.map(|episode| Unproven {
@@ -426,6 +460,7 @@ impl Link {
             }
             Tell::Unwanted => {
                 encode_update(&mut self.out, Action::Remove, vni, &route);
+                self.told.count(MessageType::Update);
                 let is_loading = self.tables.contains_key(&vni) && !self.is_complete(vni);
                 if self.is_legacy() && is_loading {
                     self.withdrawn.insert(key);
@@ -436,13 +471,13 @@ impl Link {
     }
 
     fn has_room(&self) -> bool {
-        self.out.len() - self.sent < OUT_BYTES
+        self.queued_bytes() < OUT_BYTES
             && (!self.is_paced() || self.window.has_room(self.position()))
     }
 
     /// Bytes sent and to be sent since the connection was made.
     fn position(&self) -> u64 {
-        self.taken + (self.out.len() - self.sent) as u64
+        self.taken + (self.queued_bytes()) as u64
     }
 
     /// Whether the server is to be spared; until its HELLO has come, it is.

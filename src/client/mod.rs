@@ -17,6 +17,7 @@ mod engine;
 mod events;
 mod handle;
 mod handler;
+mod inspector;
 mod link;
 mod policy;
 mod status;

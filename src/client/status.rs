@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -100,6 +101,8 @@ pub enum AnnouncementState {
 pub(super) struct Shared {
     status: Mutex<Status>,
     changed: Condvar,
+    /// Of the view.
+    generation: AtomicU64,
 }
 
 /// What the client's thread last said.
@@ -130,6 +133,14 @@ impl Status {
 }
 
 impl Shared {
+    pub(super) fn set_generation(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
     /// Changes what is known, and wakes those who wait for that.
     pub(super) fn edit(&self, edit: impl FnOnce(&mut Status)) {
         edit(&mut self.status.lock());

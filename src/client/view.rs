@@ -13,7 +13,9 @@
 )]
 
 mod consume;
+mod destinations;
 mod hops;
+mod read;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +23,11 @@ use std::collections::BTreeMap;
 
 use super::events::{ConsumerId, Event, EventDetail, Feeds};
 use crate::map::{Map, map};
-use crate::table::NextHops;
+use crate::table::{NextHops, TableSummary};
 use crate::types::{Action, Destination, NextHop, NextHopType, Route, Vni};
+use destinations::Destinations;
+pub(super) use read::{Met, RouteCursor};
+
 use hops::{Hop, Hops};
 
 /// A server, as one bit of a mask.
@@ -47,7 +52,8 @@ impl ServerBit {
 
 #[derive(Debug)]
 struct VniView {
-    destinations: Map<Destination, Hops>,
+    destinations: Destinations,
+    summary: TableSummary,
     /// Destinations that this client announces as STANDARD, and how often.
     own: Map<Destination, u32>,
     /// Something may be stale.
@@ -68,6 +74,10 @@ pub(super) struct View {
     hops: NextHops,
     vnis: Map<Vni, VniView>,
     routes: usize,
+    /// Routes that each server has, by the number of its bit.
+    by_server: [usize; ServerBit::MAX],
+    /// Is another one after any change.
+    generation: u64,
     /// Into which other VNIs the routes of a VNI are copied.
     imports: BTreeMap<Vni, Vec<Vni>>,
     feeds: Feeds,
@@ -86,6 +96,8 @@ impl View {
             hops: NextHops::new(seed),
             vnis: map(seed),
             routes: 0,
+            by_server: [0; ServerBit::MAX],
+            generation: 0,
             imports: BTreeMap::new(),
             feeds,
         }
@@ -165,9 +177,16 @@ impl View {
         let Some(hop) = hops.get_mut(id) else {
             return;
         };
-        let (was_held, was_native) = (hop.is_held(), hop.is_native());
+        let (was_held, was_native, before) = (hop.is_held(), hop.is_native(), hop.present);
         edit(hop);
         let (is_held, is_native) = (hop.is_held(), hop.is_native());
+        count_servers(&mut self.by_server, before, hop.present);
+        self.generation += 1;
+        match (was_held, is_held) {
+            (false, true) => view.summary.add(route),
+            (true, false) => view.summary.remove(route),
+            (true, true) | (false, false) => {}
+        }
         self.routes = self.routes + usize::from(is_held) - usize::from(was_held);
         if is_held != was_held && !is_suppressed {
             self.feeds.mark(hops.dirty(), vni, &route.destination);
@@ -218,9 +237,11 @@ impl View {
             return;
         };
         view.has_stale = true;
-        for hops in view.destinations.values_mut() {
+        self.generation += 1;
+        for (_, hops) in view.destinations.iter_mut() {
             for hop in hops.as_mut_slice() {
                 if hop.present & server.0 != 0 {
+                    count_servers(&mut self.by_server, server.0, 0);
                     hop.present &= !server.0;
                     hop.set_stale(true);
                 }
@@ -254,21 +275,29 @@ impl View {
         let is_imported = self.imports.contains_key(&vni);
         let mut exports = Vec::new();
         view.has_stale = false;
+        self.generation += 1;
         let VniView {
-            destinations, own, ..
+            destinations,
+            own,
+            summary,
+            ..
         } = view;
         destinations.retain(|destination, hops| {
             let is_suppressed = !own.is_empty() && own.contains_key(destination);
             let mut is_changed = false;
             for hop in hops.as_mut_slice() {
-                let (was_held, was_native) = (hop.is_held(), hop.is_native());
+                let (was_held, was_native, before) = (hop.is_held(), hop.is_native(), hop.present);
                 edit(hop);
-                self.routes -= usize::from(was_held && !hop.is_held());
+                count_servers(&mut self.by_server, before, hop.present);
                 let is_gone = was_native && !hop.is_native();
                 if !is_gone {
                     continue;
                 }
                 let next_hop = self.hops.resolve(hop.id);
+                if was_held && !hop.is_held() {
+                    self.routes -= 1;
+                    summary.remove(&Route::new(*destination, next_hop));
+                }
                 if is_suppressed && next_hop.hop_type == NextHopType::Standard {
                     continue;
                 }
@@ -308,6 +337,7 @@ impl View {
             return;
         }
         let destination = route.destination;
+        self.generation += 1;
         let view = entry(&mut self.vnis, self.seed, vni);
         let count = view.own.entry(destination).or_insert(0);
         let turned = match action {
@@ -344,65 +374,6 @@ impl View {
         self.export(vni, exports);
         self.compact();
     }
-
-    /// The routes of a VNI, each with whether it is suppressed, in no particular order.
-    pub(super) fn routes(&self, vni: Vni) -> impl Iterator<Item = (Route, bool)> + '_ {
-        let view = self.vnis.get(&vni);
-        view.into_iter().flat_map(|view| {
-            view.destinations.iter().flat_map(|(destination, hops)| {
-                let held = hops.as_slice().iter().filter(|hop| hop.is_held());
-                held.map(|hop| {
-                    let route = Route::new(*destination, self.hops.resolve(hop.id));
-                    let is_standard = route.next_hop.hop_type == NextHopType::Standard;
-                    (route, is_standard && view.suppresses(destination))
-                })
-            })
-        })
-    }
-
-    /// The VNIs that have routes.
-    pub(super) fn vnis(&self) -> Vec<Vni> {
-        let mut vnis: Vec<Vni> = self.vnis.keys().copied().collect();
-        vnis.sort_unstable();
-        vnis
-    }
-
-    /// VNIs that are remembered for nothing.
-    #[cfg(test)]
-    pub(super) fn idle_vnis(&self) -> usize {
-        let is_idle = |vni: &&VniView| vni.destinations.is_empty() && vni.own.is_empty();
-        self.vnis.values().filter(is_idle).count()
-    }
-
-    /// The servers that have a route, as a mask; `None` if it is not held at all.
-    pub(super) fn servers_of(
-        &self,
-        vni: Vni,
-        destination: &Destination,
-        next_hop: &NextHop,
-    ) -> Option<u32> {
-        let id = self.hops.find(next_hop)?;
-        let hops = self.vnis.get(&vni)?.destinations.get(destination)?;
-        let mut hops = hops.as_slice().iter();
-        let hop = hops.find(|hop| hop.id == id && hop.is_held())?;
-        if hop.imported == 0 {
-            return Some(hop.present);
-        }
-        let original = |from: Vni| {
-            let unnamed = NextHop {
-                target_vni: None,
-                ..*next_hop
-            };
-            let hops = [*next_hop, unnamed];
-            let candidates = hops.into_iter().filter(move |hop| {
-                imported(from, Route::new(*destination, *hop)).next_hop == *next_hop
-            });
-            let masks = candidates.filter_map(move |hop| self.servers_of(from, destination, &hop));
-            masks.fold(0, |all, mask| all | mask)
-        };
-        let sources = self.imports.iter().filter(|(_, into)| into.contains(&vni));
-        Some(sources.fold(hop.present, |all, (from, _)| all | original(*from)))
-    }
 }
 
 /// A route of one VNI as it appears in another: its packets still go to the first.
@@ -425,8 +396,24 @@ const fn action(is_there: bool) -> Action {
 
 fn entry(vnis: &mut Map<Vni, VniView>, seed: u64, vni: Vni) -> &mut VniView {
     vnis.entry(vni).or_insert_with(|| VniView {
-        destinations: map(seed),
+        destinations: Destinations::new(seed),
+        summary: TableSummary::default(),
         own: map(seed),
         has_stale: false,
     })
+}
+
+/// A route that one set of servers had is had by another.
+fn count_servers(counts: &mut [usize; ServerBit::MAX], before: u32, after: u32) {
+    let mut changed = before ^ after;
+    while changed != 0 {
+        let bit = changed.trailing_zeros();
+        let count = &mut counts[bit as usize];
+        if after & (1 << bit) == 0 {
+            *count -= 1;
+        } else {
+            *count += 1;
+        }
+        changed &= changed - 1;
+    }
 }

@@ -45,6 +45,13 @@ struct Kept {
     snapshot: Arc<Snapshot>,
 }
 
+/// A snapshot, and the generation that it is at least of.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) generation: u64,
+}
+
 /// As many snapshots are being sent as may be.
 #[derive(Debug)]
 pub(crate) struct Busy;
@@ -58,7 +65,7 @@ impl SnapshotCache {
         &self,
         inspect: &dyn Inspect,
         vni: Option<Vni>,
-    ) -> Result<Arc<Snapshot>, Busy> {
+    ) -> Result<Shared, Busy> {
         let mut cached = self.0.lock();
         let now = Instant::now();
         cached.forget(now);
@@ -70,7 +77,7 @@ impl SnapshotCache {
         });
         if let Some(fresh) = fresh {
             fresh.used = now;
-            return Ok(Arc::clone(&fresh.snapshot));
+            return Ok(fresh.share());
         }
         cached.kept.retain(|it| it.vni != vni);
         if cached.alive() >= SNAPSHOTS_MAX {
@@ -83,15 +90,17 @@ impl SnapshotCache {
         let snapshot = Arc::new(inspect.snapshot(vni));
         let made = Instant::now();
         cached.alive.push(Arc::downgrade(&snapshot));
-        cached.kept.push(Kept {
+        let kept = Kept {
             vni,
             generation,
             made,
             took: made - now,
             used: made,
-            snapshot: Arc::clone(&snapshot),
-        });
-        Ok(snapshot)
+            snapshot,
+        };
+        let shared = kept.share();
+        cached.kept.push(kept);
+        Ok(shared)
     }
 
     /// Lets go of what nobody asked for lately; whether something is left.
@@ -114,6 +123,13 @@ impl Cached {
 }
 
 impl Kept {
+    fn share(&self) -> Shared {
+        Shared {
+            snapshot: Arc::clone(&self.snapshot),
+            generation: self.generation,
+        }
+    }
+
     fn reusable(&self) -> Duration {
         (self.took * REUSE_FACTOR).min(REUSE_MAX)
     }

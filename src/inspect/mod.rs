@@ -122,29 +122,37 @@ pub struct Status {
     pub kernel: Option<KernelStatus>,
 }
 
-/// What a client has written into the kernel, in numbers.
+/// A snapshot of the kernel writer's state.
+///
+/// Destinations count once, however many routes and VNIs lead to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KernelStatus {
     /// Destinations that should be in the kernel.
     pub desired: u64,
-    /// Destinations that are.
+    /// Destinations that are in the kernel with our mark, right or not yet right.
     pub installed: u64,
-    /// Destinations that the kernel refused.
+    /// Destinations that the kernel refused; they are tried again several times a second.
     pub failed: u64,
-    /// Routes whose next hop cannot be installed.
+    /// Announced routes with an IPv4 underlay address, which IPv6 cannot encapsulate to.
     pub uninstallable: u64,
-    /// Nexthop objects and groups.
+    /// Nexthop objects and groups in the kernel.
     pub nexthop_objects: u64,
     /// Netlink messages sent that change something.
     pub messages: u64,
-    /// Times the kernel's state was read.
+    /// System calls that carried them.
+    pub batches: u64,
+    /// Times the kernel's state was read, the one at start included.
     pub resyncs: u64,
-    /// Whether the tunnel device is there and up.
+    /// Whether the tunnel device exists and is up.
     pub device_up: bool,
-    /// Whether the kernel holds all that is desired.
+    /// Whether routes use nexthop objects; if not, they carry their hops.
+    pub uses_nexthop_objects: bool,
+    /// Whether the kernel holds all that is desired, nothing waits and nothing failed.
     pub in_sync: bool,
-    /// What it last refused, and why.
+    /// Whether the writer runs.
+    pub running: bool,
+    /// What the kernel last refused, and why.
     pub last_error: Option<String>,
 }
 

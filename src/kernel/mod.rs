@@ -31,5 +31,5 @@ mod thread;
 mod writer;
 
 pub use config::{KernelConfig, NexthopMode};
-pub use stats::KernelStats;
+pub use stats::KernelStatus;
 pub use thread::KernelWriter;

@@ -6,42 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use parking_lot::Mutex;
 
 use super::plan::Counts;
+pub use crate::inspect::KernelStatus;
 
-/// A snapshot of the kernel writer's state.
-///
-/// Destinations count once, however many routes and VNIs lead to them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KernelStats {
-    /// Destinations that should be in the kernel.
-    pub desired: u64,
-    /// Destinations that are in the kernel with our mark, right or not yet right.
-    pub installed: u64,
-    /// Destinations that the kernel refused; they are tried again several times a second.
-    pub failed: u64,
-    /// Announced routes with an IPv4 underlay address, which IPv6 cannot encapsulate to.
-    pub uninstallable: u64,
-    /// Nexthop objects and groups in the kernel.
-    pub nexthop_objects: u64,
-    /// Netlink messages sent that change something.
-    pub messages: u64,
-    /// System calls that carried them.
-    pub batches: u64,
-    /// Times the kernel's state was read, the one at start included.
-    pub resyncs: u64,
-    /// Whether the tunnel device exists and is up.
-    pub device_up: bool,
-    /// Whether routes use nexthop objects; if not, they carry their hops.
-    pub uses_nexthop_objects: bool,
-    /// Whether the kernel holds all that is desired, nothing waits and nothing failed.
-    pub in_sync: bool,
-    /// Whether the writer runs.
-    pub running: bool,
-    /// What the kernel last refused, and why.
-    pub last_error: Option<String>,
-}
-
-/// The thread's side of [`KernelStats`].
+/// The thread's side of [`KernelStatus`].
 #[derive(Default)]
 pub(super) struct Shared {
     desired: AtomicU64,
@@ -75,8 +42,8 @@ impl Shared {
         *self.last_error.lock() = Some(text);
     }
 
-    pub(super) fn snapshot(&self) -> KernelStats {
-        KernelStats {
+    pub(super) fn snapshot(&self) -> KernelStatus {
+        KernelStatus {
             desired: self.desired.load(Relaxed),
             installed: self.installed.load(Relaxed),
             failed: self.failed.load(Relaxed),

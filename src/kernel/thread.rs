@@ -19,7 +19,7 @@ use super::message::{self, Mark, kind};
 use super::parse;
 use super::plan::{Mode, Plan, PlanConfig, errno};
 use super::socket::{KernelSocket, Netlink};
-use super::stats::{KernelStats, Shared};
+use super::stats::{KernelStatus, Shared};
 use super::writer::{Command, Device, Next, Writer, WriterConfig, query_device};
 use crate::error::{Error, Result};
 use crate::types::{Route, Vni};
@@ -152,7 +152,7 @@ impl KernelWriter {
     }
 
     /// Waits until all that was submitted before is in the kernel, or was refused by it
-    /// ([`KernelStats::failed`] counts those).
+    /// ([`KernelStatus::failed`] counts those).
     ///
     /// # Errors
     ///
@@ -184,7 +184,7 @@ impl KernelWriter {
 
     /// How things stand.
     #[must_use]
-    pub fn stats(&self) -> KernelStats {
+    pub fn stats(&self) -> KernelStatus {
         self.inner.shared.snapshot()
     }
 

@@ -40,6 +40,11 @@ impl Window {
         }
     }
 
+    /// Bytes per second at most.
+    pub(crate) fn rate(&self) -> u32 {
+        self.pacing.rate
+    }
+
     pub(crate) fn is_off(&self) -> bool {
         self.pacing.mode == LegacyPacing::Off
     }

@@ -87,7 +87,7 @@ impl MetalBondServer {
         let paces = Arc::default();
         let stats = (0..topology.shards()).map(|_| Arc::default());
         let stats: Vec<Arc<WorkerStats>> = stats.collect();
-        let flaps = Arc::new(Mutex::new(Flaps::new(Instant::now())));
+        let flaps = Arc::new(Mutex::new(Flaps::default()));
         let mut server = Self {
             inspector: Inspector {
                 address,

@@ -5,12 +5,15 @@
     clippy::iter_over_hash_type
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use super::{Core, Phase, Server};
 use crate::client::link::{FlushId, Link};
+use crate::client::view::{Met, RouteCursor};
 use crate::client::{AnnouncementState, ConnectionState, ServerId};
-use crate::session::CloseReason;
+use crate::inspect::{PeerKind, PeerState, PeerStatus, RouteEntry, VniStatus};
+use crate::session::{CloseReason, MessageCounts};
 use crate::types::{Destination, NextHop, Route, Vni};
 
 impl Core {
@@ -46,6 +49,139 @@ impl Core {
             routes.filter_map(move |(route, suppressed)| (!suppressed).then_some((vni, route)))
         };
         self.view.vnis().into_iter().flat_map(of).collect()
+    }
+
+    /// What there is to tell of every server; their names are not known here.
+    pub(in crate::client) fn peers(&self, now: Instant) -> Vec<(ServerId, PeerStatus)> {
+        let peer = |(id, server): (&ServerId, &Server)| (*id, self.peer(*id, server, now));
+        self.servers.iter().map(peer).collect()
+    }
+
+    fn peer(&self, id: ServerId, server: &Server, now: Instant) -> PeerStatus {
+        let mut status = PeerStatus {
+            id: id.0 as u64,
+            name: String::new(),
+            address: None,
+            kind: PeerKind::Unknown,
+            state: PeerState::Connecting,
+            since: now.saturating_duration_since(server.since),
+            uptime: None,
+            flaps: server.flaps.total(now),
+            last_error: server.last_loss.map(|reason| reason.to_string()),
+            keepalive_interval: self.config.session.keepalive_interval,
+            silent: now.saturating_duration_since(server.since),
+            routes: self.view.len_of(server.bit),
+            subscriptions: 0,
+            queued_bytes: 0,
+            legacy_rate: None,
+            received: MessageCounts::default(),
+            sent: MessageCounts::default(),
+            malformed: 0,
+            refused: 0,
+            folds: 0,
+        };
+        let link = match &server.phase {
+            Phase::Waiting { .. } if server.is_drained => {
+                status.state = PeerState::Draining;
+                return status;
+            }
+            Phase::Waiting { is_retry: true, .. } => {
+                status.state = PeerState::Retry;
+                return status;
+            }
+            Phase::Waiting { .. } | Phase::Dialling { .. } => return status,
+            Phase::Up(link) => link,
+        };
+        let session = &link.session;
+        let since = now.saturating_duration_since(session.since());
+        (status.kind, status.state) = match (session.knows_peer(), session.is_legacy()) {
+            (false, _) => (PeerKind::Unknown, PeerState::AwaitHello),
+            (true, true) => (PeerKind::Legacy, PeerState::AwaitKeepalive),
+            (true, false) => (PeerKind::RustBond, PeerState::AwaitKeepalive),
+        };
+        if session.is_established() {
+            status.state = PeerState::Established;
+            status.uptime = Some(since);
+        }
+        PeerStatus {
+            since,
+            keepalive_interval: session.keepalive_interval(),
+            silent: now.saturating_duration_since(session.last_received()),
+            subscriptions: link.subscriptions(),
+            queued_bytes: link.queued_bytes(),
+            legacy_rate: link.rate(),
+            received: session.received(),
+            sent: link.sent(),
+            malformed: server.malformed,
+            ..status
+        }
+    }
+
+    /// The VNIs that are subscribed to or have routes.
+    pub(in crate::client) fn vnis(&self) -> Vec<VniStatus> {
+        let with_routes = self.view.vnis().into_iter();
+        let vnis: BTreeSet<Vni> = with_routes.chain(self.subscribed()).collect();
+        let status = |vni| VniStatus {
+            vni,
+            table: self.view.summary(vni),
+            subscribers: usize::from(self.subscriptions.contains(&vni)),
+            is_synced: self.is_synced(vni),
+        };
+        vnis.into_iter().map(status).collect()
+    }
+
+    /// Why the client is not what its caller wants it to be, if it is not.
+    pub(in crate::client) fn not_ready(&self) -> Option<String> {
+        if !self.is_established() {
+            return Some("no server is established".into());
+        }
+        let is_missing = |vni: &Vni| self.is_synced(*vni) == Some(false);
+        let missing = self.subscribed().into_iter().find(is_missing);
+        missing.map(|vni| format!("VNI {vni}: the table is not complete"))
+    }
+
+    /// UPDATEs received and sent.
+    pub(in crate::client) fn updates(&self) -> (u64, u64) {
+        let links = self
+            .servers
+            .values()
+            .filter_map(|server| match &server.phase {
+                Phase::Up(link) => Some(link.sent().update),
+                Phase::Waiting { .. } | Phase::Dialling { .. } => None,
+            });
+        (
+            self.updates_received,
+            self.updates_sent + links.sum::<u64>(),
+        )
+    }
+
+    /// Is another number after any change of a table.
+    pub(in crate::client) fn generation(&self) -> u64 {
+        self.view.generation()
+    }
+
+    /// Goes on with a walk over the routes of one VNI or of all; how far it is, unless it is over.
+    pub(in crate::client) fn walk(
+        &self,
+        from: Option<RouteCursor>,
+        vni: Option<Vni>,
+        budget: usize,
+        mut each: impl FnMut(RouteEntry),
+    ) -> Option<RouteCursor> {
+        let mut cursor = from.unwrap_or_else(|| self.view.walk(vni));
+        let is_over = self.view.step(&mut cursor, budget, |met: Met| {
+            let has = |(id, server): (&ServerId, &Server)| {
+                let has = met.servers & server.bit.mask() != 0;
+                has.then(|| u32::try_from(id.0).unwrap_or(u32::MAX))
+            };
+            each(RouteEntry {
+                vni: met.vni,
+                route: met.route,
+                announcers: self.servers.iter().filter_map(has).collect(),
+                is_suppressed: met.is_suppressed,
+            });
+        });
+        (!is_over).then_some(cursor)
     }
 
     pub(in crate::client) fn announced(&self) -> Vec<(Vni, Route)> {

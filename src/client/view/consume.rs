@@ -35,13 +35,15 @@ impl View {
         let feed = self.feeds.get_mut(consumer)?;
         for vni in self.vnis.keys().copied().collect::<Vec<_>>() {
             let destinations = self.vnis.get_mut(&vni).map(|view| &mut view.destinations);
-            for (destination, hops) in destinations.into_iter().flatten() {
+            let entries = destinations.map(|it| it.iter_mut());
+            for (destination, hops) in entries.into_iter().flatten() {
                 if hops.as_slice().iter().any(Hop::is_held) {
                     *hops.dirty() |= consumer.mask();
                     feed.items.push_back(Item::Destination(vni, *destination));
                 }
             }
         }
+        self.feeds.push_to(consumer, Event::Current);
         Some(consumer)
     }
 

@@ -185,7 +185,7 @@ impl Query {
                 Err(busy) => busy.response(),
             },
             Self::Go(format) => match cache.get(inspect, None) {
-                Ok(snapshot) => go::response(snapshot, format),
+                Ok(shared) => go::response(shared.snapshot, format),
                 Err(busy) => busy.response(),
             },
         }

@@ -12,7 +12,7 @@ use super::body::{Body, List};
 use super::go::Date;
 use super::params::{Paging, Params, bad_cursor};
 use super::{Response, Status};
-use crate::http::cache::{Busy, SnapshotCache};
+use crate::http::cache::{Busy, Shared, SnapshotCache};
 use crate::inspect::{Inspect, RouteEntry, Snapshot};
 use crate::types::{Destination, NextHop, NextHopType, Route, Vni};
 
@@ -81,13 +81,17 @@ impl RoutesQuery {
         inspect: &dyn Inspect,
         cache: &SnapshotCache,
     ) -> Result<Response, Busy> {
-        let snapshot = cache.get(inspect, self.vni)?;
+        let Shared {
+            snapshot,
+            generation,
+        } = cache.get(inspect, self.vni)?;
         let filter = Filter::new(&self, &snapshot);
         let selected = Selected::new(&self, &snapshot, &filter);
         let head = Head {
             total: selected.total,
             next: selected.next,
             taken: Date::of(snapshot.taken()).to_string(),
+            generation: generation.to_string(),
         };
         let (from, to) = (selected.range.start, selected.range.end);
         let rows = Rows {
@@ -316,6 +320,7 @@ struct Head {
     total: usize,
     next: Option<String>,
     taken: String,
+    generation: String,
 }
 
 /// A route as JSON.
