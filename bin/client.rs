@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustbond::{ClientConfig, Error, MetalBondClient, Route, RouteHandler, Vni};
 
 use crate::args::ClientArgs;
+use crate::control::{Actions, CLIENT_SOCKET, Control};
 use crate::failure::Failure;
 use crate::http::Http;
 use crate::kernel::Kernel;
@@ -53,8 +54,16 @@ pub(crate) fn run(args: &ClientArgs) -> Result<(), Failure> {
         client.announce(announcement.vni, route.destination, route.next_hop)?;
     }
     let http = Http::start(args.http.as_deref(), || client.inspector())?;
+    let control = args.control.as_ref();
+    let control = Control::start(
+        control,
+        CLIENT_SOCKET,
+        || client.inspector(),
+        Actions::default(),
+    )?;
     let ended = ending.wait();
     signals::within(STOP_TIMEOUT, "the client", move || {
+        control.stop();
         http.stop();
         if let Err(error) = client.shutdown() {
             log::warn!("the client: {error}");

@@ -1,10 +1,14 @@
 //! The control socket of a server or client, where that is built in.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+#[cfg(feature = "http")]
+use std::path::Path;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+#[cfg(feature = "http")]
+use rustbond::http::ControlSocket;
 use rustbond::inspect::Inspect;
 
 use crate::failure::Failure;
@@ -49,10 +53,19 @@ impl FromStr for Choice {
     }
 }
 
+/// What the socket can have done by the command itself.
+#[cfg(feature = "http")]
+pub(crate) use rustbond::http::Actions;
+
+/// Nobody can ask for anything.
+#[cfg(not(feature = "http"))]
+#[derive(Default)]
+pub(crate) struct Actions;
+
 /// A control socket, if there is to be one; removed when dropped.
 pub(crate) struct Control {
     #[cfg(feature = "http")]
-    _socket: Option<rustbond::http::ControlSocket>,
+    _socket: Option<ControlSocket>,
 }
 
 #[cfg(feature = "http")]
@@ -61,14 +74,13 @@ impl Control {
     pub(crate) fn start(
         choice: Option<&Choice>,
         usual: &str,
-        inspect: Arc<dyn Inspect>,
-        actions: rustbond::http::Actions,
+        inspect: impl FnOnce() -> Arc<dyn Inspect>,
+        actions: Actions,
     ) -> Result<Self, Failure> {
-        use rustbond::http::ControlSocket;
         let _socket = match choice {
             Some(Choice::Off) => None,
             Some(Choice::At(path)) => {
-                let socket = ControlSocket::start(path, inspect, actions);
+                let socket = ControlSocket::start(path, inspect(), actions);
                 Some(socket.map_err(|error| {
                     let path = path.display();
                     Failure::RunTime(format!("--control {path}: {error}"))
@@ -84,16 +96,16 @@ impl Control {
 #[cfg(feature = "http")]
 fn start_usual(
     path: &Path,
-    inspect: Arc<dyn Inspect>,
-    actions: rustbond::http::Actions,
-) -> Option<rustbond::http::ControlSocket> {
+    inspect: impl FnOnce() -> Arc<dyn Inspect>,
+    actions: Actions,
+) -> Option<ControlSocket> {
     let folder = path.parent().unwrap_or(path);
     if !folder.is_dir() {
         let folder = folder.display();
         log::info!("no control socket: {folder} is not there; --control PATH says where else");
         return None;
     }
-    match rustbond::http::ControlSocket::start(path, inspect, actions) {
+    match ControlSocket::start(path, inspect(), actions) {
         Ok(socket) => Some(socket),
         Err(error) => {
             let path = path.display();
@@ -106,7 +118,12 @@ fn start_usual(
 #[cfg(not(feature = "http"))]
 impl Control {
     /// There is none to start: `--control` was refused.
-    pub(crate) fn start(_: Option<&Choice>, _: &str, _: Arc<dyn Inspect>, (): ()) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        _: Option<&Choice>,
+        _: &str,
+        _: impl FnOnce() -> Arc<dyn Inspect>,
+        _: Actions,
+    ) -> Result<Self, Failure> {
         Ok(Self {})
     }
 }

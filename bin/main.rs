@@ -10,7 +10,10 @@
 
 mod announcement;
 mod args;
+#[cfg(feature = "http")]
+mod ask;
 mod client;
+mod control;
 mod demo;
 mod descriptors;
 mod endpoint;
@@ -33,17 +36,46 @@ use refusal::Parsed;
 
 fn main() -> ExitCode {
     let result = match refusal::parse(std::env::args_os()) {
-        Parsed::Command(Command::Server(args)) => server::run(&args),
-        Parsed::Command(Command::Client(args)) => client::run(&args),
-        Parsed::Command(Command::Demo(args)) => demo::run(&args),
-        Parsed::Text(text) => output::print(format_args!("{text}")).map(|_| ()),
+        Parsed::Command(command) => run(command),
+        Parsed::Text(text) => output::print(format_args!("{text}")).map(|_| ExitCode::SUCCESS),
         Parsed::Refused(line) => Err(Failure::Argument(line)),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             output::complain(&failure);
             failure.exit_code()
         }
     }
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Server(args) => server::run(&args),
+        Command::Client(args) => client::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        #[cfg(feature = "http")]
+        Command::Show(args) => ask::show(&args),
+        #[cfg(feature = "http")]
+        Command::Monitor(args) => ask::monitor(&args),
+        #[cfg(feature = "http")]
+        Command::Announce(args) => ask::announce(&args),
+        #[cfg(feature = "http")]
+        Command::Withdraw(args) => ask::withdraw(&args),
+        #[cfg(feature = "http")]
+        Command::Subscribe(args) => ask::subscribe(&args),
+        #[cfg(feature = "http")]
+        Command::Unsubscribe(args) => ask::unsubscribe(&args),
+        #[cfg(feature = "http")]
+        Command::Peer(args) => ask::peer(&args),
+        #[cfg(feature = "http")]
+        Command::Log(args) => ask::log(&args),
+        #[cfg(feature = "http")]
+        Command::Reload(args) => ask::reload(&args),
+        #[cfg(feature = "http")]
+        Command::Diff(args) => return ask::diff(&args),
+        #[cfg(feature = "http")]
+        Command::Probe(args) => ask::probe(&args),
+    }
+    .map(|()| ExitCode::SUCCESS)
 }

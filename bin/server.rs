@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustbond::{MetalBondServer, ServerConfig};
 
 use crate::args::ServerArgs;
+use crate::control::{Actions, Control, SERVER_SOCKET};
 use crate::failure::Failure;
 use crate::http::Http;
 use crate::{descriptors, logging, signals};
@@ -36,9 +37,17 @@ pub(crate) fn run(args: &ServerArgs) -> Result<(), Failure> {
     let server = MetalBondServer::start(&args.listen, config)
         .map_err(|error| Failure::of_address("--listen", &args.listen, error))?;
     let http = Http::start(args.http.as_deref(), || server.inspector())?;
+    let control = args.control.as_ref();
+    let control = Control::start(
+        control,
+        SERVER_SOCKET,
+        || server.inspector(),
+        Actions::default(),
+    )?;
     let ended = ending.wait();
     signals::within(STOP_TIMEOUT, "the server", move || {
-        // The HTTP server asks the other for its routes.
+        // Both ask the server.
+        control.stop();
         http.stop();
         drop(server);
     });

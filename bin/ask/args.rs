@@ -25,10 +25,10 @@ const SERVERS: &str = "at least two servers";
 
 /// What the value of an option or argument of these commands must be.
 pub(crate) fn expectation(name: &str) -> Option<&'static str> {
-    Some(match name {
+    Some(match name.trim_end_matches("...") {
         "--at" => place::SYNTAX,
         "--output" => OUTPUT,
-        "--vni" | "<VNI>..." => VNI,
+        "--vni" | "<VNI>" => VNI,
         "--prefix" | "--match" | "--within" => PREFIX,
         "--type" => KIND,
         "--limit" => LIMIT,
@@ -37,9 +37,9 @@ pub(crate) fn expectation(name: &str) -> Option<&'static str> {
         "--count" => COUNT,
         "--timeout" => TIMEOUT,
         "<LEVEL>" => LEVEL,
-        "<ROUTE>..." => SYNTAX,
+        "<ROUTE>" => SYNTAX,
         "<HOST>" => HOST,
-        "<SERVER>..." => SERVERS,
+        "<SERVER>" => SERVERS,
         _ => return None,
     })
 }
@@ -78,7 +78,13 @@ pub(crate) struct ViewArgs {
     pub(crate) at: Option<Place>,
 
     /// How to print: table, json or ndjson.
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "table"
+    )]
     #[arg(hide_possible_values = true)]
     pub(crate) output: Output,
 }
@@ -165,7 +171,13 @@ pub(crate) struct MonitorArgs {
     pub(crate) at: Option<Place>,
 
     /// How to print: table (lines for people) or json [default: table on a terminal, else json].
-    #[arg(short, long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        hide_possible_values = true
+    )]
     pub(crate) output: Option<Output>,
 }
 
@@ -229,7 +241,7 @@ pub(crate) struct PeerDrainArgs {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct LogArgs {
+pub(crate) struct LogLevelArgs {
     /// From which level on: off, error, warn, info, debug or trace.
     #[arg(value_name = "LEVEL", value_parser = level)]
     pub(crate) level: LevelFilter,
@@ -255,7 +267,13 @@ pub(crate) struct DiffArgs {
     pub(crate) vni: Option<Vni>,
 
     /// How to print: table (lines for people), json or ndjson.
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "table"
+    )]
     #[arg(hide_possible_values = true)]
     pub(crate) output: Output,
 }
@@ -277,7 +295,13 @@ pub(crate) struct ProbeArgs {
     pub(crate) timeout: Duration,
 
     /// How to print: table, json or ndjson.
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "table"
+    )]
     #[arg(hide_possible_values = true)]
     pub(crate) output: Output,
 }

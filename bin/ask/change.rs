@@ -4,7 +4,7 @@ use rustbond::{NextHop, NextHopType};
 use serde_json::{Value, json};
 
 use super::args::{
-    At, LogArgs, PeerArgs, PeerChange, ReloadArgs, RouteChangeArgs, VniChangeArgs,
+    At, LogLevelArgs, PeerArgs, PeerChange, ReloadArgs, RouteChangeArgs, VniChangeArgs,
 };
 use super::http::{self, Request};
 use super::place::Place;
@@ -47,11 +47,14 @@ pub(crate) fn peer(args: &PeerArgs) -> Result<(), Failure> {
     let answer = Asked::of(at)?.change("POST", &target, body.as_ref())?;
     let count = answer["changed"].as_u64().unwrap_or_default();
     let plural = if count == 1 { "" } else { "s" };
-    say(&format!("{}: {count} connection{plural} {done}", printable(name)))
+    say(&format!(
+        "{}: {count} connection{plural} {done}",
+        printable(name)
+    ))
 }
 
 /// Changes what is logged.
-pub(crate) fn log(args: &LogArgs) -> Result<(), Failure> {
+pub(crate) fn log(args: &LogLevelArgs) -> Result<(), Failure> {
     let level = args.level.to_string().to_lowercase();
     let body = json!({ "level": level });
     let answer = Asked::of(&args.at)?.change("POST", "/api/v1/log", Some(&body))?;

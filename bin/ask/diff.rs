@@ -116,9 +116,9 @@ fn differing(
         let first = digest(&all[0], vni);
         all[1..].iter().any(|it| digest(it, vni) != first)
     };
-    let differ = vnis.into_iter().filter(|vni| {
-        among.is_none_or(|among| among.contains(vni)) && differs(vni)
-    });
+    let differ = vnis
+        .into_iter()
+        .filter(|vni| among.is_none_or(|among| among.contains(vni)) && differs(vni));
     let differ = differ.collect();
     Ok((all.swap_remove(0), differ))
 }
@@ -144,10 +144,7 @@ fn parse<'a, T: Deserialize<'a>>(place: &Place, item: &'a RawValue) -> Result<T,
     serde_json::from_str(item.get()).map_err(|error| http::unreadable(place, &error))
 }
 
-fn differences_in(
-    args: &DiffArgs,
-    vnis: &BTreeSet<Vni>,
-) -> Result<BTreeSet<Difference>, Stop> {
+fn differences_in(args: &DiffArgs, vnis: &BTreeSet<Vni>) -> Result<BTreeSet<Difference>, Stop> {
     let mut differences = BTreeSet::new();
     for vni in vnis {
         let first = routes(&args.servers[0], *vni)?;
@@ -327,7 +324,10 @@ mod tests {
         };
         let (first, other) = ([route(1), route(2)], [route(2), route(3)]);
         let found: Vec<_> = between(&first, &other).collect();
-        assert_eq!(found, [(route(1), Which::Missing), (route(3), Which::Extra)]);
+        assert_eq!(
+            found,
+            [(route(1), Which::Missing), (route(3), Which::Extra)]
+        );
         assert_eq!(between(&first, &first).count(), 0);
     }
 }

@@ -191,9 +191,9 @@ fn connect_unix(path: &Path) -> Result<UnixStream, Failure> {
             ErrorKind::ConnectionRefused => {
                 format!("{path}: nothing listens there any more; is it running?")
             }
-            ErrorKind::PermissionDenied => format!(
-                "{path}: permission denied; only the user that runs it, and root, may ask"
-            ),
+            ErrorKind::PermissionDenied => {
+                format!("{path}: permission denied; only the user that runs it, and root, may ask")
+            }
             _ => format!("{path}: {error}"),
         })
     })
@@ -230,12 +230,12 @@ fn send(stream: &mut dyn Stream, place: &Place, request: Request<'_>) -> io::Res
         Place::Socket(_) => "localhost",
         Place::Http(address) => address,
     };
-    let mut text =
-        format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+    let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     if let Some(body) = request.body {
         let body = body.to_string();
         let length = body.len();
-        text += &format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+        text +=
+            &format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
     } else {
         text += "\r\n";
     }
@@ -273,9 +273,8 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<(u16, Length)> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let parsed = response.parse(&head);
-    let status = match (parsed, response.code) {
-        (Ok(httparse::Status::Complete(_)), Some(status)) => status,
-        _ => return Err(invalid("this does not speak HTTP")),
+    let (Ok(httparse::Status::Complete(_)), Some(status)) = (parsed, response.code) else {
+        return Err(invalid("this does not speak HTTP"));
     };
     let header = |name: &str| {
         let found = response
@@ -388,18 +387,29 @@ mod tests {
 
     #[test]
     fn chunks_are_joined_and_a_missing_end_is_told() {
-        assert_eq!(chunks("3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n").unwrap(), "abc0123456789");
+        assert_eq!(
+            chunks("3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n").unwrap(),
+            "abc0123456789"
+        );
         assert_eq!(chunks("0\r\nTrailer: 1\r\n\r\n").unwrap(), "");
         for cut in ["", "3", "3\r\nab", "3\r\nabc\r\n", "3\r\nabc\r\n0\r\n"] {
-            assert_eq!(chunks(cut).unwrap_err().kind(), ErrorKind::UnexpectedEof, "{cut:?}");
+            assert_eq!(
+                chunks(cut).unwrap_err().kind(),
+                ErrorKind::UnexpectedEof,
+                "{cut:?}"
+            );
         }
-        assert_eq!(chunks("xyz\r\n").unwrap_err().kind(), ErrorKind::InvalidData);
+        assert_eq!(
+            chunks("xyz\r\n").unwrap_err().kind(),
+            ErrorKind::InvalidData
+        );
     }
 
     #[test]
     fn heads_tell_status_and_length() {
         let head = |mut text: &[u8]| read_head(&mut text);
-        let (status, length) = head(b"HTTP/1.1 404 Not Found\r\nContent-Length: 12\r\n\r\n").unwrap();
+        let (status, length) =
+            head(b"HTTP/1.1 404 Not Found\r\nContent-Length: 12\r\n\r\n").unwrap();
         assert!(matches!((status, length), (404, Length::Known(12))));
         let (_, length) = head(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
         assert!(matches!(length, Length::Chunked));

@@ -115,11 +115,9 @@ mod tests {
         assert!(read(r#"{"routes": [1"#).is_err());
         assert!(read(r#"{"routes": [1]"#).is_err());
         assert!(read(r#"{"vnis": []}"#).is_err());
-        let stopped = for_each(
-            br#"{"routes": [1, 2]}"#.as_slice(),
-            "routes",
-            &mut |_| Then::Stop,
-        );
+        let stopped = for_each(br#"{"routes": [1, 2]}"#.as_slice(), "routes", &mut |_| {
+            Then::Stop
+        });
         assert!(stopped.is_err());
     }
 }

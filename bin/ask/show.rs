@@ -238,16 +238,16 @@ fn status_text(status: &Value, place: &Place, terminal: Terminal) -> String {
     }
     line(
         "peers",
-        format!(
-            "{}, {} established",
-            number("peers"),
-            number("established")
-        ),
+        format!("{}, {} established", number("peers"), number("established")),
     );
     line("vnis", number("vnis").to_string());
     line(
         "routes",
-        format!("{}, {} announced here", number("routes"), number("announced")),
+        format!(
+            "{}, {} announced here",
+            number("routes"),
+            number("announced")
+        ),
     );
     line(
         "updates",
@@ -318,7 +318,11 @@ fn kernel_lines(kernel: &Value, line: &mut impl FnMut(&'static str, String)) {
     }
     let number = |key: &str| kernel[key].as_u64().unwrap_or_default();
     let is = |key: &str| kernel[key].as_bool().unwrap_or_default();
-    let in_sync = if is("in_sync") { "in sync" } else { "not in sync" };
+    let in_sync = if is("in_sync") {
+        "in sync"
+    } else {
+        "not in sync"
+    };
     let device = if is("device_up") { "up" } else { "down" };
     line(
         "kernel",

@@ -61,11 +61,7 @@ impl SnapshotCache {
     ///
     /// Takes a new one if the table has changed, unless the last one is very young; others
     /// that ask meanwhile wait for it.
-    pub(crate) fn get(
-        &self,
-        inspect: &dyn Inspect,
-        vni: Option<Vni>,
-    ) -> Result<Shared, Busy> {
+    pub(crate) fn get(&self, inspect: &dyn Inspect, vni: Option<Vni>) -> Result<Shared, Busy> {
         let mut cached = self.0.lock();
         let now = Instant::now();
         cached.forget(now);
