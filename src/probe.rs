@@ -202,11 +202,12 @@ impl<'a> Exchange<'a> {
                 Transmit::Hello(frame) => frame,
                 Transmit::Keepalive => KEEPALIVE_FRAME.to_vec(),
             };
+            // The answer may be there before the call has returned.
+            let now = Instant::now();
             self.stream
                 .set_write_timeout(Some(self.config.timeout))
                 .and_then(|()| self.stream.write_all(&frame))
                 .map_err(|source| self.lost(source.kind()))?;
-            let now = Instant::now();
             if frame == KEEPALIVE_FRAME {
                 self.keepalive_sent = Some(now);
             } else {

@@ -195,6 +195,7 @@ fn route(body: &[u8]) -> Result<(Vni, Route), String> {
         | (_, Some(_), NextHopType::Standard | NextHopType::LoadBalancerTarget) => {
             return Err("only nat takes port_from and port_to".into());
         }
+        (None, None, _) => (0, 0),
         (from, to, _) => (from.unwrap_or_default(), to.unwrap_or(u16::MAX)),
     };
     if from > to {

@@ -1,6 +1,7 @@
 //! One connection: requests come one after the other, and are answered.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -58,10 +59,12 @@ impl From<io::Error> for Nothing {
 }
 
 /// Serves a connection to its end.
-pub(super) fn serve(stream: UnixStream, shared: &Shared) {
+pub(super) fn serve(stream: &UnixStream, shared: &Shared) {
     if let Err(error) = converse(stream, shared) {
         log::debug!("control connection: {error}");
     }
+    // The listener has it open too. A peer that is gone needs no end.
+    drop(stream.shutdown(Shutdown::Both));
 }
 
 /// Says that there are too many, if that can be said at once.
@@ -80,10 +83,10 @@ pub(super) fn turn_away(stream: &UnixStream) {
     }
 }
 
-fn converse(stream: UnixStream, shared: &Shared) -> io::Result<()> {
+fn converse(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     stream.set_read_timeout(Some(READ_TIMEOUT))?;
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut reader = BufReader::new(stream);
     let mut writer = stream;
     loop {
         let request = match read_request(&mut reader) {
@@ -98,7 +101,7 @@ fn converse(stream: UnixStream, shared: &Shared) -> io::Result<()> {
         if asked.path == monitor::PATH {
             match Monitor::start(&asked, shared) {
                 Ok(monitor) => {
-                    return monitor.run(&writer, request.after != After::CloseWithoutChunks);
+                    return monitor.run(stream, request.after != After::CloseWithoutChunks);
                 }
                 Err(mut response) => {
                     let wanted = Wanted::by(&request);

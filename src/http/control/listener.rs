@@ -154,7 +154,7 @@ impl Listener {
         let thread = std::thread::Builder::new()
             .name("metalbond-request".into())
             .spawn(move || {
-                connection::serve(stream, &shared);
+                connection::serve(&stream, &shared);
                 drop(is_open);
             })?;
         self.open.push(Open {
