@@ -1,6 +1,7 @@
 //! The control socket, with real processes.
 #![cfg(feature = "http")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "what is skipped is said")]
 
 mod folder;
 mod process;

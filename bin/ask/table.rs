@@ -238,11 +238,7 @@ mod tests {
     }
 
     fn of_width(width: Option<usize>) -> String {
-        let terminal = Terminal {
-            width,
-            ..Terminal::PIPE
-        };
-        Table::new(&COLUMNS, terminal).block(&rows())
+        Table::new(&COLUMNS, Terminal::of_width(width)).block(&rows())
     }
 
     #[test]

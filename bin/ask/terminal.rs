@@ -40,6 +40,15 @@ impl Terminal {
         }
     }
 
+    /// One without colours.
+    #[cfg(test)]
+    pub(crate) const fn of_width(width: Option<usize>) -> Self {
+        Self {
+            width,
+            has_colours: false,
+        }
+    }
+
     /// Something that is no terminal.
     pub(crate) const PIPE: Self = Self {
         width: None,

@@ -332,18 +332,18 @@ mod tests {
 
     #[test]
     fn routes_are_those_that_can_be_shown() {
-        let route = |tail: &str| {
+        let hop_of = |tail: &str| {
             let text = format!(r#"{{"vni":1,"prefix":"10.0.0.1/8","next_hop":"::1"{tail}}}"#);
-            super::route(text.as_bytes()).map(|it| it.1.next_hop)
+            route(text.as_bytes()).map(|it| it.1.next_hop)
         };
         let address: IpAddr = "::1".parse().unwrap();
-        assert_eq!(route(""), Ok(NextHop::standard(address)));
+        assert_eq!(hop_of(""), Ok(NextHop::standard(address)));
         assert_eq!(
-            route(r#","type":"lb","target_vni":0,"port_from":null"#),
+            hop_of(r#","type":"lb","target_vni":0,"port_from":null"#),
             Ok(NextHop::load_balancer(address))
         );
         assert_eq!(
-            route(r#","type":"nat","port_from":1,"port_to":2"#),
+            hop_of(r#","type":"nat","port_from":1,"port_to":2"#),
             Ok(NextHop::nat(address, 1, 2))
         );
         for bad in [
@@ -352,7 +352,7 @@ mod tests {
             r#","port_from":3"#,
             r#","type":"x""#,
         ] {
-            assert!(route(bad).is_err(), "{bad}");
+            assert!(hop_of(bad).is_err(), "{bad}");
         }
     }
 }
