@@ -12,6 +12,9 @@ use rustbond::http::ControlSocket;
 use rustbond::inspect::Inspect;
 
 use crate::failure::Failure;
+#[cfg(feature = "http")]
+use crate::logging;
+use crate::reload::Reload;
 
 /// Where a server is asked if nothing else is said.
 pub(crate) const SERVER_SOCKET: &str = "/run/metalbond/server.sock";
@@ -61,6 +64,28 @@ pub(crate) use rustbond::http::Actions;
 #[cfg(not(feature = "http"))]
 #[derive(Default)]
 pub(crate) struct Actions;
+
+/// What a server or client of this command can have done.
+#[cfg(feature = "http")]
+pub(crate) fn actions(reload: Reload) -> Actions {
+    let mut actions = Actions::default();
+    actions.set_log_level = Some(Box::new(|level| {
+        logging::set_level(level);
+        let level = level.to_string().to_lowercase();
+        Ok(format!("logging from level {level} on"))
+    }));
+    actions.reload = Some(Box::new(move || match reload() {
+        Ok(summary) => Ok(summary.to_string()),
+        Err(failure) => Err(failure.to_string()),
+    }));
+    actions
+}
+
+/// The same, where nobody can ask.
+#[cfg(not(feature = "http"))]
+pub(crate) fn actions(_: Reload) -> Actions {
+    Actions
+}
 
 /// A control socket, if there is to be one; removed when dropped.
 pub(crate) struct Control {

@@ -13,6 +13,7 @@ mod args;
 #[cfg(feature = "http")]
 mod ask;
 mod client;
+mod config;
 mod control;
 mod demo;
 mod descriptors;
@@ -22,10 +23,13 @@ mod http;
 mod kernel;
 mod limits;
 mod logging;
+mod manual;
 mod output;
 mod pacing;
 mod refusal;
+mod reload;
 mod server;
+mod service;
 mod signals;
 
 use std::process::ExitCode;
@@ -33,26 +37,38 @@ use std::process::ExitCode;
 use args::Command;
 use failure::Failure;
 use refusal::Parsed;
+use service::Environment;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let environment = Environment::take();
     let result = match refusal::parse(std::env::args_os()) {
-        Parsed::Command(command) => run(command),
+        Parsed::Command(command) => run(command, environment),
         Parsed::Text(text) => output::print(format_args!("{text}")).map(|_| ExitCode::SUCCESS),
-        Parsed::Refused(line) => Err(Failure::Argument(line)),
+        Parsed::Refused(failure) => Err(failure),
     };
-    match result {
+    let code = match result {
         Ok(code) => code,
         Err(failure) => {
             output::complain(&failure);
             failure.exit_code()
         }
-    }
+    };
+    logging::finish();
+    code
 }
 
-fn run(command: Command) -> Result<ExitCode, Failure> {
+fn run(command: Command, environment: Environment) -> Result<ExitCode, Failure> {
     match command {
-        Command::Server(args) => server::run(&args),
-        Command::Client(args) => client::run(&args),
+        Command::Server(args) => server::run(&args, environment),
+        Command::Client(args) => client::run(&args, environment),
+        Command::Check(args) => config::check(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
+        Command::Template(args) => manual::template(&args),
         Command::Demo(args) => demo::run(&args),
         #[cfg(feature = "http")]
         Command::Show(args) => ask::show(&args),

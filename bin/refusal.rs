@@ -4,46 +4,63 @@ use std::error::Error;
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command, expectation};
+use crate::config::{self, Values};
+use crate::failure::Failure;
 
 /// What a command line amounts to.
+#[allow(clippy::large_enum_variant, reason = "there is one, once")]
 pub(crate) enum Parsed {
     Command(Command),
     /// Help or version, which was asked for.
     Text(String),
     /// What is wrong, and what is allowed.
-    Refused(String),
+    Refused(Failure),
 }
 
-/// Parses a command line, the name of the program first.
+/// Parses a command line, the name of the program first, and the file that it names.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     let args: Vec<OsString> = args.into_iter().collect();
-    let error = match Cli::try_parse_from(&args) {
-        Ok(cli) => {
-            return match cli.command.check() {
-                Ok(()) => Parsed::Command(cli.command),
-                Err(line) => Parsed::Refused(line),
-            };
-        }
-        Err(error) => error,
+    let merged = match config::merge(&args) {
+        Ok(merged) => merged,
+        Err(failure) => return Parsed::Refused(failure),
     };
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Text(error.to_string()),
-        _ => Parsed::Refused(describe(&error, &Given::new(&args))),
+    let refused = |line: String| {
+        let located = merged.as_ref().map(|it| it.locate(&line));
+        Parsed::Refused(Failure::Argument(located.unwrap_or(line)))
+    };
+    let all = merged.as_ref().map_or(&args, |it| &it.args);
+    match parse_all(all) {
+        Ok(command) => match command.check() {
+            Ok(()) => Parsed::Command(command),
+            Err(line) => refused(line),
+        },
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Text(error.to_string()),
+            _ => refused(describe(&error, &Given::new(&args))),
+        },
     }
 }
 
+fn parse_all(args: &[OsString]) -> Result<Command, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(args)?;
+    let values = Values::of(&matches);
+    let mut command = Cli::from_arg_matches(&matches)?.command;
+    command.keep(values);
+    Ok(command)
+}
+
 /// The command that was given, as far as it is one.
-struct Given {
+pub(crate) struct Given {
     /// As it is written.
     name: String,
     command: clap::Command,
 }
 
 impl Given {
-    fn new(args: &[OsString]) -> Self {
+    pub(crate) fn new(args: &[OsString]) -> Self {
         let mut given = Self {
             name: "metalbond".into(),
             command: Cli::command(),
@@ -78,7 +95,8 @@ impl Given {
     }
 }
 
-fn describe(error: &clap::Error, command: &Given) -> String {
+/// What is wrong with a command line, in a line.
+pub(crate) fn describe(error: &clap::Error, command: &Given) -> String {
     let argument = text_of(error, ContextKind::InvalidArg).unwrap_or_default();
     // Without the names of its values.
     let name = argument.split(' ').next().unwrap_or_default();

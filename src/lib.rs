@@ -62,6 +62,7 @@
 //! | `kernel` | the netlink writer's thread |
 //! | `http` | the routing table over HTTP |
 //! | `probe` | one handshake on the caller's thread |
+//! | `heartbeat` | whether the loops turn, for a watchdog |
 //!
 //! The way of an update through a server: `server::worker` reads it,
 //! `session` decodes it, `shard` passes it to the owner of its VNI, `table` appends
@@ -78,6 +79,7 @@
 mod client;
 mod error;
 pub mod guide;
+mod heartbeat;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod inspect;
@@ -105,8 +107,9 @@ pub use client::{
     RouteHandler, RouteMatch, ServerId,
 };
 pub use error::{Error, Result};
+pub use heartbeat::Heartbeat;
 pub use pace::LegacyPacing;
-pub use server::{MetalBondServer, ServerConfig, ServerStats};
+pub use server::{Drain, MetalBondServer, ServerConfig, ServerStats};
 pub use session::CloseReason;
 pub use types::{
     Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,

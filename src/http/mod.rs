@@ -27,11 +27,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
+use crate::heartbeat::Heartbeat;
 use crate::inspect::Inspect;
 use crate::net::{Postbox, listen_on_first};
 pub use control::{Actions, ControlSocket, Outcome};
 use helper::Helpers;
 use worker::{Entrance, Told, Worker};
+
+const THREAD_NAME: &str = "metalbond-http";
 
 /// A running HTTP server.
 ///
@@ -60,7 +63,7 @@ impl HttpServer {
         let helpers = Helpers::start(inspect, &postbox)?;
         let worker = Worker::new(entrance, helpers);
         let thread = std::thread::Builder::new()
-            .name("metalbond-http".into())
+            .name(THREAD_NAME.into())
             .spawn(move || worker.run())
             .map_err(Error::io("start a thread"))?;
         log::info!("serving HTTP on {address}");
@@ -75,6 +78,12 @@ impl HttpServer {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The loop of the server's thread, to see whether it turns.
+    #[must_use]
+    pub fn heartbeat(&self) -> Heartbeat {
+        Heartbeat::new(vec![self.postbox.beat(THREAD_NAME)])
     }
 
     /// Stops the server; what is being sent is cut off.

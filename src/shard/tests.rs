@@ -331,6 +331,7 @@ fn a_random_walk_ends_where_the_model_does() {
         world.check();
         for shard in &world.shards {
             let left = Gauges {
+                changes: 0,
                 counters: PeerCounters::default(),
                 ..shard.gauges()
             };

@@ -3,12 +3,13 @@
 (() => {
   const STATUS_MS = 1000, VIEW_MS = 2000, TIMEOUT_MS = 15000;
   const CHART_MS = 5 * 60 * 1000, GAP_MS = 10000;
-  const PAGE = 50, LIST_MAX = 1000;
+  const PAGE = matchMedia("(max-width: 42rem)").matches ? 20 : 50, LIST_MAX = 1000;
   const $ = (id) => document.getElementById(id);
   const number = new Intl.NumberFormat("en-US");
 
   // --- words ---------------------------------------------------------------------------------
   const count = (it) => (it === null || it === undefined ? "–" : number.format(it));
+  const some = (it, word) => `${count(it)} ${word}${it === 1 ? "" : "s"}`;
   function span(seconds) {
     if (seconds === null || seconds === undefined) return "–";
     const s = Math.floor(seconds);
@@ -245,8 +246,8 @@
     const kernel = status.kernel, server = status.server;
     const isDown = status.established < status.peers;
     drawTiles([
-      ["Routes", count(status.routes), server ? `${count(server.announcements)} announcements` : `${count(status.announced)} announced`],
-      ["VNIs", count(status.vnis), server ? `${count(server.subscriptions)} subscriptions` : ""],
+      ["Routes", count(status.routes), server ? some(server.announcements, "announcement") : `${count(status.announced)} announced`],
+      ["VNIs", count(status.vnis), server ? some(server.subscriptions, "subscription") : ""],
       [server ? "Sessions" : "Servers", `${count(status.established)}${isDown ? ` / ${count(status.peers)}` : ""}`, "established", isDown ? "warn" : ""],
       ["Received", count(status.updates_received), server ? `updates, ${bytes(server.bytes_received)} in all` : "updates"],
       ["Sent", count(status.updates_sent), server ? `updates, ${bytes(server.bytes_sent)} in all` : "updates"],
