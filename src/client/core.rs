@@ -72,6 +72,30 @@ enum Phase {
     Up(Box<Link>),
 }
 
+/// Whose table is waited for, once that of one server is complete: what another has would
+/// otherwise count as gone, because the first was restarted a moment ago.
+#[derive(Clone, Copy, Debug)]
+enum Awaited {
+    /// Servers that are established, and those that may soon be.
+    AtHand {
+        until: Instant,
+    },
+    /// Servers that are established.
+    Established {
+        until: Instant,
+    },
+    Nobody,
+}
+
+impl Awaited {
+    fn due(self) -> Option<Instant> {
+        match self {
+            Self::AtHand { until } | Self::Established { until } => Some(until),
+            Self::Nobody => None,
+        }
+    }
+}
+
 /// The client.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -87,6 +111,8 @@ pub(super) struct Core {
     view: View,
     /// VNIs of which some server's table has been complete since the subscription.
     complete: BTreeSet<Vni>,
+    /// Those of them of which the consumers are still to be told, and who is waited for.
+    pending: BTreeMap<Vni, Awaited>,
     /// Those of them of which the consumers were told: what they import is complete too.
     synced: BTreeSet<Vni>,
     /// When the routes of lost servers go, while no server is established.
@@ -115,6 +141,7 @@ impl Core {
             imports: BTreeMap::new(),
             view: View::new(config.seed),
             complete: BTreeSet::new(),
+            pending: BTreeMap::new(),
             synced: BTreeSet::new(),
             hold_until: None,
             linger: Duration::ZERO,
@@ -220,6 +247,7 @@ impl Core {
             return false;
         }
         self.complete.remove(&vni);
+        self.pending.remove(&vni);
         self.synced.remove(&vni);
         self.view.cancel(&Event::Synced(vni));
         self.view.drop_vni(vni);
@@ -412,6 +440,18 @@ impl Core {
                 self.view.sweep(vni);
             }
         }
+        let is_due = |awaited: &Awaited| awaited.due().is_some_and(|due| due <= now);
+        if self.pending.values().any(is_due) {
+            for awaited in self.pending.values_mut().filter(|it| is_due(it)) {
+                *awaited = match *awaited {
+                    Awaited::AtHand { .. } => Awaited::Established {
+                        until: now + self.config.hold,
+                    },
+                    Awaited::Established { .. } | Awaited::Nobody => Awaited::Nobody,
+                };
+            }
+            self.announce_synced();
+        }
         if self.hold_until.is_some_and(|until| until <= now) {
             self.hold_until = None;
             for vni in self.view.vnis() {
@@ -430,7 +470,9 @@ impl Core {
                 Phase::Up(link) => link.poll_timeout(),
             });
         let sweeps = self.sweeps.values().copied();
-        servers.chain(self.hold_until).chain(sweeps).min()
+        let pending = self.pending.values().filter_map(|it| it.due());
+        let own = self.hold_until.into_iter().chain(sweeps).chain(pending);
+        servers.chain(own).min()
     }
 
     /// Bytes to send to a server.
@@ -509,7 +551,19 @@ impl Core {
     fn complete(&mut self, vni: Vni, now: Instant) {
         self.sweep(vni, now);
         if self.subscriptions.contains(&vni) && self.complete.insert(vni) {
-            self.announce_synced();
+            let awaited = if self.linger.is_zero() {
+                Awaited::Nobody
+            } else {
+                let until = now + self.linger;
+                Awaited::AtHand { until }
+            };
+            self.pending.insert(vni, awaited);
+        }
+        if !self.pending.is_empty() {
+            let imports = self.imports.iter();
+            let into = imports.filter(|(_, sources)| sources.contains(&vni));
+            let into = into.map(|(into, _)| *into);
+            self.announce_synced_of(into.chain([vni]).collect());
         }
     }
 
@@ -533,17 +587,37 @@ impl Core {
         self.established().any(|link| link.is_complete(vni))
     }
 
-    /// Tells of the VNIs that are complete with all that they import.
+    /// Whether another server's table of a VNI is waited for.
+    fn awaits(&self, vni: Vni, awaited: Awaited) -> bool {
+        let is_awaited = |server: &Server| match (&server.phase, awaited) {
+            (_, Awaited::Nobody) => false,
+            (Phase::Up(link), _) if link.session.is_established() => !link.is_complete(vni),
+            (Phase::Waiting { is_retry, .. }, Awaited::AtHand { .. }) => !is_retry,
+            (Phase::Up(_) | Phase::Dialling { .. }, Awaited::AtHand { .. }) => true,
+            (_, Awaited::Established { .. }) => false,
+        };
+        self.servers.values().any(is_awaited)
+    }
+
+    /// Tells of the VNIs that are complete with all that they import, and at all servers that
+    /// are waited for.
     fn announce_synced(&mut self) {
+        self.announce_synced_of(self.pending.keys().copied().collect());
+    }
+
+    /// As [`Self::announce_synced`], where only these may have become so.
+    fn announce_synced_of(&mut self, candidates: Vec<Vni>) {
         let is_loading =
             |vni: &Vni| self.subscriptions.contains(vni) && !self.complete.contains(vni);
-        let is_whole = |vni: &&Vni| {
+        let is_told = |vni: &Vni| {
             let sources = self.imports.get(vni).into_iter().flatten();
-            !sources.into_iter().any(is_loading)
+            let is_whole = !sources.into_iter().any(is_loading);
+            let awaited = self.pending.get(vni);
+            is_whole && awaited.is_some_and(|awaited| !self.awaits(*vni, *awaited))
         };
-        let untold = self.complete.difference(&self.synced);
-        let whole: Vec<Vni> = untold.filter(is_whole).copied().collect();
+        let whole: Vec<Vni> = candidates.into_iter().filter(is_told).collect();
         for vni in whole {
+            self.pending.remove(&vni);
             self.synced.insert(vni);
             self.view.push(&Event::Synced(vni));
         }
@@ -577,10 +651,13 @@ impl Core {
             until,
             is_retry: true,
         };
-        let Phase::Up(link) = std::mem::replace(&mut entry.phase, waiting) else {
+        let phase = std::mem::replace(&mut entry.phase, waiting);
+        let bit = entry.bit;
+        // Nobody waits for its tables any more.
+        self.announce_synced();
+        let Phase::Up(link) = phase else {
             return;
         };
-        let bit = entry.bit;
         self.updates_sent += link.sent().update;
         self.subscriptions.forget(bit, |_| true);
         self.announcements.forget(bit, |_| true);

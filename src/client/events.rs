@@ -26,6 +26,11 @@ pub enum Event {
     NextHopsChanged(Vni, Destination, Arc<[NextHop]>),
     /// The table of a VNI is complete for the first time since the subscription, those
     /// of the VNIs that are imported into it and subscribed to among it.
+    ///
+    /// One server has told all of it, and so have the others that are established (they are
+    /// waited for as long as [`hold`](crate::ClientConfig::hold)) or are being tried for the
+    /// first time ([`linger`](crate::ClientConfig::linger)): one that was restarted a moment
+    /// ago knows little.
     Synced(Vni),
     /// All routes that were there when this consumer began have been told. Comes once, and
     /// only to consumers of [`MetalBondClient::watch`](crate::MetalBondClient::watch).

@@ -299,7 +299,10 @@ impl MetalBondClient {
     }
 
     /// Waits until the table of a VNI has been complete since it was subscribed to:
-    /// everything that some server had then is received.
+    /// everything that the servers had then is received.
+    ///
+    /// Servers that cannot be reached are not waited for, those that are being tried for the
+    /// first time no longer than [`ClientConfig::linger`] once another is complete.
     ///
     /// # Errors
     ///

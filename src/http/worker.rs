@@ -10,6 +10,7 @@ use super::api::{Query, Request, Response};
 use super::connection::{Connection, Turn};
 use super::helper::{Asker, Helpers};
 use super::message::Head;
+use crate::limit::Quiet;
 use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Postbox};
 
 /// Connections at one time, 8 KiB each and a piece of an answer; more wait to be accepted.
@@ -44,6 +45,7 @@ pub(super) struct Worker {
     /// The number of a place is its connection's token.
     connections: [Option<Connection>; CONNECTIONS_MAX],
     accepted: u64,
+    failures: Quiet,
     helpers: Helpers,
 }
 
@@ -72,6 +74,7 @@ impl Worker {
             has_waiting: false,
             connections: [const { None }; CONNECTIONS_MAX],
             accepted: 0,
+            failures: Quiet::default(),
             helpers,
         }
     }
@@ -193,7 +196,9 @@ impl Worker {
                     | io::ErrorKind::ConnectionAborted
                     | io::ErrorKind::ConnectionReset => {}
                     _ => {
-                        log::warn!("accepting HTTP connections pauses: {error}");
+                        if self.failures.is_over(now) {
+                            log::warn!("accepting HTTP connections pauses: {error}");
+                        }
                         return Some(now + PAUSE);
                     }
                 },

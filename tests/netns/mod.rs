@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr)] // Who is skipped says so.
 #![allow(clippy::unwrap_used)] // Without its tools a test fails.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
@@ -148,6 +149,13 @@ fn try_ip(args: &str) -> Result<String, String> {
     } else {
         Err(stderr.into())
     }
+}
+
+/// The destinations of the IPv4 routes in a table, as `ip` prints them.
+pub fn installed(table: &str) -> BTreeSet<String> {
+    let routes = ip(&format!("-4 route show table {table}"));
+    let destinations = routes.lines().filter_map(|it| it.split(' ').next());
+    destinations.map(ToOwned::to_owned).collect()
 }
 
 /// Runs the lines by one `ip -batch`, for one family: `-4` or `-6`.

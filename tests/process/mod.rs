@@ -75,6 +75,11 @@ impl Lines {
         }
     }
 
+    /// The lines so far.
+    pub(crate) fn so_far(&self) -> Vec<String> {
+        self.shared.0.lock().unwrap().lines.clone()
+    }
+
     /// All lines, once the process has ended.
     pub(crate) fn all(&self) -> String {
         let mut collected = self.shared.0.lock().unwrap();

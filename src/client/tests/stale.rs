@@ -6,7 +6,7 @@ use super::script::Heard;
 use super::script::Kind::{self, Go, Modern, OldRust};
 use super::world::{HOLD, World, config};
 use super::*;
-use crate::client::Event::{RouteAdded, RouteRemoved, ServerDown, ServerUp};
+use crate::client::Event::{self, RouteAdded, RouteRemoved, ServerDown, ServerUp};
 use crate::session::CloseReason::PeerClosed;
 use crate::types::Action::{Add, Remove};
 
@@ -276,4 +276,49 @@ fn what_the_other_server_is_about_to_say_is_not_removed_before() {
     assert!(!events.contains(&RouteRemoved(V, route(7))));
     assert!(world.view(V).contains(&route(7)));
     world.check_events();
+}
+
+/// A server that was restarted a moment ago is complete and has next to nothing: who then lets
+/// go of what was found in the kernel must have heard the other server first.
+#[test]
+fn a_table_is_complete_once_all_servers_at_hand_have_told_theirs() {
+    let linger = Duration::from_secs(1);
+    let is_synced = |events: &[Event]| events.contains(&Event::Synced(V));
+    for kind in KINDS {
+        let mut world = World::new(&[kind, kind]);
+        world.core.set_linger(linger);
+        world.core.subscribe(V);
+        world.server(B).table = [(V, route(1))].into();
+        world.server(A).is_there = true;
+        world.shake_hands(B);
+        assert!(world.is_established(A));
+        assert!(!is_synced(&world.replay()), "{kind:?}");
+        world.pass(linger * 2);
+        assert!(!is_synced(&world.replay()), "{kind:?}");
+        world.server(B).is_held = false;
+        world.settle();
+        let expected = [RouteAdded(V, route(1)), Event::Synced(V)];
+        assert_eq!(world.replay(), expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_server_that_is_lost_or_away_does_not_keep_a_table_from_being_complete() {
+    let linger = Duration::from_secs(1);
+    for kind in KINDS {
+        let mut world = World::new(&[kind, kind]);
+        world.core.set_linger(linger);
+        world.core.subscribe(V);
+        world.server(A).is_there = true;
+        world.shake_hands(B);
+        world.replay();
+        world.down(B);
+        assert!(world.replay().contains(&Event::Synced(V)), "{kind:?}");
+        let mut world = World::new(&[kind, kind]);
+        world.core.set_linger(linger);
+        world.core.subscribe(V);
+        world.up(A);
+        world.pass(linger);
+        assert!(world.replay().contains(&Event::Synced(V)), "{kind:?}");
+    }
 }
