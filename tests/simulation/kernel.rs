@@ -86,17 +86,19 @@ impl Kernel {
             let fails = random.u8(..100) < percent;
             fails.then(|| errors[random.usize(..errors.len())])
         };
+        let is_over = self.settle_at.is_some_and(|at| at <= now) && self.kernel.settling() > 0;
         let work = if self.kernel.settling() == 0 {
             self.settle_at = None;
             self.kernel.batch(limit, &mut inject)
-        } else if now >= *self.settle_at.get_or_insert(now + SETTLE_PAUSE) {
+        } else if is_over {
             self.settle_at = None;
             self.kernel.settle(&mut inject)
         } else {
+            self.settle_at.get_or_insert(now + SETTLE_PAUSE);
             self.kernel.batch(limit, &mut inject)
         };
         self.note(work, now);
-        let is_busy = work.operations > 0;
+        let is_busy = work.operations > 0 || is_over;
         let soon = is_busy.then(|| now + Duration::from_millis(1));
         let waits = [self.retry_at, self.resync_at, self.settle_at, soon];
         waits.into_iter().flatten().min()
