@@ -245,15 +245,20 @@ pub(crate) fn setup(seed: u64) -> Setup {
     let clients = (0..count)
         .map(|_| client(random, all_modern, hold))
         .collect();
+    let room = pick(random, [700, 4096, 65_536, 262_144]);
+    // A client's KEEPALIVE is behind up to 32 KiB, which must not take 2.5 s: a link carries
+    // 100 KB/s at least.
+    let slowest = Duration::from_micros(room as u64 * 5);
     let latency = Duration::from_micros(random.u64(20..2000));
+    let longest = latency * random.u32(1..40);
     Setup {
         seed,
         servers,
         clients,
-        room: pick(random, [700, 4096, 65_536, 262_144]),
+        room,
         mailbox: pick(random, [4, 64, 65_536]),
         cut: pick(random, [40, 400, 65_536]),
-        latency: [latency, latency * random.u32(1..40)],
+        latency: [latency, longest.min(slowest).max(latency)],
     }
 }
 
