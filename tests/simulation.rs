@@ -13,6 +13,15 @@
 //! | `RUSTBOND_SIM_KEEP` | of it, only the steps of these numbers, as a failure prints them |
 //! | `RUSTBOND_SIM_TRACE` | prints what happens; for a seed that was made short |
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the story of a seed is for who asked for it"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "virtual time is hours at most"
+)]
 
 #[path = "simulation/check.rs"]
 mod check;

@@ -213,7 +213,7 @@ pub(crate) fn bulk_route(client: usize, number: u16) -> Route {
 }
 
 fn destination(number: u16) -> Destination {
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number);
         return Destination::from_ipv6(address, 128);
     }

@@ -123,7 +123,7 @@ impl Pipe {
     /// When the next thing arrives.
     pub(crate) fn next_arrival(&self) -> Option<Instant> {
         let flight = self.flight.front().map(|(at, _)| *at);
-        flight.or(self.end.map(|(at, _)| at))
+        flight.or_else(|| self.end.map(|(at, _)| at))
     }
 
     /// At most `limit` bytes that have arrived.
