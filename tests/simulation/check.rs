@@ -142,6 +142,9 @@ impl World {
 
     /// What is not as it must be, if anything is not.
     fn rightness(&self, without: Option<usize>) -> Result<(), String> {
+        if self.conns.values().any(|it| it.is_dead) {
+            return Err("a connection is dead, and not everybody knows".into());
+        }
         let announced = self.announced();
         for server in (0..SERVERS).filter(|it| Some(*it) != without) {
             self.check_server(server, &announced)?;
