@@ -1,7 +1,9 @@
-//! Doors into the core for this repository's benchmarks and fuzz targets.
+//! Doors into the core for this repository's benchmarks, fuzz targets and simulation.
 //!
 //! No promise of any kind: behind the feature `internals`, hidden from the documentation.
 #![allow(missing_docs, reason = "not an interface for anybody else")]
+
+pub mod sim;
 
 use crate::shard::fold_frames;
 use crate::table::{NextHops, PeerId, VniTable};

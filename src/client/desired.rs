@@ -173,7 +173,7 @@ impl<K: Copy + Ord> Desired<K> {
         });
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

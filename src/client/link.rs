@@ -494,7 +494,7 @@ impl Link {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(super) fn queued(&self) -> usize {
         self.subscriptions.len() + self.announcements.len()
     }

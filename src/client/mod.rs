@@ -20,6 +20,8 @@ mod handler;
 mod inspector;
 mod link;
 mod policy;
+#[cfg(feature = "internals")]
+mod sim;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -33,4 +35,6 @@ pub use events::{Event, EventDetail};
 pub use handle::MetalBondClient;
 pub use handler::{LoggingHandler, NoOpHandler, RouteHandler};
 pub use policy::{RouteFilter, RouteMatch};
+#[cfg(feature = "internals")]
+pub use sim::{ClientSetup, SimClient};
 pub use status::{AnnouncementState, Changed, ClientState, ConnectionState, ServerId};

@@ -23,6 +23,9 @@ mod handler;
 mod message;
 mod parse;
 mod plan;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod sim;
 mod socket;
 mod stats;
 #[cfg(test)]

@@ -4,21 +4,37 @@
 //! those who feed it stop reading their sockets until it asks for more: what is on
 //! its way stays bounded, and no thread waits for another.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+#[cfg(all(test, loom))]
+mod model;
+#[cfg(all(test, loom))]
+mod queue;
+mod sync;
 
-use crossbeam_channel::{Receiver, Sender};
+use std::io;
+
 use mio::{Poll, Token, Waker};
 
 use crate::heartbeat::{Beat, Turns};
+use sync::{Arc, AtomicBool, AtomicUsize, Ordering, Receiver, Sender, unbounded};
 
 /// Weight (messages about routes) from which on a mailbox usually counts as full.
 ///
 /// About 6 MiB of changes.
 pub(crate) const MAILBOX_WEIGHT: usize = 64 * 1024;
 
-struct Shared {
-    waker: Waker,
+/// What gets a thread out of its wait; several times before that are as one.
+pub(crate) trait Wake {
+    fn wake(&self) -> io::Result<()>;
+}
+
+impl Wake for Waker {
+    fn wake(&self) -> io::Result<()> {
+        Self::wake(self)
+    }
+}
+
+struct Shared<W> {
+    waker: W,
     /// A wake-up is on its way; another would tell nothing new.
     notified: AtomicBool,
     weight: AtomicUsize,
@@ -33,18 +49,18 @@ struct Shared {
 }
 
 /// The owner's end.
-pub(crate) struct Mailbox<T> {
+pub(crate) struct Mailbox<T, W = Waker> {
     receiver: Receiver<(T, usize)>,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<W>>,
 }
 
 /// The end for everybody else.
-pub(crate) struct Postbox<T> {
+pub(crate) struct Postbox<T, W = Waker> {
     sender: Sender<(T, usize)>,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<W>>,
 }
 
-impl<T> Clone for Postbox<T> {
+impl<T, W> Clone for Postbox<T, W> {
     fn clone(&self) -> Self {
         Self {
             sender: self.sender.clone(),
@@ -55,13 +71,16 @@ impl<T> Clone for Postbox<T> {
 
 impl<T> Mailbox<T> {
     /// A mailbox that wakes `poll` with `token`, full from a weight of `high` on.
-    pub(crate) fn new(
-        poll: &Poll,
-        token: Token,
-        high: usize,
-    ) -> std::io::Result<(Self, Postbox<T>)> {
+    pub(crate) fn new(poll: &Poll, token: Token, high: usize) -> io::Result<(Self, Postbox<T>)> {
+        Ok(Self::with_waker(Waker::new(poll.registry(), token)?, high))
+    }
+}
+
+impl<T, W: Wake> Mailbox<T, W> {
+    /// A mailbox that wakes its owner so, full from a weight of `high` on.
+    pub(crate) fn with_waker(waker: W, high: usize) -> (Self, Postbox<T, W>) {
         let shared = Arc::new(Shared {
-            waker: Waker::new(poll.registry(), token)?,
+            waker,
             notified: AtomicBool::new(false),
             weight: AtomicUsize::new(0),
             high,
@@ -70,18 +89,20 @@ impl<T> Mailbox<T> {
             turns: Turns::default(),
         });
         // The queue itself has no bound; the weight has (see the module).
-        let (sender, receiver) = crossbeam_channel::unbounded();
+        let (sender, receiver) = unbounded();
         let mailbox = Self {
             receiver,
             shared: Arc::clone(&shared),
         };
-        Ok((mailbox, Postbox { sender, shared }))
+        (mailbox, Postbox { sender, shared })
     }
 
     /// To be called once in each turn, before its last `take`: later posts wake anew.
     pub(crate) fn rearm(&self) {
         self.shared.turns.count();
-        self.shared.notified.store(false, Ordering::SeqCst);
+        // Reads what the last post wrote, and so sees its item: a store would only if the
+        // queue itself ordered it.
+        self.shared.notified.swap(false, Ordering::SeqCst);
     }
 
     /// The next item, if there is one.
@@ -99,7 +120,7 @@ impl<T> Mailbox<T> {
     }
 }
 
-impl<T> Postbox<T> {
+impl<T, W: Wake> Postbox<T, W> {
     /// Posts an item; `false` if the owner is gone.
     pub(crate) fn post(&self, item: T, weight: usize) -> bool {
         self.shared.weight.fetch_add(weight, Ordering::SeqCst);
@@ -112,6 +133,7 @@ impl<T> Postbox<T> {
     pub(crate) fn beat(&self, thread: impl Into<String>) -> Beat
     where
         T: Send + 'static,
+        W: Send + Sync + 'static,
     {
         let postbox = self.clone();
         Beat::new(thread, self.shared.turns.clone(), move || postbox.wake())
@@ -133,12 +155,13 @@ impl<T> Postbox<T> {
             return false;
         }
         self.shared.missed.store(true, Ordering::SeqCst);
-        // The owner may have caught up between the two.
-        self.shared.weight.load(Ordering::SeqCst) >= self.shared.low
+        // The owner may have caught up between the two. If it has not, what it does to the
+        // weight comes after this, and it will see that somebody waits.
+        self.shared.weight.fetch_add(0, Ordering::SeqCst) >= self.shared.low
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::time::Duration;
 

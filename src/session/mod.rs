@@ -196,9 +196,11 @@ impl Session {
         Duration::from_secs(self.interval.into()) * 5 / 2
     }
 
-    /// What the peer's HELLO offered; nothing for legacy peers and before HELLO.
+    /// What the peer's HELLO offered; nothing for legacy peers and before HELLO, and on a
+    /// side that is a legacy one itself.
     pub(crate) fn capabilities(&self) -> Capabilities {
-        let extensions = self.peer.and_then(|hello| hello.extensions);
+        let offered = self.peer.and_then(|hello| hello.extensions);
+        let extensions = self.config.extensions.and(offered);
         extensions.map_or_else(Capabilities::default, |extensions| extensions.capabilities)
     }
 
@@ -425,7 +427,7 @@ impl Session {
     }
 
     fn speaks_end_of_rib(&self) -> bool {
-        self.config.extensions.is_some() && self.capabilities().contains(Capabilities::END_OF_RIB)
+        self.capabilities().contains(Capabilities::END_OF_RIB)
     }
 }
 

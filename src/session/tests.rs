@@ -205,6 +205,23 @@ fn the_whole_handshake_and_more_in_one_segment() {
 }
 
 #[test]
+fn a_legacy_side_takes_up_nothing_that_is_offered() {
+    for role in [Role::Client, Role::Server] {
+        let legacy = SessionConfig {
+            extensions: None,
+            ..config(role, 5)
+        };
+        let now = Instant::now();
+        let mut session = Session::new(legacy, now);
+        let mut input: &[u8] = &modern_hello(5);
+        while session.next_event(now, &mut input).is_some() {}
+        assert!(session.knows_peer() && session.closed().is_none());
+        assert_eq!(session.capabilities(), Capabilities::default(), "{role:?}");
+        assert!(session.is_legacy(), "{role:?}");
+    }
+}
+
+#[test]
 fn a_legacy_client_hears_nothing_of_extensions() {
     let now = Instant::now();
     let mut session = Session::new(config(Role::Server, 5), now);

@@ -79,4 +79,14 @@ impl Shard {
             });
         }
     }
+
+    /// Bytes of changes that wait for a session, of the one with most.
+    #[cfg(feature = "internals")]
+    pub(crate) fn most_changes_queued(&self) -> usize {
+        let mut most = 0;
+        for (_, peer) in &self.peers {
+            most = most.max(peer.outbox.delta_bytes());
+        }
+        most
+    }
 }

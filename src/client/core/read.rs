@@ -209,7 +209,7 @@ impl Core {
     }
 
     /// Entries in the queues of all servers.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(in crate::client) fn queued(&self) -> usize {
         let of = |server: &Server| match &server.phase {
             Phase::Up(link) => link.queued(),
@@ -218,8 +218,14 @@ impl Core {
         self.servers.values().map(of).sum()
     }
 
+    /// Bytes that wait for the socket of a server.
+    #[cfg(feature = "internals")]
+    pub(in crate::client) fn queued_bytes(&self, server: ServerId) -> usize {
+        self.link(server).map_or(0, Link::queued_bytes)
+    }
+
     /// Things remembered beyond what is wanted and received.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(in crate::client) fn held(&self) -> usize {
         let wanted = self.subscribed().len() + self.announced().len();
         let desired = self.subscriptions.len() + self.announcements.len();

@@ -5,7 +5,7 @@
     clippy::iter_over_hash_type
 )]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "internals"))]
 use super::VniView;
 use super::destinations::Place;
 use super::{View, imported};
@@ -128,7 +128,7 @@ impl View {
     }
 
     /// VNIs that are remembered for nothing.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(in crate::client) fn idle_vnis(&self) -> usize {
         let is_idle = |vni: &&VniView| vni.destinations.is_empty() && vni.own.is_empty();
         self.vnis.values().filter(is_idle).count()

@@ -18,7 +18,7 @@
 mod batch;
 mod catalog;
 mod intern;
-#[cfg(test)]
+#[cfg(any(test, feature = "internals"))]
 pub(super) mod model;
 mod objects;
 mod remap;

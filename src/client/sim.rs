@@ -1,0 +1,162 @@
+//! A door for the simulation: the client without its threads and sockets.
+#![allow(missing_docs, reason = "not an interface for anybody else")]
+
+use std::time::{Duration, Instant};
+
+use super::core::{Core, CoreConfig};
+use super::events::{ConsumerId, Event};
+use super::{ConnectionState, ServerId};
+use crate::internals::sim::pacing;
+use crate::pace::Framing;
+use crate::session::{CloseReason, Role, SessionConfig};
+use crate::types::{Route, Vni};
+use crate::wire::{Capabilities, Extensions};
+
+/// What a client is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientSetup {
+    pub servers: usize,
+    /// Seconds.
+    pub keepalive_interval: u32,
+    /// Whether it offers the extensions.
+    pub is_modern: bool,
+    pub is_paced: bool,
+    pub hold: Duration,
+    pub linger: Duration,
+    pub retry_min: Duration,
+    pub retry_max: Duration,
+    pub seed: u64,
+}
+
+#[derive(Debug)]
+pub struct SimClient {
+    core: Core,
+}
+
+impl SimClient {
+    pub fn new(setup: ClientSetup, now: Instant) -> Self {
+        let extensions = Extensions {
+            capabilities: Capabilities::OWN,
+            node_id: [1; 16],
+        };
+        let config = CoreConfig {
+            session: SessionConfig {
+                role: Role::Client,
+                keepalive_interval: setup.keepalive_interval,
+                handshake_timeout: Duration::from_secs(10),
+                extensions: setup.is_modern.then_some(extensions),
+            },
+            pacing: pacing(setup.is_paced),
+            hold: setup.hold,
+            retry_min: setup.retry_min,
+            retry_max: setup.retry_max,
+            seed: setup.seed,
+        };
+        let mut core = Core::new(config, setup.servers, now);
+        core.set_linger(setup.linger);
+        Self { core }
+    }
+
+    pub fn subscribe(&mut self, vni: Vni) -> bool {
+        self.core.subscribe(vni)
+    }
+
+    pub fn unsubscribe(&mut self, vni: Vni) -> bool {
+        self.core.unsubscribe(vni)
+    }
+
+    pub fn announce(&mut self, vni: Vni, route: Route) -> bool {
+        self.core.announce(vni, route).is_ok()
+    }
+
+    pub fn withdraw(&mut self, vni: Vni, route: Route) -> bool {
+        self.core.withdraw(vni, route).is_ok()
+    }
+
+    pub fn poll_dial(&mut self, now: Instant) -> Option<usize> {
+        self.core.poll_dial(now).map(|server| server.0)
+    }
+
+    pub fn is_dialling(&self, server: usize) -> bool {
+        self.core.is_dialling(ServerId(server))
+    }
+
+    pub fn is_up(&self, server: usize) -> bool {
+        self.core.is_up(ServerId(server))
+    }
+
+    pub fn is_established(&self, server: usize) -> bool {
+        self.core.states().get(&ServerId(server)) == Some(&ConnectionState::Established)
+    }
+
+    pub fn dialled(&mut self, server: usize, now: Instant) {
+        self.core.dialled(ServerId(server), now);
+    }
+
+    pub fn lost(&mut self, server: usize, reason: CloseReason, now: Instant) {
+        self.core.lost(ServerId(server), reason, now);
+    }
+
+    pub fn receive(&mut self, server: usize, bytes: &[u8], now: Instant) {
+        self.core.receive(ServerId(server), bytes, now);
+    }
+
+    pub fn handle_timeouts(&mut self, now: Instant) {
+        self.core.handle_timeouts(now);
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.core.poll_timeout()
+    }
+
+    /// What is to be sent to a server, and whether it is a chunk.
+    pub fn outgoing(&self, server: usize) -> (&[u8], bool) {
+        let server = ServerId(server);
+        let is_chunk = self.core.framing(server) == Framing::Chunk;
+        (self.core.outgoing(server), is_chunk)
+    }
+
+    /// Bytes encoded for a server and not sent.
+    pub fn queued_bytes(&self, server: usize) -> usize {
+        self.core.queued_bytes(ServerId(server))
+    }
+
+    pub fn advance(&mut self, server: usize, count: usize, now: Instant) {
+        self.core.advance(ServerId(server), count, now);
+    }
+
+    pub fn has_events(&self) -> bool {
+        self.core.has_events(ConsumerId::FIRST)
+    }
+
+    pub fn take_events(&mut self, limit: usize) -> Vec<Event> {
+        self.core.take_events(ConsumerId::FIRST, limit)
+    }
+
+    /// The routes of a VNI in order, and whether each is suppressed.
+    pub fn received(&self, vni: Vni) -> Vec<(Route, bool)> {
+        self.core.received(vni)
+    }
+
+    /// All that is not suppressed, in order.
+    pub fn visible(&self) -> Vec<(Vni, Route)> {
+        self.core.received_everywhere()
+    }
+
+    /// How many servers have a route; `None` if it is not held at all.
+    pub fn servers_of(&self, vni: Vni, route: &Route) -> Option<usize> {
+        let servers = self
+            .core
+            .servers_of(vni, &route.destination, &route.next_hop);
+        servers.map(|servers| servers.len())
+    }
+
+    pub fn is_synced(&self, vni: Vni) -> Option<bool> {
+        self.core.is_synced(vni)
+    }
+
+    /// Things remembered beyond what is wanted and received.
+    pub fn held(&self) -> usize {
+        self.core.held()
+    }
+}

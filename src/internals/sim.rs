@@ -1,0 +1,312 @@
+//! Doors for the simulation: a server without its threads, and what watches a wire.
+//!
+//! The clients' door is [`SimClient`], the kernel's [`SimKernel`]. All of them are the code
+//! that the shell drives, with as little around it as can be.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::{Duration, Instant};
+
+pub use crate::client::{ClientSetup, SimClient};
+#[cfg(all(feature = "netlink", target_os = "linux"))]
+pub use crate::kernel::sim::{KernelWork, SimKernel};
+use crate::pace::{DEFAULT_RATE, Framing, LegacyPacing, Pacing, SendQueue};
+use crate::session::{CloseReason, Role, SessionConfig};
+use crate::shard::{Limits, Message, Report, Shard, ShardConfig, Topology};
+use crate::table::PeerId;
+use crate::types::{Action, Route, Vni};
+use crate::wire::{
+    Capabilities, Extensions, MessageType, Reassembler, decode_subscription, decode_update,
+};
+
+/// Longest chunk for a legacy peer, unless a single frame is longer.
+pub const CHUNK: usize = crate::pace::CHUNK;
+
+/// A frame as somebody who listens in hears it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame {
+    Hello,
+    Keepalive,
+    Subscribe(Vni),
+    Unsubscribe(Vni),
+    Update(Action, Vni, Route),
+    EndOfRib(Vni),
+    /// Nothing that our own side may send.
+    Malformed,
+}
+
+/// Frames out of a stream of bytes.
+#[derive(Debug, Default)]
+pub struct FrameReader(Reassembler);
+
+impl FrameReader {
+    /// The next frame, if all of it is there.
+    pub fn read(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
+        let frame = match self.0.next(bytes) {
+            Ok(frame) => frame?,
+            Err(_) => return Some(Frame::Malformed),
+        };
+        let about = |kind: fn(Vni) -> Frame| decode_subscription(frame.payload).map(kind);
+        let read = match frame.kind {
+            MessageType::Hello => Ok(Frame::Hello),
+            MessageType::Keepalive => Ok(Frame::Keepalive),
+            MessageType::Subscribe => about(Frame::Subscribe),
+            MessageType::Unsubscribe => about(Frame::Unsubscribe),
+            MessageType::EndOfRib => about(Frame::EndOfRib),
+            MessageType::Update => {
+                decode_update(frame.payload).map(|it| Frame::Update(it.action, it.vni, it.route))
+            }
+        };
+        Some(read.unwrap_or(Frame::Malformed))
+    }
+
+    /// Bytes of a frame that was begun.
+    pub fn held(&self) -> usize {
+        self.0.held()
+    }
+}
+
+/// What a server is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerSetup {
+    pub shards: usize,
+    /// Seconds.
+    pub keepalive_interval: u32,
+    /// Whether it offers the extensions.
+    pub is_modern: bool,
+    pub is_paced: bool,
+    pub soft_limit: usize,
+    pub hard_limit: usize,
+    pub seed: u64,
+}
+
+/// What a server has, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerGauges {
+    pub sessions: usize,
+    pub established: usize,
+    pub subscriptions: usize,
+    pub routes: usize,
+    pub vnis: usize,
+    pub announcements: usize,
+}
+
+/// What its worker would act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerReport {
+    Established(u32),
+    Closed(u32, CloseReason),
+    LegacyDrop(u32),
+    Malformed(u32),
+    Refused(u32),
+}
+
+/// The shards of a server and their mailboxes; the caller says who has a turn.
+#[derive(Debug)]
+pub struct SimServer {
+    topology: Topology,
+    hard_limit: usize,
+    shards: Vec<Shard>,
+    /// What waits for each shard, in the order in which it was posted.
+    mail: Vec<VecDeque<Vec<Message>>>,
+}
+
+impl SimServer {
+    pub fn new(setup: ServerSetup, now: Instant) -> Self {
+        let topology = Topology::new(setup.shards);
+        let extensions = Extensions {
+            capabilities: Capabilities::OWN,
+            node_id: [9; 16],
+        };
+        let config = ShardConfig {
+            session: SessionConfig {
+                role: Role::Server,
+                keepalive_interval: setup.keepalive_interval,
+                handshake_timeout: Duration::from_secs(10),
+                extensions: setup.is_modern.then_some(extensions),
+            },
+            soft_limit: setup.soft_limit,
+            hard_limit: setup.hard_limit,
+            limits: Limits {
+                routes_per_peer: 1 << 20,
+                routes: 1 << 22,
+                subscriptions_per_peer: 1 << 10,
+            },
+            pacing: pacing(setup.is_paced),
+            seed: setup.seed,
+        };
+        let shards = 0..setup.shards;
+        Self {
+            topology,
+            hard_limit: setup.hard_limit,
+            shards: shards
+                .map(|id| Shard::new(id, topology, config, now))
+                .collect(),
+            mail: (0..setup.shards).map(|_| VecDeque::new()).collect(),
+        }
+    }
+
+    /// The shard that has the session of a peer.
+    pub fn home(&self, peer: u32) -> usize {
+        self.topology.home(PeerId(peer))
+    }
+
+    fn at(&mut self, peer: u32) -> (&mut Shard, PeerId) {
+        let home = self.home(peer);
+        (&mut self.shards[home], PeerId(peer))
+    }
+
+    fn of(&self, peer: u32) -> (&Shard, PeerId) {
+        (&self.shards[self.home(peer)], PeerId(peer))
+    }
+
+    pub fn open(&mut self, peer: u32, halvings: u8, now: Instant) -> bool {
+        let (shard, id) = self.at(peer);
+        shard.open(id, halvings, now)
+    }
+
+    pub fn close(&mut self, peer: u32, reason: CloseReason, now: Instant) {
+        let (shard, id) = self.at(peer);
+        shard.close(id, reason, now);
+    }
+
+    pub fn receive(&mut self, peer: u32, bytes: &[u8], now: Instant) {
+        let (shard, id) = self.at(peer);
+        shard.receive(id, bytes, now);
+    }
+
+    pub fn handle_timeouts(&mut self, shard: usize, now: Instant) {
+        self.shards[shard].handle_timeouts(now);
+    }
+
+    pub fn poll_timeout(&self, shard: usize) -> Option<Instant> {
+        self.shards[shard].poll_timeout()
+    }
+
+    pub fn has_work(&self, shard: usize) -> bool {
+        self.shards[shard].has_work()
+    }
+
+    /// What the mail that waits for a shard weighs: messages about routes.
+    pub fn mail_weight(&self, shard: usize) -> usize {
+        let weigh = |message: &Message| match message {
+            Message::Updates { updates, .. } => updates.len(),
+            _ => 1,
+        };
+        self.mail[shard].iter().flatten().map(weigh).sum()
+    }
+
+    /// Delivers all mail of a shard.
+    pub fn read_mail(&mut self, shard: usize, now: Instant) {
+        for messages in std::mem::take(&mut self.mail[shard]) {
+            self.shards[shard].deliver(messages, now);
+        }
+    }
+
+    /// Posts what a shard has for the others; who got mail.
+    pub fn post(&mut self, shard: usize) -> Vec<usize> {
+        let mut woken = Vec::new();
+        for to in 0..self.shards.len() {
+            let messages = self.shards[shard].take_messages(to);
+            if !messages.is_empty() {
+                self.mail[to].push_back(messages);
+                woken.push(to);
+            }
+        }
+        woken
+    }
+
+    /// Ends a turn; no session is past the hard limit after that.
+    pub fn turn(&mut self, shard: usize, now: Instant) {
+        let announced = |it: &Shard| it.gauges().announcements;
+        let elsewhere = self.shards.iter().map(announced).sum::<usize>();
+        let elsewhere = elsewhere - announced(&self.shards[shard]);
+        self.shards[shard].set_elsewhere(elsewhere);
+        self.shards[shard].turn(now);
+        let most = self.shards[shard].most_changes_queued();
+        assert!(
+            most <= self.hard_limit,
+            "{most} bytes of changes wait for a session of shard {shard}"
+        );
+    }
+
+    pub fn take_ready(&mut self, shard: usize) -> Vec<u32> {
+        let ready = self.shards[shard].take_ready();
+        ready.into_iter().map(|id| id.0).collect()
+    }
+
+    pub fn take_looks(&mut self, shard: usize) -> Vec<u32> {
+        let looks = self.shards[shard].take_looks();
+        looks.into_iter().map(|id| id.0).collect()
+    }
+
+    pub fn observe(&mut self, peer: u32, is_empty: bool, window: Option<u32>, now: Instant) {
+        let (shard, id) = self.at(peer);
+        shard.observe(id, SendQueue { is_empty, window }, now);
+    }
+
+    /// The next bytes for a peer, at most `budget`, and whether they are a chunk.
+    pub fn outgoing(&mut self, peer: u32, budget: usize, now: Instant) -> (Vec<u8>, bool) {
+        let (shard, id) = self.at(peer);
+        shard.resume(id, now);
+        let mut slices = [IoSlice::new(&[]); 8];
+        let filled = shard.gather(id, &mut slices, budget);
+        let bytes = slices[..filled].iter().flat_map(|it| it.iter().copied());
+        let bytes = bytes.collect();
+        (bytes, shard.framing(id) == Framing::Chunk)
+    }
+
+    pub fn advance(&mut self, peer: u32, count: usize, now: Instant) {
+        let (shard, id) = self.at(peer);
+        shard.advance(id, count, now);
+    }
+
+    pub fn is_sendable(&self, peer: u32) -> bool {
+        let (shard, id) = self.of(peer);
+        shard.is_sendable(id)
+    }
+
+    pub fn poll_report(&mut self, shard: usize) -> Option<ServerReport> {
+        loop {
+            return Some(match self.shards[shard].poll_report()? {
+                Report::Established(id) => ServerReport::Established(id.0),
+                Report::Closed(id, reason) => ServerReport::Closed(id.0, reason),
+                Report::LegacyDrop(id) => ServerReport::LegacyDrop(id.0),
+                Report::Malformed(id, ..) => ServerReport::Malformed(id.0),
+                Report::Refused(id, _) => ServerReport::Refused(id.0),
+                Report::Subscribed(..) | Report::Unsubscribed(..) => continue,
+            });
+        }
+    }
+
+    /// Of all shards.
+    pub fn gauges(&self) -> ServerGauges {
+        let mut sum = ServerGauges::default();
+        for gauges in self.shards.iter().map(Shard::gauges) {
+            sum.sessions += gauges.sessions;
+            sum.established += gauges.established;
+            sum.subscriptions += gauges.subscriptions;
+            sum.routes += gauges.routes;
+            sum.vnis += gauges.vnis;
+            sum.announcements += gauges.announcements;
+        }
+        sum
+    }
+
+    /// How often a queue was folded, and how many sessions fell behind while a table was sent.
+    pub fn folds(&self) -> u64 {
+        let folds = |it: &Shard| it.gauges().counters.folds;
+        self.shards.iter().map(folds).sum()
+    }
+}
+
+pub(crate) fn pacing(is_paced: bool) -> Pacing {
+    let mode = match is_paced {
+        true => LegacyPacing::Auto,
+        false => LegacyPacing::Off,
+    };
+    Pacing {
+        mode,
+        rate: DEFAULT_RATE,
+    }
+}

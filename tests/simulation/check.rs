@@ -1,0 +1,253 @@
+//! What must hold: always, and once everything is at rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rustbond::internals::sim::ServerGauges;
+use rustbond::{Destination, NextHopType, Route, Vni};
+
+use super::script::{End, LONG_LINGER, Rest, SERVERS, VNIS};
+use super::world::World;
+
+/// In a world where nothing goes wrong any more, all is right after this time.
+///
+/// A session that is dead is noticed after 12.5 s, one that takes nothing after 25 s; an
+/// attempt takes 10 s at most, and the next begins after 3 s; then routes may linger for 30 s.
+const CONVERGENCE: Duration = Duration::from_secs(100);
+
+/// How often is looked whether it is.
+const LOOK: Duration = Duration::from_secs(4);
+
+/// More than it takes to notice a silent loss and to tell a slow consumer.
+const DETECTION: Duration = Duration::from_secs(40);
+
+type Announced<'a> = BTreeMap<(Vni, Route), BTreeSet<usize>>;
+
+impl World {
+    /// What must hold after every step.
+    pub(crate) fn check(&self) {
+        for client in &self.clients {
+            client.check();
+        }
+    }
+
+    /// All disturbances end.
+    fn heal(&mut self) {
+        for server in 0..SERVERS {
+            self.block_all(server, false);
+            self.start_server(server);
+            self.resume_server(server);
+        }
+        for client in 0..self.clients.len() {
+            let it = &mut self.clients[client];
+            it.slow = [None; SERVERS];
+            if let Some(kernel) = &mut it.kernel {
+                kernel.percent = 0;
+            }
+            self.resume_client(client);
+        }
+    }
+
+    pub(crate) fn rest(&mut self, rest: Rest) {
+        self.heal();
+        self.converge(None);
+        match rest {
+            Rest::Whole => {}
+            Rest::Restart(server, end) => {
+                let before = self.events();
+                self.stop_server(server, end);
+                let away = Duration::from_millis(self.random.u64(..6000));
+                self.pass(away);
+                self.start_server(server);
+                self.converge(None);
+                assert_eq!(self.events(), before, "somebody heard of the restart");
+            }
+            Rest::Blink(end) => {
+                let before: Vec<u64> = self.clients.iter().map(|it| it.events).collect();
+                (0..SERVERS).for_each(|it| self.stop_server(it, end));
+                let away = Duration::from_millis(self.random.u64(..1000));
+                self.pass(away);
+                (0..SERVERS).for_each(|it| self.start_server(it));
+                self.converge(None);
+                for (client, before) in self.clients.iter().zip(before) {
+                    let lingers = client.plan.setup.linger == LONG_LINGER;
+                    assert!(
+                        !lingers || client.events == before,
+                        "a route did not linger"
+                    );
+                }
+            }
+            Rest::Without(server, end) => {
+                self.stop_server(server, end);
+                self.converge(Some(server));
+                self.start_server(server);
+            }
+            Rest::Alone(end) => {
+                let before = self.events();
+                (0..SERVERS).for_each(|it| self.stop_server(it, end));
+                let hold = self.setup.clients[0].setup.hold;
+                self.pass(hold - Duration::from_millis(1));
+                assert_eq!(self.events(), before, "routes went before their time");
+                self.pass(DETECTION);
+                for client in &self.clients {
+                    assert!(client.told.is_empty(), "routes stay after their time");
+                }
+                (0..SERVERS).for_each(|it| self.start_server(it));
+            }
+        }
+    }
+
+    /// Everybody leaves; nothing may be left.
+    pub(crate) fn end(&mut self) {
+        self.rest(Rest::Whole);
+        for client in 0..self.clients.len() {
+            self.stop_client(client, End::Fin);
+        }
+        self.pass(CONVERGENCE);
+        for server in &self.servers {
+            let gauges = server.core.as_ref().map(|it| it.gauges());
+            assert_eq!(gauges, Some(ServerGauges::default()), "something is left");
+        }
+        assert!(self.conns.is_empty(), "connections are left");
+    }
+
+    fn events(&self) -> u64 {
+        self.clients.iter().map(|it| it.events).sum()
+    }
+
+    /// Waits until all is right, perhaps without a server; and it must stay so.
+    fn converge(&mut self, without: Option<usize>) {
+        let mut waited = Duration::ZERO;
+        while let Err(wrong) = self.rightness(without) {
+            assert!(waited < CONVERGENCE, "after {waited:?} of peace: {wrong}");
+            self.pass(LOOK);
+            waited += LOOK;
+            self.check();
+        }
+        self.pass(LOOK / 2);
+        if let Err(wrong) = self.rightness(without) {
+            panic!("it was right and is not any more: {wrong}");
+        }
+    }
+
+    fn announced(&self) -> Announced<'_> {
+        let mut announced = Announced::new();
+        for (client, it) in self.clients.iter().enumerate() {
+            for key in it.announced.iter().filter(|_| it.runs()) {
+                announced.entry(*key).or_default().insert(client);
+            }
+        }
+        announced
+    }
+
+    /// What is not as it must be, if anything is not.
+    fn rightness(&self, without: Option<usize>) -> Result<(), String> {
+        if self.conns.values().any(|it| it.is_dead) {
+            return Err("a connection is dead, and not everybody knows".into());
+        }
+        let announced = self.announced();
+        for server in (0..SERVERS).filter(|it| Some(*it) != without) {
+            self.check_server(server, &announced)?;
+        }
+        for client in 0..self.clients.len() {
+            let wrong = self.check_client(client, without, &announced);
+            wrong.map_err(|wrong| format!("client {client}: {wrong}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_server(&self, server: usize, announced: &Announced<'_>) -> Result<(), String> {
+        let core = self.servers[server].core.as_ref();
+        let gauges = core.ok_or("it does not run")?.gauges();
+        let running = || self.clients.iter().filter(|it| it.runs());
+        let vnis = |vni: &u32| {
+            let is_announced = announced.keys().any(|(of, _)| of.0 == *vni);
+            is_announced || running().any(|it| it.subscribed.contains(&Vni(*vni)))
+        };
+        let expected = ServerGauges {
+            sessions: running().count(),
+            established: running().count(),
+            subscriptions: running().map(|it| it.subscribed.len()).sum(),
+            routes: announced.len(),
+            vnis: (1..=VNIS).filter(vnis).count(),
+            announcements: announced.values().map(BTreeSet::len).sum(),
+        };
+        if gauges != expected {
+            return Err(format!("server {server}: {gauges:?}, not {expected:?}"));
+        }
+        Ok(())
+    }
+
+    fn check_client(
+        &self,
+        client: usize,
+        without: Option<usize>,
+        announced: &Announced<'_>,
+    ) -> Result<(), String> {
+        let it = &self.clients[client];
+        let Some(core) = &it.core else {
+            return Ok(());
+        };
+        let servers = || (0..SERVERS).filter(|server| Some(*server) != without);
+        for vni in (1..=VNIS).map(Vni) {
+            let is_subscribed = it.subscribed.contains(&vni);
+            let sees = |(key, by): (&(Vni, Route), &BTreeSet<usize>)| {
+                (key.0 == vni && by.iter().any(|it| *it != client)).then_some(key.1)
+            };
+            let expected = announced.iter().filter_map(sees);
+            let expected: BTreeSet<Route> = expected.filter(|_| is_subscribed).collect();
+            let own: BTreeSet<Destination> = it.own_standard(vni).collect();
+            let is_suppressed =
+                |route: &Route| is_standard(route) && own.contains(&route.destination);
+            let received = core.received(vni);
+            let is_as_expected = received.iter().map(|(route, _)| route).eq(&expected);
+            if !is_as_expected {
+                let received: BTreeSet<Route> = received.iter().map(|it| it.0).collect();
+                let missing = expected.difference(&received).next();
+                let surplus = received.difference(&expected).next();
+                return Err(format!(
+                    "VNI {vni}: {missing:?} is missing, {surplus:?} is there"
+                ));
+            }
+            for (route, suppressed) in &received {
+                if *suppressed != is_suppressed(route) {
+                    return Err(format!("VNI {vni}: {route} is suppressed: {suppressed}"));
+                }
+                if core.servers_of(vni, route) != Some(servers().count()) {
+                    return Err(format!("VNI {vni}: a server does not tell of {route}"));
+                }
+            }
+            if core.is_synced(vni) != is_subscribed.then_some(true) {
+                return Err(format!("VNI {vni} is not complete"));
+            }
+            for server in servers() {
+                let table = it.monitors[server].as_ref().and_then(|it| it.table(vni));
+                if table != is_subscribed.then_some(&expected) {
+                    return Err(format!("VNI {vni}: server {server} told something else"));
+                }
+            }
+        }
+        if core.has_events() || !core.visible().into_iter().eq(it.told.iter().copied()) {
+            return Err("not all events are told".into());
+        }
+        if core.held() != 0 {
+            return Err(format!("{} things are remembered for nothing", core.held()));
+        }
+        it.kernel
+            .as_ref()
+            .map_or(Ok(()), |it| it.check(&self.clients[client].told))
+    }
+}
+
+impl super::client::Client {
+    /// Destinations that this client announces as STANDARD.
+    fn own_standard(&self, vni: Vni) -> impl Iterator<Item = Destination> {
+        let own = self.announced.iter();
+        let own = own.filter(move |(of, route)| *of == vni && is_standard(route));
+        own.map(|(_, route)| route.destination)
+    }
+}
+
+fn is_standard(route: &Route) -> bool {
+    route.next_hop.hop_type == NextHopType::Standard
+}

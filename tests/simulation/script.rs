@@ -1,0 +1,444 @@
+//! What a world is made of and what happens in it, as data: from a seed, or from a list.
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use rustbond::internals::sim::{ClientSetup, ServerSetup};
+use rustbond::{Destination, NextHop, Route};
+
+/// Every client has them all.
+pub(crate) const SERVERS: usize = 2;
+
+/// Enough for every announcer to come back to a server that was restarted.
+pub(crate) const LONG_LINGER: Duration = Duration::from_secs(30);
+
+/// VNIs are 1 to this.
+pub(crate) const VNIS: u32 = 4;
+
+/// Destinations of single announcements; few, so that many share one.
+const DESTINATIONS: u16 = 16;
+
+/// Blocks of underlay addresses: of one client each, and of all.
+const OWN: u16 = 0xfd00;
+const SHARED: u16 = 0xfd01;
+
+/// How many routes there are to announce one by one.
+pub(crate) const ROUTES: u16 = DESTINATIONS * 4;
+
+/// A client and the host it runs on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientPlan {
+    pub(crate) setup: ClientSetup,
+    /// Writes what it hears to a kernel; whether that has nexthop objects.
+    pub(crate) kernel: Option<bool>,
+    /// May announce what others announce too, next hop and all.
+    pub(crate) shares: bool,
+    /// How long its consumer sleeps, and how many events it takes then.
+    pub(crate) lag: Duration,
+    pub(crate) appetite: usize,
+}
+
+/// A world before anything happens.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) seed: u64,
+    pub(crate) servers: [ServerSetup; SERVERS],
+    pub(crate) clients: Vec<ClientPlan>,
+    /// Bytes that a connection holds in one direction.
+    pub(crate) room: usize,
+    /// Weight from which on a mailbox is full.
+    pub(crate) mailbox: usize,
+    /// Most bytes of a read.
+    pub(crate) cut: usize,
+    /// One way, shortest and longest.
+    pub(crate) latency: [Duration; 2],
+}
+
+/// How a process or a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The kernel says goodbye in order.
+    Fin,
+    /// The kernel throws away what was on its way.
+    Reset,
+    /// Nobody says anything: a host that lost its power.
+    Silent,
+}
+
+/// Which way a link does not carry anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    ToServer,
+    ToClient,
+    Both,
+}
+
+/// All disturbances end, and everything must come to be right; then something more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// Nothing more.
+    Whole,
+    /// One server is lost and comes back: nobody may hear of a route.
+    Restart(usize, End),
+    /// All servers are restarted: who lingers does not hear of a route.
+    Blink(End),
+    /// One server stays away, and all is right without it.
+    Without(usize, End),
+    /// All servers stay away: routes stay for `hold`, and go then.
+    Alone(End),
+}
+
+/// One thing that happens. What makes no sense at its moment does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Pass {
+        ms: u64,
+    },
+    Subscribe {
+        client: usize,
+        vni: u32,
+    },
+    Unsubscribe {
+        client: usize,
+        vni: u32,
+    },
+    Announce {
+        client: usize,
+        vni: u32,
+        route: u16,
+    },
+    Withdraw {
+        client: usize,
+        vni: u32,
+        route: u16,
+    },
+    AnnounceMany {
+        client: usize,
+        vni: u32,
+        count: u16,
+    },
+    WithdrawMany {
+        client: usize,
+        vni: u32,
+        count: u16,
+    },
+    Cut {
+        client: usize,
+        server: usize,
+        end: End,
+    },
+    Block {
+        client: usize,
+        server: usize,
+        way: Way,
+    },
+    Unblock {
+        client: usize,
+        server: usize,
+    },
+    Isolate {
+        server: usize,
+    },
+    Rejoin {
+        server: usize,
+    },
+    Slow {
+        client: usize,
+        server: usize,
+        bytes: usize,
+    },
+    PauseClient {
+        client: usize,
+    },
+    ResumeClient {
+        client: usize,
+    },
+    PauseShard {
+        server: usize,
+        shard: usize,
+    },
+    PauseServer {
+        server: usize,
+    },
+    ResumeServer {
+        server: usize,
+    },
+    StopClient {
+        client: usize,
+        end: End,
+    },
+    StartClient {
+        client: usize,
+    },
+    StopServer {
+        server: usize,
+        end: End,
+    },
+    StartServer {
+        server: usize,
+    },
+    FailKernel {
+        client: usize,
+        percent: u8,
+    },
+    Meddle {
+        client: usize,
+        at: usize,
+        is_told: bool,
+    },
+    LoseDevice {
+        client: usize,
+    },
+    Rest(Rest),
+}
+
+/// The route of a number that a client may announce.
+pub(crate) fn route(client: usize, shares: bool, number: u16) -> Route {
+    let destination = destination(number % DESTINATIONS);
+    let own = underlay(OWN, client);
+    let hop = match number / DESTINATIONS % 4 {
+        0 => NextHop::standard(own),
+        1 => NextHop::nat(own, 1024, 2047),
+        2 => NextHop::load_balancer(own),
+        _ if shares => NextHop::standard(underlay(SHARED, usize::from(number % 3))),
+        _ => NextHop::standard_with_vni(own, 7),
+    };
+    Route::new(destination, hop)
+}
+
+/// One of many routes of a client.
+pub(crate) fn bulk_route(client: usize, number: u16) -> Route {
+    let hop = NextHop::standard(underlay(OWN, client));
+    Route::new(destination(1000 + number), hop)
+}
+
+fn destination(number: u16) -> Destination {
+    if number.is_multiple_of(3) {
+        let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number);
+        return Destination::from_ipv6(address, 128);
+    }
+    Destination::from_ipv4((0x0a00_0000 + u32::from(number)).into(), 32)
+}
+
+/// Where the routes that only one client announces lead.
+pub(crate) fn own_underlay(client: usize) -> Ipv6Addr {
+    underlay(OWN, client)
+}
+
+fn underlay(block: u16, number: usize) -> Ipv6Addr {
+    let number = u16::try_from(number).expect("few hosts");
+    Ipv6Addr::new(block, 0, 0, 0, 0, 0, 0, 1 + number)
+}
+
+/// The world of a seed.
+pub(crate) fn setup(seed: u64) -> Setup {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let random = &mut random;
+    let count = match random.u8(..10) {
+        0..6 => random.usize(2..7),
+        6..9 => random.usize(7..16),
+        _ => random.usize(30..51),
+    };
+    let servers = std::array::from_fn(|_| server(random));
+    let all_modern = servers.iter().all(|it: &ServerSetup| it.is_modern);
+    let hold = Duration::from_secs(if random.bool() { 6 } else { 20 });
+    let clients = (0..count)
+        .map(|_| client(random, all_modern, hold))
+        .collect();
+    let room = pick(random, [700, 4096, 65_536, 262_144]);
+    // A client's KEEPALIVE is behind up to 32 KiB, which must not take 2.5 s: a link carries
+    // 100 KB/s at least.
+    let slowest = Duration::from_micros(room as u64 * 5);
+    let latency = Duration::from_micros(random.u64(20..2000));
+    let longest = latency * random.u32(1..40);
+    Setup {
+        seed,
+        servers,
+        clients,
+        room,
+        mailbox: pick(random, [4, 64, 65_536]),
+        cut: pick(random, [40, 400, 65_536]),
+        latency: [latency, longest.min(slowest).max(latency)],
+    }
+}
+
+fn pick<T, const N: usize>(random: &mut fastrand::Rng, of: [T; N]) -> T {
+    random.choice(of).expect("there is something")
+}
+
+fn server(random: &mut fastrand::Rng) -> ServerSetup {
+    let small = random.u8(..3) == 0;
+    ServerSetup {
+        shards: random.usize(1..5),
+        keepalive_interval: random.u32(1..=5),
+        is_modern: random.u8(..10) > 0,
+        is_paced: random.u8(..4) > 0,
+        soft_limit: if random.bool() { 200 } else { 20_000 },
+        // More than peers announce at once, as in earnest: else the announcements of two that
+        // come back end each other's sessions for ever.
+        hard_limit: if small { 300_000 } else { 1 << 20 },
+        seed: random.u64(..),
+    }
+}
+
+fn client(random: &mut fastrand::Rng, all_modern: bool, hold: Duration) -> ClientPlan {
+    let is_modern = random.u8(..5) > 0;
+    let retry_min = Duration::from_millis(random.u64(200..1000));
+    ClientPlan {
+        setup: ClientSetup {
+            servers: SERVERS,
+            keepalive_interval: random.u32(1..=5),
+            is_modern,
+            is_paced: random.u8(..4) > 0,
+            hold,
+            linger: pick(
+                random,
+                [Duration::ZERO, Duration::from_secs(1), LONG_LINGER],
+            ),
+            retry_min,
+            retry_max: retry_min * random.u32(1..4),
+            seed: random.u64(..),
+        },
+        kernel: (random.u8(..3) == 0).then(|| random.u8(..3) > 0),
+        shares: is_modern && all_modern,
+        lag: Duration::from_millis(if random.bool() { 0 } else { random.u64(..500) }),
+        appetite: pick(random, [1, 20, 1000]),
+    }
+}
+
+/// What happens in the world of a seed.
+pub(crate) fn steps(setup: &Setup) -> Vec<Step> {
+    let mut random = fastrand::Rng::with_seed(setup.seed ^ 0x5eed_5eed);
+    let random = &mut random;
+    let clients = setup.clients.len();
+    let mut steps = Vec::new();
+    for client in 0..clients {
+        for vni in 1..=VNIS {
+            if random.u8(..3) > 0 {
+                steps.push(Step::Subscribe { client, vni });
+            }
+        }
+    }
+    // Some worlds are quiet, some are not; in most, only some things go wrong.
+    let troubles: Vec<u8> = (0..TROUBLES).filter(|_| random.bool()).collect();
+    let trouble = random.u32(2..40);
+    for _ in 0..random.usize(40..160) {
+        let of = (random.usize(..clients), random.usize(..SERVERS));
+        let step = match random.u32(..100) {
+            at if at < trouble && !troubles.is_empty() => {
+                let kind = troubles[random.usize(..troubles.len())];
+                misfortune(random, setup, kind, of)
+            }
+            _ if random.u8(..3) == 0 => Step::Pass {
+                ms: pass_ms(random),
+            },
+            _ => wish(random, of.0),
+        };
+        steps.push(step);
+        if random.u8(..60) == 0 {
+            steps.push(Step::Rest(rest(random)));
+        }
+    }
+    steps.push(Step::Rest(rest(random)));
+    steps
+}
+
+fn pass_ms(random: &mut fastrand::Rng) -> u64 {
+    match random.u8(..10) {
+        0..4 => random.u64(..5),
+        4..8 => random.u64(..300),
+        8 => random.u64(..3_000),
+        _ => random.u64(..15_000),
+    }
+}
+
+fn wish(random: &mut fastrand::Rng, client: usize) -> Step {
+    let vni = random.u32(1..=VNIS);
+    let route = random.u16(..ROUTES);
+    let most = pick(random, [20, 150, 1500]);
+    let count = random.u16(1..most);
+    match random.u8(..40) {
+        0..3 => Step::Subscribe { client, vni },
+        3..6 => Step::Unsubscribe { client, vni },
+        6..22 => Step::Announce { client, vni, route },
+        22..34 => Step::Withdraw { client, vni, route },
+        34..37 => Step::AnnounceMany { client, vni, count },
+        _ => Step::WithdrawMany { client, vni, count },
+    }
+}
+
+const TROUBLES: u8 = 10;
+
+fn end(random: &mut fastrand::Rng) -> End {
+    pick(random, [End::Fin, End::Reset, End::Silent])
+}
+
+fn misfortune(
+    random: &mut fastrand::Rng,
+    setup: &Setup,
+    kind: u8,
+    (client, server): (usize, usize),
+) -> Step {
+    let end = end(random);
+    let way = pick(random, [Way::ToServer, Way::ToClient, Way::Both]);
+    let shard = random.usize(..setup.servers[server].shards);
+    let bytes = pick(random, [0, 10, 100, 2000]);
+    let is_first = random.bool();
+    match kind {
+        0 => Step::Cut {
+            client,
+            server,
+            end,
+        },
+        1 if is_first => Step::Block {
+            client,
+            server,
+            way,
+        },
+        1 => Step::Unblock { client, server },
+        2 if is_first => Step::Isolate { server },
+        2 => Step::Rejoin { server },
+        3 => Step::Slow {
+            client,
+            server,
+            bytes,
+        },
+        4 if is_first => Step::PauseClient { client },
+        4 => Step::ResumeClient { client },
+        5 if is_first => Step::PauseShard { server, shard },
+        6 if is_first => Step::PauseServer { server },
+        5 | 6 => Step::ResumeServer { server },
+        7 if is_first => Step::StopClient { client, end },
+        7 => Step::StartClient { client },
+        8 if is_first => Step::StopServer { server, end },
+        8 => Step::StartServer { server },
+        _ => match random.u8(..4) {
+            0 => Step::FailKernel {
+                client,
+                percent: pick(random, [0, 10, 60]),
+            },
+            1 => Step::LoseDevice { client },
+            _ => Step::Meddle {
+                client,
+                at: random.usize(..1000),
+                is_told: is_first,
+            },
+        },
+    }
+}
+
+fn rest(random: &mut fastrand::Rng) -> Rest {
+    let end = end(random);
+    let server = random.usize(..SERVERS);
+    match random.u8(..6) {
+        0..2 => Rest::Whole,
+        2 => Rest::Restart(server, end),
+        3 => Rest::Blink(if end == End::Fin {
+            End::Fin
+        } else {
+            End::Reset
+        }),
+        4 => Rest::Without(server, end),
+        _ => Rest::Alone(end),
+    }
+}

@@ -1,0 +1,309 @@
+//! Servers: a turn does what a turn of a worker does.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use rustbond::internals::sim::{CHUNK, ServerReport, ServerSetup, SimServer};
+
+use super::script::End;
+use super::wire::Side;
+use super::world::{Happening, World};
+
+/// Bytes offered to one connection at a time.
+const WRITE_BUDGET: usize = 256 * 1024;
+
+/// A pace is halved so many times at most.
+const HALVINGS_MAX: u8 = 6;
+
+/// Weight that a turn of everybody adds to a mailbox after it was seen to have room.
+const MAIL_SLACK: usize = 16 * 1024;
+
+/// A connection as its worker knows it.
+#[derive(Debug, Default)]
+struct Ends {
+    in_readers: bool,
+    in_writers: bool,
+}
+
+/// The thread of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Worker {
+    pub(crate) is_paused: bool,
+    /// What the poll would tell.
+    pub(crate) accepted: Vec<u32>,
+    pub(crate) readable: Vec<u32>,
+    pub(crate) writable: Vec<u32>,
+    conns: BTreeMap<u32, Ends>,
+    readers: VecDeque<u32>,
+    writers: VecDeque<u32>,
+    /// Waits for another's mailbox.
+    is_held_up: bool,
+}
+
+/// A server and its host.
+pub(crate) struct Server {
+    setup: ServerSetup,
+    /// None while the process does not run.
+    pub(crate) core: Option<SimServer>,
+    pub(crate) workers: Vec<Worker>,
+    /// The host is gone with it, and refuses nobody.
+    pub(crate) is_silent: bool,
+    /// Of clients that fell behind a table.
+    halvings: BTreeMap<usize, u8>,
+}
+
+impl Server {
+    pub(crate) fn new(setup: ServerSetup, now: Instant) -> Self {
+        Self {
+            setup,
+            core: Some(SimServer::new(setup, now)),
+            workers: (0..setup.shards).map(|_| Worker::default()).collect(),
+            is_silent: false,
+            halvings: BTreeMap::new(),
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn stop_server(&mut self, server: usize, end: End) {
+        let it = &mut self.servers[server];
+        if it.core.take().is_none() {
+            return;
+        }
+        it.is_silent = end == End::Silent;
+        it.halvings.clear();
+        it.workers = (0..it.setup.shards).map(|_| Worker::default()).collect();
+        let of_server = |(id, conn): (&u32, &super::wire::Conn)| {
+            (conn.server == server && conn.server_has).then_some(*id)
+        };
+        let conns: Vec<u32> = self.conns.iter().filter_map(of_server).collect();
+        for conn in conns {
+            self.close(conn, Side::Server, end);
+        }
+    }
+
+    pub(crate) fn start_server(&mut self, server: usize) {
+        let now = self.now;
+        let it = &mut self.servers[server];
+        if it.core.is_some() {
+            return;
+        }
+        it.core = Some(SimServer::new(it.setup, now));
+        it.is_silent = false;
+        for of_client in &mut self.sessions {
+            of_client[server].clear();
+        }
+        self.reset_dead(|conn| conn.server == server);
+    }
+
+    pub(crate) fn wake_server(&mut self, server: usize) {
+        for shard in 0..self.servers[server].workers.len() {
+            self.wake_soon(Happening::Shard(server, shard));
+        }
+    }
+
+    pub(crate) fn shard_turn(&mut self, server: usize, shard: usize) {
+        let now = self.now;
+        let it = &self.servers[server];
+        if it.core.is_none() || it.workers[shard].is_paused {
+            return;
+        }
+        self.note_ready(server, shard);
+        self.core(server).read_mail(shard, now);
+        for (id, worker) in self.servers[server].workers.iter_mut().enumerate() {
+            if std::mem::take(&mut worker.is_held_up) {
+                self.woken.push(Happening::Shard(server, id));
+            }
+        }
+        self.read_sockets(server, shard);
+        self.core(server).handle_timeouts(shard, now);
+        self.look(server, shard);
+        self.core(server).turn(shard, now);
+        self.post(server, shard);
+        self.write_sockets(server, shard);
+        self.report(server, shard);
+        for woken in std::mem::take(&mut self.woken) {
+            self.wake_soon(woken);
+        }
+        let it = &self.servers[server];
+        let (Some(core), worker) = (&it.core, &it.workers[shard]) else {
+            return;
+        };
+        let reads = !worker.readers.is_empty() && !worker.is_held_up;
+        let is_busy = reads || !worker.writers.is_empty() || core.has_work(shard);
+        let due = core.poll_timeout(shard);
+        if is_busy {
+            self.wake_soon(Happening::Shard(server, shard));
+        }
+        if let Some(due) = due {
+            self.wake(Happening::Shard(server, shard), due.max(now));
+        }
+    }
+
+    fn core(&mut self, server: usize) -> &mut SimServer {
+        let core = self.servers[server].core.as_mut();
+        core.expect("a turn is of a server that runs")
+    }
+
+    fn worker(&mut self, server: usize, shard: usize) -> &mut Worker {
+        &mut self.servers[server].workers[shard]
+    }
+
+    /// New connections, and what became readable and writable.
+    fn note_ready(&mut self, server: usize, shard: usize) {
+        let now = self.now;
+        for id in std::mem::take(&mut self.worker(server, shard).accepted) {
+            let client = self.conns[&id].client;
+            let it = &mut self.servers[server];
+            let halvings = it.halvings.get(&client).copied().unwrap_or(0);
+            let core = it.core.as_mut().expect("a turn is of a server that runs");
+            assert!(core.open(id, halvings, now));
+            self.sessions[client][server].push(id);
+            let worker = self.worker(server, shard);
+            worker.conns.insert(id, Ends::default());
+            worker.readable.push(id);
+            worker.writable.push(id);
+        }
+        let worker = self.worker(server, shard);
+        for id in std::mem::take(&mut worker.readable) {
+            if let Some(ends) = worker.conns.get_mut(&id)
+                && !std::mem::replace(&mut ends.in_readers, true)
+            {
+                worker.readers.push_back(id);
+            }
+        }
+        for id in std::mem::take(&mut worker.writable) {
+            if let Some(ends) = worker.conns.get_mut(&id)
+                && !std::mem::replace(&mut ends.in_writers, true)
+            {
+                worker.writers.push_back(id);
+            }
+        }
+    }
+
+    fn is_held_up(&mut self, server: usize, shard: usize) -> bool {
+        let (high, shards) = (self.setup.mailbox, self.setup.servers[server].shards);
+        let core = self.core(server);
+        let mut others = (0..shards).filter(|it| *it != shard);
+        others.any(|it| core.mail_weight(it) >= high)
+    }
+
+    fn read_sockets(&mut self, server: usize, shard: usize) {
+        let now = self.now;
+        for _ in 0..self.worker(server, shard).readers.len() {
+            if self.is_held_up(server, shard) {
+                self.worker(server, shard).is_held_up = true;
+                return;
+            }
+            let Some(id) = self.worker(server, shard).readers.pop_front() else {
+                return;
+            };
+            let cut = self.cut();
+            let read = self.read(id, Side::Server, cut);
+            let outcome = |it: &Vec<u8>| it.len();
+            self.tell(|| format!("{id}: the server reads {:?}", read.as_ref().map(outcome)));
+            match read {
+                Ok(bytes) => self.core(server).receive(id, &bytes, now),
+                Err(reason) => self.core(server).close(id, reason, now),
+            }
+            let is_readable = self.is_readable(id, Side::Server);
+            let worker = self.worker(server, shard);
+            if let Some(ends) = worker.conns.get_mut(&id) {
+                ends.in_readers = is_readable;
+                if is_readable {
+                    worker.readers.push_back(id);
+                }
+            }
+            self.post(server, shard);
+        }
+    }
+
+    fn post(&mut self, server: usize, shard: usize) {
+        let most = self.setup.mailbox + MAIL_SLACK;
+        for to in self.core(server).post(shard) {
+            let weight = self.core(server).mail_weight(to);
+            assert!(weight <= most, "a mailbox holds {weight} of {most}");
+            self.woken.push(Happening::Shard(server, to));
+        }
+    }
+
+    fn look(&mut self, server: usize, shard: usize) {
+        let now = self.now;
+        for id in self.core(server).take_looks(shard) {
+            if let Some((is_empty, window)) = self.send_queue(id, Side::Server) {
+                self.core(server).observe(id, is_empty, window, now);
+            }
+        }
+    }
+
+    fn write_sockets(&mut self, server: usize, shard: usize) {
+        for id in self.core(server).take_ready(shard) {
+            let is_full = self.is_full(id, Side::Server);
+            let worker = self.worker(server, shard);
+            if let Some(ends) = worker.conns.get_mut(&id)
+                && !is_full
+                && !std::mem::replace(&mut ends.in_writers, true)
+            {
+                worker.writers.push_back(id);
+            }
+        }
+        for _ in 0..self.worker(server, shard).writers.len() {
+            if let Some(id) = self.worker(server, shard).writers.pop_front() {
+                self.write_socket(server, shard, id);
+            }
+        }
+    }
+
+    fn write_socket(&mut self, server: usize, shard: usize, id: u32) {
+        let now = self.now;
+        let Some(ends) = self.worker(server, shard).conns.get_mut(&id) else {
+            return;
+        };
+        ends.in_writers = false;
+        let (bytes, is_chunk) = self.core(server).outgoing(id, WRITE_BUDGET, now);
+        if bytes.is_empty() {
+            return;
+        }
+        assert!(!is_chunk || bytes.len() <= CHUNK, "a chunk is too long");
+        match self.write(id, Side::Server, &bytes, is_chunk) {
+            Ok(count) => {
+                self.core(server).advance(id, count, now);
+                if !self.is_full(id, Side::Server) && self.core(server).is_sendable(id) {
+                    let worker = self.worker(server, shard);
+                    if let Some(ends) = worker.conns.get_mut(&id) {
+                        ends.in_writers = true;
+                        worker.writers.push_back(id);
+                    }
+                }
+            }
+            Err(reason) => self.core(server).close(id, reason, now),
+        }
+    }
+
+    fn report(&mut self, server: usize, shard: usize) {
+        while let Some(report) = self.core(server).poll_report(shard) {
+            self.tell(|| format!("server {server}: {report:?}"));
+            match report {
+                ServerReport::Closed(id, _) => {
+                    self.worker(server, shard).conns.remove(&id);
+                    self.close(id, Side::Server, End::Fin);
+                }
+                ServerReport::LegacyDrop(id) => {
+                    if let Some(client) = self.conns.get(&id).map(|it| it.client) {
+                        let halvings = self.servers[server].halvings.entry(client).or_default();
+                        *halvings = (*halvings + 1).min(HALVINGS_MAX);
+                    }
+                }
+                ServerReport::Established(_) => {}
+                ServerReport::Malformed(_) | ServerReport::Refused(_) => {
+                    panic!("a client of ours is told {report:?}")
+                }
+            }
+        }
+    }
+
+    /// Whether a thread pauses for a moment.
+    pub(crate) fn pause(&mut self) -> Duration {
+        Duration::from_micros(self.random.u64(1..60))
+    }
+}
