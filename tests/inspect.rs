@@ -306,35 +306,6 @@ fn a_watch_tells_of_peers_and_ends_with_what_it_watches() {
     assert!(matches!(announced, Err(Error::Closed)));
 }
 
-/// Who does not take what it watches is cut off; nobody waits for it.
-#[test]
-fn a_watcher_that_lags_is_told_so() {
-    let server = server();
-    let source = client(&[server.local_addr()], NoOpHandler);
-    let inspector = server.inspector();
-    let mut watch = inspector.watch(None, false).unwrap();
-    let mut lagged = false;
-    let deadline = Instant::now() + PATIENCE;
-    while !lagged {
-        assert!(Instant::now() < deadline, "never lagged");
-        for number in 0..200 {
-            announce(&source, VNI, [route(number)]);
-            source.withdraw(VNI, v4(number), hop(1)).unwrap();
-            source.flush(PATIENCE).unwrap();
-        }
-        // Looks without taking: what waits is for one wait or two.
-        lagged = inspector.status().updates_received > 10_000
-            && loop {
-                match watch.wait(Duration::from_millis(10)) {
-                    Err(Error::Lagged) => break true,
-                    Ok(events) if events.is_empty() => break false,
-                    other => drop(other.unwrap()),
-                }
-            };
-    }
-    assert!(inspector.watch(None, false).is_ok());
-}
-
 #[test]
 fn watchers_are_limited() {
     let server = server();

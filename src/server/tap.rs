@@ -168,3 +168,43 @@ impl WatchSource for Spout {
         Ok(events)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> Tapped {
+        Tapped::PeerUp(([127, 0, 0, 1], 4711).into())
+    }
+
+    #[test]
+    fn who_does_not_take_what_happens_is_cut_off() {
+        let watchers = Arc::default();
+        let (mut one, mut spout) = tap(None, 2, &watchers).unwrap();
+        let mut other = one.clone();
+        for _ in 0..2 * PIECES {
+            assert!(one.feed([event()]));
+        }
+        assert!(!one.feed([event()]), "nobody waits for it");
+        assert!(!other.feed([event()]), "no worker goes on");
+        assert!(matches!(spout.wait(Duration::ZERO), Err(Error::Lagged)));
+        drop(spout);
+        assert_eq!(watchers.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_watch_ends_with_its_workers() {
+        let (mut tap, mut spout) = tap(None, 1, &Arc::default()).unwrap();
+        assert!(tap.feed([event()]));
+        drop(tap);
+        assert_eq!(spout.wait(Duration::ZERO).unwrap().len(), 1);
+        assert!(matches!(spout.wait(Duration::ZERO), Err(Error::Closed)));
+    }
+
+    #[test]
+    fn an_end_that_is_dropped_is_fed_no_more() {
+        let (mut tap, spout) = tap(None, 1, &Arc::default()).unwrap();
+        drop(spout);
+        assert!(!tap.feed([event()]));
+    }
+}
