@@ -3,17 +3,22 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use rustbond::{NextHopType, Vni};
 
 use crate::announcement::{Announcement, SYNTAX, parse_decimal, parse_vni};
+use crate::config::Values;
 use crate::endpoint::{self, Port};
 use crate::limits::{self, Limits};
+use crate::logging::{self, LogArgs};
+use crate::manual::{self, CompletionsArgs, ManArgs, TemplateArgs};
 use crate::pacing::{self, PacingArgs};
 
 const KEEPALIVE: &str = "a number of seconds from 1 to 4294967295";
 const HOLD: &str = "a number of seconds from 0 to 4294967295";
+const DRAIN: &str = "a number of seconds from 0 to 86400";
 const WORKERS: &str = "a number of threads from 1 to 256";
 const LISTEN: &str = "an address to listen on, as [::]:4711 or 127.0.0.1:4711";
 const HTTP: &str = "an address and a port to listen on, as [::1]:8080 or :8080";
@@ -24,6 +29,7 @@ const TUN: &str = "a device name of 1 to 15 bytes without spaces and slashes";
 const PROTOCOL: &str = "a route protocol from 5 to 255";
 const METRIC: &str = "a metric from 0 to 4294967295";
 const KIND: &str = "std, nat or lb";
+const CONFIG: &str = "the name of a file";
 
 /// What the value of an option must be.
 pub(crate) fn expectation(option: &str) -> &'static str {
@@ -45,6 +51,13 @@ pub(crate) fn expectation(option: &str) -> &'static str {
         "--queue-soft-limit" | "--queue-hard-limit" => limits::BYTES,
         "--legacy-pacing" => pacing::MODE,
         "--legacy-rate" => pacing::RATE,
+        "--drain" => DRAIN,
+        "<SHELL>" => manual::SHELL,
+        "<FOLDER>" => manual::FOLDER,
+        "<ROLE>" => manual::ROLE,
+        "--log-level" => logging::LEVEL,
+        "--log-format" => logging::FORMAT,
+        "--config" | "<FILE>" => CONFIG,
         _ if option.starts_with("--max-") => limits::COUNT,
         _ => "a value",
     }
@@ -73,13 +86,24 @@ Lists are given with commas or by repeating the option. Without --install-routes
 a route is printed as a line, with + or - before it. Both SIGINT and SIGTERM end the client; a
 second one at once.")]
     Client(ClientArgs),
+    /// Say what is wrong with a configuration file, or that nothing is.
+    Check(CheckArgs),
     /// Show servers and clients at work, in this process on the loopback interface.
     Demo(DemoArgs),
+    /// Print what completes commands and options in a shell.
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(ManArgs),
+    /// Print a configuration file with all options, commented out.
+    #[command(hide = true)]
+    Template(TemplateArgs),
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct ServerArgs {
-    /// Where to listen; [::] is both families.
+    /// Where to listen, unless the service manager passes a socket; [::] is both families.
     #[arg(short, long, value_name = "ADDR", default_value = "[::]:4711", value_parser = to_listen)]
     pub(crate) listen: String,
 
@@ -92,13 +116,21 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "N", value_parser = workers, allow_negative_numbers = true)]
     pub(crate) workers: Option<NonZeroUsize>,
 
-    /// Show the routes over HTTP, at /routes.json and /routes.yaml.
+    /// Serve the page, the API and metrics over HTTP: /, /api/v1/{status,peers,vnis,routes},
+    /// /metrics, /healthz, /readyz, /routes.json, /routes.yaml.
     #[arg(long, value_name = "ADDR", value_parser = to_listen_given)]
     pub(crate) http: Option<String>,
 
-    /// Log more; the environment variable RUST_LOG says what in detail.
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
+    /// Seconds over which sessions are closed at the end, one after the other.
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = drain)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) drain: u32,
+
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 
     #[command(flatten)]
     pub(crate) limits: Limits,
@@ -107,7 +139,7 @@ pub(crate) struct ServerArgs {
     pub(crate) pacing: PacingArgs,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct ClientArgs {
     /// Servers; without a port it is 4711.
     #[arg(
@@ -170,16 +202,39 @@ pub(crate) struct ClientArgs {
     #[arg(long)]
     pub(crate) cleanup: bool,
 
-    /// Show the received routes over HTTP, at /routes.json and /routes.yaml.
+    /// Serve the page, the API and metrics over HTTP: /, /api/v1/{status,peers,vnis,routes},
+    /// /metrics, /healthz, /readyz, /routes.json, /routes.yaml.
     #[arg(long, value_name = "ADDR", value_parser = to_listen_given)]
     pub(crate) http: Option<String>,
 
-    /// Log more; the environment variable RUST_LOG says what in detail.
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 
     #[command(flatten)]
     pub(crate) pacing: PacingArgs,
+}
+
+/// Where more options stand.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConfigArg {
+    /// TOML file with options as keys, in [server] and [client]; those given here win. It is
+    /// read again at SIGHUP.
+    #[arg(id = "config", long = "config", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// All options as they were given.
+    #[arg(skip)]
+    pub(crate) values: Values,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// The TOML file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -213,15 +268,35 @@ impl fmt::Display for Expected {
 impl std::error::Error for Expected {}
 
 impl Command {
+    /// Keeps what was given, to find out later what has changed.
+    pub(crate) fn keep(&mut self, values: Values) {
+        match self {
+            Self::Server(args) => args.config.values = values,
+            Self::Client(args) => args.config.values = values,
+            Self::Check(_)
+            | Self::Demo(_)
+            | Self::Completions(_)
+            | Self::Man(_)
+            | Self::Template(_) => {}
+        }
+    }
+
     /// Refuses what is wrong between values; the text names them.
     pub(crate) fn check(&self) -> Result<(), String> {
         let http = match self {
-            Self::Server(args) => args.http.as_ref(),
+            Self::Server(args) => {
+                args.limits.check()?;
+                args.http.as_ref()
+            }
             Self::Client(args) => {
                 args.check()?;
                 args.http.as_ref()
             }
-            Self::Demo(_) => None,
+            Self::Check(_)
+            | Self::Demo(_)
+            | Self::Completions(_)
+            | Self::Man(_)
+            | Self::Template(_) => None,
         };
         match http {
             Some(address) if !cfg!(feature = "http") => Err(format!(
@@ -237,6 +312,8 @@ impl ClientArgs {
         if let Some(server) = first_repeated(&self.server) {
             return Err(format!("--server {server}: given twice"));
         }
+        let settings = self.settings().check(&self.server);
+        settings.map_err(|error| format!("--server: {error}"))?;
         let announced = self.announce.iter().map(|it| (it.vni, it.route));
         if let Some((vni, route)) = first_repeated(announced) {
             return Err(format!("--announce: VNI {vni} {route} is given twice"));
@@ -276,6 +353,11 @@ fn keepalive(text: &str) -> Result<u32, Expected> {
 
 fn hold(text: &str) -> Result<u32, Expected> {
     parse_decimal(text).ok_or(Expected(HOLD))
+}
+
+fn drain(text: &str) -> Result<u32, Expected> {
+    let seconds = parse_decimal(text).filter(|it| *it <= 86_400);
+    seconds.ok_or(Expected(DRAIN))
 }
 
 fn workers(text: &str) -> Result<NonZeroUsize, Expected> {
@@ -328,12 +410,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_can_change_live_are_options() {
+        let definition = Cli::command();
+        let of = |role: &str, names: &[&str]| {
+            let role = definition.find_subcommand(role).unwrap();
+            for name in names.iter().chain(&crate::reload::LOG) {
+                let mut options = role.get_arguments();
+                assert!(options.any(|it| it.get_long() == Some(name)), "{name}");
+            }
+        };
+        of("server", &crate::server::LIVE);
+        of("client", &crate::client::LIVE);
+    }
+
+    #[test]
     fn the_definition_is_sound_and_every_option_says_what_it_expects() {
         Cli::command().debug_assert();
         for command in Cli::command().get_subcommands() {
             let takes_value = |it: &&clap::Arg| it.get_action().takes_values();
             for argument in command.get_arguments().filter(takes_value) {
-                let name = format!("--{}", argument.get_long().unwrap());
+                let name = match argument.get_long() {
+                    Some(name) => format!("--{name}"),
+                    None => format!("<{}>", argument.get_value_names().unwrap()[0]),
+                };
                 assert_ne!(expectation(&name), "a value", "{name}");
             }
         }

@@ -5,10 +5,12 @@ pub(crate) use imp::{IS_AVAILABLE, Kernel};
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 mod imp {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
     use std::time::Duration;
 
-    use rustbond::RouteHandler;
+    use rustbond::inspect::Inspect;
     use rustbond::kernel::{KernelConfig, KernelWriter};
+    use rustbond::{Heartbeat, MetalBondClient, RouteHandler};
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;
@@ -19,6 +21,7 @@ mod imp {
     const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
     /// The kernel's tables.
+    #[derive(Clone)]
     pub(crate) struct Kernel(KernelWriter);
 
     impl Kernel {
@@ -27,17 +30,7 @@ mod imp {
             if args.install_routes.is_empty() {
                 return Ok(None);
             }
-            let mapped = args.install_routes.iter().map(|it| (it.vni, it.table));
-            let writer = KernelWriter::start(KernelConfig {
-                vni_tables: mapped.collect::<BTreeMap<_, _>>(),
-                device: args.tun.clone(),
-                ipv4_only: args.ipv4_only,
-                protocol: args.rt_proto,
-                metric: args.metric,
-                excluded_types: args.exclude_route_type.clone(),
-                cleanup_on_exit: args.cleanup,
-                ..KernelConfig::default()
-            })?;
+            let writer = KernelWriter::start(config(args))?;
             Ok(Some(Self(writer)))
         }
 
@@ -46,17 +39,60 @@ mod imp {
             self.0.clone()
         }
 
+        /// A client whose routes it installs, to look at.
+        pub(crate) fn inspector(&self, client: &MetalBondClient) -> Arc<dyn Inspect> {
+            client.inspector_with(self.0.clone())
+        }
+
+        /// The loop of its thread.
+        pub(crate) fn heartbeat(&self) -> Heartbeat {
+            self.0.heartbeat()
+        }
+
+        /// Installs what other options ask for, of the routes of that client.
+        pub(crate) fn reconfigure(
+            &self,
+            args: &ClientArgs,
+            client: &MetalBondClient,
+        ) -> Result<(), Failure> {
+            let received = |vni| client.get_received_routes(vni);
+            self.0.reconfigure(config(args), received)?;
+            for mapping in &args.install_routes {
+                if client.is_synced(mapping.vni) {
+                    self.0.synced(mapping.vni);
+                }
+            }
+            Ok(())
+        }
+
         /// Writes what is left, or removes all with `--cleanup`.
         pub(crate) fn stop(&self) -> Result<(), Failure> {
             let stopped = self.0.shutdown(STOP_TIMEOUT);
             stopped.map_err(|error| Failure::RunTime(format!("kernel routes: {error}")))
         }
     }
+
+    fn config(args: &ClientArgs) -> KernelConfig {
+        let mapped = args.install_routes.iter().map(|it| (it.vni, it.table));
+        KernelConfig {
+            vni_tables: mapped.collect::<BTreeMap<_, _>>(),
+            device: args.tun.clone(),
+            ipv4_only: args.ipv4_only,
+            protocol: args.rt_proto,
+            metric: args.metric,
+            excluded_types: args.exclude_route_type.clone(),
+            cleanup_on_exit: args.cleanup,
+            ..KernelConfig::default()
+        }
+    }
 }
 
 #[cfg(not(all(feature = "netlink", target_os = "linux")))]
 mod imp {
-    use rustbond::NoOpHandler;
+    use std::sync::Arc;
+
+    use rustbond::inspect::Inspect;
+    use rustbond::{Heartbeat, MetalBondClient, NoOpHandler};
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;
@@ -64,6 +100,7 @@ mod imp {
     pub(crate) const IS_AVAILABLE: bool = false;
 
     /// There is none: `--install-routes` was refused.
+    #[derive(Clone)]
     pub(crate) struct Kernel;
 
     impl Kernel {
@@ -73,6 +110,22 @@ mod imp {
 
         pub(crate) fn handler(&self) -> NoOpHandler {
             NoOpHandler
+        }
+
+        pub(crate) fn inspector(&self, client: &MetalBondClient) -> Arc<dyn Inspect> {
+            client.inspector()
+        }
+
+        pub(crate) fn heartbeat(&self) -> Heartbeat {
+            Heartbeat::default()
+        }
+
+        pub(crate) fn reconfigure(
+            &self,
+            _: &ClientArgs,
+            _: &MetalBondClient,
+        ) -> Result<(), Failure> {
+            Ok(())
         }
 
         pub(crate) fn stop(&self) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ pub(crate) const BYTES: &str = "a number of bytes, with K, M or G for powers of 
 pub(crate) const SECONDS: &str = "a number of seconds from 1 to 4294967295";
 
 /// Each has the default of [`ServerConfig`]; the costs are those at worst.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct Limits {
     /// Connections at once; 4 KiB each and what the kernel takes [default: 32768].
@@ -54,6 +54,16 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
+    /// Refuses what is wrong between values; the text names them.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut config = ServerConfig::default();
+        self.apply(&mut config);
+        if config.queue_soft_limit > config.queue_hard_limit {
+            return Err("--queue-soft-limit: is above queue-hard-limit".into());
+        }
+        Ok(())
+    }
+
     /// Sets what was given.
     pub(crate) fn apply(&self, config: &mut ServerConfig) {
         let set = |limit: &mut usize, given: Option<u32>| {

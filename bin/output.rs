@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Write};
 
 use crate::failure::Failure;
+use crate::logging;
 
 /// Whether somebody reads the standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +25,14 @@ pub(crate) fn print(text: fmt::Arguments<'_>) -> Result<Reader, Failure> {
     }
 }
 
+/// Says on the standard error what is wrong, before there is a log.
+pub(crate) fn warn(text: fmt::Arguments<'_>) {
+    drop(writeln!(io::stderr(), "metalbond: {text}"));
+}
+
 /// Says on the standard error why the command ends.
 pub(crate) fn complain(failure: &Failure) {
-    // Where that is closed there is nobody to tell.
-    drop(writeln!(io::stderr(), "metalbond: {failure}"));
+    for line in failure.to_string().lines() {
+        logging::say(&format!("metalbond: {line}"));
+    }
 }

@@ -3,47 +3,65 @@
 use std::error::Error;
 use std::ffi::OsString;
 
-use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command, expectation};
+use crate::config::{self, Values};
+use crate::failure::Failure;
 
 /// What a command line amounts to.
+#[allow(clippy::large_enum_variant, reason = "there is one, once")]
 pub(crate) enum Parsed {
     Command(Command),
     /// Help or version, which was asked for.
     Text(String),
     /// What is wrong, and what is allowed.
-    Refused(String),
+    Refused(Failure),
 }
 
-/// Parses a command line, the name of the program first.
+/// Parses a command line, the name of the program first, and the file that it names.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     let args: Vec<OsString> = args.into_iter().collect();
-    let error = match Cli::try_parse_from(&args) {
-        Ok(cli) => {
-            return match cli.command.check() {
-                Ok(()) => Parsed::Command(cli.command),
-                Err(line) => Parsed::Refused(line),
-            };
-        }
-        Err(error) => error,
+    let merged = match config::merge(&args) {
+        Ok(merged) => merged,
+        Err(failure) => return Parsed::Refused(failure),
     };
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Text(error.to_string()),
-        _ => Parsed::Refused(describe(&error, &help_of(&args))),
+    let refused = |line: String| {
+        let located = merged.as_ref().map(|it| it.locate(&line));
+        Parsed::Refused(Failure::Argument(located.unwrap_or(line)))
+    };
+    let all = merged.as_ref().map_or(&args, |it| &it.args);
+    match parse_all(all) {
+        Ok(command) => match command.check() {
+            Ok(()) => Parsed::Command(command),
+            Err(line) => refused(line),
+        },
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Text(error.to_string()),
+            _ => refused(describe(&error, &help_of(&args))),
+        },
     }
+}
+
+fn parse_all(args: &[OsString]) -> Result<Command, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(args)?;
+    let values = Values::of(&matches);
+    let mut command = Cli::from_arg_matches(&matches)?.command;
+    command.keep(values);
+    Ok(command)
 }
 
 /// How to ask for the options of the subcommand that was given.
 fn help_of(args: &[OsString]) -> String {
     match args.get(1).and_then(|it| it.to_str()) {
-        Some(name @ ("server" | "client" | "demo")) => format!("metalbond {name} --help"),
+        Some(name @ ("server" | "client" | "check" | "demo")) => format!("metalbond {name} --help"),
         _ => "metalbond --help".into(),
     }
 }
 
-fn describe(error: &clap::Error, help: &str) -> String {
+/// What is wrong with a command line, in a line.
+pub(crate) fn describe(error: &clap::Error, help: &str) -> String {
     let argument = text_of(error, ContextKind::InvalidArg).unwrap_or_default();
     // Without the names of its values.
     let name = argument.split(' ').next().unwrap_or_default();
@@ -74,10 +92,10 @@ fn describe(error: &clap::Error, help: &str) -> String {
         ErrorKind::InvalidSubcommand => {
             let given = text_of(error, ContextKind::InvalidSubcommand).unwrap_or_default();
             let given = given.escape_debug();
-            format!("{given}: unknown command; expected server, client or demo")
+            format!("{given}: unknown command; expected server, client, check or demo")
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            format!("no command; expected server, client or demo; see {help}")
+            format!("no command; expected server, client, check or demo; see {help}")
         }
         ErrorKind::InvalidUtf8 => "an argument is not valid UTF-8".into(),
         _ => {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
@@ -93,6 +93,31 @@ pub(crate) fn catch() -> Result<(Ender, Ending), Failure> {
         .spawn(forward)
         .map_err(failed)?;
     Ok((ender, Ending(receiver)))
+}
+
+/// SIGHUPs that were caught.
+pub(crate) struct Hangups(Option<Signals>);
+
+/// Catches SIGHUP from here on, if something is to be done then; else it ends the process.
+pub(crate) fn catch_hangups(is_wanted: bool) -> Result<Hangups, Failure> {
+    let signals = is_wanted.then(|| Signals::new([SIGHUP])).transpose();
+    let signals =
+        signals.map_err(|error| Failure::RunTime(format!("cannot catch SIGHUP: {error}")));
+    signals.map(Hangups)
+}
+
+impl Hangups {
+    /// Calls `act` at each, on a thread of its own; several that come during a call are one.
+    pub(crate) fn call(self, act: impl Fn() + Send + 'static) -> Result<(), Failure> {
+        let Some(mut signals) = self.0 else {
+            return Ok(());
+        };
+        let thread = std::thread::Builder::new().name("metalbond-reload".into());
+        let spawned = thread.spawn(move || signals.forever().for_each(|_| act()));
+        spawned
+            .map(drop)
+            .map_err(|error| Failure::RunTime(format!("cannot start a thread: {error}")))
+    }
 }
 
 /// Runs the last steps of something, and goes on without their end when they take too long.

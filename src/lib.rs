@@ -60,7 +60,8 @@
 //! | `server` | acceptor and workers, one thread each |
 //! | `client` | an engine that is stepped: by a thread, or by the caller's loop; one thread for the handler |
 //! | `kernel` | the netlink writer's thread |
-//! | `http` | the routing table over HTTP |
+//! | `http` | the page, the API, metrics and the routing table over HTTP |
+//! | `heartbeat` | whether the loops turn, for a watchdog |
 //!
 //! The way of an update through a server: `server::worker` reads it,
 //! `session` decodes it, `shard` passes it to the owner of its VNI, `table` appends
@@ -77,6 +78,7 @@
 mod client;
 mod error;
 pub mod guide;
+mod heartbeat;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod inspect;
@@ -103,8 +105,9 @@ pub use client::{
     RouteHandler, RouteMatch, ServerId,
 };
 pub use error::{Error, Result};
+pub use heartbeat::Heartbeat;
 pub use pace::LegacyPacing;
-pub use server::{MetalBondServer, ServerConfig, ServerStats};
+pub use server::{Drain, MetalBondServer, ServerConfig, ServerStats};
 pub use session::CloseReason;
 pub use types::{
     Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// Reports of one kind are counted, and held back, over this time.
+const INTERVAL: Duration = Duration::from_secs(60);
+
 /// Keeps a report from coming too often.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Quiet {
@@ -9,16 +12,60 @@ pub(crate) struct Quiet {
 }
 
 impl Quiet {
-    /// A report of one kind comes at most this often.
-    const INTERVAL: Duration = Duration::from_secs(60);
-
-    /// Whether a report is due; if so, the next is not for a while.
+    /// Whether a report is due; if so, the next is not for a minute.
     pub(crate) fn is_over(&mut self, now: Instant) -> bool {
         let is_over = self.until.is_none_or(|until| now >= until);
         if is_over {
-            self.until = Some(now + Self::INTERVAL);
+            self.until = Some(now + INTERVAL);
         }
         is_over
+    }
+}
+
+/// Lets so many reports of a kind pass in a minute, and counts those that it holds back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Throttle {
+    most: u32,
+    passed: u32,
+    held: u64,
+    until: Option<Instant>,
+}
+
+impl Throttle {
+    pub(crate) const fn new(most: u32) -> Self {
+        Self {
+            most,
+            passed: 0,
+            held: 0,
+            until: None,
+        }
+    }
+
+    /// Whether one more may pass.
+    pub(crate) fn admits(&mut self, now: Instant) -> bool {
+        if self.held == 0 && self.until.is_none_or(|until| now >= until) {
+            self.until = Some(now + INTERVAL);
+            self.passed = 0;
+        }
+        let is_admitted = self.passed < self.most;
+        if is_admitted {
+            self.passed += 1;
+        } else {
+            self.held += 1;
+        }
+        is_admitted
+    }
+
+    /// When [`Self::take_held`] has something to tell.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.until.filter(|_| self.held > 0)
+    }
+
+    /// How many were held back in the minute that is over, once.
+    pub(crate) fn take_held(&mut self, now: Instant) -> Option<u64> {
+        self.due().filter(|due| now >= *due)?;
+        self.until = None;
+        Some(std::mem::take(&mut self.held))
     }
 }
 
@@ -71,6 +118,34 @@ impl Recent {
 #[allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_held_back_is_told_once_when_the_minute_is_over() {
+        let start = Instant::now();
+        let mut throttle = Throttle::new(3);
+        let passed = (0..10_000).filter(|it| throttle.admits(start + Duration::from_millis(*it)));
+        assert_eq!(passed.count(), 3);
+        assert_eq!(throttle.due(), Some(start + INTERVAL));
+        assert_eq!(throttle.take_held(start + INTERVAL / 2), None);
+        assert_eq!(throttle.take_held(start + INTERVAL), Some(9997));
+        assert_eq!(throttle.take_held(start + 3 * INTERVAL), None);
+        assert_eq!(throttle.due(), None);
+        assert!(
+            throttle.admits(start + INTERVAL),
+            "the next minute is another"
+        );
+        assert_eq!(throttle.due(), None);
+    }
+
+    #[test]
+    fn a_slow_trickle_passes() {
+        let start = Instant::now();
+        let mut throttle = Throttle::new(2);
+        for minute in 0..100 {
+            assert!(throttle.admits(start + INTERVAL * minute));
+            assert!(throttle.admits(start + INTERVAL * minute + INTERVAL / 2));
+        }
+    }
 
     #[test]
     fn what_happened_counts_for_an_hour() {

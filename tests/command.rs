@@ -30,11 +30,11 @@ fn a_wrong_command_is_refused_in_a_line() {
     let all = [
         (
             "",
-            "no command; expected server, client or demo; see metalbond --help",
+            "no command; expected server, client, check or demo; see metalbond --help",
         ),
         (
             "serve",
-            "serve: unknown command; expected server, client or demo",
+            "serve: unknown command; expected server, client, check or demo",
         ),
         ("--version=1", "--version 1: takes no value"),
         (
@@ -448,7 +448,7 @@ fn the_log_follows_the_environment() {
         if name == "info" {
             let line = server.stderr.expect("listening on");
             assert_eq!(&line[10..11], "T", "{line}");
-            assert_eq!(&line[19..27], "Z INFO  ", "{line}");
+            assert_eq!(&line[23..31], "Z INFO  ", "{line}");
             server.signal("TERM");
         } else {
             // Silent: the system tells when the signals are caught.

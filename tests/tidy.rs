@@ -46,7 +46,11 @@ const RULES: [(&str, &[&str], &str); 5] = [
         "only wire knows protobuf",
     ),
     ("rtnetlink", &["src/kernel/"], "only kernel speaks netlink"),
-    ("serde_json", &["src/http/"], "only http knows JSON"),
+    (
+        "serde_json",
+        &["src/http/", "bin/logging/"],
+        "only http and the log know JSON",
+    ),
     ("clap", &["bin/"], "only the command reads arguments"),
 ];
 

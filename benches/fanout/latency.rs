@@ -1,7 +1,9 @@
 //! From send to read: one update at a time.
 
-use std::io::Write;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::peer::{Sinks, announcer, update};
@@ -90,4 +92,67 @@ pub(crate) fn wide() {
         percentile(&ours, 99) / 1e3,
         percentile(&each, 99) / 1e3,
     );
+}
+
+/// A thousand updates a second to ten subscribers, while somebody downloads a million routes
+/// over HTTP again and again.
+pub(crate) fn snapshots() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = free.local_addr().unwrap();
+    drop(free);
+    let server = Process::server(&["--http", &http.to_string()]);
+    let big = crate::loaded_in(server.address, 2, 1_000_000);
+    let mut sinks = Sinks::subscribed(server.address, 10, 1);
+    let mut source = announcer(server.address);
+    let load = (5000, Duration::from_millis(1));
+    let mut run = || sorted(rounds(&mut source, &mut sinks, load).into_iter().flatten());
+    let alone = run();
+    let before = server.resident();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let download = std::thread::spawn({
+        let is_over = Arc::clone(&is_over);
+        move || {
+            let mut bytes = 0;
+            let mut count = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                bytes += download(http);
+                count += 1;
+            }
+            (count, bytes)
+        }
+    });
+    let beside = run();
+    is_over.store(true, Ordering::Relaxed);
+    let (count, bytes): (u32, usize) = download.join().unwrap();
+    let report = |what: &str, times: &[Duration]| {
+        println!(
+            "1,000 updates/s to 10, {what}: p50 {:.0} us, p99 {:.0} us, the worst {:.1} ms",
+            percentile(times, 50),
+            percentile(times, 99),
+            percentile(times, 100) / 1e3,
+        );
+    };
+    report("alone", &alone);
+    report("beside downloads of 1,000,000 routes", &beside);
+    println!(
+        "    {count} downloads of {:.0} MiB each; the server's memory grew by {:.1} MiB at most",
+        bytes as f64 / f64::from(count) / 1024.0 / 1024.0,
+        server.peak_mib() - before as f64 / 1024.0 / 1024.0,
+    );
+    drop(big);
+}
+
+/// Takes all routes, and looks at none; how many bytes that were.
+fn download(http: SocketAddr) -> usize {
+    let mut stream = TcpStream::connect(http).unwrap();
+    let request = b"GET /routes.json HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).unwrap();
+    let mut buffer = vec![0; 256 * 1024];
+    let mut bytes = 0;
+    loop {
+        match stream.read(&mut buffer).unwrap() {
+            0 => return bytes,
+            count => bytes += count,
+        }
+    }
 }

@@ -82,6 +82,9 @@ fn main() {
     if is_wanted("wide") {
         latency::wide();
     }
+    if is_wanted("snapshots") {
+        latency::snapshots();
+    }
 }
 
 fn report(load: &str, floor: Cost, ours: Cost, server: &Process) {
@@ -194,9 +197,14 @@ fn joiners(count: usize) {
 
 /// Announces routes and waits until a subscriber has seen them.
 fn loaded(address: SocketAddr, routes: u32) -> std::net::TcpStream {
+    loaded_in(address, 1, routes)
+}
+
+/// The same in some VNI.
+fn loaded_in(address: SocketAddr, vni: u8, routes: u32) -> std::net::TcpStream {
     let source = announcer(address);
-    let mut sink = Sinks::subscribed(address, 1, 1);
-    let bytes = announcements(routes);
+    let mut sink = Sinks::subscribed(address, 1, vni);
+    let bytes = (0..routes).flat_map(|it| update(0, vni, it, 1)).collect();
     let writer = peer::send_in_background(source, bytes);
     sink.read_bytes(routes as usize * UPDATE_BYTES);
     writer.join().unwrap()

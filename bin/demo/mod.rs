@@ -59,11 +59,12 @@ impl From<Error> for Stop {
 
 /// Shows all steps; stays until a signal with `--stay`.
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
-    logging::start(if args.verbose {
+    let level = if args.verbose {
         log::LevelFilter::Debug
     } else {
         log::LevelFilter::Error
-    });
+    };
+    logging::start(level, logging::Format::Text);
     let ended = Demo::start().and_then(|mut demo| {
         demo.show()?;
         if args.stay { demo.stay() } else { Ok(()) }

@@ -135,8 +135,9 @@ impl Builder {
     ///
     /// A setting outside its limits, or a system without threads or descriptors left.
     pub fn handler(self, handler: impl RouteHandler) -> Result<MetalBondClient> {
+        let config = self.config.clone();
         let (engine, shared) = self.engine()?;
-        let (client, feed) = MetalBondClient::run(engine, shared)?;
+        let (client, feed) = MetalBondClient::run(engine, shared, config)?;
         client.consume(move || handler::run(&handler, &feed))?;
         Ok(client)
     }
@@ -150,8 +151,9 @@ impl Builder {
     ///
     /// A setting outside its limits, or a system without threads or descriptors left.
     pub fn events(self) -> Result<(MetalBondClient, Receiver<Event>)> {
+        let config = self.config.clone();
         let (engine, shared) = self.engine()?;
-        let (client, feed) = MetalBondClient::run(engine, shared)?;
+        let (client, feed) = MetalBondClient::run(engine, shared, config)?;
         let (sender, receiver) = crossbeam_channel::bounded(CHANNEL_EVENTS);
         client.consume(move || handler::forward(&sender, &feed))?;
         Ok((client, receiver))
@@ -170,6 +172,7 @@ impl Builder {
     fn engine(self) -> Result<(Engine, Arc<Shared>)> {
         self.config.check(&self.servers)?;
         let now = Instant::now();
+        let user_timeout = self.config.user_timeout();
         let mut core = Core::new(self.config.core(), 0, now);
         let ClientConfig {
             filter,
@@ -183,7 +186,7 @@ impl Builder {
         let shared = Arc::<Shared>::default();
         let config = EngineConfig {
             bind: self.config.bind,
-            user_timeout: Duration::from_secs(self.config.keepalive_interval.into()) * 5,
+            user_timeout,
         };
         let mut engine =
             Engine::new(core, config, Arc::clone(&shared)).map_err(Error::io("make a mailbox"))?;

@@ -81,7 +81,27 @@ impl Default for ClientConfig {
 }
 
 impl ClientConfig {
-    pub(super) fn check(&self, servers: &[String]) -> Result<()> {
+    /// Refuses what a client of these servers would not start with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for a setting outside its limits, no server or too many.
+    pub fn check(&self, servers: &[String]) -> Result<()> {
+        self.check_settings()?;
+        let invalid = |text: String| Err(Error::InvalidConfig(text));
+        if servers.is_empty() {
+            return invalid("no server is given; a client needs at least one".into());
+        }
+        if servers.len() > ServerBit::MAX {
+            let (count, most) = (servers.len(), ServerBit::MAX);
+            return invalid(format!(
+                "{count} servers are given; a client has {most} at most"
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_settings(&self) -> Result<()> {
         let invalid = |text: String| Err(Error::InvalidConfig(text));
         if self.keepalive_interval == 0 {
             return invalid("keepalive_interval is 0; it must be at least 1 second".into());
@@ -101,16 +121,28 @@ impl ClientConfig {
         if let Some((vni, _)) = self.imports.iter().find(|(from, into)| from == into) {
             return invalid(format!("VNI {vni} cannot be imported into itself"));
         }
-        if servers.is_empty() {
-            return invalid("no server is given; a client needs at least one".into());
-        }
-        if servers.len() > ServerBit::MAX {
-            let (count, most) = (servers.len(), ServerBit::MAX);
-            return invalid(format!(
-                "{count} servers are given; a client has {most} at most"
-            ));
-        }
         Ok(())
+    }
+
+    /// Which of these settings are others than those of a running client, and are fixed at
+    /// its start.
+    pub(super) fn fixed(&self, running: &Self) -> Vec<&'static str> {
+        let differs = [
+            ("retry_min", self.retry_min != running.retry_min),
+            ("retry_max", self.retry_max != running.retry_max),
+            ("node_id", self.node_id != running.node_id),
+            ("bind", self.bind != running.bind),
+            ("filter", self.filter != running.filter),
+            ("imports", self.imports != running.imports),
+            ("detail", self.detail != running.detail),
+        ];
+        let differs = differs.into_iter().filter(|(_, differs)| *differs);
+        differs.map(|(name, _)| name).collect()
+    }
+
+    /// How long a server may leave something unacknowledged until it will not read any more.
+    pub(super) fn user_timeout(&self) -> Duration {
+        Duration::from_secs(self.keepalive_interval.into()) * 5
     }
 
     pub(super) fn core(&self) -> CoreConfig {

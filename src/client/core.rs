@@ -151,6 +151,21 @@ impl Core {
         self.linger = linger;
     }
 
+    /// Other settings: of new sessions, and of the hold time from the next loss on. Who this
+    /// client is, its secret, and when it tries again stay.
+    pub(super) fn reconfigure(&mut self, config: CoreConfig, linger: Duration) {
+        self.config = CoreConfig {
+            session: SessionConfig {
+                extensions: self.config.session.extensions,
+                ..config.session
+            },
+            pacing: config.pacing,
+            hold: config.hold,
+            ..self.config
+        };
+        self.linger = linger;
+    }
+
     /// One more server, to be dialled at once; `None` if there are as many as may be.
     pub(super) fn add_server(&mut self, now: Instant) -> Option<ServerId> {
         let taken = self.servers.values().fold(0, |all, it| all | it.bit.mask());

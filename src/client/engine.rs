@@ -1,7 +1,7 @@
 //! The client with its sockets, one step at a time: what its thread and the
 //! [`Driver`](super::Driver) share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::Sender;
 use mio::{Events, Poll, Token};
 
-use super::core::Core;
+use super::core::{Core, CoreConfig};
 use super::events::ConsumerId;
 use super::link::FlushId;
 use super::status::Shared;
@@ -29,6 +29,9 @@ const READ_BUDGET: usize = 64 * 1024;
 
 /// Bytes written to one server before the next has its turn.
 const WRITE_BUDGET: usize = 256 * 1024;
+
+/// Different errors of a server that are kept in mind.
+const COMPLAINTS: usize = 16;
 
 const WAKE: Token = Token(usize::MAX);
 
@@ -60,6 +63,10 @@ pub(super) struct Waiter {
 struct Endpoint {
     name: String,
     conn: Option<Conn>,
+    /// Since when it is established.
+    since: Option<Instant>,
+    /// What was said of it since it was established last.
+    complaints: BTreeSet<String>,
     /// Attempts so far; a name with several addresses is tried at one after the other.
     attempts: usize,
 }
@@ -134,6 +141,8 @@ impl Engine {
         let endpoint = Endpoint {
             name,
             conn: None,
+            since: None,
+            complaints: BTreeSet::new(),
             attempts: 0,
         };
         self.endpoints.insert(server, endpoint);
@@ -148,13 +157,20 @@ impl Engine {
         if let Some(conn) = endpoint.conn {
             conn.finish();
         }
-        log::info!("server {}: removed", endpoint.name);
+        let name = endpoint.name;
+        log::info!(peer:% = name; "server {name}: removed");
         self.shared.edit(|status| {
             status.names.remove(&server);
             status.states.remove(&server);
         });
         self.states.remove(&server);
         self.core.remove_server(server, now)
+    }
+
+    /// Other settings hold for sessions to come.
+    pub(super) fn reconfigure(&mut self, core: CoreConfig, linger: Duration, timeout: Duration) {
+        self.core.reconfigure(core, linger);
+        self.config.user_timeout = timeout;
     }
 
     /// The servers, by name.
@@ -241,7 +257,7 @@ impl Engine {
         for server in self.servers() {
             self.write(server, now);
         }
-        self.publish();
+        self.publish(now);
         self.shared.set_generation(self.core.generation());
         !self.is_stopped
     }
@@ -351,12 +367,12 @@ impl Engine {
                 self.connect(server, addresses[at], now);
             }
             Ok(_) => {
-                log::warn!("server {}: the name has no address", endpoint.name);
+                self.complain(server, "the name has no address");
                 let reason = CloseReason::Io(io::ErrorKind::NotFound);
                 self.core.lost(server, reason, now);
             }
             Err(error) => {
-                log::warn!("server {}: {error}", endpoint.name);
+                self.complain(server, &error.to_string());
                 self.core.lost(server, CloseReason::Io(error.kind()), now);
             }
         }
@@ -374,7 +390,8 @@ impl Engine {
             }
             (Err(error), Some(endpoint)) => {
                 endpoint.attempts += 1;
-                log::debug!("server {}: {address}: {error}", endpoint.name);
+                let name = &endpoint.name;
+                log::debug!(peer:% = name; "server {name}: {address}: {error}");
                 self.core.lost(server, CloseReason::Io(error.kind()), now);
             }
             (_, None) => {}
@@ -416,12 +433,12 @@ impl Engine {
     }
 
     /// Tells the log and the callers who wait what is new.
-    fn publish(&mut self) {
+    fn publish(&mut self, now: Instant) {
         let states = self.core.states();
         if states != self.states {
             for (server, state) in &states {
                 if self.states.get(server) != Some(state) {
-                    self.log_state(*server, *state);
+                    self.log_state(*server, *state, now);
                 }
             }
             self.shared.edit(|status| status.states.clone_from(&states));
@@ -453,20 +470,52 @@ impl Engine {
         });
     }
 
-    fn log_state(&self, server: ServerId, state: ConnectionState) {
-        let name = self.endpoints.get(&server).map_or("", |it| &it.name);
+    fn log_state(&mut self, server: ServerId, state: ConnectionState, now: Instant) {
         match state {
-            ConnectionState::Established => log::info!("server {name}: established"),
+            ConnectionState::Established => {
+                if let Some(endpoint) = self.endpoints.get_mut(&server) {
+                    endpoint.since = Some(now);
+                    endpoint.complaints.clear();
+                    let name = &endpoint.name;
+                    log::info!(peer:% = name; "server {name}: established");
+                }
+            }
             ConnectionState::Retry => {
                 let reason = self.core.last_loss(server);
                 let reason = reason.map_or_else(String::new, |reason| reason.to_string());
-                log::warn!("server {name}: {reason}; trying again");
+                let endpoint = self.endpoints.get_mut(&server);
+                let Some(since) = endpoint.and_then(|endpoint| endpoint.since.take()) else {
+                    return self.complain(server, &format!("{reason}; trying again"));
+                };
+                let name = self.endpoints.get(&server).map_or("", |it| &it.name);
+                let seconds = now.saturating_duration_since(since).as_secs();
+                log::warn!(peer = name, reason = reason.as_str(), seconds = seconds;
+                    "server {name}: session ended after {seconds} s: {reason}; trying again");
             }
             ConnectionState::Connecting
             | ConnectionState::HelloSent
             | ConnectionState::HelloReceived
             | ConnectionState::Closed => {}
         }
+    }
+
+    /// Warns of something about a server; what comes again and again is said once, until it
+    /// was established.
+    fn complain(&mut self, server: ServerId, text: &str) {
+        let Some(endpoint) = self.endpoints.get_mut(&server) else {
+            return;
+        };
+        if endpoint.complaints.len() >= COMPLAINTS {
+            endpoint.complaints.clear();
+        }
+        let is_new = endpoint.complaints.insert(text.into());
+        let level = if is_new {
+            log::Level::Warn
+        } else {
+            log::Level::Debug
+        };
+        let name = &endpoint.name;
+        log::log!(level, peer:% = name; "server {name}: {text}");
     }
 }
 

@@ -19,12 +19,15 @@ use super::status::{Shared, Status};
 use super::worker::{self, Sink};
 use super::{AnnouncementState, Changed, ClientState, ConnectionState, ServerId};
 use crate::error::{Error, Result};
+use crate::heartbeat::Heartbeat;
 use crate::inspect::Inspect;
 use crate::net::Postbox;
 use crate::types::{Destination, NextHop, Route, Vni};
 
 /// How long a shutdown, or the last handle that is dropped, waits for the threads.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+const THREAD_NAME: &str = "metalbond-client";
 
 /// A client of one or more MetalBond servers.
 ///
@@ -46,6 +49,8 @@ struct Inner {
     stop: Mutex<Option<Sender<()>>>,
     stopped: Receiver<()>,
     threads: Mutex<Vec<Thread>>,
+    /// As last told; not on the way of a route.
+    config: Mutex<ClientConfig>,
 }
 
 struct Thread {
@@ -93,7 +98,11 @@ impl MetalBondClient {
     /// A client of an engine that is ready to run.
     ///
     /// Its first consumer's events are to be found in the feed.
-    pub(super) fn run(mut engine: Engine, shared: Arc<Shared>) -> Result<(Self, Feed)> {
+    pub(super) fn run(
+        mut engine: Engine,
+        shared: Arc<Shared>,
+        config: ClientConfig,
+    ) -> Result<(Self, Feed)> {
         let (batches, receiver) = crossbeam_channel::bounded(1);
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let postbox = engine.postbox();
@@ -104,6 +113,7 @@ impl MetalBondClient {
                 stop: Mutex::new(Some(stop)),
                 stopped,
                 threads: Mutex::new(Vec::new()),
+                config: Mutex::new(config),
             }),
         };
         engine.sinks.push(Sink {
@@ -112,7 +122,7 @@ impl MetalBondClient {
         });
         client
             .inner
-            .spawn("metalbond-client", move || worker::run(engine))?;
+            .spawn(THREAD_NAME, move || worker::run(engine))?;
         let feed = client.feed(receiver);
         Ok((client, feed))
     }
@@ -299,6 +309,13 @@ impl MetalBondClient {
         self.reach(timeout, move |_| Goal::Synced(vni))
     }
 
+    /// Whether the table of a VNI has been complete since it was subscribed to.
+    #[must_use]
+    pub fn is_synced(&self, vni: Vni) -> bool {
+        self.ask(move |core| core.is_synced(vni))
+            .is_ok_and(|it| it == Some(true))
+    }
+
     /// What each server knows of an announced route; `None` if it is not announced.
     #[must_use]
     pub fn announcement_servers(
@@ -336,6 +353,31 @@ impl MetalBondClient {
         self.call(move |engine, now| engine.remove_server(server, now).into())
     }
 
+    /// Changes settings of a running client; the names of those that it cannot change, which
+    /// stay as they are (all but those below).
+    ///
+    /// No session ends: `keepalive_interval`, `handshake_timeout`, `legacy_pacing` and
+    /// `legacy_rate` hold for new ones, `hold` and `linger` from the next loss on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for a setting outside its limits, then nothing is changed;
+    /// [`Error::Closed`] after a shutdown.
+    pub fn reconfigure(&self, config: ClientConfig) -> Result<Vec<&'static str>> {
+        config.check_settings()?;
+        let mut running = self.inner.config.lock();
+        let (core, linger, timeout) = (config.core(), config.linger, config.user_timeout());
+        self.call(move |engine, _| engine.reconfigure(core, linger, timeout))?;
+        let fixed = config.fixed(&running);
+        running.keepalive_interval = config.keepalive_interval;
+        running.handshake_timeout = config.handshake_timeout;
+        running.hold = config.hold;
+        running.linger = config.linger;
+        running.legacy_pacing = config.legacy_pacing;
+        running.legacy_rate = config.legacy_rate;
+        Ok(fixed)
+    }
+
     /// Where the client stands with all its servers.
     #[must_use]
     pub fn state(&self) -> ClientState {
@@ -364,6 +406,12 @@ impl MetalBondClient {
     #[must_use]
     pub fn server_count(&self) -> usize {
         self.inner.shared.read(|status| status.names.len())
+    }
+
+    /// The servers, with their addresses as they were given.
+    #[must_use]
+    pub fn servers(&self) -> BTreeMap<ServerId, String> {
+        self.inner.shared.read(|status| status.names.clone())
     }
 
     /// The address of a server, as it was given.
@@ -465,6 +513,18 @@ impl MetalBondClient {
         vnis.into_iter().collect()
     }
 
+    /// The VNIs subscribed to whose tables have been complete since, as [`Self::wait_synced`]
+    /// waits for.
+    #[must_use]
+    pub fn synced(&self) -> BTreeSet<Vni> {
+        let synced = |core: &mut Core| {
+            let mut vnis = core.subscribed();
+            vnis.retain(|vni| core.is_synced(*vni) == Some(true));
+            vnis
+        };
+        self.ask(synced).unwrap_or_default().into_iter().collect()
+    }
+
     /// How many distinct routes are received, suppressed ones among them.
     #[must_use]
     pub fn route_count(&self) -> usize {
@@ -490,6 +550,15 @@ impl MetalBondClient {
         let (destination, next_hop) = (*destination, *next_hop);
         let servers = self.ask(move |core| core.servers_of(vni, &destination, &next_hop));
         Some(servers.ok()??.into_iter().collect())
+    }
+
+    /// The loop of the client's thread, to see whether it turns.
+    ///
+    /// The thread that hands events to the handler is not concerned: how long that takes is
+    /// the handler's affair.
+    #[must_use]
+    pub fn heartbeat(&self) -> Heartbeat {
+        Heartbeat::new(vec![self.inner.postbox.beat(THREAD_NAME)])
     }
 
     /// Closes all connections and waits for the client's threads, 5 s at most.

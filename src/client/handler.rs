@@ -91,15 +91,15 @@ pub struct LoggingHandler;
 
 impl RouteHandler for LoggingHandler {
     fn add_route(&self, vni: Vni, route: Route) {
-        log::info!("VNI {vni}: added {route}");
+        log::info!(vni = vni.0; "VNI {vni}: added {route}");
     }
 
     fn remove_route(&self, vni: Vni, route: Route) {
-        log::info!("VNI {vni}: removed {route}");
+        log::info!(vni = vni.0; "VNI {vni}: removed {route}");
     }
 
     fn synced(&self, vni: Vni) {
-        log::info!("VNI {vni}: table complete");
+        log::info!(vni = vni.0; "VNI {vni}: table complete");
     }
 }
 

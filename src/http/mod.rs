@@ -1,57 +1,69 @@
-//! Shows a routing table over HTTP, with the schema of Go MetalBond.
+//! Shows a server or client over HTTP: the page, the API, metrics, and the routing table with
+//! the schema of Go MetalBond.
 //!
 //! ```text
-//! HttpServer --Stop--> metalbond-http: listener, at most 32 connections, the source
+//! HttpServer --Stop--> metalbond-http: listener, at most 32 connections
+//!                        | Query     ^ Answer
+//!                        v           |
+//!                      metalbond-query, metalbond-snapshot: ask the Inspect
 //! ```
 //!
-//! `/routes.json` and `/routes.yaml` are the table, `/` names the two. A connection serves one
-//! request and has a deadline for each of its steps, so that silent and slow ones pass.
+//! The loop answers nothing that takes time itself, and makes long answers piece by piece as
+//! their readers take them. Each step of a connection has a deadline, so that silent and slow
+//! ones pass.
 
+mod api;
+mod cache;
 mod connection;
-mod render;
-mod request;
+#[cfg(test)]
+mod fake;
+mod helper;
+mod message;
+mod metrics;
+mod page;
 mod worker;
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
+use crate::heartbeat::Heartbeat;
+use crate::inspect::Inspect;
 use crate::net::{Postbox, listen_on_first};
-use crate::types::{Route, Vni};
-use worker::{Stop, Worker};
+use helper::Helpers;
+use worker::{Entrance, Told, Worker};
+
+const THREAD_NAME: &str = "metalbond-http";
 
 /// A running HTTP server.
 ///
-/// Stops when told to by [`Self::shutdown`], or when dropped; both wait for its thread, which
-/// ends after the answer it is making (milliseconds, for a million routes seconds).
+/// Stops when told to by [`Self::shutdown`], or when dropped; both wait for its threads, which
+/// end after the answers they are making (milliseconds, for a million routes part of a second).
 pub struct HttpServer {
     address: SocketAddr,
-    postbox: Postbox<Stop>,
+    postbox: Postbox<Told>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl HttpServer {
-    /// Starts a server on `address` that shows what `source` returns, in any order.
-    ///
-    /// `source` is called for every table that is asked for, on the server's thread, and is
-    /// dropped with it.
+    /// Starts a server on `address` that shows what `inspect` tells.
     ///
     /// # Errors
     ///
     /// An address that cannot be listened on, or a system that has no threads or
     /// descriptors left.
-    pub fn start(
-        address: impl ToSocketAddrs,
-        source: impl Fn() -> Vec<(Vni, Route)> + Send + 'static,
-    ) -> Result<Self> {
+    pub fn start(address: impl ToSocketAddrs, inspect: Arc<dyn Inspect>) -> Result<Self> {
         let listener = listen_on_first(address)?;
         let address = listener
             .local_addr()
             .map_err(Error::io("read the listening address"))?;
-        let (worker, postbox) =
-            Worker::new(listener, source).map_err(Error::io("register the listener"))?;
+        let (entrance, postbox) =
+            Entrance::new(listener).map_err(Error::io("register the listener"))?;
+        let helpers = Helpers::start(inspect, &postbox)?;
+        let worker = Worker::new(entrance, helpers);
         let thread = std::thread::Builder::new()
-            .name("metalbond-http".into())
+            .name(THREAD_NAME.into())
             .spawn(move || worker.run())
             .map_err(Error::io("start a thread"))?;
         log::info!("serving HTTP on {address}");
@@ -68,6 +80,12 @@ impl HttpServer {
         self.address
     }
 
+    /// The loop of the server's thread, to see whether it turns.
+    #[must_use]
+    pub fn heartbeat(&self) -> Heartbeat {
+        Heartbeat::new(vec![self.postbox.beat(THREAD_NAME)])
+    }
+
     /// Stops the server; what is being sent is cut off.
     pub fn shutdown(mut self) {
         self.stop();
@@ -77,7 +95,7 @@ impl HttpServer {
         let Some(thread) = self.thread.take() else {
             return;
         };
-        self.postbox.post(Stop, 1);
+        self.postbox.post(Told::Stop, 1);
         if thread.join().is_err() {
             log::error!("the HTTP thread had panicked");
         }

@@ -2,24 +2,18 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
-use super::connection::{Connection, Response, Turn};
-use super::render;
-use super::request::Format;
+use super::api::{Query, Request, Response};
+use super::connection::{Connection, Turn};
+use super::helper::{Asker, Helpers};
+use super::message::Head;
 use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Postbox};
-use crate::types::{Route, Vni};
 
-/// Connections at one time, 8 KiB each and the share in a table that is being sent to them;
-/// more wait to be accepted.
+/// Connections at one time, 8 KiB each and a piece of an answer; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 32;
-
-/// How old a table may be that is still being sent, to be sent to another connection too.
-/// With the time a connection has to take it, this bounds how many tables are in memory.
-const TABLE_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// How long accepting rests when the system has no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -27,42 +21,59 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LISTENER: Token = Token(usize::MAX);
 const WAKE: Token = Token(usize::MAX - 1);
 
-/// The only thing to tell the thread: to stop.
-pub(super) struct Stop;
-
-/// A table that is being sent.
-struct Table {
-    format: Format,
-    made: Instant,
-    text: Weak<[u8]>,
+/// What the thread is told.
+pub(super) enum Told {
+    Stop,
+    /// An answer that a helper made.
+    Answer(Asker, Response),
 }
 
-pub(super) struct Worker<S> {
+/// What the thread is made of, before its helpers are there.
+pub(super) struct Entrance {
     poll: Poll,
-    mailbox: Mailbox<Stop>,
+    mailbox: Mailbox<Told>,
     listener: mio::net::TcpListener,
+}
+
+pub(super) struct Worker {
+    poll: Poll,
+    mailbox: Mailbox<Told>,
+    listener: mio::net::TcpListener,
+    /// Somebody may wait to be accepted.
+    has_waiting: bool,
     /// The number of a place is its connection's token.
     connections: [Option<Connection>; CONNECTIONS_MAX],
-    tables: Vec<Table>,
-    source: S,
+    accepted: u64,
+    helpers: Helpers,
 }
 
-impl<S: Fn() -> Vec<(Vni, Route)>> Worker<S> {
-    pub(super) fn new(listener: TcpListener, source: S) -> io::Result<(Self, Postbox<Stop>)> {
+impl Entrance {
+    pub(super) fn new(listener: TcpListener) -> io::Result<(Self, Postbox<Told>)> {
         let poll = Poll::new()?;
         let (mailbox, postbox) = Mailbox::new(&poll, WAKE, MAILBOX_WEIGHT)?;
         let mut listener = mio::net::TcpListener::from_std(listener);
         poll.registry()
             .register(&mut listener, LISTENER, Interest::READABLE)?;
-        let worker = Self {
+        let entrance = Self {
             poll,
             mailbox,
             listener,
-            connections: [const { None }; CONNECTIONS_MAX],
-            tables: Vec::new(),
-            source,
         };
-        Ok((worker, postbox))
+        Ok((entrance, postbox))
+    }
+}
+
+impl Worker {
+    pub(super) fn new(entrance: Entrance, helpers: Helpers) -> Self {
+        Self {
+            poll: entrance.poll,
+            mailbox: entrance.mailbox,
+            listener: entrance.listener,
+            has_waiting: false,
+            connections: [const { None }; CONNECTIONS_MAX],
+            accepted: 0,
+            helpers,
+        }
     }
 
     /// Serves until told to stop.
@@ -78,15 +89,19 @@ impl<S: Fn() -> Vec<(Vni, Route)>> Worker<S> {
                 log::error!("waiting for HTTP requests: {error}");
             }
             self.mailbox.rearm();
-            if self.mailbox.take().is_some() {
-                return;
+            let now = Instant::now();
+            while let Some(told) = self.mailbox.take() {
+                match told {
+                    Told::Stop => return self.helpers.stop(),
+                    Told::Answer(asker, response) => self.pass_on(asker, response, now),
+                }
             }
             for event in &events {
+                self.has_waiting |= event.token() == LISTENER;
                 if let Some(Some(connection)) = self.connections.get_mut(event.token().0) {
                     connection.conn.ready.update(event);
                 }
             }
-            let now = Instant::now();
             let mut is_busy = false;
             for place in 0..CONNECTIONS_MAX {
                 is_busy |= self.serve(place, now);
@@ -95,6 +110,15 @@ impl<S: Fn() -> Vec<(Vni, Route)>> Worker<S> {
             let deadlines = self.connections.iter().flatten().map(|it| it.deadline);
             let again = is_busy.then_some(now);
             wait_until = deadlines.chain(accept_at).chain(again).min();
+        }
+    }
+
+    /// Gives an answer to who asked, if it still waits.
+    fn pass_on(&mut self, asker: Asker, response: Response, now: Instant) {
+        if let Some(connection) = &mut self.connections[asker.place]
+            && connection.serial == asker.serial
+        {
+            connection.respond(response, now);
         }
     }
 
@@ -110,32 +134,60 @@ impl<S: Fn() -> Vec<(Vni, Route)>> Worker<S> {
                 self.connections[place] = None;
                 false
             }
-            Turn::Answer(request) => {
-                log::debug!("{}: {request:?}", connection.conn.address);
-                let table = |format| table(&mut self.tables, &self.source, format, now);
-                let response = Response::new(request, table);
-                // A long table took its time.
-                connection.respond(response, Instant::now());
-                true
+            Turn::Answer(head) => {
+                let Head { method, target, .. } = &head;
+                log::debug!("{}: {method} {target}", connection.conn.address);
+                let asker = Asker {
+                    place,
+                    serial: connection.serial,
+                };
+                let answer = match Query::parse(&Request::new(method, target)) {
+                    Ok(query) => self.helpers.answer(query, asker),
+                    Err(response) => Some(response),
+                };
+                match answer {
+                    Some(response) => {
+                        connection.respond(response, now);
+                        true
+                    }
+                    None => false,
+                }
             }
         }
+    }
+
+    /// A free place; if there is none, the one of the connection that has been idle longest.
+    fn free_place(&mut self) -> Option<usize> {
+        let free = self.connections.iter().position(Option::is_none);
+        free.or_else(|| {
+            let all = self.connections.iter().enumerate();
+            let idle = all.filter_map(|(place, it)| Some((it.as_ref()?, place)));
+            let longest = idle
+                .filter(|it| it.0.is_idle())
+                .min_by_key(|it| it.0.deadline)?;
+            Some(longest.1)
+        })
     }
 
     /// Accepts what waits, as long as there is a place; when to look again, if not at the
     /// next event.
     fn accept_all(&mut self, now: Instant) -> Option<Instant> {
-        loop {
+        while self.has_waiting {
             // A place is freed by a turn, and every turn comes here.
-            let place = self.connections.iter().position(Option::is_none)?;
+            let place = self.free_place()?;
             match self.listener.accept() {
                 Ok((stream, address)) => {
                     match Conn::new(stream, address, self.poll.registry(), Token(place)) {
-                        Ok(conn) => self.connections[place] = Some(Connection::new(conn, now)),
+                        Ok(conn) => {
+                            self.accepted += 1;
+                            let connection = Connection::new(conn, self.accepted, now);
+                            self.connections[place] = Some(connection);
+                        }
                         Err(error) => log::warn!("{address}: {error}"),
                     }
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return None,
+                    io::ErrorKind::WouldBlock => self.has_waiting = false,
                     // The connection broke before it was accepted (accept(2)).
                     io::ErrorKind::Interrupted
                     | io::ErrorKind::ConnectionAborted
@@ -147,34 +199,6 @@ impl<S: Fn() -> Vec<(Vni, Route)>> Worker<S> {
                 },
             }
         }
+        None
     }
-}
-
-/// The text of the routing table, made anew unless one is being sent that is as good.
-fn table(
-    tables: &mut Vec<Table>,
-    source: impl Fn() -> Vec<(Vni, Route)>,
-    format: Format,
-    now: Instant,
-) -> Arc<[u8]> {
-    tables.retain(|table| now - table.made < TABLE_AGE_MAX);
-    let fresh = tables.iter().find(|table| table.format == format);
-    if let Some(text) = fresh.and_then(|table| table.text.upgrade()) {
-        return text;
-    }
-    tables.retain(|table| table.format != format);
-    let mut routes = source();
-    routes.sort_unstable();
-    let date = render::now();
-    let text = match format {
-        Format::Json => render::json(&routes, date),
-        Format::Yaml => render::yaml(&routes, date),
-    };
-    let text: Arc<[u8]> = text.into_bytes().into();
-    tables.push(Table {
-        format,
-        made: now,
-        text: Arc::downgrade(&text),
-    });
-    text
 }

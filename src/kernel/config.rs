@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
+use super::plan::Scope;
 use crate::error::{Error, Result};
 use crate::types::{NextHopType, Vni};
 
@@ -71,10 +72,16 @@ const MIN_NEXTHOP_IDS: usize = 1 << 16;
 impl KernelConfig {
     /// Refuses what cannot work.
     pub(super) fn validate(&self) -> Result<()> {
-        let refuse = |text: String| Err(Error::InvalidConfig(text));
         if self.vni_tables.is_empty() {
-            return refuse("no VNI is mapped to a kernel table".into());
+            let text = "no VNI is mapped to a kernel table";
+            return Err(Error::InvalidConfig(text.into()));
         }
+        self.validate_settings()
+    }
+
+    /// As [`Self::validate`]; that no VNI is mapped is allowed.
+    pub(super) fn validate_settings(&self) -> Result<()> {
+        let refuse = |text: String| Err(Error::InvalidConfig(text));
         if let Some((vni, _)) = self.vni_tables.iter().find(|(_, table)| **table == 0) {
             return refuse(format!(
                 "VNI {vni} is mapped to kernel table 0; allowed are 1 to 4294967295"
@@ -114,6 +121,42 @@ impl KernelConfig {
             ));
         }
         Ok(())
+    }
+
+    /// Which of these settings are others than those of a running writer, and are fixed at
+    /// its start.
+    pub(super) fn fixed(&self, running: &Self) -> Vec<&'static str> {
+        let differs = [
+            ("device", self.device != running.device),
+            ("protocol", self.protocol != running.protocol),
+            ("metric", self.metric != running.metric),
+            (
+                "nexthop_objects",
+                self.nexthop_objects != running.nexthop_objects,
+            ),
+            ("nexthop_ids", self.nexthop_ids != running.nexthop_ids),
+        ];
+        let differs = differs.into_iter().filter(|(_, differs)| *differs);
+        differs.map(|(name, _)| name).collect()
+    }
+
+    /// The VNIs of which routes belong into the kernel that did not with other settings.
+    pub(super) fn widened(&self, before: &Self) -> BTreeSet<Vni> {
+        let mut excluded = before.excluded_types.iter();
+        let takes_more = excluded.any(|it| !self.excluded_types.contains(it))
+            || (before.ipv4_only && !self.ipv4_only);
+        let all = self.vni_tables.iter();
+        let widened =
+            all.filter(|(vni, table)| takes_more || before.vni_tables.get(vni) != Some(table));
+        widened.map(|(vni, _)| *vni).collect()
+    }
+
+    pub(super) fn scope(&self) -> Scope {
+        Scope {
+            vni_tables: self.vni_tables.clone(),
+            ipv4_only: self.ipv4_only,
+            excluded_types: self.excluded_types.clone(),
+        }
     }
 }
 

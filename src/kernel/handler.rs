@@ -16,17 +16,17 @@ use crate::types::{Route, Vni};
 /// - Unsubscribed VNIs: their routes are removed.
 impl RouteHandler for KernelWriter {
     fn add_route(&self, vni: Vni, route: Route) {
-        log::debug!("VNI {vni}: added {route}");
+        log::debug!(vni = vni.0; "VNI {vni}: added {route}");
         self.add(vni, route);
     }
 
     fn remove_route(&self, vni: Vni, route: Route) {
-        log::debug!("VNI {vni}: removed {route}");
+        log::debug!(vni = vni.0; "VNI {vni}: removed {route}");
         self.remove(vni, route);
     }
 
     fn synced(&self, vni: Vni) {
-        log::info!("VNI {vni}: table complete");
+        log::info!(vni = vni.0; "VNI {vni}: table complete");
         self.synced(vni);
     }
 }

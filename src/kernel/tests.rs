@@ -14,10 +14,10 @@ use ipnet::IpNet;
 use super::message::{AF_INET, Mark, attr, encode_op, flag, kind};
 use super::parse::{self, Message, ObjectKind};
 use super::plan::model::{EINVAL, Installed, Model, Nexthop};
-use super::plan::{Mode, Op, Plan, PlanConfig, RouteId, Target, Verb, errno};
+use super::plan::{Mode, Op, Plan, PlanConfig, RouteId, Scope, Target, Verb, errno};
 use super::socket::Netlink;
 use super::stats::Shared;
-use super::writer::{Command, Next, Writer, WriterConfig};
+use super::writer::{Change, Command, Next, Writer, WriterConfig};
 use crate::error::Error;
 use crate::types::{Destination, NextHop, Route, Vni};
 
@@ -517,6 +517,47 @@ fn flaps_while_the_writer_is_busy_cost_nothing() {
     }
     assert!(bench.settle(SECOND));
     assert_eq!(bench.net.0.borrow().changes, before);
+}
+
+#[test]
+fn what_is_removed_before_the_rest_arrives_does_not_come_back() {
+    let mut bench = Bench::up(Mode::Objects);
+    bench.add("10.0.0.0/24", 1);
+    assert!(bench.settle(SECOND));
+    let vni = Vni(2);
+    bench.send(Command::Reconfigure(Box::new(Change {
+        scope: Scope {
+            vni_tables: BTreeMap::from([(vni, 200)]),
+            ipv4_only: false,
+            excluded_types: Vec::new(),
+        },
+        check_interval: Duration::from_secs(60),
+        cleanup_on_exit: false,
+        awaited: BTreeSet::from([vni]),
+    })));
+    // Somebody looked at all routes here; these changes overtake what was seen.
+    let seen: Vec<Route> = (1..=4)
+        .map(|n| route(&format!("10.2.{n}.0/24"), n))
+        .collect();
+    bench.send(Command::Remove(vni, seen[0]));
+    bench.send(Command::Remove(vni, seen[1]));
+    bench.send(Command::Add(vni, seen[1]));
+    bench.send(Command::Add(vni, route("10.2.5.0/24", 5)));
+    bench.send(Command::Received(vni, seen.clone()));
+    bench.send(Command::Remove(vni, seen[3]));
+    // A removal from before the next look is none after it.
+    bench.send(Command::Received(vni, vec![seen[3]]));
+    bench.send(Command::Remove(vni, seen[3]));
+    assert!(bench.settle(SECOND));
+    let routes: Vec<String> = bench
+        .resolved()
+        .keys()
+        .map(|(table, prefix)| format!("{table} {prefix}"))
+        .collect();
+    assert_eq!(
+        routes,
+        ["200 10.2.2.0/24", "200 10.2.3.0/24", "200 10.2.5.0/24"]
+    );
 }
 
 #[test]

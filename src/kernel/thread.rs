@@ -20,8 +20,9 @@ use super::parse;
 use super::plan::{Mode, Plan, PlanConfig, errno};
 use super::socket::{KernelSocket, Netlink};
 use super::stats::{KernelStatus, Shared};
-use super::writer::{Command, Device, Next, Writer, WriterConfig, query_device};
+use super::writer::{Change, Command, Device, Next, Writer, WriterConfig, query_device};
 use crate::error::{Error, Result};
+use crate::heartbeat::{Beat, Heartbeat, Turns};
 use crate::types::{Route, Vni};
 
 /// Commands that may wait for the thread, 88 bytes each: 1.4 MiB. The thread takes several
@@ -30,6 +31,8 @@ const COMMANDS: usize = 1 << 14;
 
 /// How long the last handle that is dropped waits for the thread.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+const THREAD_NAME: &str = "metalbond-netlink";
 
 const WAKE: Token = Token(0);
 const NOTIFICATION: Token = Token(1);
@@ -47,12 +50,15 @@ struct Inner {
     wake: Arc<Wake>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// As last told; not on the way of a route.
+    config: Mutex<KernelConfig>,
 }
 
 /// Wakes the thread, with a system call only when it sleeps.
 struct Wake {
     waker: Waker,
     asleep: AtomicBool,
+    turns: Turns,
 }
 
 impl Wake {
@@ -78,6 +84,7 @@ impl KernelWriter {
         config.validate()?;
         let mut net = KernelSocket::open().map_err(Error::io("open a netlink socket"))?;
         let (mark, mode) = examine(&mut net, &config)?;
+        let kept = Mutex::new(config.clone());
         let plan = Plan::new(PlanConfig {
             vni_tables: config.vni_tables,
             ipv4_only: config.ipv4_only,
@@ -96,6 +103,7 @@ impl KernelWriter {
         let wake = Arc::new(Wake {
             waker,
             asleep: AtomicBool::new(false),
+            turns: Turns::default(),
         });
         let shared = Arc::new(Shared::default());
         shared.uses_objects.store(mode == Mode::Objects, Relaxed);
@@ -116,7 +124,7 @@ impl KernelWriter {
         );
         let thread_wake = Arc::clone(&wake);
         let thread = std::thread::Builder::new()
-            .name("metalbond-netlink".into())
+            .name(THREAD_NAME.into())
             .spawn(move || run(writer, poll, &thread_wake))
             .map_err(Error::io("start the netlink thread"))?;
         Ok(Self {
@@ -125,6 +133,7 @@ impl KernelWriter {
                 wake,
                 shared,
                 thread: Mutex::new(Some(thread)),
+                config: kept,
             }),
         })
     }
@@ -149,6 +158,47 @@ impl KernelWriter {
     /// start and that nobody wants are removed.
     pub fn synced(&self, vni: Vni) {
         self.inner.send(Command::Synced(vni));
+    }
+
+    /// Changes settings of a running writer; the names of those that it cannot change, which
+    /// stay as they are.
+    ///
+    /// The tables of VNIs, `ipv4_only`, `excluded_types`, `cleanup_on_exit` and
+    /// `check_interval` can change, and the last VNI may go. Routes that do not belong into the
+    /// kernel any more are removed. Of VNIs of which more routes belong there than before, `received`
+    /// is asked for all, in a moment at which changes are submitted here already; a VNI whose
+    /// table is complete is to be reported by [`Self::synced`] again afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for a setting outside its range; then nothing is changed.
+    pub fn reconfigure(
+        &self,
+        config: KernelConfig,
+        received: impl Fn(Vni) -> Vec<Route>,
+    ) -> Result<Vec<&'static str>> {
+        config.validate_settings()?;
+        let mut running = self.inner.config.lock();
+        let fixed = config.fixed(&running);
+        let widened = config.widened(&running);
+        self.inner.send(Command::Reconfigure(Box::new(Change {
+            scope: config.scope(),
+            check_interval: config.check_interval,
+            cleanup_on_exit: config.cleanup_on_exit,
+            awaited: widened.clone(),
+        })));
+        for vni in widened {
+            self.inner.send(Command::Received(vni, received(vni)));
+        }
+        *running = KernelConfig {
+            vni_tables: config.vni_tables,
+            ipv4_only: config.ipv4_only,
+            excluded_types: config.excluded_types,
+            cleanup_on_exit: config.cleanup_on_exit,
+            check_interval: config.check_interval,
+            ..running.clone()
+        };
+        Ok(fixed)
     }
 
     /// Waits until all that was submitted before is in the kernel, or was refused by it
@@ -186,6 +236,14 @@ impl KernelWriter {
     #[must_use]
     pub fn stats(&self) -> KernelStatus {
         self.inner.shared.snapshot()
+    }
+
+    /// The loop of the writer's thread, to see whether it turns.
+    #[must_use]
+    pub fn heartbeat(&self) -> Heartbeat {
+        let wake = Arc::clone(&self.inner.wake);
+        let turns = wake.turns.clone();
+        Heartbeat::new(vec![Beat::new(THREAD_NAME, turns, move || wake.wake())])
     }
 
     /// Writes what was submitted before, or with `cleanup_on_exit` removes all that is ours,
@@ -254,6 +312,7 @@ fn run(mut writer: Writer<KernelSocket>, mut poll: Poll, wake: &Wake) {
     let _ended = Ended(writer.shared());
     let mut events = Events::with_capacity(4);
     loop {
+        wake.turns.count();
         let now = Instant::now();
         let wait_until = match writer.turn(now) {
             Next::Stop => return,

@@ -10,6 +10,7 @@
 
 mod read;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,10 +20,11 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::message::{self, Mark, encode_op, kind};
 use super::parse::{self, Answer};
-use super::plan::{Failure, Op, Plan};
+use super::plan::{Failure, Op, Plan, Scope};
 use super::socket::Netlink;
 use super::stats::Shared;
 use crate::error::Error;
+use crate::limit::Throttle;
 use crate::types::{Route, Vni};
 pub(super) use read::query_device;
 
@@ -59,14 +61,28 @@ const DOUBT_PAUSE: Duration = Duration::from_secs(5);
 const DUMP_TRIES: usize = 3;
 /// At most one log line about refused routes in this time.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
+/// At most so many lines of another kind in a minute.
+const LINES: u32 = 10;
 
 /// What the handle asks of the thread.
 pub(super) enum Command {
     Add(Vni, Route),
     Remove(Vni, Route),
     Synced(Vni),
+    Reconfigure(Box<Change>),
+    /// All routes of a VNI, as of a moment after the change.
+    Received(Vni, Vec<Route>),
     Flush(Sender<Result<(), Error>>),
     Shutdown(Sender<Result<(), Error>>, Instant),
+}
+
+/// Other settings.
+pub(super) struct Change {
+    pub(super) scope: Scope,
+    pub(super) check_interval: Duration,
+    pub(super) cleanup_on_exit: bool,
+    /// VNIs of which all routes will follow.
+    pub(super) awaited: BTreeSet<Vni>,
 }
 
 /// When to call [`Writer::turn`] again.
@@ -148,6 +164,14 @@ pub(super) struct Writer<N> {
     retry_at: Option<Instant>,
     burst: Option<Burst>,
     logged_at: Option<Instant>,
+    /// Of VNIs whose routes are awaited, those removed meanwhile: what is on its way may be
+    /// from before.
+    removed: BTreeMap<Vni, BTreeSet<Route>>,
+    /// Lines about routes of others, and about readings of the kernel's state.
+    shadows: Throttle,
+    readings: Throttle,
+    /// The tables are others: the kernel's state is to be read.
+    is_remapped: bool,
 }
 
 impl<N: Netlink> Writer<N> {
@@ -182,6 +206,10 @@ impl<N: Netlink> Writer<N> {
             retry_at: None,
             burst: None,
             logged_at: None,
+            removed: BTreeMap::new(),
+            shadows: Throttle::new(LINES),
+            readings: Throttle::new(LINES),
+            is_remapped: false,
         }
     }
 
@@ -191,6 +219,9 @@ impl<N: Netlink> Writer<N> {
         // What was asked for before a flush is finished before more is taken.
         if self.flushes.is_empty() && self.ending.is_none() {
             again |= self.drain();
+        }
+        if std::mem::take(&mut self.is_remapped) {
+            self.request_resync(now);
         }
         self.read_kernel_if_due(now);
         if self.retry_at.is_some_and(|at| at <= now) {
@@ -243,9 +274,26 @@ impl<N: Netlink> Writer<N> {
                 }
             };
             match command {
-                Command::Add(vni, route) => self.plan.add(vni, &route),
-                Command::Remove(vni, route) => self.plan.remove(vni, &route),
+                Command::Add(vni, route) => {
+                    if let Some(removed) = self.removed.get_mut(&vni) {
+                        removed.remove(&route);
+                    }
+                    self.plan.add(vni, &route);
+                }
+                Command::Remove(vni, route) => {
+                    if let Some(removed) = self.removed.get_mut(&vni) {
+                        removed.insert(route);
+                    }
+                    self.plan.remove(vni, &route);
+                }
                 Command::Synced(vni) => self.plan.synced(vni),
+                Command::Reconfigure(change) => self.reconfigure(*change),
+                Command::Received(vni, routes) => {
+                    let removed = self.removed.remove(&vni).unwrap_or_default();
+                    for route in routes.iter().filter(|it| !removed.contains(it)) {
+                        self.plan.add(vni, route);
+                    }
+                }
                 Command::Flush(reply) => {
                     self.flushes.push(reply);
                     return false;
@@ -260,6 +308,15 @@ impl<N: Netlink> Writer<N> {
             }
         }
         true
+    }
+
+    fn reconfigure(&mut self, change: Change) {
+        self.config.check_interval = change.check_interval;
+        self.config.cleanup_on_exit = change.cleanup_on_exit;
+        let awaited = change.awaited.into_iter();
+        self.removed = awaited.map(|vni| (vni, BTreeSet::new())).collect();
+        self.plan.remap(change.scope);
+        self.is_remapped = true;
     }
 
     /// Sends the next batch, if there is one. Returns whether there was.
@@ -315,7 +372,11 @@ impl<N: Netlink> Writer<N> {
             let text = describe(&ops[failure.at], answer);
             if self.logged_at.is_none_or(|at| now >= at + LOG_PAUSE) {
                 self.logged_at = Some(now);
-                log::warn!("kernel refused {} of {}: {text}", failures.len(), ops.len());
+                log::warn!(
+                    "kernel routes: refused {} of {}: {text}",
+                    failures.len(),
+                    ops.len()
+                );
             }
             self.shared.set_error(text);
         }
@@ -402,7 +463,7 @@ impl<N: Netlink> Writer<N> {
 
     /// A call failed: what the kernel holds is not known until it is read.
     fn distrust(&mut self, doing: &str, error: &io::Error, now: Instant) {
-        log::warn!("cannot {doing} routes: {error}; reading the kernel's state again");
+        log::warn!("kernel routes: cannot {doing}: {error}; reading the kernel's state again");
         self.shared
             .set_error(format!("cannot {doing} routes: {error}"));
         self.known = false;
@@ -417,11 +478,24 @@ impl<N: Netlink> Writer<N> {
         }
         self.resync_at = None;
         self.doubt_at = None;
+        let is_routine = check && self.read_at.is_some();
         self.read_at = Some(now);
         self.check_at = Some(now + self.config.check_interval);
         if let Err(error) = self.read_kernel(now) {
             self.distrust("read", &error, now);
+            return;
         }
+        let level = match is_routine {
+            true => log::Level::Debug,
+            false => rare(&mut self.readings, log::Level::Info, now),
+        };
+        let counts = self.plan.counts();
+        log::log!(
+            level,
+            "kernel routes: state read, {} installed, {} desired",
+            counts.installed,
+            counts.desired
+        );
     }
 
     /// Answers who waits for what is done. Returns whether that was all.
@@ -477,6 +551,21 @@ impl<N: Netlink> Writer<N> {
     /// Whether commands wait, for the thread to look at before it sleeps.
     pub(super) fn has_commands(&self) -> bool {
         !self.commands.is_empty() && self.flushes.is_empty() && self.ending.is_none()
+    }
+}
+
+/// The level for a line that should be rare: that given, or debug when it is not.
+fn rare(throttle: &mut Throttle, level: log::Level, now: Instant) -> log::Level {
+    if let Some(count) = throttle.take_held(now) {
+        log::log!(
+            level,
+            "kernel routes: {count} more lines like the next in the last minute"
+        );
+    }
+    if throttle.admits(now) {
+        level
+    } else {
+        log::Level::Debug
     }
 }
 

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 use mio::{Poll, Token, Waker};
 
+use crate::heartbeat::{Beat, Turns};
+
 /// Weight (messages about routes) from which on a mailbox usually counts as full.
 ///
 /// About 6 MiB of changes.
@@ -26,6 +28,8 @@ struct Shared {
     low: usize,
     /// Somebody stopped reading because of this mailbox.
     missed: AtomicBool,
+    /// Of the owner's loop.
+    turns: Turns,
 }
 
 /// The owner's end.
@@ -63,6 +67,7 @@ impl<T> Mailbox<T> {
             high,
             low: high / 4,
             missed: AtomicBool::new(false),
+            turns: Turns::default(),
         });
         // The queue itself has no bound; the weight has (see the module).
         let (sender, receiver) = crossbeam_channel::unbounded();
@@ -73,8 +78,9 @@ impl<T> Mailbox<T> {
         Ok((mailbox, Postbox { sender, shared }))
     }
 
-    /// To be called before the last `take` of a turn: later posts wake anew.
+    /// To be called once in each turn, before its last `take`: later posts wake anew.
     pub(crate) fn rearm(&self) {
+        self.shared.turns.count();
         self.shared.notified.store(false, Ordering::SeqCst);
     }
 
@@ -100,6 +106,15 @@ impl<T> Postbox<T> {
         let posted = self.sender.send((item, weight)).is_ok();
         self.wake();
         posted
+    }
+
+    /// The owner's loop, to see whether it turns.
+    pub(crate) fn beat(&self, thread: impl Into<String>) -> Beat
+    where
+        T: Send + 'static,
+    {
+        let postbox = self.clone();
+        Beat::new(thread, self.shared.turns.clone(), move || postbox.wake())
     }
 
     /// Wakes the owner.

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
-use super::worker::Mail;
+use super::drain::Order;
+use super::journal::Journal;
+use super::worker::{Mail, Worker};
 use crate::limit::Quiet;
 use crate::map::{Map, map};
 use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
@@ -24,8 +26,12 @@ const WAKE: Token = Token(1);
 pub(super) enum Notice {
     /// A connection from this address is gone.
     Closed(IpAddr),
+    /// No more connections; those there are to be closed.
+    Drain(Order),
     /// Connections from this address are not wanted for so long.
     Shun(IpAddr, Duration),
+    /// Other limits hold from now on.
+    Limits(AcceptLimits),
     /// The server is stopping.
     Stop,
 }
@@ -41,7 +47,8 @@ pub(super) struct AcceptLimits {
 pub(super) struct Acceptor {
     poll: Poll,
     mailbox: Mailbox<Notice>,
-    listener: mio::net::TcpListener,
+    /// `None` once the server is drained.
+    listener: Option<mio::net::TcpListener>,
     workers: Vec<Postbox<Mail>>,
     limits: AcceptLimits,
     /// Open connections, by address.
@@ -51,7 +58,7 @@ pub(super) struct Acceptor {
     shunned: Map<IpAddr, Instant>,
     bucket: Bucket,
     refused: Arc<AtomicU64>,
-    refusals: Quiet,
+    journal: Journal,
     failures: Quiet,
     next: u32,
 }
@@ -111,7 +118,7 @@ impl Acceptor {
         let acceptor = Self {
             poll,
             mailbox,
-            listener,
+            listener: Some(listener),
             workers,
             limits,
             open: map(crate::random::seed()),
@@ -119,7 +126,7 @@ impl Acceptor {
             shunned: map(crate::random::seed()),
             bucket: Bucket::new(limits.per_second, Instant::now()),
             refused,
-            refusals: Quiet::default(),
+            journal: Journal::new(),
             failures: Quiet::default(),
             next: 0,
         };
@@ -129,8 +136,10 @@ impl Acceptor {
     /// Accepts until told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(4);
-        let mut timeout = None;
+        let mut pause = None;
         loop {
+            let timeout = [pause, self.journal.timeout()];
+            let timeout = timeout.into_iter().flatten().min();
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -140,19 +149,37 @@ impl Acceptor {
             while let Some(notice) = self.mailbox.take() {
                 match notice {
                     Notice::Closed(address) => self.closed(address),
+                    Notice::Drain(order) => self.drain(&order),
+                    Notice::Limits(limits) => {
+                        self.limits = limits;
+                        self.bucket = Bucket::new(limits.per_second, Instant::now());
+                    }
                     Notice::Shun(address, time) => self.shun(address, time, Instant::now()),
                     Notice::Stop => return,
                 }
             }
-            timeout = match self.accept_all(Instant::now()) {
+            let now = Instant::now();
+            self.journal.sum_up(now);
+            pause = match self.accept_all(now) {
                 Ok(pause) => pause,
                 Err(error) => {
-                    if self.failures.is_over(Instant::now()) {
+                    if self.failures.is_over(now) {
                         log::warn!("accepting connections pauses: {error}");
                     }
                     Some(PAUSE)
                 }
             };
+        }
+    }
+
+    /// Stops listening; the workers have all that was accepted before they hear of it.
+    fn drain(&mut self, order: &Order) {
+        self.listener = None;
+        log::info!("draining {} sessions over {:?}", self.total, order.over);
+        for worker in &self.workers {
+            let order = order.clone();
+            let call = move |worker: &mut Worker, now| worker.drain(order, now);
+            worker.post(Mail::Call(Box::new(call)), 1);
         }
     }
 
@@ -182,10 +209,13 @@ impl Acceptor {
     /// An error is the system's lack of something, and passes.
     fn accept_all(&mut self, now: Instant) -> io::Result<Option<Duration>> {
         loop {
+            let Some(listener) = &self.listener else {
+                return Ok(None);
+            };
             if let Err(pause) = self.bucket.take(now) {
                 return Ok(Some(pause));
             }
-            match self.listener.accept() {
+            match listener.accept() {
                 Ok((stream, address)) => self.admit(stream.into(), address, now),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
@@ -207,7 +237,7 @@ impl Acceptor {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         if self.is_shunned(address.ip(), now) {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            log::debug!("peer {address}: refused, it was drained");
+            log::debug!(peer:% = address; "peer {address}: refused, it was drained");
             return;
         }
         let open = self.open.entry(address.ip()).or_insert(0);
@@ -232,19 +262,17 @@ impl Acceptor {
 
     /// Dropping the stream closes the connection.
     fn refuse(&mut self, address: SocketAddr, now: Instant) {
-        let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.refusals.is_over(now) {
-            let AcceptLimits {
-                sessions,
-                per_address,
-                ..
-            } = self.limits;
-            log::warn!(
-                "peer {address}: refused, {} sessions are open, {sessions} and {per_address} for \
-                 an address are allowed ({refused} refused so far)",
-                self.total,
-            );
-        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let AcceptLimits {
+            sessions,
+            per_address,
+            ..
+        } = self.limits;
+        let why = format!(
+            "{} connections are open, {sessions} and {per_address} for an address are allowed",
+            self.total
+        );
+        self.journal.refused(address, &why, now);
     }
 }
 

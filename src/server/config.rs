@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::acceptor::AcceptLimits;
 use crate::error::{Error, Result};
 use crate::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
 use crate::session::{Role, SessionConfig};
@@ -75,7 +76,12 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
-    pub(super) fn check(&self) -> Result<()> {
+    /// Refuses what a server would not start with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for a setting outside its limits.
+    pub fn check(&self) -> Result<()> {
         let refuse = |text: &str| Err(Error::InvalidConfig(text.into()));
         if self.keepalive_interval == 0 {
             return refuse("keepalive_interval is 0; it must be at least 1 second");
@@ -93,6 +99,33 @@ impl ServerConfig {
             return refuse("queue_soft_limit is above queue_hard_limit");
         }
         Ok(())
+    }
+
+    /// Which of these settings are others than those of a running server, and are fixed at
+    /// its start.
+    pub(super) fn fixed(&self, running: &Self) -> Vec<&'static str> {
+        let mut fixed = Vec::new();
+        if self.workers != running.workers {
+            fixed.push("workers");
+        }
+        if self.node_id != running.node_id {
+            fixed.push("node_id");
+        }
+        fixed
+    }
+
+    pub(super) fn accept_limits(&self) -> AcceptLimits {
+        AcceptLimits {
+            sessions: self.max_sessions,
+            per_address: self.max_sessions_per_address,
+            per_second: self.max_accepts_per_second,
+        }
+    }
+
+    /// How long a peer's kernel may leave something unacknowledged: after as long as send
+    /// hold, nobody reads it any more.
+    pub(super) fn user_timeout(&self) -> Duration {
+        Duration::from_secs(self.keepalive_interval.into()) * 5
     }
 
     /// What the shards are made with; `seed` is a secret of this process.

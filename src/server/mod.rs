@@ -7,15 +7,17 @@
 
 mod acceptor;
 mod config;
+mod drain;
 mod flaps;
 mod inspector;
+mod journal;
 mod stats;
 mod tap;
 #[cfg(test)]
 mod tests;
 mod worker;
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
@@ -24,18 +26,27 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 pub use config::ServerConfig;
+pub use drain::Drain;
 pub use stats::ServerStats;
 
 use crate::error::{Error, Result};
+use crate::heartbeat::Heartbeat;
 use crate::inspect::{Inspect, PeerStatus};
 use crate::net::{MAILBOX_WEIGHT, Postbox, listen_on_first};
 use crate::shard::{Shard, Topology};
 use crate::types::{Route, Vni};
-use acceptor::{AcceptLimits, Acceptor, Notice};
+use acceptor::{Acceptor, Notice};
+use drain::Order;
 use flaps::Flaps;
 use inspector::Inspector;
 use stats::WorkerStats;
 use worker::{Links, Mail, Worker};
+
+const ACCEPTOR_NAME: &str = "metalbond-accept";
+
+fn worker_name(id: usize) -> String {
+    format!("metalbond-{id}")
+}
 
 /// A running MetalBond server.
 ///
@@ -45,6 +56,8 @@ pub struct MetalBondServer {
     inspector: Inspector,
     acceptor: Postbox<Notice>,
     threads: Vec<JoinHandle<()>>,
+    /// As last told; not on the way of a route.
+    config: Mutex<ServerConfig>,
 }
 
 impl MetalBondServer {
@@ -58,10 +71,30 @@ impl MetalBondServer {
         Self::start_with(address, config, MAILBOX_WEIGHT)
     }
 
+    /// Starts a server on a socket that listens already, as one that a service manager passed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`]; [`Error::InvalidConfig`] too if the socket does not listen.
+    pub fn start_on(listener: TcpListener, config: ServerConfig) -> Result<Self> {
+        config.check()?;
+        let examined = socket2::SockRef::from(&listener).is_listener();
+        if !examined.map_err(Error::io("examine the listening socket"))? {
+            return Err(Error::InvalidConfig("the socket does not listen".into()));
+        }
+        listener
+            .set_nonblocking(true)
+            .map_err(Error::io("prepare the listening socket"))?;
+        Self::serve(listener, &config, MAILBOX_WEIGHT)
+    }
+
     /// As [`Self::start`], with mailboxes that are full from a weight of `high` on.
     fn start_with(address: impl ToSocketAddrs, config: ServerConfig, high: usize) -> Result<Self> {
         config.check()?;
-        let listener = listen_on_first(address)?;
+        Self::serve(listen_on_first(address)?, &config, high)
+    }
+
+    fn serve(listener: TcpListener, config: &ServerConfig, high: usize) -> Result<Self> {
         let address = listener
             .local_addr()
             .map_err(Error::io("read the listening address"))?;
@@ -75,11 +108,7 @@ impl MetalBondServer {
             mailboxes.push(mailbox);
             workers.push(postbox);
         }
-        let limits = AcceptLimits {
-            sessions: config.max_sessions,
-            per_address: config.max_sessions_per_address,
-            per_second: config.max_accepts_per_second,
-        };
+        let limits = config.accept_limits();
         let refused = Arc::new(AtomicU64::new(0));
         let (acceptor, acceptor_postbox) =
             Acceptor::new(listener, workers.clone(), limits, Arc::clone(&refused))
@@ -102,9 +131,9 @@ impl MetalBondServer {
             },
             acceptor: acceptor_postbox,
             threads: Vec::new(),
+            config: Mutex::new(config.clone()),
         };
-        // What the peer's kernel leaves unacknowledged for as long as send hold, nobody reads.
-        let timeout = Duration::from_secs(config.keepalive_interval.into()) * 5;
+        let timeout = config.user_timeout();
         for (id, mailbox) in mailboxes.into_iter().enumerate() {
             let shard = Shard::new(id, topology, shard_config, Instant::now());
             let links = Links {
@@ -115,9 +144,9 @@ impl MetalBondServer {
                 flaps: Arc::clone(&flaps),
             };
             let worker = Worker::new(id, shard, mailbox, links, timeout);
-            server.spawn(format!("metalbond-{id}"), || worker.run())?;
+            server.spawn(worker_name(id), || worker.run())?;
         }
-        server.spawn("metalbond-accept".into(), || acceptor.run())?;
+        server.spawn(ACCEPTOR_NAME.into(), || acceptor.run())?;
         log::info!("listening on {address} with {} workers", topology.shards());
         Ok(server)
     }
@@ -127,6 +156,35 @@ impl MetalBondServer {
         self.threads
             .push(thread.map_err(Error::io("start a thread"))?);
         Ok(())
+    }
+
+    /// Changes the settings of a running server; the names of those that it cannot change
+    /// (`workers`, `node_id`), which stay as they are.
+    ///
+    /// No session ends: limits hold from the next request on, and what a session agrees on or
+    /// is made with (`keepalive_interval`, `handshake_timeout`, `legacy_pacing`,
+    /// `legacy_rate`) holds for new ones.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for a setting outside its limits; then nothing is changed.
+    pub fn reconfigure(&self, config: ServerConfig) -> Result<Vec<&'static str>> {
+        config.check()?;
+        let mut running = self.config.lock();
+        let fixed = config.fixed(&running);
+        self.acceptor
+            .post(Notice::Limits(config.accept_limits()), 1);
+        for worker in &self.inspector.workers {
+            let (shard, user_timeout) = (config.shard(0), config.user_timeout());
+            let call = move |worker: &mut Worker, _| worker.reconfigure(shard, user_timeout);
+            worker.post(Mail::Call(Box::new(call)), 1);
+        }
+        *running = ServerConfig {
+            workers: running.workers,
+            node_id: running.node_id,
+            ..config
+        };
+        Ok(fixed)
     }
 
     /// The address listened on, with the port that was chosen if it was 0.
@@ -162,6 +220,30 @@ impl MetalBondServer {
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
         self.inspector.peers()
+    }
+
+    /// Stops listening, and ends the sessions one after the other, spread evenly over a time.
+    ///
+    /// So their peers come to the other servers one after the other too. A peer sees its
+    /// connection closed, after what waited for it, and its next attempt refused; those whose
+    /// turn has not come are served as ever, which tells them of the routes that leave with the
+    /// others. The server does not listen again; [`Self::shutdown`] ends what is left at once.
+    ///
+    /// Each worker closes its share in random order, each session at a random moment of its
+    /// part of the time.
+    pub fn drain(&self, over: Duration) -> Drain {
+        let (order, drain) = Order::new(over);
+        self.acceptor.post(Notice::Drain(order), 1);
+        drain
+    }
+
+    /// The loops of the server's threads, to see whether they turn.
+    #[must_use]
+    pub fn heartbeat(&self) -> Heartbeat {
+        let workers = self.inspector.workers.iter().enumerate();
+        let workers = workers.map(|(id, worker)| worker.beat(worker_name(id)));
+        let acceptor = self.acceptor.beat(ACCEPTOR_NAME);
+        Heartbeat::new(workers.chain([acceptor]).collect())
     }
 
     /// Stops the server and closes all sessions.

@@ -1,6 +1,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use super::*;
 use crate::table::PeerId;
@@ -61,4 +62,37 @@ fn full_mailboxes_in_both_directions_at_once() {
     }
     assert!(server.stats().held_up > 0, "the mailboxes were full");
     drop(held);
+}
+
+#[test]
+fn a_worker_that_hangs_is_silent_until_it_goes_on() {
+    let config = ServerConfig {
+        workers: NonZeroUsize::new(2).unwrap(),
+        ..ServerConfig::default()
+    };
+    let server = MetalBondServer::start("127.0.0.1:0", config).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let wait_for = |heartbeat: &Heartbeat, silent: &[&str]| {
+        while heartbeat.silent().collect::<Vec<_>>() != silent {
+            assert!(Instant::now() < deadline, "{heartbeat:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    let mut heartbeat = server.heartbeat();
+    let names: Vec<&str> = heartbeat.names().collect();
+    assert_eq!(names, ["metalbond-0", "metalbond-1", "metalbond-accept"]);
+    wait_for(&heartbeat, &[]);
+    let (go_on, held) = crossbeam_channel::bounded::<()>(0);
+    let (began, has_begun) = crossbeam_channel::bounded(1);
+    let hang = Mail::Call(Box::new(move |_, _| {
+        began.send(()).unwrap();
+        assert!(held.recv().is_err());
+    }));
+    server.inspector.workers[1].post(hang, 1);
+    has_begun.recv().unwrap();
+    heartbeat.ask();
+    wait_for(&heartbeat, &["metalbond-1"]);
+    drop(go_on);
+    wait_for(&heartbeat, &[]);
+    server.shutdown().unwrap();
 }

@@ -15,14 +15,15 @@ use mio::{Events, Poll, Token};
 use parking_lot::Mutex;
 
 use super::acceptor::Notice;
+use super::drain::{Order, Plan};
 use super::flaps::Flaps;
+use super::journal::Journal;
 use super::stats::WorkerStats;
 use super::tap::{Tap, Tapped};
 use crate::map::{Map, map};
 use crate::net::{Conn, Mailbox, Postbox, tune};
 use crate::pace::{Framing, Memory, SendQueue};
-use crate::session::CloseReason;
-use crate::shard::{Message, Report, Shard};
+use crate::shard::{Message, Report, Shard, ShardConfig};
 use crate::table::PeerId;
 use crate::types::Vni;
 
@@ -101,9 +102,12 @@ pub(super) struct Worker {
     writers: VecDeque<PeerId>,
     /// Legacy peers; a chunk is dearer than its bytes, and must not be at the others' cost.
     chunk_writers: VecDeque<PeerId>,
+    /// Of a server that is drained.
+    drain: Option<Plan>,
     taps: Vec<Tap>,
     stats: Arc<WorkerStats>,
     user_timeout: Duration,
+    journal: Journal,
     buffer: Box<[u8]>,
 }
 
@@ -126,8 +130,10 @@ impl Worker {
             readers: VecDeque::new(),
             writers: VecDeque::new(),
             chunk_writers: VecDeque::new(),
+            drain: None,
             taps: Vec::new(),
             user_timeout,
+            journal: Journal::new(),
             buffer: vec![0; READ_BUDGET].into_boxed_slice(),
         }
     }
@@ -159,6 +165,7 @@ impl Worker {
             }
             self.read_sockets(now);
             self.shard.handle_timeouts(now);
+            self.end_drained(now);
             self.look(now);
             self.shard.set_elsewhere(self.announced_elsewhere());
             self.shard.turn(now);
@@ -166,6 +173,9 @@ impl Worker {
             self.feed_taps();
             self.write_sockets(now);
             self.report(now);
+            let conns = &self.conns;
+            self.drain
+                .take_if(|it| it.is_finished(|id| conns.contains_key(&id)));
             self.stats.publish(self.shard.gauges());
         }
     }
@@ -223,7 +233,12 @@ impl Worker {
         if reads || writes || self.shard.has_work() {
             return Some(Duration::ZERO);
         }
-        let due = self.shard.poll_timeout()?;
+        let due = [
+            self.shard.poll_timeout(),
+            self.drain.as_ref().and_then(Plan::poll_timeout),
+            self.journal.due(),
+        ];
+        let due = due.into_iter().flatten().min()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 
@@ -255,7 +270,8 @@ impl Worker {
                 continue;
             };
             let queue = conn.send_queue().unwrap_or_else(|error| {
-                log::debug!("peer {}: asking for its queue: {error}", conn.address);
+                let address = conn.address;
+                log::debug!(peer:% = address; "peer {address}: asking for its queue: {error}");
                 SendQueue {
                     is_empty: true,
                     window: None,
@@ -288,10 +304,16 @@ impl Worker {
         true
     }
 
+    /// Other settings hold from now on, and for new sessions.
+    pub(super) fn reconfigure(&mut self, shard: ShardConfig, user_timeout: Duration) {
+        self.shard.reconfigure(shard);
+        self.user_timeout = user_timeout;
+    }
+
     fn accept(&mut self, peer: PeerId, stream: TcpStream, address: SocketAddr, now: Instant) {
         let stream = mio::net::TcpStream::from_std(stream);
         if let Err(error) = tune(&stream, self.user_timeout) {
-            log::debug!("peer {address}: setting socket options: {error}");
+            log::debug!(peer:% = address; "peer {address}: setting socket options: {error}");
         }
         let token = Token(peer.0 as usize);
         let halvings = self.links.paces.lock().halvings(address.ip(), now);
@@ -301,13 +323,27 @@ impl Worker {
                 self.conns.insert(peer, conn);
             }
             Ok(_) => {
-                log::warn!("peer {address}: refused, session numbers have wrapped around");
+                let why = "session numbers have wrapped around";
+                self.journal.refused(address, why, now);
                 self.links.acceptor.post(Notice::Closed(address.ip()), 1);
             }
             Err(error) => {
-                log::warn!("peer {address}: refused, {error}");
+                self.journal.refused(address, &error.to_string(), now);
                 self.links.acceptor.post(Notice::Closed(address.ip()), 1);
             }
+        }
+    }
+
+    /// Ends all sessions, spread over a time.
+    pub(super) fn drain(&mut self, order: Order, now: Instant) {
+        let sessions = self.conns.keys().copied().collect();
+        self.drain = Some(Plan::new(order, sessions, now));
+    }
+
+    /// Ends the sessions whose time has come, once they were sent what waits for them.
+    fn end_drained(&mut self, now: Instant) {
+        while let Some(id) = self.drain.as_mut().and_then(|it| it.take(now)) {
+            self.shard.drain(id, now);
         }
     }
 
@@ -441,35 +477,35 @@ impl Worker {
             match report {
                 Report::Established(id) => {
                     if let Some(address) = self.address(id) {
-                        log::info!("peer {address}: established");
+                        self.journal.established(id, address, now);
                         self.tell_taps(&Tapped::PeerUp(address));
+                    }
+                }
+                Report::Subscribed(id, vni) => {
+                    if let Some(address) = self.address(id) {
+                        Journal::subscribed(address, vni);
+                    }
+                }
+                Report::Unsubscribed(id, vni) => {
+                    if let Some(address) = self.address(id) {
+                        Journal::unsubscribed(address, vni);
                     }
                 }
                 Report::Malformed(id, why, total) => {
                     if let Some(conn) = self.conns.get(&id) {
-                        log::warn!(
-                            "peer {}: message dropped: {why} ({total} so far)",
-                            conn.address
-                        );
+                        self.journal.malformed(conn.address, why, total, now);
                     }
                 }
                 Report::Refused(id, total) => {
                     if let Some(conn) = self.conns.get(&id) {
-                        log::warn!(
-                            "peer {}: a limit refused {total} requests so far",
-                            conn.address
-                        );
+                        self.journal.over_limit(conn.address, total, now);
                     }
                 }
                 Report::LegacyDrop(id) => {
                     if let Some(conn) = self.conns.get(&id) {
                         let address = conn.address;
                         let halvings = self.links.paces.lock().halve(address.ip(), now);
-                        log::warn!(
-                            "peer {address}: gone while a table was sent; the next attempt has \
-                             1/{} of the pace",
-                            1 << halvings
-                        );
+                        self.journal.paced(address, halvings, now);
                     }
                 }
                 Report::Closed(id, reason) => {
@@ -477,17 +513,14 @@ impl Worker {
                         let closed = Notice::Closed(conn.address.ip());
                         self.links.acceptor.post(closed, 1);
                         self.stats.closed.fetch_add(1, Ordering::Relaxed);
-                        let level = match reason {
-                            CloseReason::PeerClosed => log::Level::Info,
-                            _ => log::Level::Warn,
-                        };
                         let address = conn.address;
-                        log::log!(level, "peer {address}: session ended: {reason}");
+                        self.journal.closed(id, address, reason, now);
                         self.links.flaps.lock().ended(address.ip(), reason, now);
                         self.tell_taps(&Tapped::PeerDown(address, reason));
                     }
                 }
             }
         }
+        self.journal.sum_up(now);
     }
 }

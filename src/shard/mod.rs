@@ -82,6 +82,10 @@ pub(crate) struct ShardConfig {
 pub(crate) enum Report {
     /// A handshake is complete.
     Established(PeerId),
+    /// A session subscribed to a VNI.
+    Subscribed(PeerId, Vni),
+    /// A session does not want a VNI any more.
+    Unsubscribed(PeerId, Vni),
     /// A session is over; its connection must go.
     Closed(PeerId, CloseReason),
     /// Messages were dropped, so many so far.
@@ -178,6 +182,21 @@ impl Shard {
         self.peers.insert(id, peer);
         self.schedule(id);
         true
+    }
+
+    /// Other limits hold from now on, and new sessions are made with other settings; who this
+    /// server is, and its secret, stay.
+    pub(crate) fn reconfigure(&mut self, config: ShardConfig) {
+        let session = SessionConfig {
+            extensions: self.config.session.extensions,
+            ..config.session
+        };
+        self.config = ShardConfig {
+            session,
+            seed: self.config.seed,
+            ..config
+        };
+        self.owner.set_limits(config.limits);
     }
 
     /// Ends a session, for a reason of the connection's.
@@ -477,6 +496,7 @@ impl Shard {
         let subscription = Subscription { epoch, active };
         peer.subscriptions.insert(vni, subscription);
         self.subscriptions += 1;
+        self.reports.push_back(Report::Subscribed(id, vni));
         let message = Message::Subscribe {
             peer: id,
             vni,
@@ -494,6 +514,7 @@ impl Shard {
         }
         peer.outbox.purge(vni);
         self.end_flow(id, vni);
+        self.reports.push_back(Report::Unsubscribed(id, vni));
         let message = Message::Unsubscribe { peer: id, vni };
         self.send(self.topology.owner(vni), message);
     }

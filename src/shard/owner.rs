@@ -100,6 +100,11 @@ impl Owner {
         self.elsewhere = announcements;
     }
 
+    /// Other limits hold from now on; what was admitted stays.
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     pub(super) fn announcements(&self) -> usize {
         self.announcements
     }

@@ -82,6 +82,10 @@ impl Catalog {
         }
     }
 
+    pub(super) fn announcement(&self, id: u32) -> &Announcement {
+        self.announcements.key(id)
+    }
+
     /// Whether the announcement's underlay address can be encapsulated to.
     pub(super) fn installable(&self, announcement: u32) -> bool {
         *self.announcements.aux(announcement) != NONE

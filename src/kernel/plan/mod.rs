@@ -21,6 +21,7 @@ mod intern;
 #[cfg(test)]
 pub(super) mod model;
 mod objects;
+mod remap;
 mod resync;
 mod store;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub(super) use batch::{Failure, errno};
 use catalog::{Announcement, Catalog};
 use intern::NONE;
 use objects::{Kind, Object, Objects};
+pub(in crate::kernel) use remap::Scope;
 pub(in crate::kernel) use store::RouteId;
 use store::{ADOPTED, OWNED, PARKED, QUEUED, SETTLING, State, Store};
 
@@ -64,7 +66,7 @@ pub(super) enum Mode {
     Inline,
 }
 
-/// What the plan never changes its mind about.
+/// What the plan is made with; see [`Plan::remap`] for what can change.
 #[derive(Clone, Debug)]
 pub(super) struct PlanConfig {
     pub(super) vni_tables: BTreeMap<Vni, u32>,
@@ -288,6 +290,11 @@ impl Plan {
         let Some(&position) = self.by_vni.get(&vni) else {
             return;
         };
+        self.no_longer_waits(vni, position);
+    }
+
+    /// A VNI is complete, or has left the table.
+    fn no_longer_waits(&mut self, vni: Vni, position: u16) {
         let waiting = &mut self.tables[usize::from(position)].1;
         if !waiting.remove(&vni) || !waiting.is_empty() {
             return;

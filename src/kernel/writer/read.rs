@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use std::time::Instant;
 
 use super::{
-    DATAGRAM, DUMP_TRIES, Device, NOTIFICATIONS, RESYNC_PAUSE, RESYNC_RETRY, Relaxed, Writer,
+    DATAGRAM, DUMP_TRIES, Device, NOTIFICATIONS, RESYNC_PAUSE, RESYNC_RETRY, Relaxed, Writer, rare,
 };
 use crate::kernel::message::{self, AF_INET, AF_INET6, flag, kind};
 use crate::kernel::parse::{self, Message, ObjectKind, RouteSeen};
@@ -208,7 +208,7 @@ impl<N: Netlink> Writer<N> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    log::debug!("notifications lost: {error}");
+                    log::debug!("kernel routes: notifications lost: {error}");
                     self.request_resync(now + RESYNC_PAUSE);
                     if error.raw_os_error() != Some(errno::ENOBUFS) {
                         return false;
@@ -279,7 +279,8 @@ impl<N: Netlink> Writer<N> {
                 if first && self.plan.foreign_route_first(route.table, route.prefix) {
                     let RouteSeen { prefix, table, .. } = route;
                     let text = format!("{prefix} table {table}: another route stands before ours");
-                    log::warn!("{text}");
+                    let level = rare(&mut self.shadows, log::Level::Warn, now);
+                    log::log!(level, "kernel routes: {text}");
                     self.shared.set_error(text);
                 }
                 return;

@@ -1,0 +1,343 @@
+//! A routing table as text, with Go MetalBond's schema.
+//!
+//! No string in it needs escaping: they are numbers, addresses and the version.
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::body::{Body, Source};
+use super::{Response, Status};
+use crate::inspect::Snapshot;
+use crate::types::{Destination, IpVersion, NextHop, Vni};
+
+/// What `metalbondVersion` says.
+const VERSION: &str = concat!("rustbond-", env!("CARGO_PKG_VERSION"));
+
+/// Entries that are looked at in a step.
+const ENTRIES_PER_STEP: usize = 32;
+
+/// How a routing table is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// `/routes.json`.
+    Json,
+    /// `/routes.yaml`.
+    Yaml,
+}
+
+/// The table; without what a client suppresses, which is no use to its data plane.
+pub(super) fn response(snapshot: Arc<Snapshot>, format: Format) -> Response {
+    let media = match format {
+        Format::Json => "application/json",
+        Format::Yaml => "application/yaml",
+    };
+    Response::new(Status::Ok, media, Body::stream(Text::new(snapshot, format)))
+}
+
+/// The text of a table, from its beginning to its end.
+struct Text {
+    snapshot: Arc<Snapshot>,
+    format: Format,
+    /// The next entry; none: the head.
+    at: Option<usize>,
+    /// What the last hop belongs to.
+    under: Option<(Vni, Destination)>,
+}
+
+impl Text {
+    fn new(snapshot: Arc<Snapshot>, format: Format) -> Self {
+        Self {
+            snapshot,
+            format,
+            at: None,
+            under: None,
+        }
+    }
+
+    fn write(&mut self, to: &mut String) -> Result<bool, fmt::Error> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let Some(at) = self.at else {
+            self.at = Some(0);
+            self.write_head(to, snapshot.taken())?;
+            return Ok(true);
+        };
+        let rest = &snapshot.entries()[at..];
+        for entry in rest.iter().take(ENTRIES_PER_STEP) {
+            if !entry.is_suppressed {
+                let under = (entry.vni, entry.route.destination);
+                match self.format {
+                    Format::Json => self.write_json(to, under, &entry.route.next_hop)?,
+                    Format::Yaml => self.write_yaml(to, under, &entry.route.next_hop)?,
+                }
+                self.under = Some(under);
+            }
+        }
+        self.at = Some(at + ENTRIES_PER_STEP);
+        let has_more = rest.len() > ENTRIES_PER_STEP;
+        if !has_more {
+            self.write_end(to)?;
+        }
+        Ok(has_more)
+    }
+
+    fn write_head(&self, to: &mut String, taken: SystemTime) -> fmt::Result {
+        let date = GoDate(Date::of(taken));
+        match self.format {
+            Format::Json => write!(to, "{{\n  \"date\": \"{date}\",\n  \"vnet\": {{"),
+            Format::Yaml => {
+                let has_any = self.snapshot.entries().iter().any(|it| !it.is_suppressed);
+                let none = if has_any { "" } else { " {}" };
+                write!(to, "date: \"{date}\"\nvnet:{none}\n")
+            }
+        }
+    }
+
+    fn write_json(&self, to: &mut String, under: (Vni, Destination), hop: &NextHop) -> fmt::Result {
+        let (vni, destination) = under;
+        let key = Key(destination, "\\\"");
+        match self.under {
+            Some(last) if last == under => to.write_str(",")?,
+            Some(last) if last.0 == vni => write!(to, "\n      ],\n      \"{key}\": [")?,
+            last => {
+                let end = last.map_or("", |_| "\n      ]\n    },");
+                write!(to, "{end}\n    \"{vni}\": {{\n      \"{key}\": [")?;
+            }
+        }
+        write_json_hop(to, hop)
+    }
+
+    fn write_yaml(&self, to: &mut String, under: (Vni, Destination), hop: &NextHop) -> fmt::Result {
+        let (vni, destination) = under;
+        if self.under.is_none_or(|last| last.0 != vni) {
+            writeln!(to, "  {vni}:")?;
+        }
+        if self.under != Some(under) {
+            writeln!(to, "    '{}':", Key(destination, "\""))?;
+        }
+        write_yaml_hop(to, hop)
+    }
+
+    fn write_end(&self, to: &mut String) -> fmt::Result {
+        match self.format {
+            Format::Json => {
+                let end = self.under.map_or("", |_| "\n      ]\n    }\n  ");
+                write!(to, "{end}}},\n  \"metalbondVersion\": \"{VERSION}\"\n}}\n")
+            }
+            Format::Yaml => writeln!(to, "metalbondversion: {VERSION}"),
+        }
+    }
+}
+
+impl Source for Text {
+    fn step(&mut self, to: &mut Vec<u8>) -> bool {
+        let mut text = String::new();
+        let has_more = self.write(&mut text);
+        to.extend_from_slice(text.as_bytes());
+        has_more.expect("a String takes all that is written")
+    }
+}
+
+fn write_json_hop(to: &mut String, hop: &NextHop) -> fmt::Result {
+    write!(
+        to,
+        "\n        {{\
+         \n          \"TargetAddress\": \"{}\",\
+         \n          \"TargetVNI\": {},\
+         \n          \"Type\": {},\
+         \n          \"NATPortRangeFrom\": {},\
+         \n          \"NATPortRangeTo\": {}\
+         \n        }}",
+        hop.target_address,
+        target_vni(hop),
+        hop.hop_type.number(),
+        hop.nat_port_range_from,
+        hop.nat_port_range_to
+    )
+}
+
+fn write_yaml_hop(to: &mut String, hop: &NextHop) -> fmt::Result {
+    let address = hop.target_address.to_string();
+    let quote = yaml_quote(&address);
+    write!(
+        to,
+        "    - targetaddress: {quote}{address}{quote}\
+         \n      targetvni: {}\
+         \n      type: {}\
+         \n      natportrangefrom: {}\
+         \n      natportrangeto: {}\n",
+        target_vni(hop),
+        hop.hop_type.number(),
+        hop.nat_port_range_from,
+        hop.nat_port_range_to
+    )
+}
+
+/// What an address stands between, lest it be something else than a string.
+fn yaml_quote(address: &str) -> &'static str {
+    // Digits between colons are a number of base 60 in YAML 1.1.
+    let is_number = address
+        .split(':')
+        .all(|part| (1..=2).contains(&part.len()) && part.bytes().all(|it| it.is_ascii_digit()));
+    if is_number {
+        "\""
+    } else if address.ends_with(':') {
+        // It would be the key of a mapping.
+        "'"
+    } else {
+        ""
+    }
+}
+
+fn target_vni(hop: &NextHop) -> u32 {
+    hop.target_vni.map_or(0, u32::from)
+}
+
+/// A destination as the JSON that is a key, with the quotes as they are to be written.
+struct Key(Destination, &'static str);
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(destination, q) = self;
+        let version = match destination.ip_version() {
+            IpVersion::V4 => 4,
+            IpVersion::V6 => 6,
+        };
+        write!(
+            f,
+            "{{{q}IPVersion{q}:{version},{q}Prefix{q}:{q}{destination}{q}}}"
+        )
+    }
+}
+
+/// A moment in UTC; displayed as RFC 3339 has it.
+pub(super) struct Date(Duration);
+
+impl Date {
+    /// A clock before 1970 is wrong anyhow.
+    pub(super) fn of(time: SystemTime) -> Self {
+        Self(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, between: char) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
+        let (year, month, day) = civil(days);
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}{between}{hour:02}:{minute:02}:{second:02}"
+        )
+    }
+}
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, 'T')?;
+        f.write_char('Z')
+    }
+}
+
+/// The same as Go MetalBond writes it.
+struct GoDate(Date);
+
+impl fmt::Display for GoDate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write(f, ' ')
+    }
+}
+
+/// Year, month and day of a number of days since 1970-01-01.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // Counted from 0000-03-01, leap days end the years of a 400-year era.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // March is month 0; five months have 153 days.
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, is_next_year) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    (era * 400 + year_of_era + is_next_year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::{Announcers, RouteEntry};
+    use crate::types::Route;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let all = [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_399, "2000-02-28 23:59:59"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (951_868_800, "2000-03-01 00:00:00"),
+            (1_000_000_000, "2001-09-09 01:46:40"),
+            (1_795_227_974, "2026-11-21 02:26:14"),
+            (4_107_542_400, "2100-03-01 00:00:00"),
+        ];
+        for (seconds, text) in all {
+            let date = Date(Duration::from_secs(seconds));
+            assert_eq!(date.to_string(), text.replace(' ', "T") + "Z");
+            assert_eq!(GoDate(date).to_string(), text);
+        }
+    }
+
+    fn text(routes: &[Route], format: Format) -> String {
+        let entry = |route: &Route| RouteEntry {
+            vni: Vni(7),
+            route: *route,
+            announcers: Announcers::One(1),
+            is_suppressed: false,
+        };
+        let entries = routes.iter().map(entry).collect();
+        let snapshot = Arc::new(Snapshot::new(entries, Vec::new()));
+        let mut source = Text::new(snapshot, format);
+        let mut bytes = Vec::new();
+        while source.step(&mut bytes) {}
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn an_empty_table_is_a_table() {
+        let json = text(&[], Format::Json);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["vnet"], serde_json::json!({}));
+        assert!(text(&[], Format::Yaml).contains("\nvnet: {}\n"));
+    }
+
+    #[test]
+    fn next_hops_of_a_destination_stand_together() {
+        // More than a step.
+        let destination = Destination::new("10.0.0.1/24".parse().unwrap());
+        let routes: Vec<Route> = (1..=100)
+            .map(|it: u16| std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, it))
+            .map(|hop| Route::new(destination, NextHop::standard(hop)))
+            .collect();
+        let json = text(&routes, Format::Json);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let hops = &value["vnet"]["7"]["{\"IPVersion\":4,\"Prefix\":\"10.0.0.1/24\"}"];
+        assert_eq!(hops.as_array().unwrap().len(), 100);
+        assert_eq!(hops[1]["TargetAddress"], "2001:db8::2");
+        let yaml = text(&routes, Format::Yaml);
+        assert_eq!(yaml.matches("'{\"IPVersion\"").count(), 1);
+        assert_eq!(yaml.matches("- targetaddress: ").count(), 100);
+    }
+
+    #[test]
+    fn yaml_takes_no_address_for_something_else() {
+        for plain in ["::1", "2001:db8::cafe", "10.0.0.1", "1:2:3:4:5:6:7:a"] {
+            assert_eq!(yaml_quote(plain), "", "{plain}");
+        }
+        assert_eq!(yaml_quote("2001:db8::"), "'");
+        assert_eq!(yaml_quote("::"), "'");
+        assert_eq!(yaml_quote("1:2:3:4:5:6:7:8"), "\"");
+    }
+}

@@ -1,0 +1,354 @@
+//! The families, in the order in which they are shown; the README lists them.
+
+use super::super::api::{STATES, kind_name, side_name, state_name};
+use super::process::Process;
+use super::{Family, Samples};
+use crate::inspect::{KernelStatus, MessageCounts, PeerState, PeerStatus, Side, Status, VniStatus};
+use crate::server::ServerStats;
+
+/// What there is one of.
+pub(super) struct Whole {
+    pub(super) status: Status,
+    pub(super) process: Process,
+    /// Peers by state, in the order of [`STATES`].
+    pub(super) states: [usize; STATES.len()],
+}
+
+pub(super) fn count_states(peers: &[PeerStatus]) -> [usize; STATES.len()] {
+    STATES.map(|(state, _)| peers.iter().filter(|it| it.state == state).count())
+}
+
+/// A family that only a server has.
+const fn server(
+    name: &'static str,
+    help: &'static str,
+    samples: fn(&mut Samples<'_>, &Whole),
+) -> Family<Whole> {
+    Family::counter(name, help, samples)
+}
+
+fn of_server(samples: &mut Samples<'_>, whole: &Whole, value: fn(&ServerStats) -> u64) {
+    samples.put_if(whole.status.server.as_ref().map(value));
+}
+
+fn of_kernel(samples: &mut Samples<'_>, whole: &Whole, value: fn(&KernelStatus) -> u64) {
+    samples.put_if(whole.status.kernel.as_ref().map(value));
+}
+
+pub(super) const WHOLE: &[Family<Whole>] = &[
+    Family::gauge(
+        "metalbond_build_info",
+        "Always 1; the version and the side of the protocol are its labels.",
+        |to, it| {
+            let labels = [
+                ("version", env!("CARGO_PKG_VERSION")),
+                ("side", side_name(it.status.side)),
+            ];
+            to.put_with(&labels, 1);
+        },
+    ),
+    Family::gauge(
+        "metalbond_ready",
+        "Whether the server listens, or the client has all tables it subscribed to.",
+        |to, it| to.put(u8::from(it.status.not_ready.is_none())),
+    ),
+    Family::gauge(
+        "metalbond_uptime_seconds",
+        "Time since the start.",
+        |to, it| to.put(it.status.uptime.as_secs_f64()),
+    ),
+    Family::gauge(
+        "metalbond_peers",
+        "Sessions of a server, servers of a client, by state.",
+        |to, it| {
+            for ((state, name), count) in STATES.iter().zip(it.states) {
+                let is_a_servers = !matches!(state, PeerState::Connecting | PeerState::Retry);
+                if it.status.side == Side::Client || is_a_servers {
+                    to.put_with(&[("state", name)], count);
+                }
+            }
+        },
+    ),
+    Family::gauge(
+        "metalbond_vnis",
+        "VNIs with a route or a subscriber.",
+        |to, it| to.put(it.status.vnis),
+    ),
+    Family::gauge("metalbond_routes", "Distinct routes.", |to, it| {
+        to.put(it.status.routes);
+    }),
+    Family::gauge(
+        "metalbond_announced_routes",
+        "Routes that this process announces itself.",
+        |to, it| to.put(it.status.announced),
+    ),
+    Family::counter(
+        "metalbond_updates_received_total",
+        "UPDATE messages received.",
+        |to, it| to.put(it.status.updates_received),
+    ),
+    Family::counter(
+        "metalbond_updates_sent_total",
+        "UPDATE messages queued for peers.",
+        |to, it| to.put(it.status.updates_sent),
+    ),
+    Family::gauge(
+        "metalbond_server_subscriptions",
+        "Sessions times the VNIs they subscribe to.",
+        |to, it| of_server(to, it, |it| it.subscriptions as u64),
+    ),
+    Family::gauge(
+        "metalbond_server_announcements",
+        "Routes times their announcers.",
+        |to, it| of_server(to, it, |it| it.announcements as u64),
+    ),
+    server(
+        "metalbond_server_accepted_connections_total",
+        "Connections accepted.",
+        |to, it| of_server(to, it, |it| it.accepted),
+    ),
+    server(
+        "metalbond_server_closed_connections_total",
+        "Connections that ended.",
+        |to, it| of_server(to, it, |it| it.closed),
+    ),
+    server(
+        "metalbond_server_refused_connections_total",
+        "Connections closed at once because of a limit.",
+        |to, it| of_server(to, it, |it| it.refused_sessions),
+    ),
+    server(
+        "metalbond_server_refused_requests_total",
+        "Announcements and subscriptions refused because of a limit.",
+        |to, it| of_server(to, it, |it| it.refused),
+    ),
+    server(
+        "metalbond_server_malformed_messages_total",
+        "Messages dropped as malformed.",
+        |to, it| of_server(to, it, |it| it.malformed),
+    ),
+    server(
+        "metalbond_server_folds_total",
+        "Times that the queue of a slow peer was folded.",
+        |to, it| of_server(to, it, |it| it.folds),
+    ),
+    server(
+        "metalbond_server_legacy_drops_total",
+        "Sessions of legacy peers that ended while a table was sent to them.",
+        |to, it| of_server(to, it, |it| it.legacy_drops),
+    ),
+    server(
+        "metalbond_server_cut_chunks_total",
+        "Chunks for legacy peers that the kernel cut.",
+        |to, it| of_server(to, it, |it| it.cut_chunks),
+    ),
+    server(
+        "metalbond_server_held_up_total",
+        "Times that a worker stopped reading because another was behind.",
+        |to, it| of_server(to, it, |it| it.held_up),
+    ),
+    server(
+        "metalbond_server_received_bytes_total",
+        "Bytes received from sessions.",
+        |to, it| of_server(to, it, |it| it.bytes_received),
+    ),
+    server(
+        "metalbond_server_sent_bytes_total",
+        "Bytes sent to sessions.",
+        |to, it| of_server(to, it, |it| it.bytes_sent),
+    ),
+    Family::gauge(
+        "metalbond_kernel_routes_desired",
+        "Destinations that should be in the kernel.",
+        |to, it| of_kernel(to, it, |it| it.desired),
+    ),
+    Family::gauge(
+        "metalbond_kernel_routes_installed",
+        "Destinations that are in the kernel.",
+        |to, it| of_kernel(to, it, |it| it.installed),
+    ),
+    Family::gauge(
+        "metalbond_kernel_routes_failed",
+        "Destinations that the kernel refused.",
+        |to, it| of_kernel(to, it, |it| it.failed),
+    ),
+    Family::gauge(
+        "metalbond_kernel_routes_uninstallable",
+        "Routes whose next hop cannot be installed.",
+        |to, it| of_kernel(to, it, |it| it.uninstallable),
+    ),
+    Family::gauge(
+        "metalbond_kernel_nexthop_objects",
+        "Nexthop objects and groups in the kernel.",
+        |to, it| of_kernel(to, it, |it| it.nexthop_objects),
+    ),
+    Family::counter(
+        "metalbond_kernel_messages_total",
+        "Netlink messages sent that change something.",
+        |to, it| of_kernel(to, it, |it| it.messages),
+    ),
+    Family::counter(
+        "metalbond_kernel_resyncs_total",
+        "Times that the state of the kernel was read.",
+        |to, it| of_kernel(to, it, |it| it.resyncs),
+    ),
+    Family::gauge(
+        "metalbond_kernel_device_up",
+        "Whether the tunnel device is there and up.",
+        |to, it| of_kernel(to, it, |it| it.device_up.into()),
+    ),
+    Family::gauge(
+        "metalbond_kernel_in_sync",
+        "Whether the kernel holds all that is desired.",
+        |to, it| of_kernel(to, it, |it| it.in_sync.into()),
+    ),
+    Family::gauge(
+        "process_resident_memory_bytes",
+        "Memory in use.",
+        |to, it| to.put_if(it.process.resident_bytes),
+    ),
+    Family::gauge(
+        "process_virtual_memory_bytes",
+        "Address space in use.",
+        |to, it| to.put_if(it.process.virtual_bytes),
+    ),
+    Family::gauge("process_threads", "Threads.", |to, it| {
+        to.put_if(it.process.threads);
+    }),
+    Family::gauge("process_open_fds", "Open file descriptors.", |to, it| {
+        to.put_if(it.process.open_fds);
+    }),
+    Family::gauge(
+        "process_max_fds",
+        "File descriptors that may be open.",
+        |to, it| to.put_if(it.process.max_fds),
+    ),
+    Family::counter(
+        "process_cpu_seconds_total",
+        "Processor time, of user and system.",
+        |to, it| to.put_if(it.process.cpu_seconds),
+    ),
+    Family::gauge(
+        "process_start_time_seconds",
+        "When the process started, since 1970.",
+        |to, it| to.put_if(it.process.start_seconds),
+    ),
+];
+
+pub(super) const PEER: &[Family<PeerStatus>] = &[
+    Family::gauge(
+        "metalbond_peer_info",
+        "Always 1; what the peer is, and where, are its labels.",
+        |to, it| {
+            let address = it.address.map(|it| it.to_string()).unwrap_or_default();
+            to.put_with(&[("kind", kind_name(it.kind)), ("address", &address)], 1);
+        },
+    ),
+    Family::gauge(
+        "metalbond_peer_up",
+        "Whether the session is established.",
+        |to, it| to.put(u8::from(it.state == PeerState::Established)),
+    ),
+    Family::gauge(
+        "metalbond_peer_state",
+        "Always 1; the state of the session is its label.",
+        |to, it| to.put_with(&[("state", state_name(it.state))], 1),
+    ),
+    Family::gauge(
+        "metalbond_peer_uptime_seconds",
+        "How long the session has been established.",
+        |to, it| to.put(it.uptime.unwrap_or_default().as_secs_f64()),
+    ),
+    Family::gauge(
+        "metalbond_peer_flaps",
+        "Sessions with this peer, or from its address, that ended in the last hour.",
+        |to, it| to.put(it.flaps),
+    ),
+    Family::gauge(
+        "metalbond_peer_keepalive_age_seconds",
+        "How long nothing has come from the peer.",
+        |to, it| to.put(it.silent.as_secs_f64()),
+    ),
+    Family::gauge(
+        "metalbond_peer_routes",
+        "Routes that the peer announces.",
+        |to, it| to.put(it.routes),
+    ),
+    Family::gauge(
+        "metalbond_peer_subscriptions",
+        "VNIs that the peer subscribes to, or was asked for.",
+        |to, it| to.put(it.subscriptions),
+    ),
+    Family::gauge(
+        "metalbond_peer_queue_bytes",
+        "Bytes that wait to be sent to the peer.",
+        |to, it| to.put(it.queued_bytes),
+    ),
+    Family::counter(
+        "metalbond_peer_messages_total",
+        "Messages by direction and type.",
+        |to, it| {
+            put_counts(to, "received", &it.received);
+            put_counts(to, "sent", &it.sent);
+        },
+    ),
+    Family::counter(
+        "metalbond_peer_malformed_messages_total",
+        "Messages of the peer that were dropped as malformed.",
+        |to, it| to.put(it.malformed),
+    ),
+    Family::counter(
+        "metalbond_peer_refused_requests_total",
+        "Announcements and subscriptions of the peer that were refused because of a limit.",
+        |to, it| to.put(it.refused),
+    ),
+    Family::counter(
+        "metalbond_peer_folds_total",
+        "Times that the peer's queue was folded.",
+        |to, it| to.put(it.folds),
+    ),
+];
+
+fn put_counts(to: &mut Samples<'_>, direction: &str, counts: &MessageCounts) {
+    let all = [
+        ("hello", counts.hello),
+        ("keepalive", counts.keepalive),
+        ("subscribe", counts.subscribe),
+        ("unsubscribe", counts.unsubscribe),
+        ("update", counts.update),
+        ("end_of_rib", counts.end_of_rib),
+    ];
+    for (name, count) in all {
+        to.put_with(&[("direction", direction), ("type", name)], count);
+    }
+}
+
+pub(super) const VNI: &[Family<VniStatus>] = &[
+    Family::gauge("metalbond_vni_routes", "Routes by type.", |to, it| {
+        let table = &it.table;
+        let all = [
+            ("std", table.standard),
+            ("nat", table.nat),
+            ("lb", table.load_balancer),
+            ("other", table.other),
+        ];
+        for (name, count) in all {
+            to.put_with(&[("type", name)], count);
+        }
+    }),
+    Family::gauge(
+        "metalbond_vni_subscribers",
+        "Peers that subscribe; on a client, whether it does.",
+        |to, it| to.put(it.subscribers),
+    ),
+    Family::gauge(
+        "metalbond_vni_digest",
+        "48 bits that are equal on all who hold the same routes, in whatever order they came.",
+        |to, it| to.put(it.table.digest.to_u48()),
+    ),
+    Family::gauge(
+        "metalbond_vni_synced",
+        "On a client, whether the table is complete.",
+        |to, it| to.put_if(it.is_synced.map(u8::from)),
+    ),
+];

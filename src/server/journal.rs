@@ -1,0 +1,199 @@
+//! What a server logs of its peers: a line for each event, but so many in a minute that no
+//! peer can fill a disk with them. What is above that is logged at level debug, and summed up.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use crate::limit::Throttle;
+use crate::map::{Map, map};
+use crate::session::CloseReason;
+use crate::table::PeerId;
+use crate::types::Vni;
+use crate::wire::Malformed;
+
+/// Sessions that begin, or end, in a minute and at a worker, of which each has a line.
+const SESSIONS: u32 = 300;
+
+/// Other events in a minute, of a kind and at a worker or the acceptor, of which each has a line.
+const TROUBLES: u32 = 10;
+
+/// Events that a peer can cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Established,
+    Ended,
+    /// A connection that never became a session.
+    Failed,
+    Malformed,
+    OverLimit,
+    Paced,
+    Refused,
+}
+
+impl Kind {
+    const ALL: [Self; 7] = [
+        Self::Established,
+        Self::Ended,
+        Self::Failed,
+        Self::Malformed,
+        Self::OverLimit,
+        Self::Paced,
+        Self::Refused,
+    ];
+
+    /// What so many more of them are called.
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Established => "sessions established",
+            Self::Ended => "sessions ended",
+            Self::Failed => "connections without a handshake",
+            Self::Malformed => "reports of malformed messages",
+            Self::OverLimit => "reports of refused requests",
+            Self::Paced => "legacy peers gone while a table was sent",
+            Self::Refused => "connections refused",
+        }
+    }
+
+    fn most(self) -> u32 {
+        match self {
+            Self::Established | Self::Ended => SESSIONS,
+            _ => TROUBLES,
+        }
+    }
+}
+
+/// The log of one thread of a server.
+pub(super) struct Journal {
+    throttles: [Throttle; Kind::ALL.len()],
+    /// Since when sessions are established.
+    since: Map<PeerId, Instant>,
+}
+
+impl Journal {
+    pub(super) fn new() -> Self {
+        Self {
+            throttles: Kind::ALL.map(|kind| Throttle::new(kind.most())),
+            since: map(crate::random::seed()),
+        }
+    }
+
+    /// The level for an event: that given, or debug when there are too many.
+    pub(super) fn level(&mut self, kind: Kind, level: Level, now: Instant) -> Level {
+        // What nobody sees does not count.
+        if level > log::max_level() || self.throttles[kind as usize].admits(now) {
+            level
+        } else {
+            Level::Debug
+        }
+    }
+
+    pub(super) fn established(&mut self, id: PeerId, address: SocketAddr, now: Instant) {
+        self.since.insert(id, now);
+        let level = self.level(Kind::Established, Level::Info, now);
+        log::log!(level, peer:% = address; "peer {address}: established");
+    }
+
+    pub(super) fn closed(
+        &mut self,
+        id: PeerId,
+        address: SocketAddr,
+        reason: CloseReason,
+        now: Instant,
+    ) {
+        let level = match reason {
+            CloseReason::PeerClosed
+            | CloseReason::Shutdown
+            | CloseReason::Reset
+            | CloseReason::Drained => Level::Info,
+            _ => Level::Warn,
+        };
+        if let Some(since) = self.since.remove(&id) {
+            let seconds = now.saturating_duration_since(since).as_secs();
+            let level = self.level(Kind::Ended, level, now);
+            log::log!(level, peer:% = address, reason:% = reason, seconds = seconds;
+                "peer {address}: session ended after {seconds} s: {reason}");
+            return;
+        }
+        // Who looks whether something listens here is no event.
+        let level = match level {
+            Level::Info => Level::Debug,
+            level => self.level(Kind::Failed, level, now),
+        };
+        log::log!(level, peer:% = address, reason:% = reason;
+            "peer {address}: no session: {reason}");
+    }
+
+    pub(super) fn malformed(
+        &mut self,
+        address: SocketAddr,
+        why: Malformed,
+        total: u64,
+        now: Instant,
+    ) {
+        let level = self.level(Kind::Malformed, Level::Warn, now);
+        log::log!(level, peer:% = address, total = total;
+            "peer {address}: message dropped: {why} ({total} so far)");
+    }
+
+    pub(super) fn over_limit(&mut self, address: SocketAddr, total: u64, now: Instant) {
+        let level = self.level(Kind::OverLimit, Level::Warn, now);
+        log::log!(level, peer:% = address, total = total;
+            "peer {address}: limit reached, {total} routes or subscriptions refused so far");
+    }
+
+    pub(super) fn paced(&mut self, address: SocketAddr, halvings: u8, now: Instant) {
+        let level = self.level(Kind::Paced, Level::Warn, now);
+        let share = 1 << halvings;
+        log::log!(level, peer:% = address;
+            "peer {address}: gone while a table was sent; the next attempt has 1/{share} of the \
+             pace");
+    }
+
+    pub(super) fn refused(&mut self, address: SocketAddr, why: &str, now: Instant) {
+        let level = self.level(Kind::Refused, Level::Warn, now);
+        log::log!(level, peer:% = address; "peer {address}: refused, {why}");
+    }
+
+    pub(super) fn subscribed(address: SocketAddr, vni: Vni) {
+        log::debug!(peer:% = address, vni = vni.0; "peer {address}: VNI {vni}: subscribed");
+    }
+
+    pub(super) fn unsubscribed(address: SocketAddr, vni: Vni) {
+        log::debug!(peer:% = address, vni = vni.0; "peer {address}: VNI {vni}: unsubscribed");
+    }
+
+    /// When there is something to sum up.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.throttles.iter().filter_map(Throttle::due).min()
+    }
+
+    /// How long until then.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        let due = self.due()?;
+        Some(due.saturating_duration_since(Instant::now()))
+    }
+
+    /// Says how much was held back.
+    pub(super) fn sum_up(&mut self, now: Instant) {
+        for (kind, throttle) in Kind::ALL.into_iter().zip(&mut self.throttles) {
+            if let Some(count) = throttle.take_held(now) {
+                let what = kind.plural();
+                log::warn!(count = count; "{count} more {what} in the last minute");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_own_throttle() {
+        for (at, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, at);
+        }
+    }
+}
