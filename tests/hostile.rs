@@ -81,8 +81,8 @@ impl Fort {
 
     fn peer(&self, raw: &Raw) -> PeerStatus {
         let name = raw.stream.local_addr().unwrap().to_string();
-        let peers = self.server.peers().into_iter();
-        peers.into_iter().find(|it| it.name == name).unwrap()
+        let mut peers = self.server.peers().into_iter();
+        peers.find(|it| it.name == name).unwrap()
     }
 
     /// Nobody has suffered, and nobody but the pair is left.
@@ -381,7 +381,9 @@ impl Traveller {
     }
 
     fn status(&self) -> PeerStatus {
-        self.inspector.peers().swap_remove(1)
+        let name = self.listener.local_addr().unwrap().to_string();
+        let mut peers = self.inspector.peers().into_iter();
+        peers.find(|it| it.name == name).unwrap()
     }
 
     /// Routes of the good server still come and go.
