@@ -6,6 +6,8 @@
 mod rib;
 mod session;
 
+#[cfg(feature = "http")]
+pub use crate::http::internals::{Answer, serve};
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub use crate::kernel::internals::HostileKernel;
 pub use rib::{Notice, Rib, Spans};
