@@ -9,7 +9,13 @@ use clap::{Args, Parser, Subcommand};
 use rustbond::{NextHopType, Vni};
 
 use crate::announcement::{Announcement, SYNTAX, parse_decimal, parse_vni};
+#[cfg(feature = "http")]
+use crate::ask::args::{
+    DiffArgs, LogLevelArgs, MonitorArgs, PeerArgs, ProbeArgs, ReloadArgs, RouteChangeArgs,
+    ShowArgs, VniChangeArgs,
+};
 use crate::config::Values;
+use crate::control;
 use crate::endpoint::{self, Port};
 use crate::limits::{self, Limits};
 use crate::logging::{self, LogArgs};
@@ -33,7 +39,12 @@ const CONFIG: &str = "the name of a file";
 
 /// What the value of an option must be.
 pub(crate) fn expectation(option: &str) -> &'static str {
+    #[cfg(feature = "http")]
+    if let Some(expectation) = crate::ask::args::expectation(option) {
+        return expectation;
+    }
     match option {
+        "--control" => control::SYNTAX,
         "--keepalive" => KEEPALIVE,
         "--hold" => HOLD,
         "--workers" => WORKERS,
@@ -86,6 +97,39 @@ Lists are given with commas or by repeating the option. Without --install-routes
 a route is printed as a line, with + or - before it. Both SIGINT and SIGTERM end the client; a
 second one at once.")]
     Client(ClientArgs),
+    /// Show what a running server or client is, has and does.
+    #[cfg(feature = "http")]
+    Show(ShowArgs),
+    /// Tell what happens at a running server or client, a line for each event.
+    #[cfg(feature = "http")]
+    Monitor(MonitorArgs),
+    /// Have a running server or client announce routes, a server in its own name.
+    #[cfg(feature = "http")]
+    Announce(RouteChangeArgs),
+    /// Have a running server or client withdraw routes that it announces itself.
+    #[cfg(feature = "http")]
+    Withdraw(RouteChangeArgs),
+    /// Have a running client subscribe to virtual networks.
+    #[cfg(feature = "http")]
+    Subscribe(VniChangeArgs),
+    /// Have a running client unsubscribe from virtual networks.
+    #[cfg(feature = "http")]
+    Unsubscribe(VniChangeArgs),
+    /// Close connections of a running server or client.
+    #[cfg(feature = "http")]
+    Peer(PeerArgs),
+    /// Change from which level on a running server or client logs.
+    #[cfg(feature = "http")]
+    Log(LogLevelArgs),
+    /// Have a running server or client read its configuration again.
+    #[cfg(feature = "http")]
+    Reload(ReloadArgs),
+    /// Compare the tables of running servers: 0 if they agree, 1 if not, 2 if one cannot be asked.
+    #[cfg(feature = "http")]
+    Diff(DiffArgs),
+    /// Shake hands with a peer, and say what it is and how fast it answers.
+    #[cfg(feature = "http")]
+    Probe(ProbeArgs),
     /// Say what is wrong with a configuration file, or that nothing is.
     Check(CheckArgs),
     /// Show servers and clients at work, in this process on the loopback interface.
@@ -120,6 +164,11 @@ pub(crate) struct ServerArgs {
     /// /metrics, /healthz, /readyz, /routes.json, /routes.yaml.
     #[arg(long, value_name = "ADDR", value_parser = to_listen_given)]
     pub(crate) http: Option<String>,
+
+    /// Unix socket to look at it and to change it, or off [default: /run/metalbond/server.sock, if
+    /// its folder is there].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<control::Choice>,
 
     /// Seconds over which sessions are closed at the end, one after the other.
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = drain)]
@@ -207,6 +256,11 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "ADDR", value_parser = to_listen_given)]
     pub(crate) http: Option<String>,
 
+    /// Unix socket to look at it and to change it, or off [default: /run/metalbond/client.sock, if
+    /// its folder is there].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<control::Choice>,
+
     #[command(flatten)]
     pub(crate) config: ConfigArg,
 
@@ -273,36 +327,33 @@ impl Command {
         match self {
             Self::Server(args) => args.config.values = values,
             Self::Client(args) => args.config.values = values,
-            Self::Check(_)
-            | Self::Demo(_)
-            | Self::Completions(_)
-            | Self::Man(_)
-            | Self::Template(_) => {}
+            _ => {}
         }
     }
 
     /// Refuses what is wrong between values; the text names them.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let http = match self {
+        let (http, control) = match self {
             Self::Server(args) => {
                 args.limits.check()?;
-                args.http.as_ref()
+                (&args.http, &args.control)
             }
             Self::Client(args) => {
                 args.check()?;
-                args.http.as_ref()
+                (&args.http, &args.control)
             }
-            Self::Check(_)
-            | Self::Demo(_)
-            | Self::Completions(_)
-            | Self::Man(_)
-            | Self::Template(_) => None,
+            _ => return Ok(()),
         };
-        match http {
-            Some(address) if !cfg!(feature = "http") => Err(format!(
-                "--http {address}: this metalbond was built without HTTP"
-            )),
-            _ => Ok(()),
+        if cfg!(feature = "http") {
+            return Ok(());
+        }
+        let lacks = "this metalbond was built without HTTP";
+        match (http, control) {
+            (Some(address), _) => Err(format!("--http {address}: {lacks}")),
+            (None, Some(control::Choice::At(path))) => {
+                Err(format!("--control {}: {lacks}", path.display()))
+            }
+            (None, None | Some(control::Choice::Off)) => Ok(()),
         }
     }
 }
@@ -426,7 +477,9 @@ mod tests {
     #[test]
     fn the_definition_is_sound_and_every_option_says_what_it_expects() {
         Cli::command().debug_assert();
-        for command in Cli::command().get_subcommands() {
+        let mut commands: Vec<clap::Command> = Cli::command().get_subcommands().cloned().collect();
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
             let takes_value = |it: &&clap::Arg| it.get_action().takes_values();
             for argument in command.get_arguments().filter(takes_value) {
                 let name = match argument.get_long() {

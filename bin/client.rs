@@ -1,12 +1,14 @@
 //! `metalbond client`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustbond::{ClientConfig, Error, MetalBondClient, Route, RouteHandler, Vni};
 
 use crate::args::ClientArgs;
+use crate::control::{self, CLIENT_SOCKET, Control};
 use crate::failure::Failure;
 use crate::http::Http;
 use crate::kernel::Kernel;
@@ -67,7 +69,7 @@ pub(crate) fn run(args: &ClientArgs, environment: Environment) -> Result<(), Fai
         Some(kernel) => kernel.inspector(&client),
         None => client.inspector(),
     };
-    let http = Http::start(args.http.as_deref(), inspector)?;
+    let http = Http::start(args.http.as_deref(), Arc::clone(&inspector))?;
     let mut heartbeat = client.heartbeat();
     heartbeat.join(http.heartbeat());
     if let Some(kernel) = &kernel {
@@ -77,11 +79,15 @@ pub(crate) fn run(args: &ClientArgs, environment: Environment) -> Result<(), Fai
     // Ready at once: who waits for the servers looks at the status.
     let service = Service::start(environment, heartbeat, move || status(&reported));
     let reload = service.tell_of(reload(args, &client, kernel.as_ref()));
+    let actions = control::actions(Arc::clone(&reload));
     hangups.call(move || drop(reload()))?;
+    let control = args.control.as_ref();
+    let control = Control::start(control, CLIENT_SOCKET, || inspector, actions)?;
     let ended = ending.wait();
     service.stopping();
     signals::within(STOP_TIMEOUT, "the client", move || {
         service.stop();
+        control.stop();
         http.stop();
         if let Err(error) = client.shutdown() {
             log::warn!("the client: {error}");

@@ -10,8 +10,11 @@
 
 mod announcement;
 mod args;
+#[cfg(feature = "http")]
+mod ask;
 mod client;
 mod config;
+mod control;
 mod demo;
 mod descriptors;
 mod endpoint;
@@ -32,6 +35,7 @@ mod signals;
 use std::process::ExitCode;
 
 use args::Command;
+use failure::Failure;
 use refusal::Parsed;
 use service::Environment;
 
@@ -42,18 +46,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let environment = Environment::take();
     let result = match refusal::parse(std::env::args_os()) {
-        Parsed::Command(Command::Server(args)) => server::run(&args, environment),
-        Parsed::Command(Command::Client(args)) => client::run(&args, environment),
-        Parsed::Command(Command::Check(args)) => config::check(&args),
-        Parsed::Command(Command::Demo(args)) => demo::run(&args),
-        Parsed::Command(Command::Completions(args)) => manual::completions(&args),
-        Parsed::Command(Command::Man(args)) => manual::man(&args),
-        Parsed::Command(Command::Template(args)) => manual::template(&args),
-        Parsed::Text(text) => output::print(format_args!("{text}")).map(|_| ()),
+        Parsed::Command(command) => run(command, environment),
+        Parsed::Text(text) => output::print(format_args!("{text}")).map(|_| ExitCode::SUCCESS),
         Parsed::Refused(failure) => Err(failure),
     };
     let code = match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             output::complain(&failure);
             failure.exit_code()
@@ -61,4 +59,39 @@ fn main() -> ExitCode {
     };
     logging::finish();
     code
+}
+
+fn run(command: Command, environment: Environment) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Server(args) => server::run(&args, environment),
+        Command::Client(args) => client::run(&args, environment),
+        Command::Check(args) => config::check(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
+        Command::Template(args) => manual::template(&args),
+        Command::Demo(args) => demo::run(&args),
+        #[cfg(feature = "http")]
+        Command::Show(args) => ask::show(&args),
+        #[cfg(feature = "http")]
+        Command::Monitor(args) => ask::monitor(&args),
+        #[cfg(feature = "http")]
+        Command::Announce(args) => ask::announce(&args),
+        #[cfg(feature = "http")]
+        Command::Withdraw(args) => ask::withdraw(&args),
+        #[cfg(feature = "http")]
+        Command::Subscribe(args) => ask::subscribe(&args),
+        #[cfg(feature = "http")]
+        Command::Unsubscribe(args) => ask::unsubscribe(&args),
+        #[cfg(feature = "http")]
+        Command::Peer(args) => ask::peer(&args),
+        #[cfg(feature = "http")]
+        Command::Log(args) => ask::log(&args),
+        #[cfg(feature = "http")]
+        Command::Reload(args) => ask::reload(&args),
+        #[cfg(feature = "http")]
+        Command::Diff(args) => return ask::diff(&args),
+        #[cfg(feature = "http")]
+        Command::Probe(args) => ask::probe(&args),
+    }
+    .map(|()| ExitCode::SUCCESS)
 }

@@ -39,7 +39,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
         },
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Text(error.to_string()),
-            _ => refused(describe(&error, &help_of(&args))),
+            _ => refused(describe(&error, &Given::new(&args))),
         },
     }
 }
@@ -52,16 +52,51 @@ fn parse_all(args: &[OsString]) -> Result<Command, clap::Error> {
     Ok(command)
 }
 
-/// How to ask for the options of the subcommand that was given.
-fn help_of(args: &[OsString]) -> String {
-    match args.get(1).and_then(|it| it.to_str()) {
-        Some(name @ ("server" | "client" | "check" | "demo")) => format!("metalbond {name} --help"),
-        _ => "metalbond --help".into(),
+/// The command that was given, as far as it is one.
+pub(crate) struct Given {
+    /// As it is written.
+    name: String,
+    command: clap::Command,
+}
+
+impl Given {
+    pub(crate) fn new(args: &[OsString]) -> Self {
+        let mut given = Self {
+            name: "metalbond".into(),
+            command: Cli::command(),
+        };
+        for name in args.iter().skip(1).map_while(|it| it.to_str()) {
+            let Some(command) = given.command.find_subcommand(name) else {
+                break;
+            };
+            given.command = command.clone();
+            given.name = format!("{} {name}", given.name);
+        }
+        given
+    }
+
+    /// How to ask for what can be given further.
+    fn help(&self) -> String {
+        format!("{} --help", self.name)
+    }
+
+    /// The names of what can follow.
+    fn commands(&self) -> String {
+        let shown = self
+            .command
+            .get_subcommands()
+            .filter(|it| !it.is_hide_set());
+        let names: Vec<&str> = shown.map(clap::Command::get_name).collect();
+        match names.split_last() {
+            Some((last, [])) => (*last).into(),
+            Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+            None => "nothing".into(),
+        }
     }
 }
 
 /// What is wrong with a command line, in a line.
-pub(crate) fn describe(error: &clap::Error, help: &str) -> String {
+pub(crate) fn describe(error: &clap::Error, command: &Given) -> String {
     let argument = text_of(error, ContextKind::InvalidArg).unwrap_or_default();
     // Without the names of its values.
     let name = argument.split(' ').next().unwrap_or_default();
@@ -79,12 +114,21 @@ pub(crate) fn describe(error: &clap::Error, help: &str) -> String {
         ErrorKind::MissingRequiredArgument => {
             format!("{name}: is required; expected {}", expectation(name))
         }
-        ErrorKind::ArgumentConflict => format!("{name}: given twice"),
+        ErrorKind::ArgumentConflict => match text_of(error, ContextKind::PriorArg) {
+            Some(prior) if !prior.starts_with(name) => {
+                let prior = prior.split(' ').next().unwrap_or_default();
+                format!("{name}: excludes {prior}")
+            }
+            _ => format!("{name}: given twice"),
+        },
+        ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
+            format!("{name}: expected {}", expectation(name))
+        }
         ErrorKind::TooManyValues => format!("{given}: takes no value"),
         ErrorKind::UnknownArgument => {
             let hint = match text_of(error, ContextKind::SuggestedArg) {
                 Some(other) => format!("did you mean {other}?"),
-                None => format!("see {help}"),
+                None => format!("see {}", command.help()),
             };
             let given = argument.escape_debug();
             format!("{given}: unknown argument; {hint}")
@@ -92,10 +136,11 @@ pub(crate) fn describe(error: &clap::Error, help: &str) -> String {
         ErrorKind::InvalidSubcommand => {
             let given = text_of(error, ContextKind::InvalidSubcommand).unwrap_or_default();
             let given = given.escape_debug();
-            format!("{given}: unknown command; expected server, client, check or demo")
+            format!("{given}: unknown command; expected {}", command.commands())
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            format!("no command; expected server, client, check or demo; see {help}")
+            let (expected, help) = (command.commands(), command.help());
+            format!("no command; expected {expected}; see {help}")
         }
         ErrorKind::InvalidUtf8 => "an argument is not valid UTF-8".into(),
         _ => {

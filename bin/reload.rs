@@ -2,6 +2,7 @@
 //! client.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -21,6 +22,20 @@ pub(crate) struct Summary {
     pub(crate) applied: BTreeSet<String>,
     /// What is otherwise in the file, and stays as it is until a restart.
     pub(crate) after_restart: BTreeSet<String>,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.applied.iter().map(String::as_str).collect();
+        match names.is_empty() {
+            true => f.write_str("configuration reloaded, nothing to apply")?,
+            false => write!(f, "configuration reloaded, applied: {}", names.join(", "))?,
+        }
+        for name in &self.after_restart {
+            write!(f, "\nkey {name} changed; takes effect after a restart")?;
+        }
+        Ok(())
+    }
 }
 
 /// Reads the file again, at any time and on any thread; one call waits for another.

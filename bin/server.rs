@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustbond::{MetalBondServer, ServerConfig, ServerStats};
 
 use crate::args::ServerArgs;
+use crate::control::{self, Control, SERVER_SOCKET};
 use crate::failure::Failure;
 use crate::http::Http;
 use crate::reload::{self, Reload};
@@ -61,7 +62,10 @@ pub(crate) fn run(args: &ServerArgs, mut environment: Environment) -> Result<(),
     let drain_time = Arc::new(AtomicU32::new(args.drain));
     let reload = reload(args, Arc::downgrade(&server), Arc::clone(&drain_time));
     let reload = service.tell_of(reload);
+    let actions = control::actions(Arc::clone(&reload));
     hangups.call(move || drop(reload()))?;
+    let control = args.control.as_ref();
+    let control = Control::start(control, SERVER_SOCKET, || server.inspector(), actions)?;
     let ended = ending.wait();
     service.stopping();
     let drain_time = drain_time.load(Ordering::Relaxed);
@@ -69,6 +73,7 @@ pub(crate) fn run(args: &ServerArgs, mut environment: Environment) -> Result<(),
     signals::within(STOP_TIMEOUT, "the server", move || {
         // These hold the server too.
         service.stop();
+        control.stop();
         http.stop();
         drop(server);
     });

@@ -61,6 +61,7 @@
 //! | `client` | an engine that is stepped: by a thread, or by the caller's loop; one thread for the handler |
 //! | `kernel` | the netlink writer's thread |
 //! | `http` | the page, the API, metrics and the routing table over HTTP |
+//! | `probe` | one handshake on the caller's thread |
 //! | `heartbeat` | whether the loops turn, for a watchdog |
 //!
 //! The way of an update through a server: `server::worker` reads it,
@@ -91,6 +92,7 @@ mod limit;
 mod map;
 mod net;
 mod pace;
+pub mod probe;
 mod random;
 mod server;
 mod session;

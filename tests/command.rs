@@ -30,11 +30,13 @@ fn a_wrong_command_is_refused_in_a_line() {
     let all = [
         (
             "",
-            "no command; expected server, client, check or demo; see metalbond --help",
+            "no command; expected server, client, show, monitor, announce, withdraw, subscribe, \
+             unsubscribe, peer, log, reload, diff, probe, check or demo; see metalbond --help",
         ),
         (
             "serve",
-            "serve: unknown command; expected server, client, check or demo",
+            "serve: unknown command; expected server, client, show, monitor, announce, withdraw, \
+             subscribe, unsubscribe, peer, log, reload, diff, probe, check or demo",
         ),
         ("--version=1", "--version 1: takes no value"),
         (

@@ -48,8 +48,8 @@ const RULES: [(&str, &[&str], &str); 5] = [
     ("rtnetlink", &["src/kernel/"], "only kernel speaks netlink"),
     (
         "serde_json",
-        &["src/http/", "bin/logging/"],
-        "only http and the log know JSON",
+        &["src/http/", "bin/logging/", "bin/ask/"],
+        "only http, the log and the commands that ask know JSON",
     ),
     ("clap", &["bin/"], "only the command reads arguments"),
 ];

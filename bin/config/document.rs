@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{OPTION, Problem};
 use crate::args::expectation;
-use crate::refusal;
+use crate::refusal::{self, Given};
 
 /// How alike a key must be to one that is known to be taken for that, from 0 to 1.
 const LIKENESS: f64 = 0.7;
@@ -210,7 +210,7 @@ impl Reading<'_> {
         }
         let wrong = args.iter().filter_map(|arg| {
             let error = parse(std::slice::from_ref(arg)).err()?;
-            let text = refusal::describe(&error, "");
+            let text = refusal::describe(&error, &Given::new(&[]));
             let text = text.strip_prefix("--").unwrap_or(&text);
             Some((arg.0, text.to_owned()))
         });

@@ -10,10 +10,14 @@
 mod announcement;
 #[path = "../../bin/args.rs"]
 mod args;
+#[path = "../../bin/ask/mod.rs"]
+mod ask;
 #[path = "../../bin/client.rs"]
 mod client;
 #[path = "../../bin/config/mod.rs"]
 mod config;
+#[path = "../../bin/control.rs"]
+mod control;
 #[path = "../../bin/demo/mod.rs"]
 mod demo;
 #[path = "../../bin/descriptors.rs"]

@@ -15,6 +15,7 @@
 mod api;
 mod cache;
 mod connection;
+mod control;
 #[cfg(any(test, feature = "internals"))]
 mod fake;
 mod helper;
@@ -34,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;
 use crate::inspect::Inspect;
 use crate::net::{Postbox, listen_on_first};
+pub use control::{Actions, ControlSocket, Outcome};
 use helper::Helpers;
 use worker::{Entrance, Told, Worker};
 

@@ -202,6 +202,11 @@ impl Session {
         extensions.map_or_else(Capabilities::default, |extensions| extensions.capabilities)
     }
 
+    /// The peer's HELLO, once it has come.
+    pub(crate) fn hello(&self) -> Option<Hello> {
+        self.peer
+    }
+
     /// Whether the peer's HELLO has come and offers no reassembly.
     pub(crate) fn is_legacy(&self) -> bool {
         self.peer.is_some() && !self.capabilities().contains(Capabilities::STREAM)

@@ -65,6 +65,16 @@ impl Capabilities {
     pub(crate) const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
+
+    /// The names of what is offered; what has none here, as a number.
+    pub(crate) fn names(self) -> Vec<String> {
+        let known = [(Self::STREAM, "STREAM"), (Self::END_OF_RIB, "END_OF_RIB")];
+        let names = known.iter().filter(|(it, _)| self.contains(*it));
+        let names = names.map(|(_, name)| (*name).into());
+        let unknown = self.0 & !Self::OWN.0;
+        let unknown = (unknown != 0).then(|| format!("{unknown:#x}"));
+        names.chain(unknown).collect()
+    }
 }
 
 /// What RustBond peers tell each other beyond the protocol (field 1000 of HELLO).

@@ -160,7 +160,7 @@ where
 }
 
 /// Appends a value as JSON.
-pub(super) fn write_json(to: &mut Vec<u8>, value: &impl Serialize) {
+pub(crate) fn write_json(to: &mut Vec<u8>, value: &impl Serialize) {
     serde_json::to_writer(to, value).expect("a Vec takes all, and keys are strings");
 }
 

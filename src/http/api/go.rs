@@ -211,11 +211,19 @@ impl fmt::Display for Key {
 }
 
 /// A moment in UTC; displayed as RFC 3339 has it.
-pub(super) struct Date(Duration);
+pub(crate) struct Date(Duration);
 
 impl Date {
+    /// With milliseconds.
+    pub(crate) fn to_text_with_millis(&self) -> String {
+        let mut text = self.to_string();
+        let fraction = format!(".{:03}", self.0.subsec_millis());
+        text.insert_str(text.len() - 1, &fraction);
+        text
+    }
+
     /// A clock before 1970 is wrong anyhow.
-    pub(super) fn of(time: SystemTime) -> Self {
+    pub(crate) fn of(time: SystemTime) -> Self {
         Self(time.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 

@@ -17,8 +17,10 @@ use std::borrow::Cow;
 use super::cache::SnapshotCache;
 use super::{metrics, page};
 use crate::inspect::Inspect;
-pub(crate) use body::{Body, Chunk, Source};
-use params::Params;
+pub(crate) use body::{Body, Chunk, Source, write_json};
+pub(crate) use go::Date;
+pub(crate) use params::Params;
+pub(crate) use routes::{RouteRow, parse_type};
 pub(crate) use state::{STATES, kind_name, side_name, state_name};
 
 /// A request, as far as it matters here.
@@ -48,6 +50,9 @@ pub(crate) enum Status {
     BadRequest,
     NotFound,
     MethodNotAllowed,
+    /// It cannot be done here.
+    Conflict,
+    TooLarge,
     TooLong,
     ServiceUnavailable,
 }
@@ -194,6 +199,8 @@ impl Status {
             Self::BadRequest => 400,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::Conflict => 409,
+            Self::TooLarge => 413,
             Self::TooLong => 431,
             Self::ServiceUnavailable => 503,
         }
@@ -205,6 +212,8 @@ impl Status {
             Self::BadRequest => "Bad Request",
             Self::NotFound => "Not Found",
             Self::MethodNotAllowed => "Method Not Allowed",
+            Self::Conflict => "Conflict",
+            Self::TooLarge => "Content Too Large",
             Self::TooLong => "Request Header Fields Too Large",
             Self::ServiceUnavailable => "Service Unavailable",
         }
@@ -240,7 +249,7 @@ impl Response {
     /// `{"error":TEXT}`.
     pub(crate) fn problem(status: Status, text: &str) -> Self {
         let mut bytes = Vec::new();
-        body::write_json(&mut bytes, &serde_json::json!({ "error": text }));
+        write_json(&mut bytes, &serde_json::json!({ "error": text }));
         bytes.push(b'\n');
         Self::json(status, Body::Whole(bytes.into()))
     }

@@ -8,7 +8,7 @@ use crate::types::Vni;
 const LIMIT: usize = 100;
 
 /// The parameters after the question mark, each taken once.
-pub(super) struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+pub(crate) struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 /// Which part of a list is asked for.
 #[derive(Debug)]
@@ -20,12 +20,12 @@ pub(super) struct Paging {
 }
 
 impl<'a> Params<'a> {
-    pub(super) fn new(query: &'a str) -> Self {
+    pub(crate) fn new(query: &'a str) -> Self {
         Self(form_urlencoded::parse(query.as_bytes()).collect())
     }
 
     /// A parameter as it came.
-    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, String> {
+    pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, String> {
         let at = self.0.iter().position(|it| it.0 == name);
         let found = at.map(|at| self.0.remove(at).1.into_owned());
         if self.0.iter().any(|it| it.0 == name) {
@@ -35,7 +35,7 @@ impl<'a> Params<'a> {
     }
 
     /// A parameter that `parse` understands; `expected` says what that is.
-    pub(super) fn value<T>(
+    pub(crate) fn value<T>(
         &mut self,
         name: &str,
         expected: &str,
@@ -48,7 +48,7 @@ impl<'a> Params<'a> {
         Ok(Some(value))
     }
 
-    pub(super) fn vni(&mut self) -> Result<Option<Vni>, String> {
+    pub(crate) fn vni(&mut self) -> Result<Option<Vni>, String> {
         self.value("vni", "a number up to 4294967295", |it| {
             it.parse().ok().map(Vni)
         })
@@ -67,7 +67,7 @@ impl<'a> Params<'a> {
     }
 
     /// To be called when all are taken; `known` are their names.
-    pub(super) fn finish(self, known: &str) -> Result<(), String> {
+    pub(crate) fn finish(self, known: &str) -> Result<(), String> {
         match self.0.first() {
             None => Ok(()),
             Some((name, _)) => Err(format!("unknown parameter {name}; there are {known}")),

@@ -114,7 +114,7 @@ fn parse_net(text: &str) -> Option<IpNet> {
 }
 
 /// The names of the types, as `--announce` takes them.
-fn parse_type(text: &str) -> Option<NextHopType> {
+pub(crate) fn parse_type(text: &str) -> Option<NextHopType> {
     let number = match text.to_ascii_lowercase().as_str() {
         "std" | "standard" => 0,
         "nat" => 1,
@@ -333,8 +333,10 @@ pub(crate) struct RouteRow {
     r#type: String,
     port_from: Option<u16>,
     port_to: Option<u16>,
-    announcers: Vec<String>,
-    suppressed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    announcers: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suppressed: Option<bool>,
 }
 
 /// What is written as it is displayed.
@@ -355,8 +357,8 @@ impl RouteRow {
             name.map_or_else(|| format!("#{id}"), ToOwned::to_owned)
         };
         Self {
-            announcers: ids.map(name).collect(),
-            suppressed: entry.is_suppressed,
+            announcers: Some(ids.map(name).collect()),
+            suppressed: Some(entry.is_suppressed),
             ..Self::of(entry.vni, &entry.route)
         }
     }
@@ -374,8 +376,8 @@ impl RouteRow {
             r#type: type_name(hop.hop_type),
             port_from: has_ports.then_some(from),
             port_to: has_ports.then_some(to),
-            announcers: Vec::new(),
-            suppressed: false,
+            announcers: None,
+            suppressed: None,
         }
     }
 }

@@ -1,0 +1,192 @@
+//! The listener's thread, and what its connections share.
+
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use super::path::Bound;
+use super::{Actions, connection};
+use crate::http::cache::{KEEP, SnapshotCache};
+use crate::inspect::Inspect;
+use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
+
+/// Connections at one time, a thread each; more are turned away.
+const CONNECTIONS_MAX: usize = 16;
+
+/// How long connections have to end by themselves: a monitor still says why.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How long accepting rests when the system has no descriptor or thread left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+const LISTENER: Token = Token(0);
+const WAKE: Token = Token(1);
+
+/// The only thing to tell the thread: to stop.
+#[derive(Debug)]
+pub(super) struct Stop;
+
+/// What all connections ask.
+pub(super) struct Shared {
+    pub(super) inspect: Arc<dyn Inspect>,
+    pub(super) actions: Actions,
+    pub(super) cache: SnapshotCache,
+    is_stopping: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(inspect: Arc<dyn Inspect>, actions: Actions) -> Self {
+        Self {
+            inspect,
+            actions,
+            cache: SnapshotCache::default(),
+            is_stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a connection should come to its end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection that is being served.
+struct Open {
+    /// To end what its thread waits for.
+    stream: UnixStream,
+    thread: JoinHandle<()>,
+}
+
+pub(super) struct Listener {
+    poll: Poll,
+    mailbox: Mailbox<Stop>,
+    bound: Bound,
+    shared: Arc<Shared>,
+    open: Vec<Open>,
+    /// Each thread has one; nothing is ever sent.
+    is_open: Sender<()>,
+    are_closed: Receiver<()>,
+}
+
+impl Listener {
+    pub(super) fn new(bound: Bound, shared: Shared) -> io::Result<(Self, Postbox<Stop>)> {
+        let poll = Poll::new()?;
+        let (mailbox, postbox) = Mailbox::new(&poll, WAKE, MAILBOX_WEIGHT)?;
+        let descriptor = bound.listener.as_raw_fd();
+        poll.registry()
+            .register(&mut SourceFd(&descriptor), LISTENER, Interest::READABLE)?;
+        let (is_open, are_closed) = bounded(0);
+        let listener = Self {
+            poll,
+            mailbox,
+            bound,
+            shared: Arc::new(shared),
+            open: Vec::new(),
+            is_open,
+            are_closed,
+        };
+        Ok((listener, postbox))
+    }
+
+    /// Accepts until told to stop.
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(2);
+        let mut wait = None;
+        loop {
+            if let Err(error) = self.poll.poll(&mut events, wait)
+                && error.kind() != ErrorKind::Interrupted
+            {
+                log::error!("waiting for control connections: {error}");
+            }
+            self.mailbox.rearm();
+            if self.mailbox.take().is_some() {
+                break;
+            }
+            let pause = self.accept_all();
+            self.open.retain(|it| !it.thread.is_finished());
+            // Who is served may have a snapshot made.
+            let is_idle = !self.shared.cache.forget_unused() && self.open.is_empty();
+            wait = pause.or_else(|| (!is_idle).then_some(KEEP));
+        }
+        self.stop();
+    }
+
+    /// Accepts what waits; how long to rest before the next try, if not until the next event.
+    fn accept_all(&mut self) -> Option<Duration> {
+        loop {
+            let started = match self.bound.listener.accept() {
+                Ok((stream, _)) => self.start(stream),
+                Err(error) => Err(error),
+            };
+            match started {
+                Ok(()) => {}
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => return None,
+                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        log::warn!("control connections pause: {error}");
+                        return Some(PAUSE);
+                    }
+                },
+            }
+        }
+    }
+
+    fn start(&mut self, stream: UnixStream) -> io::Result<()> {
+        self.open.retain(|it| !it.thread.is_finished());
+        if self.open.len() >= CONNECTIONS_MAX {
+            connection::turn_away(&stream);
+            return Ok(());
+        }
+        stream.set_nonblocking(false)?;
+        let kept = stream.try_clone()?;
+        let shared = Arc::clone(&self.shared);
+        let is_open = self.is_open.clone();
+        let thread = std::thread::Builder::new()
+            .name("metalbond-request".into())
+            .spawn(move || {
+                connection::serve(&stream, &shared);
+                drop(is_open);
+            })?;
+        self.open.push(Open {
+            stream: kept,
+            thread,
+        });
+        Ok(())
+    }
+
+    fn stop(self) {
+        let Self {
+            open,
+            shared,
+            is_open,
+            are_closed,
+            ..
+        } = self;
+        drop(is_open);
+        shared.is_stopping.store(true, Ordering::Relaxed);
+        // What is closed already needs neither.
+        for it in &open {
+            drop(it.stream.shutdown(Shutdown::Read));
+        }
+        // The last to go disconnects the channel, which ends the wait.
+        let _: Result<(), _> = are_closed.recv_timeout(GRACE);
+        for it in &open {
+            drop(it.stream.shutdown(Shutdown::Both));
+        }
+        for it in open {
+            if it.thread.join().is_err() {
+                log::error!("a thread of a control connection had panicked");
+            }
+        }
+    }
+}
