@@ -88,7 +88,7 @@ fn expected(fake: &Fake, passes: impl Fn(&RouteEntry) -> bool) -> Vec<String> {
     let entries = fake.entries.lock();
     let passing = entries.iter().filter(|it| passes(it));
     let row = |entry: &RouteEntry| {
-        let row = routes::RouteRow::of(entry.vni, &entry.route);
+        let row = RouteRow::of(entry.vni, &entry.route);
         let mut row = serde_json::to_value(row).unwrap();
         row["suppressed"] = entry.is_suppressed.into();
         key(&row)
