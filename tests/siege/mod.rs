@@ -140,6 +140,7 @@ fn groups(depth: usize) -> Vec<u8> {
 }
 
 /// UPDATE payloads that are not what this implementation would send.
+#[allow(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn payloads() -> Vec<(String, Vec<u8>, Fate)> {
     let mut all = Vec::new();
     let v4 = destination(0, &[10, 9, 9, 9], 32);
