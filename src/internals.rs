@@ -3,12 +3,21 @@
 //! No promise of any kind: behind the feature `internals`, hidden from the documentation.
 #![allow(missing_docs, reason = "not an interface for anybody else")]
 
+mod rib;
+mod session;
 pub mod sim;
+
+#[cfg(feature = "http")]
+pub use crate::http::internals::{Answer, serve};
+#[cfg(all(feature = "netlink", target_os = "linux"))]
+pub use crate::kernel::internals::HostileKernel;
+pub use rib::{Notice, Rib, Spans};
+pub use session::{Session, SessionEvent};
 
 use crate::shard::fold_frames;
 use crate::table::{NextHops, PeerId, VniTable};
 use crate::types::{Action, Route, Vni};
-use crate::wire::{MessageType, Reassembler, decode_update, encode_update};
+use crate::wire::{FrameError, MessageType, Reassembler, decode_update, encode_update};
 
 /// Decodes all UPDATEs of a stream that comes in pieces of `cut` bytes; how many were well-formed.
 pub fn decode(stream: &[u8], cut: usize) -> usize {
@@ -27,6 +36,29 @@ pub fn decode(stream: &[u8], cut: usize) -> usize {
         }
     }
     decoded
+}
+
+/// The frames, type and payload, of a stream that comes in pieces as long as `cuts` says, all
+/// over again; and what ended it early.
+pub fn frames(mut stream: &[u8], cuts: &[u8]) -> (Vec<(u8, Vec<u8>)>, Option<FrameError>) {
+    let mut reassembler = Reassembler::default();
+    let mut frames = Vec::new();
+    let mut cuts = cuts.iter().cycle();
+    while !stream.is_empty() {
+        let len = cuts
+            .next()
+            .map_or(stream.len(), |cut| usize::from(*cut) + 1);
+        let (mut piece, rest) = stream.split_at(len.min(stream.len()));
+        stream = rest;
+        loop {
+            match reassembler.next(&mut piece) {
+                Ok(Some(frame)) => frames.push((frame.kind as u8, frame.payload.to_vec())),
+                Ok(None) => break,
+                Err(error) => return (frames, Some(error)),
+            }
+        }
+    }
+    (frames, None)
 }
 
 /// The route of an UPDATE payload, if it is well-formed.

@@ -95,28 +95,6 @@ fn a_flood_of_subscriptions_is_refused_and_forgotten() {
     eventually("all is given back", || server.stats().vnis == 0);
 }
 
-#[test]
-fn silent_connections_and_resets_leave_nothing() {
-    let server = server(ServerConfig {
-        handshake_timeout: Duration::from_secs(1),
-        ..ServerConfig::default()
-    });
-    let mut healthy = Raw::established(server.local_addr());
-    let silent: Vec<Raw> = (0..2000)
-        .map(|_| Raw::connect(server.local_addr()))
-        .collect();
-    for _ in 0..1000 {
-        let socket = socket2::Socket::from(Raw::connect(server.local_addr()).stream);
-        socket.set_linger(Some(Duration::ZERO)).unwrap();
-    }
-    assert!(healthy.barrier().is_empty());
-    eventually("the silent are shown the door", || {
-        assert!(healthy.barrier().is_empty());
-        server.stats().sessions == 1
-    });
-    drop(silent);
-}
-
 /// The routes of a table, by number, from the frames of a subscriber.
 #[derive(Default)]
 struct Table {

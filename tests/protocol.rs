@@ -117,67 +117,6 @@ fn a_hundred_thousand_updates_in_one_write() {
 }
 
 #[test]
-fn what_ends_a_session_ends_that_one_alone() {
-    let server = server();
-    let mut healthy = Raw::established(server.local_addr());
-    let hello = HELLO.as_slice();
-    let too_early: [&[u8]; 4] = [
-        &KEEPALIVE,
-        &subscribe(1),
-        &update(0, 1, 1, 1),
-        &[1, 0, 2, 4, 8, 1],
-    ];
-    let before_hello: [&[u8]; 10] = [
-        &[0, 0, 2, 1, 8, 5],
-        &[2, 0, 2, 1, 8, 5],
-        &[255, 0, 2, 1, 8, 5],
-        &[1, 0, 0, 0],
-        &[1, 0, 0, 6],
-        &[1, 0, 0, 255],
-        &[1, 0xff, 0xff, 5],
-        &[1, 0, 2, 1, 8, 0],
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3],
-    ];
-    for bytes in before_hello.into_iter().chain(too_early) {
-        let mut peer = Raw::connect(server.local_addr());
-        peer.send(bytes);
-        assert!(peer.closed_by_server(), "{bytes:?} before HELLO");
-    }
-    for bytes in [
-        hello,
-        &[1, 0, 0, 6],
-        &[1, 0, 0, 160],
-        &[1, 0x04, 0xa5, 5],
-        &[3, 0, 0, 2],
-    ] {
-        let mut peer = Raw::established(server.local_addr());
-        peer.send(bytes);
-        assert!(peer.closed_by_server(), "{bytes:?} when established");
-    }
-    assert!(healthy.barrier().is_empty());
-    eventually("the others are gone", || server.stats().sessions == 1);
-}
-
-#[test]
-fn what_is_malformed_is_dropped_and_the_session_lives() {
-    let server = server();
-    let mut peer = Raw::established(server.local_addr());
-    let good = update(0, 7, 1, 1);
-    let mut sent = 0;
-    for cut in 0..good.len() - 4 {
-        let mut bad = good[..4 + cut].to_vec();
-        bad[2] = u8::try_from(cut).unwrap();
-        peer.send(&bad);
-        sent += 1;
-    }
-    peer.send(&good);
-    peer.barrier();
-    eventually("the good one counts", || server.stats().routes == 1);
-    assert_eq!(server.stats().malformed, sent);
-}
-
-#[test]
 fn the_server_of_silence_and_the_one_of_many() {
     let server = server();
     let silent: Vec<Raw> = (0..200)

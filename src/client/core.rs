@@ -23,10 +23,11 @@ use super::link::{FlushId, Link, Wants};
 use super::policy::RouteFilter;
 use super::view::{ServerBit, View};
 use crate::error::{Error, Result};
-use crate::limit::Recent;
+use crate::limit::{Quiet, Recent};
 use crate::pace::{Framing, Pacing};
 use crate::session::{CloseReason, Event as SessionEvent, SessionConfig};
 use crate::types::{Action, Route, Vni};
+use crate::wire::Malformed;
 
 /// How long a connection attempt may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,6 +53,8 @@ struct Server {
     last_loss: Option<CloseReason>,
     /// Messages dropped as malformed since the start.
     malformed: u64,
+    /// Not before then is one reported again.
+    malformed_quiet: Quiet,
     /// How often its session ended.
     flaps: Recent,
     /// Since when it is in the phase it is in.
@@ -209,6 +212,7 @@ impl Core {
             backoff: Backoff::new(self.config.retry_min, self.config.retry_max, seed),
             last_loss: None,
             malformed: 0,
+            malformed_quiet: Quiet::default(),
             flaps: Recent::new(now),
             since: now,
             is_drained: false,
@@ -362,14 +366,19 @@ impl Core {
         }
     }
 
-    /// Takes bytes that came from a server.
-    pub(super) fn receive(&mut self, server: ServerId, mut bytes: &[u8], now: Instant) {
+    /// Takes bytes that came from a server; why the first of the messages in them was dropped
+    /// as malformed, if that is to be reported, and how many were so far.
+    pub(super) fn receive(
+        &mut self,
+        server: ServerId,
+        mut bytes: &[u8],
+        now: Instant,
+    ) -> Option<(Malformed, u64)> {
+        let mut report = None;
         loop {
-            let Some(entry) = self.servers.get_mut(&server) else {
-                return;
-            };
+            let entry = self.servers.get_mut(&server)?;
             let Phase::Up(link) = &mut entry.phase else {
-                return;
+                return report;
             };
             let Some(event) = link.session.next_event(now, &mut bytes) else {
                 break;
@@ -409,12 +418,18 @@ impl Core {
                         self.complete(vni, now);
                     }
                 }
-                SessionEvent::Dropped(_) => entry.malformed += 1,
+                SessionEvent::Dropped(malformed) => {
+                    entry.malformed += 1;
+                    if entry.malformed_quiet.is_over(now) {
+                        report = Some((malformed, entry.malformed));
+                    }
+                }
                 // Only servers hear these.
                 SessionEvent::Subscribe(_) | SessionEvent::Unsubscribe(_) => {}
             }
         }
         self.settle(server, now);
+        report
     }
 
     /// Does what is due at `now`.

@@ -328,7 +328,13 @@ impl Engine {
             return;
         }
         match conn.read(&mut self.buffer) {
-            Ok(count) => self.core.receive(server, &self.buffer[..count], now),
+            Ok(count) => {
+                let dropped = self.core.receive(server, &self.buffer[..count], now);
+                if let Some((why, total)) = dropped {
+                    let name = self.endpoints.get(&server).map_or("", |it| &it.name);
+                    log::warn!("server {name}: message dropped: {why} ({total} so far)");
+                }
+            }
             Err(reason) => self.core.lost(server, reason, now),
         }
     }

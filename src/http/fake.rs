@@ -7,9 +7,10 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::inspect::{
-    Command, Done, Inspect, MessageCounts, PeerKind, PeerState, PeerStatus, RouteEntry, Side,
-    Snapshot, Status, VniStatus, Watch,
+    Command, Done, Inspect, PeerStatus, RouteEntry, Side, Snapshot, Status, VniStatus, Watch,
 };
+#[cfg(test)]
+use crate::inspect::{MessageCounts, PeerKind, PeerState};
 use crate::types::{Route, Vni};
 
 #[derive(Default)]
@@ -74,6 +75,7 @@ impl Inspect for Fake {
     }
 }
 
+#[cfg(test)]
 pub(super) fn peer(name: &str) -> PeerStatus {
     PeerStatus {
         id: 1,

@@ -84,6 +84,7 @@ impl Head {
             keeps_alive: takes_chunks,
             body: RequestBody::Empty,
         };
+        let mut length = None;
         for header in request.headers.iter() {
             let is = |name| header.name.eq_ignore_ascii_case(name);
             if is("connection") {
@@ -92,16 +93,27 @@ impl Head {
                 head.keeps_alive &= !options.any(|it| it.eq_ignore_ascii_case("close"));
             } else if is("transfer-encoding") {
                 head.body = RequestBody::Chunked;
-            } else if is("content-length") && head.body != RequestBody::Chunked {
-                let value = std::str::from_utf8(header.value).ok()?;
-                head.body = match value.trim().parse().ok()? {
-                    0 => RequestBody::Empty,
-                    len => RequestBody::Length(len),
-                };
+            } else if is("content-length") {
+                let len = content_length(header.value)?;
+                // Two that differ: where the next request begins is anybody's guess
+                // (RFC 9112, section 6.3).
+                if *length.get_or_insert(len) != len {
+                    return None;
+                }
             }
+        }
+        if let (RequestBody::Empty, Some(len @ 1..)) = (head.body, length) {
+            head.body = RequestBody::Length(len);
         }
         Some(head)
     }
+}
+
+/// Digits and nothing else.
+fn content_length(value: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(value.trim_ascii()).ok()?;
+    let is_plain = text.bytes().all(|it| it.is_ascii_digit());
+    text.parse().ok().filter(|_| is_plain)
 }
 
 /// How the end of a response's body is told.
@@ -162,6 +174,20 @@ pub(crate) fn head(response: &Response, delimiter: Delimiter, keeps_alive: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Else a reader before us and we would disagree on where the next request begins.
+    #[test]
+    fn content_lengths_that_differ_or_are_no_digits_break_a_request() {
+        for lines in [
+            "Content-Length: 5\r\nContent-Length: 0",
+            "Content-Length: +5",
+        ] {
+            let text = format!("GET / HTTP/1.1\r\n{lines}\r\n\r\n");
+            assert_eq!(Parsed::of(text.as_bytes()), Parsed::Broken, "{lines}");
+        }
+        let twice = complete("GET / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n");
+        assert_eq!(twice.body, RequestBody::Length(5));
+    }
 
     fn complete(text: &str) -> Head {
         match Parsed::of(text.as_bytes()) {

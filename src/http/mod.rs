@@ -16,9 +16,12 @@ mod api;
 mod cache;
 mod connection;
 mod control;
-#[cfg(test)]
+#[cfg(any(test, feature = "internals"))]
 mod fake;
 mod helper;
+#[cfg(feature = "internals")]
+#[allow(missing_docs, reason = "not an interface for anybody else")]
+pub(crate) mod internals;
 mod message;
 mod metrics;
 mod page;

@@ -20,6 +20,9 @@
 
 mod config;
 mod handler;
+#[cfg(feature = "internals")]
+#[allow(missing_docs, reason = "not an interface for anybody else")]
+pub(crate) mod internals;
 mod message;
 mod parse;
 mod plan;

@@ -367,3 +367,82 @@ fn the_first_reason_to_close_stays() {
     session.close(CloseReason::Shutdown);
     assert_eq!(session.closed(), Some(CloseReason::PeerClosed));
 }
+
+#[test]
+fn what_a_session_says_of_itself_follows_its_state() {
+    let now = Instant::now();
+    let mut session = Session::new(config(Role::Server, 5), now);
+    let says = |it: &Session| (it.knows_peer(), it.is_hello_received(), it.is_legacy());
+    assert_eq!(says(&session), (false, false, false));
+    feed(&mut session, now, &modern_hello(5));
+    assert_eq!(says(&session), (true, true, false));
+    feed(&mut session, now, &KEEPALIVE_FRAME);
+    assert_eq!(says(&session), (true, false, false));
+    let mut session = Session::new(config(Role::Server, 5), now);
+    feed(&mut session, now, &hello(5, None));
+    assert_eq!(says(&session), (true, true, true));
+}
+
+#[test]
+fn messages_are_counted_by_type_and_direction() {
+    let now = Instant::now();
+    let mut session = session_at(Role::Server, At::Established, now);
+    let frames = [
+        KEEPALIVE_FRAME.to_vec(),
+        about(MessageType::Subscribe),
+        about(MessageType::Unsubscribe),
+        update_frame().repeat(3),
+        // Malformed ones came too.
+        vec![1, 0, 0, 5],
+    ];
+    feed(&mut session, now, &frames.concat());
+    transmits(&mut session);
+    let received = MessageCounts {
+        hello: 1,
+        keepalive: 2,
+        subscribe: 1,
+        unsubscribe: 1,
+        update: 4,
+        end_of_rib: 0,
+    };
+    assert_eq!(session.received(), received);
+    let sent = MessageCounts {
+        hello: 1,
+        keepalive: 2,
+        ..MessageCounts::default()
+    };
+    assert_eq!(session.sent(), sent);
+}
+
+/// From its HELLO on, a peer has the handshake timeout once more, or its silence's limit.
+#[test]
+fn who_said_hello_has_as_long_again() {
+    let start = Instant::now();
+    let later = start + Duration::from_secs(3);
+    for (interval, limit) in [(1, Duration::from_secs(10)), (60, Duration::from_secs(150))] {
+        let mut session = Session::new(config(Role::Server, interval), start);
+        feed(&mut session, later, &modern_hello(interval));
+        // Bytes that are no whole frame keep it from being silent.
+        feed(&mut session, later + limit / 2, &KEEPALIVE_FRAME[..1]);
+        feed(&mut session, later + limit * 9 / 10, &KEEPALIVE_FRAME[1..2]);
+        session.handle_timeout(later + limit - Duration::from_millis(1));
+        assert_eq!(session.closed(), None, "{interval}");
+        session.handle_timeout(later + limit);
+        assert_eq!(session.closed(), Some(CloseReason::HandshakeTimeout));
+    }
+}
+
+#[test]
+fn every_reason_says_what_happened() {
+    let reasons = [
+        (
+            CloseReason::Frame(FrameError::Version(2)),
+            "protocol version 2 instead of 1",
+        ),
+        (CloseReason::Unexpected(3), "message type 3 out of place"),
+        (CloseReason::Silent, "keepalive timed out"),
+    ];
+    for (reason, text) in reasons {
+        assert_eq!(reason.to_string(), text);
+    }
+}

@@ -146,4 +146,21 @@ mod tests {
             assert_eq!(told, differ, "seed {seed}: no more than what differs");
         }
     }
+
+    /// What is folded is cut into segments as all else is, between frames.
+    #[test]
+    fn long_results_are_cut_into_full_segments() {
+        let frame = [1, 0, 1, 5, 0];
+        let most = SEGMENT_BYTES / frame.len();
+        let count = 2 * most + 1;
+        let spans = pack(std::iter::repeat_n(&frame[..], count));
+        let shape: Vec<_> = spans.iter().map(|it| (it.len(), it.frames())).collect();
+        let full = (most * frame.len(), u32::try_from(most).unwrap());
+        assert_eq!(shape, [full, full, (frame.len(), 1)]);
+        // One that fits exactly.
+        let exact = [&[0; SEGMENT_BYTES / 2][..]; 3];
+        let spans = pack(exact.into_iter());
+        let shape: Vec<_> = spans.iter().map(|it| (it.len(), it.frames())).collect();
+        assert_eq!(shape, [(SEGMENT_BYTES, 2), (SEGMENT_BYTES / 2, 1)]);
+    }
 }

@@ -182,7 +182,7 @@ impl Log {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn check_invariants(&self, routes: usize) {
         assert_eq!(self.live_bytes == 0, routes == 0);
         assert!(self.store.bytes + self.fresh_bytes >= self.live_bytes);

@@ -238,8 +238,8 @@ impl VniTable {
         self.log.bytes()
     }
 
-    #[cfg(test)]
-    fn check_invariants(&self) {
+    #[cfg(any(test, feature = "internals"))]
+    pub(crate) fn check_invariants(&self) {
         self.routes.check_invariants();
         assert_eq!(self.summary.routes(), self.routes.len());
         self.log.check_invariants(self.routes.len());

@@ -101,7 +101,7 @@ impl NextHops {
     }
 
     /// How many distinct next hops are held.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn len(&self) -> usize {
         self.index.len()
     }

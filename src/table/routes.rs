@@ -490,7 +490,7 @@ impl Routes {
         self.free = slot;
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn check_invariants(&self) {
         let used = |it: &&Announcement| it.role != EntryRole::Free;
         let firsts = self.slots.iter().filter(|it| it.role == EntryRole::First);

@@ -128,8 +128,31 @@ impl World {
             let expected: BTreeSet<Route> = self.announced.iter().filter_map(sees).collect();
             assert_eq!(subscriber.has, expected, "{peer:?}");
         }
-        let live = self.announced.values().filter(|it| !it.is_empty());
-        assert_eq!(self.table.len(), live.count());
+        let live = self.announced.iter().filter(|(_, by)| !by.is_empty());
+        let live: BTreeMap<Route, BTreeSet<PeerId>> =
+            live.map(|(route, by)| (*route, by.clone())).collect();
+        assert_eq!(self.table.len(), live.len());
+        assert_eq!(self.table.summary().routes(), live.len());
+        let mut seen = BTreeMap::new();
+        let mut from = Some(Slot::FIRST);
+        while let Some(at) = from {
+            from = self.table.look(&self.hops, at, 7, |route, by| {
+                let told_twice = seen.insert(route, by.iter().copied().collect());
+                assert!(told_twice.is_none());
+            });
+        }
+        assert_eq!(seen, live);
+        let announcers: BTreeSet<PeerId> = live.values().flatten().copied().collect();
+        for peer in announcers {
+            let own = live.iter().filter(|(_, by)| by.contains(&peer));
+            let own: BTreeSet<Route> = own.map(|(route, _)| *route).collect();
+            assert_eq!(self.table.announced_by(peer), own.len());
+            assert_eq!(
+                self.table.of(&self.hops, peer).collect::<BTreeSet<_>>(),
+                own
+            );
+            assert!(!self.table.is_empty());
+        }
     }
 }
 
@@ -271,4 +294,35 @@ fn a_span_without_a_peer_keeps_the_rest_in_order() {
     assert_eq!(rest(&span, 1), "ccef");
     assert_eq!(rest(&span.split_front(4 * FRAME, 4), 2), "ab");
     assert_eq!(rest(&span, 2), "de");
+}
+
+/// Small tables do not compact at every change, and no table that has not been outgrown.
+#[test]
+fn a_log_is_compacted_once_it_is_twice_its_table_and_a_segment() {
+    let mut world = World::new();
+    world.apply(1, Action::Add, 0);
+    world.flush();
+    while world.table.log_bytes() < SEGMENT_BYTES {
+        assert!(!world.table.wants_compaction());
+        world.apply(1, Action::Remove, 0);
+        world.apply(1, Action::Add, 0);
+        world.flush();
+    }
+    for _ in 0..10 {
+        world.apply(1, Action::Remove, 0);
+        world.apply(1, Action::Add, 0);
+    }
+    world.flush();
+    assert!(world.table.wants_compaction());
+}
+
+#[test]
+fn no_session_has_the_id_of_nobody_or_of_this_process() {
+    let sessions = 0..PeerId::SESSIONS;
+    assert!(
+        ![PeerId::NOBODY, PeerId::SELF]
+            .iter()
+            .any(|it| sessions.contains(&it.0))
+    );
+    assert_ne!(PeerId::NOBODY, PeerId::SELF);
 }

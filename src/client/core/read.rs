@@ -76,7 +76,7 @@ impl Core {
             legacy_rate: None,
             received: MessageCounts::default(),
             sent: MessageCounts::default(),
-            malformed: 0,
+            malformed: server.malformed,
             refused: 0,
             folds: 0,
         };
@@ -112,7 +112,6 @@ impl Core {
             legacy_rate: link.rate(),
             received: session.received(),
             sent: link.sent(),
-            malformed: server.malformed,
             ..status
         }
     }

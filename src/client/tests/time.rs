@@ -302,6 +302,19 @@ fn broken_messages_are_dropped_and_the_session_lives() {
     assert!(world.is_established(A));
 }
 
+/// A server that sends nothing else does not fill the log with it.
+#[test]
+fn broken_messages_are_counted_and_reported_once_a_minute() {
+    let mut world = World::subscribed(Modern);
+    let broken = [1, 0, 0, 5].repeat(2);
+    let dropped = |world: &mut World| world.with_core(|core, now| core.receive(A, &broken, now));
+    let why = crate::wire::Malformed::NoDestination;
+    assert_eq!(dropped(&mut world), Some((why, 1)));
+    assert_eq!(dropped(&mut world), None);
+    world.pass(SECOND * 61);
+    assert_eq!(dropped(&mut world), Some((why, 5)));
+}
+
 #[test]
 fn what_servers_may_not_send_ends_the_session() {
     for frame in [

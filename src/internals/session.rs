@@ -1,0 +1,114 @@
+//! One session on a clock that counts milliseconds.
+
+use std::time::{Duration, Instant};
+
+use crate::session::{self, CloseReason, Event, Role, SessionConfig, Transmit};
+use crate::types::{Action, Route, Vni};
+use crate::wire::{Capabilities, Extensions, KEEPALIVE_FRAME};
+
+/// What a peer's bytes mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEvent {
+    Established,
+    Update(Action, Vni, Route),
+    Subscribe(Vni),
+    Unsubscribe(Vni),
+    EndOfRib(Vni),
+    KeepaliveReply,
+    Dropped,
+}
+
+/// A session of either role.
+pub struct Session {
+    session: session::Session,
+    begin: Instant,
+}
+
+impl Session {
+    /// A session of a connection that is made at 0 ms; `interval` is in seconds, at least 1.
+    #[allow(clippy::disallowed_methods, reason = "a session begins at some moment")]
+    pub fn new(is_client: bool, interval: u32, handshake_ms: u64, is_modern: bool) -> Self {
+        let begin = Instant::now();
+        let config = SessionConfig {
+            role: if is_client {
+                Role::Client
+            } else {
+                Role::Server
+            },
+            keepalive_interval: interval,
+            handshake_timeout: Duration::from_millis(handshake_ms),
+            extensions: is_modern.then_some(Extensions {
+                capabilities: Capabilities::OWN,
+                node_id: [7; 16],
+            }),
+        };
+        Self {
+            session: session::Session::new(config, begin),
+            begin,
+        }
+    }
+
+    /// All that bytes mean that came at a time.
+    pub fn feed(&mut self, ms: u64, mut bytes: &[u8]) -> Vec<SessionEvent> {
+        let now = self.begin + Duration::from_millis(ms);
+        let next = || self.session.next_event(now, &mut bytes);
+        std::iter::from_fn(next).map(SessionEvent::from).collect()
+    }
+
+    /// The frames that are due.
+    pub fn transmit(&mut self) -> Vec<Vec<u8>> {
+        let next = || self.session.poll_transmit();
+        let frames = std::iter::from_fn(next).map(|transmit| match transmit {
+            Transmit::Hello(frame) => frame,
+            Transmit::Keepalive => KEEPALIVE_FRAME.to_vec(),
+        });
+        frames.collect()
+    }
+
+    /// When something is due, in ms.
+    pub fn due(&self) -> Option<u64> {
+        let due = self.session.poll_timeout()?;
+        let passed = due.saturating_duration_since(self.begin).as_millis();
+        Some(u64::try_from(passed).unwrap_or(u64::MAX))
+    }
+
+    pub fn handle_timeout(&mut self, ms: u64) {
+        self.session
+            .handle_timeout(self.begin + Duration::from_millis(ms));
+    }
+
+    pub fn barrier(&mut self) -> u64 {
+        self.session.barrier()
+    }
+
+    pub fn is_established(&self) -> bool {
+        self.session.is_established()
+    }
+
+    pub fn is_legacy(&self) -> bool {
+        self.session.is_legacy()
+    }
+
+    /// KEEPALIVEs handed out, and those that were answered.
+    pub fn keepalives(&self) -> (u64, u64) {
+        self.session.keepalives()
+    }
+
+    pub fn closed(&self) -> Option<CloseReason> {
+        self.session.closed()
+    }
+}
+
+impl From<Event> for SessionEvent {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::Established => Self::Established,
+            Event::Update(update) => Self::Update(update.action, update.vni, update.route),
+            Event::Subscribe(vni) => Self::Subscribe(vni),
+            Event::Unsubscribe(vni) => Self::Unsubscribe(vni),
+            Event::EndOfRib(vni) => Self::EndOfRib(vni),
+            Event::KeepaliveReply => Self::KeepaliveReply,
+            Event::Dropped(_) => Self::Dropped,
+        }
+    }
+}
