@@ -380,6 +380,25 @@ fn found_routes_stay_until_their_table_is_complete() {
     }
 }
 
+/// What is said to be gone is not kept for the sake of a table that is not complete.
+#[test]
+fn a_found_route_that_is_withdrawn_does_not_wait_for_its_table() {
+    for mode in [Mode::Objects, Mode::Inline] {
+        let (mut plan, mut model) = (plan_in(mode), Model::default());
+        let found = route("10.0.0.0/24", 1);
+        plan.add(Vni(1), &found);
+        run(&mut plan, &mut model);
+        assert_eq!(model.routes.len(), 1);
+        let mut plan = plan_in(mode);
+        model.dump(&mut plan);
+        plan.add(Vni(1), &found);
+        assert_eq!(run(&mut plan, &mut model), []);
+        plan.remove(Vni(1), &found);
+        run(&mut plan, &mut model);
+        assert_eq!(model.routes.len(), 0);
+    }
+}
+
 /// What should be in the kernel, kept the simple way.
 #[derive(Default)]
 struct Wanted(BTreeMap<(u32, IpNet), BTreeSet<(Vni, Route)>>);
