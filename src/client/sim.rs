@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use super::core::{Core, CoreConfig};
-use super::events::{ConsumerId, Event};
+use super::events::{ConsumerId, Event, EventDetail};
 use super::{ConnectionState, ServerId};
+use crate::client::RouteFilter;
 use crate::internals::sim::pacing;
 use crate::pace::Framing;
 use crate::session::{CloseReason, Role, SessionConfig};
@@ -55,6 +56,11 @@ impl SimClient {
         let mut core = Core::new(config, setup.servers, now);
         core.set_linger(setup.linger);
         Self { core }
+    }
+
+    /// What counts of what servers say; to be called before anything is received.
+    pub fn set_policy(&mut self, filter: RouteFilter, imports: &[(Vni, Vni)]) {
+        self.core.set_policy(filter, imports, EventDetail::Routes);
     }
 
     pub fn subscribe(&mut self, vni: Vni) -> bool {

@@ -16,7 +16,7 @@ use crate::shard::{Limits, Message, Report, Shard, ShardConfig, Topology};
 use crate::table::PeerId;
 use crate::types::{Action, Route, Vni};
 use crate::wire::{
-    Capabilities, Extensions, MessageType, Reassembler, decode_subscription, decode_update,
+    Capabilities, Extensions, MessageType, Reassembler, Update, decode_subscription, decode_update,
 };
 
 /// Longest chunk for a legacy peer, unless a single frame is longer.
@@ -173,6 +173,18 @@ impl SimServer {
     pub fn receive(&mut self, peer: u32, bytes: &[u8], now: Instant) {
         let (shard, id) = self.at(peer);
         shard.receive(id, bytes, now);
+    }
+
+    /// The shard that has the table of a VNI.
+    pub fn owner(&self, vni: Vni) -> usize {
+        self.topology.owner(vni)
+    }
+
+    /// Announces or withdraws in the name of the process; whether that changed anything.
+    pub fn update_own(&mut self, action: Action, vni: Vni, route: Route, now: Instant) -> bool {
+        let owner = self.owner(vni);
+        let update = Update { action, vni, route };
+        self.shards[owner].update_own(&update, now)
     }
 
     pub fn handle_timeouts(&mut self, shard: usize, now: Instant) {

@@ -7,7 +7,7 @@ use rustbond::internals::sim::ServerGauges;
 use rustbond::{Destination, NextHopType, Route, Vni};
 
 use super::client::Call;
-use super::script::{End, LONG_LINGER, Rest, SERVERS, VNIS, route};
+use super::script::{End, IMPORTS, LONG_LINGER, Rest, SERVERS, VNIS, filter, imported, route};
 use super::world::World;
 
 /// In a world where nothing goes wrong any more, all is right after this time.
@@ -25,7 +25,11 @@ const LOOK: Duration = Duration::from_secs(4);
 /// More than it takes to notice a silent loss and to tell a slow consumer.
 const DETECTION: Duration = Duration::from_secs(40);
 
-type Announced<'a> = BTreeMap<(Vni, Route), BTreeSet<usize>>;
+/// Announces what the servers announce themselves.
+const SERVER_ITSELF: usize = usize::MAX;
+
+/// What is announced, and by which clients.
+type Announced = BTreeMap<(Vni, Route), BTreeSet<usize>>;
 
 impl World {
     /// What must hold after every step.
@@ -141,6 +145,9 @@ impl World {
     /// Everybody leaves; nothing may be left.
     pub(crate) fn end(&mut self) {
         self.rest(Rest::Whole);
+        for (vni, route) in self.configured.clone() {
+            self.configure(vni, route, false);
+        }
         for client in 0..self.clients.len() {
             self.stop_client(client, End::Fin);
         }
@@ -171,12 +178,15 @@ impl World {
         }
     }
 
-    fn announced(&self) -> Announced<'_> {
+    fn announced(&self) -> Announced {
         let mut announced = Announced::new();
         for (client, it) in self.clients.iter().enumerate() {
             for key in it.announced.iter().filter(|_| it.runs()) {
                 announced.entry(*key).or_default().insert(client);
             }
+        }
+        for key in &self.configured {
+            announced.entry(*key).or_default().insert(SERVER_ITSELF);
         }
         announced
     }
@@ -197,7 +207,7 @@ impl World {
         Ok(())
     }
 
-    fn check_server(&self, server: usize, announced: &Announced<'_>) -> Result<(), String> {
+    fn check_server(&self, server: usize, announced: &Announced) -> Result<(), String> {
         let core = self.servers[server].core.as_ref();
         let gauges = core.ok_or("it does not run")?.gauges();
         let running = || self.clients.iter().filter(|it| it.runs());
@@ -223,7 +233,7 @@ impl World {
         &self,
         client: usize,
         without: Option<usize>,
-        announced: &Announced<'_>,
+        announced: &Announced,
     ) -> Result<(), String> {
         let it = &self.clients[client];
         let Some(core) = &it.core else {
@@ -232,14 +242,10 @@ impl World {
         let servers = || (0..SERVERS).filter(|server| Some(*server) != without);
         for vni in (1..=VNIS).map(Vni) {
             let is_subscribed = it.subscribed.contains(&vni);
-            let sees = |(key, by): (&(Vni, Route), &BTreeSet<usize>)| {
-                (key.0 == vni && by.iter().any(|it| *it != client)).then_some(key.1)
-            };
-            let expected = announced.iter().filter_map(sees);
-            let expected: BTreeSet<Route> = expected.filter(|_| is_subscribed).collect();
-            let own: BTreeSet<Destination> = it.own_standard(vni).collect();
-            let is_suppressed =
-                |route: &Route| is_standard(route) && own.contains(&route.destination);
+            let heard = it.hears(client, vni, announced);
+            let mut expected = it.accepts(client, vni, announced);
+            expected.extend(it.imports(client, vni, announced));
+            let is_suppressed = it.suppresses(vni);
             let received = core.received(vni);
             let is_as_expected = received.iter().map(|(route, _)| route).eq(&expected);
             if !is_as_expected {
@@ -263,7 +269,7 @@ impl World {
             }
             for server in servers() {
                 let table = it.monitors[server].as_ref().and_then(|it| it.table(vni));
-                if table != is_subscribed.then_some(&expected) {
+                if table != is_subscribed.then_some(&heard) {
                     return Err(format!("VNI {vni}: server {server} told something else"));
                 }
             }
@@ -280,12 +286,48 @@ impl World {
     }
 }
 
+/// What one client has to know at rest; `client` is its own number.
 impl super::client::Client {
-    /// Destinations that this client announces as STANDARD.
-    fn own_standard(&self, vni: Vni) -> impl Iterator<Item = Destination> {
+    /// What others announce in a VNI, if it is subscribed.
+    fn hears(&self, client: usize, vni: Vni, announced: &Announced) -> BTreeSet<Route> {
+        let sees = |(key, by): (&(Vni, Route), &BTreeSet<usize>)| {
+            (key.0 == vni && by.iter().any(|it| *it != client)).then_some(key.1)
+        };
+        let is_subscribed = self.subscribed.contains(&vni);
+        let heard = announced.iter().filter_map(sees);
+        heard.filter(|_| is_subscribed).collect()
+    }
+
+    /// What counts of that.
+    fn accepts(&self, client: usize, vni: Vni, announced: &Announced) -> BTreeSet<Route> {
+        let mut heard = self.hears(client, vni, announced);
+        if self.plan.has_policy {
+            let filter = filter();
+            heard.retain(|route| filter.accepts(vni, route));
+        }
+        heard
+    }
+
+    /// What is copied into a VNI.
+    fn imports(&self, client: usize, into: Vni, announced: &Announced) -> BTreeSet<Route> {
+        let sources = IMPORTS
+            .iter()
+            .filter(|it| it.1 == into && self.plan.has_policy);
+        let copies = sources.flat_map(|(from, _)| {
+            let is_suppressed = self.suppresses(*from);
+            let routes = self.accepts(client, *from, announced).into_iter();
+            let visible = routes.filter(move |route| !is_suppressed(route));
+            visible.map(|route| imported(*from, route))
+        });
+        copies.collect()
+    }
+
+    /// Whether a route is not to be used, because this client is such a destination itself.
+    fn suppresses(&self, vni: Vni) -> impl Fn(&Route) -> bool {
         let own = self.announced.iter();
         let own = own.filter(move |(of, route)| *of == vni && is_standard(route));
-        own.map(|(_, route)| route.destination)
+        let own: BTreeSet<Destination> = own.map(|(_, route)| route.destination).collect();
+        move |route| is_standard(route) && own.contains(&route.destination)
     }
 }
 

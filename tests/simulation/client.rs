@@ -9,7 +9,7 @@ use rustbond::{CloseReason, Event, Route, Vni};
 
 use super::kernel::Kernel;
 use super::monitor::Monitor;
-use super::script::{ClientPlan, End, SERVERS, own_underlay};
+use super::script::{ClientPlan, End, IMPORTS, SERVERS, filter, own_underlay};
 use super::wire::Side;
 use super::world::{Happening, World};
 
@@ -61,10 +61,18 @@ pub(crate) struct Client {
     pub(crate) kernel: Option<Kernel>,
 }
 
+fn core(plan: &ClientPlan, now: Instant) -> SimClient {
+    let mut core = SimClient::new(plan.setup, now);
+    if plan.has_policy {
+        core.set_policy(filter(), &IMPORTS);
+    }
+    core
+}
+
 impl Client {
     pub(crate) fn new(plan: ClientPlan, now: Instant) -> Self {
         Self {
-            core: Some(SimClient::new(plan.setup, now)),
+            core: Some(core(&plan, now)),
             is_paused: false,
             calls: VecDeque::new(),
             dialled: [None; SERVERS],
@@ -163,7 +171,7 @@ impl World {
         if it.runs() {
             return;
         }
-        let mut core = SimClient::new(it.plan.setup, now);
+        let mut core = core(&it.plan, now);
         for (vni, route) in &it.announced {
             assert!(core.announce(*vni, *route));
         }

@@ -1,10 +1,11 @@
 //! What a world is made of and what happens in it, as data: from a seed, or from a list.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use rustbond::internals::sim::{ClientSetup, ServerSetup};
-use rustbond::{Destination, NextHop, Route};
+use rustbond::{Destination, IpNet, NextHop, NextHopType, Route, RouteFilter, RouteMatch, Vni};
 
 /// Every client has them all.
 pub(crate) const SERVERS: usize = 2;
@@ -21,6 +22,10 @@ const DESTINATIONS: u16 = 16;
 /// Blocks of underlay addresses: of one client each, and of all.
 const OWN: u16 = 0xfd00;
 const SHARED: u16 = 0xfd01;
+const CONFIGURED: u16 = 0xfd02;
+
+/// Pairs of VNIs: where there is a policy, routes of the first appear in the second too.
+pub(crate) const IMPORTS: [(Vni, Vni); 3] = [(Vni(1), Vni(2)), (Vni(2), Vni(4)), (Vni(3), Vni(2))];
 
 /// How many routes there are to announce one by one.
 pub(crate) const ROUTES: u16 = DESTINATIONS * 4;
@@ -33,6 +38,8 @@ pub(crate) struct ClientPlan {
     pub(crate) kernel: Option<bool>,
     /// May announce what others announce too, next hop and all.
     pub(crate) shares: bool,
+    /// Filters what it hears, and copies between VNIs.
+    pub(crate) has_policy: bool,
     /// How long its consumer sleeps, and how many events it takes then.
     pub(crate) lag: Duration,
     pub(crate) appetite: usize,
@@ -191,6 +198,12 @@ pub(crate) enum Step {
     LoseDevice {
         client: usize,
     },
+    /// The servers announce a route themselves, or do so no longer.
+    Configure {
+        vni: u32,
+        route: u16,
+        is_announced: bool,
+    },
     Rest(Rest),
 }
 
@@ -220,6 +233,31 @@ fn destination(number: u16) -> Destination {
         return Destination::from_ipv6(address, 128);
     }
     Destination::from_ipv4((0x0a00_0000 + u32::from(number)).into(), 32)
+}
+
+/// A route that all servers announce themselves.
+pub(crate) fn configured_route(number: u16) -> Route {
+    let hop = NextHop::standard(underlay(CONFIGURED, usize::from(number % 2)));
+    Route::new(destination(number % DESTINATIONS), hop)
+}
+
+/// What a client with a policy takes of what it hears.
+pub(crate) fn filter() -> RouteFilter {
+    let within = IpNet::new(Ipv4Addr::new(10, 0, 0, 0).into(), 29).expect("it is short enough");
+    RouteFilter::new()
+        .accept(RouteMatch::any().vni(Vni(2)).within(within))
+        .reject(RouteMatch::any().vni(Vni(2)))
+        .reject(RouteMatch::any().hop_type(NextHopType::LoadBalancerTarget))
+}
+
+/// A route as it appears where it is imported.
+pub(crate) fn imported(from: Vni, route: Route) -> Route {
+    let target_vni = route.next_hop.target_vni.or(NonZeroU32::new(from.0));
+    let next_hop = NextHop {
+        target_vni,
+        ..route.next_hop
+    };
+    Route::new(route.destination, next_hop)
 }
 
 /// Where the routes that only one client announces lead.
@@ -303,6 +341,7 @@ fn client(random: &mut fastrand::Rng, all_modern: bool, hold: Duration) -> Clien
         },
         kernel: (random.u8(..3) == 0).then(|| random.u8(..3) > 0),
         shares: is_modern && all_modern,
+        has_policy: random.u8(..4) == 0,
         lag: Duration::from_millis(if random.bool() { 0 } else { random.u64(..500) }),
         appetite: pick(random, [1, 20, 1000]),
     }
@@ -358,7 +397,12 @@ fn wish(random: &mut fastrand::Rng, client: usize) -> Step {
     let route = random.u16(..ROUTES);
     let most = pick(random, [20, 150, 1500]);
     let count = random.u16(1..most);
-    match random.u8(..40) {
+    match random.u8(..42) {
+        40.. => Step::Configure {
+            vni,
+            route,
+            is_announced: random.bool(),
+        },
         0..3 => Step::Subscribe { client, vni },
         3..6 => Step::Unsubscribe { client, vni },
         6..22 => Step::Announce { client, vni, route },

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use rustbond::internals::sim::{CHUNK, ServerReport, ServerSetup, SimServer};
+use rustbond::{Action, Route, Vni};
 
-use super::script::End;
+use super::script::{End, SERVERS};
 use super::wire::Side;
 use super::world::{Happening, World};
 
@@ -36,6 +37,8 @@ pub(crate) struct Worker {
     conns: BTreeMap<u32, Ends>,
     readers: VecDeque<u32>,
     writers: VecDeque<u32>,
+    /// Announcements and withdrawals of the process itself, in its tables.
+    own: VecDeque<(Action, Vni, Route)>,
     /// Waits for another's mailbox.
     is_held_up: bool,
 }
@@ -94,6 +97,30 @@ impl World {
             of_client[server].clear();
         }
         self.reset_dead(|conn| conn.server == server);
+        for (vni, route) in self.configured.clone() {
+            self.announce_own(server, (Action::Add, vni, route));
+        }
+    }
+
+    /// Has all servers announce a route themselves, or not any more.
+    pub(crate) fn configure(&mut self, vni: Vni, route: Route, is_announced: bool) {
+        let (is_news, action) = match is_announced {
+            true => (self.configured.insert((vni, route)), Action::Add),
+            false => (self.configured.remove(&(vni, route)), Action::Remove),
+        };
+        for server in (0..SERVERS).filter(|_| is_news) {
+            self.announce_own(server, (action, vni, route));
+        }
+    }
+
+    /// Has the shard that is concerned do so in its next turn, if the server runs.
+    fn announce_own(&mut self, server: usize, own: (Action, Vni, Route)) {
+        let Some(core) = &self.servers[server].core else {
+            return;
+        };
+        let shard = core.owner(own.1);
+        self.worker(server, shard).own.push_back(own);
+        self.wake_soon(Happening::Shard(server, shard));
     }
 
     pub(crate) fn wake_server(&mut self, server: usize) {
@@ -110,6 +137,13 @@ impl World {
         }
         self.note_ready(server, shard);
         self.core(server).read_mail(shard, now);
+        while let Some((action, vni, route)) = self.worker(server, shard).own.pop_front() {
+            let is_news = self.core(server).update_own(action, vni, route, now);
+            assert!(
+                is_news,
+                "{action:?} of {route} in VNI {vni} changes nothing"
+            );
+        }
         for (id, worker) in self.servers[server].workers.iter_mut().enumerate() {
             if std::mem::take(&mut worker.is_held_up) {
                 self.woken.push(Happening::Shard(server, id));

@@ -1,14 +1,14 @@
 //! The world: one clock, one queue of what happens next, and the network.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use rustbond::{CloseReason, Vni};
+use rustbond::{CloseReason, Route, Vni};
 
 use super::client::{Call, Client, Dialled};
-use super::script::{End, SERVERS, Setup, Step, Way, bulk_route, route};
+use super::script::{End, SERVERS, Setup, Step, Way, bulk_route, configured_route, route};
 use super::server::Server;
 use super::wire::{Conn, Side};
 
@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) random: fastrand::Rng,
     pub(crate) servers: Vec<Server>,
     pub(crate) clients: Vec<Client>,
+    /// What the servers announce themselves.
+    pub(crate) configured: BTreeSet<(Vni, Route)>,
     pub(crate) conns: BTreeMap<u32, Conn>,
     /// All connections of a client that a server accepted.
     pub(crate) sessions: Vec<[Vec<u32>; SERVERS]>,
@@ -71,6 +73,7 @@ impl World {
             sessions: clients.iter().map(|_| [Vec::new(), Vec::new()]).collect(),
             blocked: clients.iter().map(|_| [[false; 2]; SERVERS]).collect(),
             clients,
+            configured: BTreeSet::new(),
             conns: BTreeMap::new(),
             woken: Vec::new(),
             queue: BinaryHeap::new(),
@@ -468,6 +471,11 @@ impl World {
                 .for_each(|it| self.call(client, Call::Announce(Vni(vni), bulk_route(client, it)))),
             Step::WithdrawMany { client, vni, count } => (0..count)
                 .for_each(|it| self.call(client, Call::Withdraw(Vni(vni), bulk_route(client, it)))),
+            Step::Configure {
+                vni,
+                route,
+                is_announced,
+            } => self.configure(Vni(vni), configured_route(route), is_announced),
             Step::Rest(rest) => self.rest(rest),
             _ => self.disturb(step),
         }
