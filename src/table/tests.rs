@@ -296,6 +296,35 @@ fn a_span_without_a_peer_keeps_the_rest_in_order() {
     assert_eq!(rest(&span, 2), "de");
 }
 
+/// A table of its own costs whoever gets one an encoding of all routes.
+#[test]
+fn who_once_shared_a_route_shares_the_log_again_after_a_compaction() {
+    let mut world = World::new();
+    for number in 0..100 {
+        world.apply(9, Action::Add, number);
+    }
+    world.apply(1, Action::Add, 100);
+    world.apply(2, Action::Add, 100);
+    world.apply(2, Action::Remove, 100);
+    world.flush();
+    while !world.table.wants_compaction() {
+        world.apply(9, Action::Remove, 0);
+        world.apply(9, Action::Add, 0);
+        world.flush();
+    }
+    while world.table.wants_compaction() {
+        world.compact(7);
+    }
+    let log = world.table.join(&world.hops, PeerId(3));
+    let log: Vec<_> = log.iter().map(|it| it.bytes().as_ptr_range()).collect();
+    for peer in [1, 2] {
+        for span in world.table.join(&world.hops, PeerId(peer)) {
+            let start = span.bytes().as_ptr();
+            assert!(log.iter().any(|it| it.contains(&start)), "peer {peer}");
+        }
+    }
+}
+
 /// Small tables do not compact at every change, and no table that has not been outgrown.
 #[test]
 fn a_log_is_compacted_once_it_is_twice_its_table_and_a_segment() {
