@@ -165,6 +165,7 @@ impl World {
                 let told_twice = seen.insert(route, by.iter().copied().collect());
                 assert!(told_twice.is_none());
             });
+            assert!(from.is_none_or(|next| next > at), "a look that ends");
         }
         assert_eq!(seen, live);
         let hops: BTreeSet<NextHop> = live.keys().map(|route| route.next_hop).collect();
