@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::{
-    ADOPTED, ALIEN, Family, IpNet, Kind, Mode, NONE, OWNED, Object, PARKED, Plan, QUEUED, RouteId,
+    ADOPTED, ALIEN, Family, IpNet, Kind, Mode, NONE, OWNED, Object, Plan, QUEUED, RouteId,
     SETTLING, Seen, Target,
 };
 
@@ -16,7 +16,7 @@ impl Plan {
             if self.store.get(id).is_some() {
                 let state = self.store.state_mut(id);
                 state.installed = NONE;
-                state.flags &= !(QUEUED | SETTLING | PARKED);
+                state.flags &= !(QUEUED | SETTLING);
             }
         }
         for slot in self.objects.slots().collect::<Vec<_>>() {
@@ -33,7 +33,6 @@ impl Plan {
         self.unwanted_later.clear();
         self.shadowed.clear();
         self.counts.installed = 0;
-        self.counts.failed = 0;
     }
 
     /// The kernel has a nexthop object of ours for one underlay address.
@@ -190,9 +189,8 @@ impl Plan {
             return false;
         };
         if let Some(id) = self.store.find(position, prefix)
-            && self.store.state_mut(id).has(PARKED)
+            && self.parked.remove(&id)
         {
-            self.unpark(id);
             self.enqueue(id);
         }
         self.shadowed.contains(&(position, prefix))

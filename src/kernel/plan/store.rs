@@ -20,14 +20,12 @@ pub(super) const SETTLING: u8 = 2;
 pub(super) const ADOPTED: u8 = 4;
 /// Was installed by us: who replaces it is replaced.
 pub(super) const OWNED: u8 = 8;
-/// Was refused by the kernel and waits for its next try.
-pub(super) const PARKED: u8 = 16;
 /// The entry is free.
-const VACANT: u8 = 32;
+const VACANT: u8 = 16;
 /// Somebody took the place of our route: the next write replaces.
-pub(super) const RETAKE: u8 = 64;
+pub(super) const RETAKE: u8 = 32;
 /// The kernel said that somebody else's route is there.
-pub(super) const CONFLICT: u8 = 128;
+pub(super) const CONFLICT: u8 = 64;
 
 /// What is known of a destination.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +47,7 @@ impl State {
 }
 
 /// Number of a destination; stable while the destination is stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::kernel) struct RouteId(u32);
 
 /// The bit that tells the families apart.
