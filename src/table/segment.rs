@@ -1,5 +1,6 @@
 //! Immutable runs of encoded frames, shared by everybody who must send them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::PeerId;
@@ -110,29 +111,29 @@ impl Span {
     pub(crate) fn without(mut self, peer: PeerId, push: &mut impl FnMut(Self)) {
         let segment = Arc::clone(&self.segment);
         let runs = segment.runs_of(peer).iter().filter_map(|run| {
-            let (start, end) = (run.start.max(self.start), run.end.min(self.end));
-            (start < end).then_some(start..end)
+            let inside = run.start.max(self.start)..run.end.min(self.end);
+            (!inside.is_empty()).then_some(inside)
         });
         let (runs, mut frames) = (runs.collect::<Vec<_>>(), self.frames);
         for run in &runs {
             let own = count_frames(&segment.bytes[run.start as usize..run.end as usize]);
             frames = frames.saturating_sub(own);
         }
-        let mut push_piece = |start, end| {
-            if start < end {
+        let mut push_piece = |piece: Range<u32>| {
+            if !piece.is_empty() {
                 push(Self {
                     segment: Arc::clone(&segment),
-                    start,
-                    end,
+                    start: piece.start,
+                    end: piece.end,
                     frames: std::mem::take(&mut frames),
                 });
             }
         };
         for run in runs {
-            push_piece(self.start, run.start);
+            push_piece(self.start..run.start);
             self.start = run.end;
         }
-        push_piece(self.start, self.end);
+        push_piece(self.start..self.end);
     }
 }
 

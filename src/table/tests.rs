@@ -331,6 +331,7 @@ fn a_span_without_a_peer_keeps_the_rest_in_order() {
             let letters = it.bytes().chunks(FRAME).map(|frame| char::from(frame[4]));
             text.extend(letters);
             frames += it.frames() as usize;
+            assert!(it.len() > 0 && it.len() == it.bytes().len());
         });
         assert_eq!(frames, text.len());
         text
