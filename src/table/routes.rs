@@ -453,7 +453,7 @@ impl Routes {
             self.slots[entry.next as usize].previous = entry.previous;
         }
         // What the log says of this peer stays true without a record of it.
-        if announcer.count == 0 && !announcer.entangled && !announcer.entangled_next {
+        if announcer.count == 0 && !announcer.entangled {
             listed.remove();
         }
     }
@@ -495,6 +495,7 @@ impl Routes {
         let listed: u32 = self.announcers.iter().map(|it| it.count).sum();
         assert_eq!(self.slots.iter().filter(used).count(), listed as usize);
         for announcer in &self.announcers {
+            assert!(announcer.entangled || !announcer.entangled_next);
             let mut previous = Slot::NONE;
             let mut slot = announcer.first;
             for _ in 0..announcer.count {

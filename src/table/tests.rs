@@ -269,6 +269,9 @@ fn a_random_walk_ends_where_the_model_does() {
 fn a_table_is_empty_without_routes_and_peers() {
     let mut world = World::new();
     assert!(world.table.is_empty());
+    world.apply(1, Action::Add, 0);
+    world.apply(1, Action::Remove, 0);
+    assert!(world.table.is_empty());
     for peer in [1, 2] {
         world.apply(peer, Action::Add, 0);
         assert!(!world.table.is_empty());
@@ -319,7 +322,9 @@ fn a_span_without_a_peer_keeps_the_rest_in_order() {
     /// A frame with a text of one letter.
     const FRAME: usize = HEADER_LEN + 1;
     let mut builder = segment::SegmentBuilder::default();
-    for (peer, letters) in [(1, "aa"), (1, "b"), (2, "cc"), (1, "d"), (3, "e"), (2, "f")] {
+    let runs = [(1, "aa"), (1, "b"), (2, "cc"), (1, "d"), (3, "e"), (2, "f")];
+    let nobody = PeerId::NOBODY.0;
+    for (peer, letters) in runs.into_iter().chain([(nobody, "g"), (2, "h")]) {
         for letter in letters.bytes() {
             builder.push(PeerId(peer), &[1, 0, 1, 5, letter]);
         }
@@ -336,14 +341,15 @@ fn a_span_without_a_peer_keeps_the_rest_in_order() {
         assert_eq!(frames, text.len());
         text
     };
-    assert_eq!(rest(&span, 1), "ccef");
-    assert_eq!(rest(&span, 2), "aabde");
-    assert_eq!(rest(&span, 3), "aabccdf");
-    assert_eq!(rest(&span, 9), "aabccdef");
+    assert_eq!(rest(&span, 1), "ccefgh");
+    assert_eq!(rest(&span, 2), "aabdeg");
+    assert_eq!(rest(&span, 3), "aabccdfgh");
+    assert_eq!(rest(&span, 9), "aabccdefgh");
+    assert_eq!(rest(&span, nobody), "aabccdefgh");
     span.advance(FRAME, 1);
-    assert_eq!(rest(&span, 1), "ccef");
+    assert_eq!(rest(&span, 1), "ccefgh");
     assert_eq!(rest(&span.split_front(4 * FRAME, 4), 2), "ab");
-    assert_eq!(rest(&span, 2), "de");
+    assert_eq!(rest(&span, 2), "deg");
 }
 
 /// A table of its own costs whoever gets one an encoding of all routes.
@@ -367,6 +373,27 @@ fn who_once_shared_a_route_shares_the_log_again_after_a_compaction() {
             assert!(log.iter().any(|it| it.contains(&start)), "peer {peer}");
         }
     }
+}
+
+/// The log says to all but the one that a route came, and nobody told the other that it went.
+#[test]
+fn a_log_that_is_being_compacted_is_not_read_by_who_shared_a_route() {
+    let mut world = World::new();
+    for number in 0..100 {
+        world.apply(9, Action::Add, number);
+    }
+    for action in [Action::Add, Action::Remove] {
+        world.apply(1, action, 100);
+        world.apply(2, action, 100);
+    }
+    world.outgrow(9, 0);
+    world.compact(7);
+    world.compact(7);
+    world.apply(2, Action::Add, 101);
+    world.apply(2, Action::Remove, 101);
+    assert!(world.table.wants_compaction());
+    world.join(PeerId(2));
+    world.check();
 }
 
 /// Small tables do not compact at every change, and no table that has not been outgrown.
