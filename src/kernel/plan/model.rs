@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
 
-use super::{Mode, Op, Plan, Target, Verb, errno};
+use super::{Op, Plan, Target, Verb, errno};
 
 /// `EINVAL`, for what refers to an object that does not exist.
 pub(in crate::kernel) const EINVAL: i32 = 22;
@@ -167,18 +167,16 @@ impl Model {
     /// Tells a plan what is there.
     pub(in crate::kernel) fn dump(&self, plan: &mut Plan) {
         plan.begin_resync();
-        if plan.mode() == Mode::Objects {
-            for (&id, object) in &self.objects {
-                match object {
-                    Nexthop::Hop(address) => plan.saw_hop(id, *address),
-                    Nexthop::Foreign => plan.saw_foreign_object(id),
-                    Nexthop::Group(_) => {}
-                }
+        for (&id, object) in &self.objects {
+            match object {
+                Nexthop::Hop(address) => plan.saw_hop(id, *address),
+                Nexthop::Foreign => plan.saw_foreign_object(id),
+                Nexthop::Group(_) => {}
             }
-            for (&id, object) in &self.objects {
-                if let Nexthop::Group(members) = object {
-                    plan.saw_group(id, members);
-                }
+        }
+        for (&id, object) in &self.objects {
+            if let Nexthop::Group(members) = object {
+                plan.saw_group(id, members);
             }
         }
         for (&(table, prefix), route) in &self.routes {

@@ -55,7 +55,8 @@ fn route(prefix: &str, hop: u16) -> Route {
 /// Runs the plan until it has nothing to do; returns the operations done.
 fn run(plan: &mut Plan, model: &mut Model) -> Vec<Op> {
     let mut done = Vec::new();
-    loop {
+    for _ in 0..1000 {
+        let was_idle = plan.is_idle();
         let mut ops = Vec::new();
         plan.settle(&mut ops);
         if ops.is_empty() {
@@ -65,11 +66,13 @@ fn run(plan: &mut Plan, model: &mut Model) -> Vec<Op> {
             assert!(plan.is_idle());
             return done;
         }
+        assert!(!was_idle, "{ops:?}");
         let failures = execute(model, &ops, |_| None);
         assert_eq!(failures, [], "{ops:?}");
         plan.completed(&ops, &failures);
         done.append(&mut ops);
     }
+    panic!("it does not come to rest");
 }
 
 fn execute(

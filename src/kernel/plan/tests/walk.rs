@@ -106,12 +106,14 @@ fn meddle(random: &mut Random, plan: &mut Plan, model: &mut Model) -> bool {
 }
 
 fn one_batch(random: &mut Random, plan: &mut Plan, model: &mut Model, percent: u64) -> bool {
+    let was_idle = plan.is_idle();
     let mut ops = Vec::new();
     if random.chance(30) {
         plan.settle(&mut ops);
     } else {
         plan.batch(1 + usize::try_from(random.below(20)).unwrap(), &mut ops);
     }
+    assert!(!was_idle || ops.is_empty(), "{ops:?}");
     let mut inject = |_: &Op| {
         let errnos = [errno::EPERM, EINVAL, errno::ENODEV, errno::ENOBUFS];
         let errno = errnos[usize::try_from(random.below(4)).unwrap()];
@@ -126,7 +128,7 @@ fn one_batch(random: &mut Random, plan: &mut Plan, model: &mut Model, percent: u
 fn whatever_happens_the_kernel_ends_as_desired() {
     for seed in 0..400_u64 {
         let mut random = Random(seed);
-        let mode = if random.chance(75) {
+        let mut mode = if random.chance(75) {
             Mode::Objects
         } else {
             Mode::Inline
@@ -145,7 +147,13 @@ fn whatever_happens_the_kernel_ends_as_desired() {
                     resync |= meddle(&mut random, &mut plan, &mut model);
                 }
                 8 if random.chance(5) => {
-                    // The process is killed and started again.
+                    // The process is killed and started again, perhaps with other options.
+                    if random.chance(30) {
+                        mode = match mode {
+                            Mode::Objects => Mode::Inline,
+                            Mode::Inline => Mode::Objects,
+                        };
+                    }
                     plan = plan_in(mode);
                     model.dump(&mut plan);
                     for (vni, route) in wanted.0.values().flatten() {
@@ -176,17 +184,18 @@ fn whatever_happens_the_kernel_ends_as_desired() {
             "seed {seed}"
         );
         assert_eq!(plan.counts().desired, model.resolved().len(), "seed {seed}");
+        let ours = |object: &&Nexthop| **object != Nexthop::Foreign;
+        let objects = model.objects.values().filter(ours).count();
+        assert_eq!(plan.counts().objects, objects, "seed {seed}");
         // Nothing is left in the kernel or in memory after the end.
         plan.clear();
         settle_down(&mut plan, &mut model, false);
         assert_eq!(model.resolved().len(), 0, "seed {seed}");
-        if mode == Mode::Objects {
-            let foreign = |object: &Nexthop| *object == Nexthop::Foreign;
-            assert!(
-                model.objects.values().all(foreign),
-                "seed {seed}: {model:?}"
-            );
-        }
+        let foreign = |object: &Nexthop| *object == Nexthop::Foreign;
+        assert!(
+            model.objects.values().all(foreign),
+            "seed {seed}: {model:?}"
+        );
         assert_eq!(plan.store.len(), 0, "seed {seed}");
         assert_eq!(plan.catalog.sizes(), [0; 4], "seed {seed}");
     }
