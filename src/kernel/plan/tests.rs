@@ -1,6 +1,7 @@
 //! The plan against a model kernel: whatever happens, they end up equal.
 
 mod burst;
+mod refused;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
