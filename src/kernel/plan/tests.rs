@@ -1,6 +1,7 @@
 //! The plan against a model kernel: whatever happens, they end up equal.
 
 mod burst;
+mod found;
 mod refused;
 mod walk;
 
