@@ -180,7 +180,7 @@ impl Plan {
         } else {
             let state = self.store.state_mut(*route);
             state.flags |= OWNED;
-            state.flags &= !(ADOPTED | RETAKE | CONFLICT);
+            state.flags &= !ADOPTED & !RETAKE & !CONFLICT;
         }
     }
 
@@ -407,8 +407,9 @@ impl Plan {
         if self.catalog.object(old) == slot {
             self.catalog.set_object(old, NONE);
         }
-        if self.catalog.hops(set).len() > 1 && self.catalog.object(set) == NONE {
-            self.catalog.set_object(set, slot);
+        // A group of one is no member of others, as the object for its hop is.
+        if self.catalog.hops(set).len() > 1 {
+            self.catalog.offer_object(set, slot);
         }
         self.catalog.release_hop_set(old);
     }

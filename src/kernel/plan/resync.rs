@@ -14,9 +14,7 @@ impl Plan {
     pub(in crate::kernel) fn begin_resync(&mut self) {
         for id in self.store.ids() {
             if self.store.get(id).is_some() {
-                let state = self.store.state_mut(id);
-                state.installed = NONE;
-                state.flags &= !(QUEUED | SETTLING);
+                self.store.state_mut(id).installed = NONE;
             }
         }
         for slot in self.objects.slots().collect::<Vec<_>>() {
@@ -26,8 +24,6 @@ impl Plan {
         }
         self.objects.clear();
         self.catalog.forget_objects();
-        self.queue.clear();
-        self.settling.clear();
         self.parked.clear();
         self.unwanted.clear();
         self.unwanted_later.clear();
@@ -51,9 +47,7 @@ impl Plan {
             routes: 0,
             kind: Kind::Single { groups: Vec::new() },
         });
-        if self.catalog.object(set) == NONE {
-            self.catalog.set_object(set, slot);
-        }
+        self.catalog.offer_object(set, slot);
     }
 
     /// The kernel has a group with our mark; it is ours if all its members are.
@@ -97,9 +91,7 @@ impl Plan {
         for slot in slots {
             self.objects.link(slot, group);
         }
-        if self.catalog.hops(set).len() > 1 && self.catalog.object(set) == NONE {
-            self.catalog.set_object(set, group);
-        }
+        self.catalog.offer_object(set, group);
     }
 
     /// The kernel has a nexthop object that is not ours.
@@ -133,7 +125,7 @@ impl Plan {
             };
             let complete = self.tables[usize::from(state.table)].1.is_empty();
             let state_mut = self.store.state_mut(id);
-            state_mut.flags &= !(QUEUED | SETTLING);
+            state_mut.flags &= !QUEUED & !SETTLING;
             if complete {
                 state_mut.flags &= !ADOPTED;
             }

@@ -83,20 +83,81 @@ fn a_found_route_keeps_a_hop_that_others_lost_until_its_table_is_complete() {
 fn found_objects_stay_for_routes_to_come_until_all_tables_are_complete() {
     let mut model = left_by(
         Mode::Objects,
-        &[("10.0.0.0/24", &[1]), ("10.0.1.0/24", &[2])],
+        &[("10.0.0.0/24", &[1, 2]), ("10.0.1.0/24", &[3])],
     );
     model.routes.clear();
     let mut plan = next_in(Mode::Objects, &model);
-    assert_eq!(plan.counts().objects, 2);
+    assert_eq!(plan.counts().objects, 4);
     plan.synced(Vni(1));
     plan.synced(Vni(2));
-    announce(&mut plan, &[("10.0.0.0/24", &[1])]);
-    let ops = run(&mut plan, &mut model);
-    assert!(matches!(ops[..], [Op::Route { .. }]), "{ops:?}");
+    let all: &[(&str, &[u16])] = &[("10.0.0.0/24", &[1, 2]), ("10.0.1.0/24", &[2])];
+    for found in all {
+        announce(&mut plan, &[*found]);
+        let ops = run(&mut plan, &mut model);
+        assert!(matches!(ops[..], [Op::Route { .. }]), "{ops:?}");
+    }
     plan.synced(Vni(3));
     let ops = run(&mut plan, &mut model);
     assert!(matches!(ops[..], [Op::DeleteObject { .. }]), "{ops:?}");
-    assert_eq!((model.objects.len(), plan.counts().objects), (1, 1));
+    assert_eq!((model.objects.len(), plan.counts().objects), (3, 3));
+}
+
+#[test]
+fn a_found_route_is_taken_back_from_who_replaces_it() {
+    let mut model = left_by(Mode::Objects, &[("10.0.0.0/24", &[1])]);
+    let mut plan = next_in(Mode::Objects, &model);
+    complete(&mut plan);
+    announce(&mut plan, &[("10.0.0.0/24", &[1])]);
+    assert_eq!(run(&mut plan, &mut model), []);
+    model.dump(&mut plan);
+    for route in model.routes.values_mut() {
+        *route = Installed::Foreign;
+    }
+    model.dump(&mut plan);
+    for _ in 0..2 {
+        let mut ops = Vec::new();
+        plan.batch(16, &mut ops);
+        let failures = execute(&mut model, &ops, |_| None);
+        plan.completed(&ops, &failures);
+    }
+    assert_eq!((model.resolved().len(), plan.counts().failed), (1, 0));
+}
+
+/// Neither is a way in which this mode writes routes.
+#[test]
+fn found_hops_that_no_route_can_have_are_replaced() {
+    for (prefix, found) in [
+        ("10.0.0.0/24", vec![]),
+        ("fd00::/64", vec![underlay(1), underlay(2)]),
+    ] {
+        let (mut plan, mut model) = (plan_in(Mode::Inline), Model::default());
+        let key: IpNet = prefix.parse().unwrap();
+        model.routes.insert((100, key), Installed::Foreign);
+        plan.begin_resync();
+        plan.saw_route(100, key, &Target::Inline(found));
+        plan.end_resync();
+        announce(&mut plan, &[(prefix, &[1])]);
+        run(&mut plan, &mut model);
+        let hops = BTreeSet::from([underlay(1)]);
+        assert_eq!(model.resolved(), BTreeMap::from([((100, key), hops)]));
+    }
+}
+
+#[test]
+fn what_is_to_be_written_is_not_forgotten_when_the_kernel_is_read() {
+    let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
+    complete(&mut plan);
+    announce(&mut plan, &[("10.0.0.0/24", &[1, 2, 3])]);
+    model.dump(&mut plan);
+    run(&mut plan, &mut model);
+    for hop in [3, 2] {
+        plan.remove(Vni(1), &route("10.0.0.0/24", hop));
+        assert_eq!(plan.settling(), 1);
+        model.dump(&mut plan);
+        run(&mut plan, &mut model);
+        let hops: Vec<usize> = model.resolved().values().map(BTreeSet::len).collect();
+        assert_eq!(hops, [usize::from(hop) - 1]);
+    }
 }
 
 /// A hop that was found twice is not mixed up with a group that shrinks to it.
