@@ -209,3 +209,22 @@ pub(crate) fn count_frames(mut bytes: &[u8]) -> u32 {
 fn offset(len: usize) -> u32 {
     u32::try_from(len).expect("a segment is shorter than 4 GiB")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adjacent_frames_of_a_peer_are_one_run() {
+        let mut builder = SegmentBuilder::default();
+        for peer in [1, 2, 1] {
+            for _ in 0..100 {
+                builder.push(PeerId(peer), b"frame");
+            }
+        }
+        let segment = builder.take();
+        assert_eq!(segment.runs_of(PeerId(1)).len(), 2);
+        assert_eq!(segment.runs_of(PeerId(2)).len(), 1);
+        assert_eq!(segment.frames, 300);
+    }
+}

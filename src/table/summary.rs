@@ -97,8 +97,8 @@ fn hash(route: &Route) -> u64 {
     xxh3_64(&bytes)
 }
 
-/// Bytes of all fields.
-const FIELDS: usize = 17 + 1 + 17 + 4 + 4 + 2 + 2;
+/// Bytes of all fields: two addresses, two numbers, two ports and a length.
+const FIELDS: usize = 2 * (17 + 4 + 2) + 1;
 
 fn address(address: IpAddr) -> [u8; 17] {
     let mut bytes = [0; 17];
