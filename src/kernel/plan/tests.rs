@@ -158,6 +158,20 @@ fn what_falls_on_one_destination_is_one_route() {
 }
 
 #[test]
+fn destinations_that_differ_in_host_bits_are_withdrawn_apart() {
+    let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
+    let routes = [route("10.0.0.7/24", 1), route("10.0.0.9/24", 1)];
+    for route in &routes {
+        plan.add(Vni(1), route);
+    }
+    assert_eq!(run(&mut plan, &mut model).len(), 2);
+    plan.remove(Vni(1), &routes[0]);
+    assert_eq!(run(&mut plan, &mut model), []);
+    plan.remove(Vni(1), &routes[1]);
+    assert_eq!(run(&mut plan, &mut model).len(), 2);
+}
+
+#[test]
 fn what_is_not_for_the_kernel_is_left_out_or_counted() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     let mut excluded = route("10.0.0.0/24", 1);

@@ -36,6 +36,7 @@ fn a_number_that_turned_out_to_be_taken_is_not_tried_again() {
     batch(&mut plan, &mut model, |_| None);
     run(&mut plan, &mut model);
     assert_eq!(model.resolved().len(), 1);
+    assert_eq!(model.objects[&1000], Nexthop::Foreign);
     plan.remove(Vni(1), &route("10.0.0.0/24", 1));
     run(&mut plan, &mut model);
     plan.add(Vni(1), &route("10.0.0.0/24", 2));
