@@ -470,13 +470,11 @@ impl Plan {
     ///
     /// Those found at start are not in the list before all tables are complete.
     fn collect(&mut self, limit: usize, ops: &mut Vec<Op>) {
-        while ops.len() < limit && self.may_delete_leftovers() {
-            ops.extend(
-                self.objects
-                    .leftovers
-                    .pop()
-                    .map(|id| Op::DeleteObject { id }),
-            );
+        while ops.len() < limit
+            && self.may_delete_leftovers()
+            && let Some(id) = self.objects.leftovers.pop()
+        {
+            ops.push(Op::DeleteObject { id });
         }
         while ops.len() < limit {
             let Some(slot) = self.objects.unused.pop_front() else {

@@ -104,23 +104,28 @@ fn found_objects_stay_for_routes_to_come_until_all_tables_are_complete() {
 
 #[test]
 fn a_found_route_is_taken_back_from_who_replaces_it() {
-    let mut model = left_by(Mode::Objects, &[("10.0.0.0/24", &[1])]);
-    let mut plan = next_in(Mode::Objects, &model);
-    complete(&mut plan);
-    announce(&mut plan, &[("10.0.0.0/24", &[1])]);
-    assert_eq!(run(&mut plan, &mut model), []);
-    model.dump(&mut plan);
-    for route in model.routes.values_mut() {
-        *route = Installed::Foreign;
+    for readings in 1..3 {
+        let mut model = left_by(Mode::Objects, &[("10.0.0.0/24", &[1])]);
+        let mut plan = plan_in(Mode::Objects);
+        model.dump(&mut plan);
+        complete(&mut plan);
+        for _ in 1..readings {
+            model.dump(&mut plan);
+        }
+        announce(&mut plan, &[("10.0.0.0/24", &[1])]);
+        assert_eq!(run(&mut plan, &mut model), []);
+        for route in model.routes.values_mut() {
+            *route = Installed::Foreign;
+        }
+        plan.route_changed(100, "10.0.0.0/24".parse().unwrap(), &Seen::Gone);
+        for _ in 0..2 {
+            let mut ops = Vec::new();
+            plan.batch(16, &mut ops);
+            let failures = execute(&mut model, &ops, |_| None);
+            plan.completed(&ops, &failures);
+        }
+        assert_eq!((model.resolved().len(), plan.counts().failed), (1, 0));
     }
-    model.dump(&mut plan);
-    for _ in 0..2 {
-        let mut ops = Vec::new();
-        plan.batch(16, &mut ops);
-        let failures = execute(&mut model, &ops, |_| None);
-        plan.completed(&ops, &failures);
-    }
-    assert_eq!((model.resolved().len(), plan.counts().failed), (1, 0));
 }
 
 /// Neither is a way in which this mode writes routes.
