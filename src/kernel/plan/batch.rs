@@ -113,8 +113,7 @@ impl Plan {
     pub(in crate::kernel) fn retry(&mut self, limit: usize) {
         for _ in 0..limit {
             let later = (Bound::Excluded(self.retried), Bound::Unbounded);
-            let next = self.parked.range(later).next().or(self.parked.first());
-            let Some(&id) = next else {
+            let Some(&id) = self.parked.range(later).chain(&self.parked).next() else {
                 return;
             };
             self.retried = id;
