@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use crate::route::{fingerprint, identity};
+use crate::route::{CALM, Fingerprints, fingerprint, identity};
 use crate::{ROUTES, VNIS};
 
 /// Keepalive 120 s: the rounds between two KEEPALIVEs may take long on a busy machine.
@@ -57,14 +57,18 @@ impl Announcer {
         self.has.len()
     }
 
-    /// Turns some routes around; what that does to the fingerprint of all tables.
-    pub(crate) fn churn(&mut self, random: &mut fastrand::Rng, count: usize) -> u64 {
+    /// Turns some routes around; what that does to the fingerprints.
+    pub(crate) fn churn(&mut self, random: &mut fastrand::Rng, count: usize) -> Fingerprints {
         let mut bytes = KEEPALIVE.to_vec();
-        let mut difference = 0;
+        let mut difference = Fingerprints::default();
         for _ in 0..count {
-            let (vni, number) = (random.u8(1..=VNIS), random.u32(..ROUTES));
+            let vni = match random.u8(..40) {
+                0 => CALM,
+                _ => random.u8(CALM + 1..=VNIS),
+            };
+            let number = random.u32(..ROUTES);
             let identity = identity(vni, number, self.hop);
-            difference ^= fingerprint(&identity);
+            difference.turn(vni, fingerprint(&identity));
             let len = u8::try_from(identity.len()).expect("it is short");
             if self.has.remove(&(vni, number)) {
                 bytes.extend([1, 0, len + 2, 5, 8, 1]);
@@ -85,10 +89,13 @@ impl Announcer {
         difference
     }
 
-    pub(crate) fn fingerprint(&self) -> u64 {
-        let each = self.has.iter();
-        each.map(|(vni, number)| fingerprint(&identity(*vni, *number, self.hop)))
-            .fold(0, |all, one| all ^ one)
+    /// Of all that it announces.
+    pub(crate) fn fingerprints(&self) -> Fingerprints {
+        let mut sum = Fingerprints::default();
+        for (vni, number) in &self.has {
+            sum.turn(*vni, fingerprint(&identity(*vni, *number, self.hop)));
+        }
+        sum
     }
 }
 
@@ -97,6 +104,7 @@ pub(crate) struct Subscriber {
     stream: TcpStream,
     state: Arc<State>,
     thread: JoinHandle<()>,
+    is_legacy: bool,
 }
 
 #[derive(Default)]
@@ -109,15 +117,14 @@ struct State {
 }
 
 impl Subscriber {
-    /// Every other one is a legacy peer.
+    /// Of all VNIs, or as a legacy peer of the calm one.
     pub(crate) fn new(address: SocketAddr, is_legacy: bool) -> Self {
-        let hello: &[u8] = if is_legacy {
-            &LEGACY_HELLO
-        } else {
-            &STREAM_HELLO
+        let (hello, vnis): (&[u8], _) = match is_legacy {
+            true => (&LEGACY_HELLO, CALM..=CALM),
+            false => (&STREAM_HELLO, 1..=VNIS),
         };
         let mut stream = established(address, hello);
-        for vni in 1..=VNIS {
+        for vni in vnis {
             let subscribed = stream.write_all(&[1, 0, 2, 3, 8, vni]);
             subscribed.expect("the server reads");
         }
@@ -129,11 +136,14 @@ impl Subscriber {
             stream,
             state,
             thread,
+            is_legacy,
         }
     }
 
-    pub(crate) fn fingerprint(&self) -> u64 {
-        self.state.fingerprint.load(Ordering::SeqCst)
+    /// Whether it has what it is to have of all these routes.
+    pub(crate) fn agrees(&self, with: Fingerprints) -> bool {
+        let expected = if self.is_legacy { with.calm } else { with.all };
+        self.state.fingerprint.load(Ordering::SeqCst) == expected
     }
 
     pub(crate) fn faults(&self) -> u64 {

@@ -15,6 +15,32 @@ pub(crate) fn identity(vni: u8, number: u32, hop: u8) -> Vec<u8> {
     bytes
 }
 
+/// The VNI that legacy subscribers want; few changes are in it, because they are sent to at a pace.
+pub(crate) const CALM: u8 = 1;
+
+/// The fingerprint of all that is announced, and of what of it is in the calm VNI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fingerprints {
+    pub(crate) all: u64,
+    pub(crate) calm: u64,
+}
+
+impl Fingerprints {
+    /// A route comes or goes.
+    pub(crate) fn turn(&mut self, vni: u8, fingerprint: u64) {
+        self.all ^= fingerprint;
+        if vni == CALM {
+            self.calm ^= fingerprint;
+        }
+    }
+
+    /// Routes come or go.
+    pub(crate) fn turn_all(&mut self, routes: Self) {
+        self.all ^= routes.all;
+        self.calm ^= routes.calm;
+    }
+}
+
 /// Of one route; that of a set is the exclusive or of its routes'.
 pub(crate) fn fingerprint(identity: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();

@@ -13,12 +13,6 @@ impl Trend {
         self.0.last().map_or(0.0, |it| it.1)
     }
 
-    /// The last number until then.
-    pub(crate) fn at(&self, minutes: f64) -> f64 {
-        let until = self.0.iter().take_while(|it| it.0 <= minutes);
-        until.last().map_or(0.0, |it| it.1)
-    }
-
     pub(crate) fn max(&self) -> f64 {
         self.0.iter().map(|it| it.1).fold(0.0, f64::max)
     }

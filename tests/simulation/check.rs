@@ -6,7 +6,8 @@ use std::time::Duration;
 use rustbond::internals::sim::ServerGauges;
 use rustbond::{Destination, NextHopType, Route, Vni};
 
-use super::script::{End, LONG_LINGER, Rest, SERVERS, VNIS};
+use super::client::Call;
+use super::script::{End, LONG_LINGER, Rest, SERVERS, VNIS, route};
 use super::world::World;
 
 /// In a world where nothing goes wrong any more, all is right after this time.
@@ -14,6 +15,9 @@ use super::world::World;
 /// A session that is dead is noticed after 12.5 s, one that takes nothing after 25 s; an
 /// attempt takes 10 s at most, and the next begins after 3 s; then routes may linger for 30 s.
 const CONVERGENCE: Duration = Duration::from_secs(100);
+
+/// What a change takes in any case.
+const PROMPT: Duration = Duration::from_millis(100);
 
 /// How often is looked whether it is.
 const LOOK: Duration = Duration::from_secs(4);
@@ -94,7 +98,44 @@ impl World {
                 }
                 (0..SERVERS).for_each(|it| self.start_server(it));
             }
+            Rest::Prompt { client, route } => self.change_at_rest(client, route),
         }
+    }
+
+    /// Has a client change each of its wishes for a VNI, and everybody take note in time.
+    fn change_at_rest(&mut self, client: usize, number: u16) {
+        let announced = self.announced();
+        let size = |vni: &u32| announced.keys().filter(|(of, _)| of.0 == *vni).count();
+        let vni = (1..=VNIS).min_by_key(size).expect("there are some");
+        let bound = self.promptness(size(&vni));
+        let vni = Vni(vni);
+        let it = &self.clients[client];
+        let route = route(client, it.plan.shares, number);
+        let subscription = match it.subscribed.contains(&vni) {
+            true => [Call::Unsubscribe(vni), Call::Subscribe(vni)],
+            false => [Call::Subscribe(vni), Call::Unsubscribe(vni)],
+        };
+        let announcement = match it.announced.contains(&(vni, route)) {
+            true => [Call::Withdraw(vni, route), Call::Announce(vni, route)],
+            false => [Call::Announce(vni, route), Call::Withdraw(vni, route)],
+        };
+        for call in subscription.into_iter().chain(announcement) {
+            self.call(client, call);
+            self.pass(bound);
+            self.check();
+            if let Err(wrong) = self.rightness(None) {
+                panic!("{bound:?} after {call:?} of client {client} at rest: {wrong}");
+            }
+        }
+    }
+
+    /// How long a change may take to be known where all is at rest, of a table of so many
+    /// routes: some round trips, threads and consumers that sleep, and what a link, a pace and
+    /// a consumer need for each route.
+    fn promptness(&self, routes: usize) -> Duration {
+        let lag = self.clients.iter().map(|it| it.plan.lag).max();
+        let each = Duration::from_millis(3) * u32::try_from(routes).unwrap_or(u32::MAX);
+        self.setup.latency[1] * 12 + lag.unwrap_or_default() * 2 + each + PROMPT
     }
 
     /// Everybody leaves; nothing may be left.

@@ -86,6 +86,8 @@ pub(crate) enum Rest {
     Without(usize, End),
     /// All servers stay away: routes stay for `hold`, and go then.
     Alone(End),
+    /// A client changes what it wants: that needs round trips, not somebody's timer.
+    Prompt { client: usize, route: u16 },
 }
 
 /// One thing that happens. What makes no sense at its moment does nothing.
@@ -324,22 +326,21 @@ pub(crate) fn steps(setup: &Setup) -> Vec<Step> {
     let trouble = random.u32(2..40);
     for _ in 0..random.usize(40..160) {
         let of = (random.usize(..clients), random.usize(..SERVERS));
-        let step = match random.u32(..100) {
+        match random.u32(..100) {
             at if at < trouble && !troubles.is_empty() => {
                 let kind = troubles[random.usize(..troubles.len())];
-                misfortune(random, setup, kind, of)
+                misfortune(random, setup, kind, of, &mut steps);
             }
-            _ if random.u8(..3) == 0 => Step::Pass {
+            _ if random.u8(..3) == 0 => steps.push(Step::Pass {
                 ms: pass_ms(random),
-            },
-            _ => wish(random, of.0),
-        };
-        steps.push(step);
+            }),
+            _ => steps.push(wish(random, of.0)),
+        }
         if random.u8(..60) == 0 {
-            steps.push(Step::Rest(rest(random)));
+            steps.push(Step::Rest(rest(random, clients)));
         }
     }
-    steps.push(Step::Rest(rest(random)));
+    steps.push(Step::Rest(rest(random, clients)));
     steps
 }
 
@@ -367,7 +368,7 @@ fn wish(random: &mut fastrand::Rng, client: usize) -> Step {
     }
 }
 
-const TROUBLES: u8 = 10;
+const TROUBLES: u8 = 11;
 
 fn end(random: &mut fastrand::Rng) -> End {
     pick(random, [End::Fin, End::Reset, End::Silent])
@@ -378,13 +379,14 @@ fn misfortune(
     setup: &Setup,
     kind: u8,
     (client, server): (usize, usize),
-) -> Step {
+    steps: &mut Vec<Step>,
+) {
     let end = end(random);
     let way = pick(random, [Way::ToServer, Way::ToClient, Way::Both]);
     let shard = random.usize(..setup.servers[server].shards);
     let bytes = pick(random, [0, 10, 100, 2000]);
     let is_first = random.bool();
-    match kind {
+    let step = match kind {
         0 => Step::Cut {
             client,
             server,
@@ -412,6 +414,7 @@ fn misfortune(
         7 => Step::StartClient { client },
         8 if is_first => Step::StopServer { server, end },
         8 => Step::StartServer { server },
+        9 => return change_of_mind(random, setup, (client, server), steps),
         _ => match random.u8(..4) {
             0 => Step::FailKernel {
                 client,
@@ -424,13 +427,57 @@ fn misfortune(
                 is_told: is_first,
             },
         },
+    };
+    steps.push(step);
+}
+
+/// A client ends a subscription and begins it again, while what it was told before is still on
+/// its way: behind its slow reading, or in the mail of a shard whose thread sleeps.
+fn change_of_mind(
+    random: &mut fastrand::Rng,
+    setup: &Setup,
+    (client, server): (usize, usize),
+    steps: &mut Vec<Step>,
+) {
+    let vni = random.u32(1..=VNIS);
+    let pass = |random: &mut fastrand::Rng| Step::Pass {
+        ms: pick(random, [0, 5, 50, 400]),
+    };
+    steps.push(Step::Subscribe { client, vni });
+    steps.push(pass(random));
+    let is_asleep = random.bool();
+    if is_asleep {
+        let shard = random.usize(..setup.servers[server].shards);
+        steps.push(Step::PauseShard { server, shard });
+    } else {
+        steps.push(Step::Slow {
+            client,
+            server,
+            bytes: pick(random, [100, 2000]),
+        });
+        steps.push(Step::AnnounceMany {
+            client: random.usize(..setup.clients.len()),
+            vni,
+            count: random.u16(300..1500),
+        });
+    }
+    for _ in 0..random.usize(1..4) {
+        steps.extend([pass(random), Step::Unsubscribe { client, vni }]);
+        steps.extend([pass(random), Step::Subscribe { client, vni }]);
+    }
+    if is_asleep {
+        steps.extend([pass(random), Step::ResumeServer { server }]);
     }
 }
 
-fn rest(random: &mut fastrand::Rng) -> Rest {
+fn rest(random: &mut fastrand::Rng, clients: usize) -> Rest {
     let end = end(random);
     let server = random.usize(..SERVERS);
-    match random.u8(..6) {
+    match random.u8(..8) {
+        6.. => Rest::Prompt {
+            client: random.usize(..clients),
+            route: random.u16(..ROUTES),
+        },
         0..2 => Rest::Whole,
         2 => Rest::Restart(server, end),
         3 => Rest::Blink(if end == End::Fin {
