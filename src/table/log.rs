@@ -188,3 +188,104 @@ impl Log {
         assert!(self.store.bytes + self.fresh_bytes >= self.live_bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: usize = 1024;
+
+    /// Logs announcements of so many bytes and takes them.
+    fn announce(log: &mut Log, frames: &[usize]) -> Vec<Span> {
+        for &len in frames {
+            let frame = vec![b'a'; len];
+            log.append(Action::Add, Slot::FIRST, PeerId::NOBODY, &frame);
+        }
+        log.take_fresh()
+    }
+
+    /// Announces and withdraws something, which takes twice `len` bytes and two.
+    fn come_and_go(log: &mut Log, len: usize) {
+        log.append(Action::Add, Slot::FIRST, PeerId::NOBODY, &vec![b'a'; len]);
+        let withdrawal = vec![b'w'; len + 2];
+        log.append(Action::Remove, Slot::FIRST, PeerId::NOBODY, &withdrawal);
+        log.take_fresh();
+    }
+
+    fn lens(spans: &[Span]) -> Vec<usize> {
+        spans.iter().map(Span::len).collect()
+    }
+
+    fn whole(log: &mut Log) -> Vec<Span> {
+        log.seal().map(Span::whole).collect()
+    }
+
+    #[test]
+    fn segments_are_filled_to_the_last_byte() {
+        let frames = [KIB; SEGMENT_BYTES / KIB + 1];
+        let filled = [SEGMENT_BYTES, KIB];
+        let mut log = Log::default();
+        assert_eq!(lens(&announce(&mut log, &frames)), filled);
+        assert_eq!(lens(&whole(&mut log)), filled);
+
+        let mut log = Log::default();
+        for frame in frames {
+            announce(&mut log, &[frame]);
+        }
+        assert_eq!(lens(&whole(&mut log)), filled, "one by one");
+
+        log.begin_compaction();
+        for frame in frames {
+            log.rewrite(PeerId::NOBODY, &vec![b'a'; frame]);
+        }
+        log.finish_compaction();
+        assert_eq!(lens(&whole(&mut log)), filled, "rewritten");
+    }
+
+    #[test]
+    fn short_ends_are_joined_as_long_as_they_fit() {
+        let mut log = Log::default();
+        announce(&mut log, &[KIB]);
+        assert_eq!(lens(&whole(&mut log)), [KIB]);
+        announce(
+            &mut log,
+            &[SEGMENT_BYTES / 8, SHARED_BYTES - SEGMENT_BYTES / 8 - 1],
+        );
+        assert_eq!(lens(&whole(&mut log)), [KIB + SHARED_BYTES - 1]);
+        let mut rest = SEGMENT_BYTES - KIB - SHARED_BYTES + 1;
+        while rest > 0 {
+            let len = rest.min(10 * KIB);
+            announce(&mut log, &[len]);
+            rest -= len;
+        }
+        assert_eq!(lens(&whole(&mut log)), [SEGMENT_BYTES]);
+        announce(&mut log, &[1]);
+        assert_eq!(lens(&whole(&mut log)), [SEGMENT_BYTES, 1]);
+    }
+
+    #[test]
+    fn what_is_large_is_shared_in_its_place_and_not_copied() {
+        let mut log = Log::default();
+        log.append(Action::Add, Slot::FIRST, PeerId::NOBODY, b"before");
+        log.take_fresh();
+        let large = announce(&mut log, &[SHARED_BYTES]);
+        for _ in 0..60 {
+            announce(&mut log, &[KIB]);
+        }
+        let spans = whole(&mut log);
+        assert_eq!(lens(&spans), [6, SHARED_BYTES, 60 * KIB]);
+        assert_eq!(spans[0].bytes(), b"before");
+        assert!(std::ptr::eq(spans[1].bytes(), large[0].bytes()));
+    }
+
+    #[test]
+    fn a_compaction_is_worth_it_past_twice_the_live_bytes_and_a_segment() {
+        let mut log = Log::default();
+        announce(&mut log, &[KIB]);
+        come_and_go(&mut log, (KIB + SLACK_BYTES) / 2 - 1);
+        assert_eq!(log.bytes(), 2 * KIB + SLACK_BYTES);
+        assert!(!log.wants_compaction());
+        come_and_go(&mut log, 1);
+        assert!(log.wants_compaction());
+    }
+}

@@ -401,13 +401,9 @@ impl Routes {
     /// Removes an announcement; its route's slot and who must hear.
     fn remove(&mut self, hops: &mut NextHops, slot: u32) -> (Slot, Effect) {
         let entry = self.slots[slot as usize];
-        let first = match entry.role {
-            EntryRole::First => slot,
-            _ => self.find(&entry.key()).expect("a stored route is indexed"),
-        };
         self.unlink(&entry);
         hops.release(entry.next_hop);
-        let freed = match (entry.role, entry.sibling) {
+        let (first, freed) = match (entry.role, entry.sibling) {
             (EntryRole::First, Slot::NONE) => {
                 let hash = self.hasher.hash_one(entry.key());
                 if let Ok(indexed) = self.index.find_entry(hash, |&it| it == slot) {
@@ -419,15 +415,16 @@ impl Routes {
             // The route keeps its slot: the next announcement moves into it.
             (EntryRole::First, sibling) => {
                 self.relocate(sibling, slot);
-                sibling
+                (slot, sibling)
             }
             _ => {
+                let first = self.find(&entry.key()).expect("a stored route is indexed");
                 let before = self
                     .chain(first)
                     .find(|&it| self.slots[it as usize].sibling == slot)
                     .expect("a further announcement hangs on another");
                 self.slots[before as usize].sibling = entry.sibling;
-                slot
+                (first, slot)
             }
         };
         self.release(freed);
@@ -456,7 +453,7 @@ impl Routes {
             self.slots[entry.next as usize].previous = entry.previous;
         }
         // What the log says of this peer stays true without a record of it.
-        if announcer.count == 0 && !announcer.entangled && !announcer.entangled_next {
+        if announcer.count == 0 && !announcer.entangled {
             listed.remove();
         }
     }
@@ -498,6 +495,7 @@ impl Routes {
         let listed: u32 = self.announcers.iter().map(|it| it.count).sum();
         assert_eq!(self.slots.iter().filter(used).count(), listed as usize);
         for announcer in &self.announcers {
+            assert!(announcer.entangled || !announcer.entangled_next);
             let mut previous = Slot::NONE;
             let mut slot = announcer.first;
             for _ in 0..announcer.count {

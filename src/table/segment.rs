@@ -1,5 +1,6 @@
 //! Immutable runs of encoded frames, shared by everybody who must send them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::PeerId;
@@ -110,29 +111,29 @@ impl Span {
     pub(crate) fn without(mut self, peer: PeerId, push: &mut impl FnMut(Self)) {
         let segment = Arc::clone(&self.segment);
         let runs = segment.runs_of(peer).iter().filter_map(|run| {
-            let (start, end) = (run.start.max(self.start), run.end.min(self.end));
-            (start < end).then_some(start..end)
+            let inside = run.start.max(self.start)..run.end.min(self.end);
+            (!inside.is_empty()).then_some(inside)
         });
         let (runs, mut frames) = (runs.collect::<Vec<_>>(), self.frames);
         for run in &runs {
             let own = count_frames(&segment.bytes[run.start as usize..run.end as usize]);
             frames = frames.saturating_sub(own);
         }
-        let mut push_piece = |start, end| {
-            if start < end {
+        let mut push_piece = |piece: Range<u32>| {
+            if !piece.is_empty() {
                 push(Self {
                     segment: Arc::clone(&segment),
-                    start,
-                    end,
+                    start: piece.start,
+                    end: piece.end,
                     frames: std::mem::take(&mut frames),
                 });
             }
         };
         for run in runs {
-            push_piece(self.start, run.start);
+            push_piece(self.start..run.start);
             self.start = run.end;
         }
-        push_piece(self.start, self.end);
+        push_piece(self.start..self.end);
     }
 }
 
@@ -207,4 +208,23 @@ pub(crate) fn count_frames(mut bytes: &[u8]) -> u32 {
 /// Offsets inside a segment fit 32 bits by far.
 fn offset(len: usize) -> u32 {
     u32::try_from(len).expect("a segment is shorter than 4 GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adjacent_frames_of_a_peer_are_one_run() {
+        let mut builder = SegmentBuilder::default();
+        for peer in [1, 2, 1] {
+            for _ in 0..100 {
+                builder.push(PeerId(peer), b"frame");
+            }
+        }
+        let segment = builder.take();
+        assert_eq!(segment.runs_of(PeerId(1)).len(), 2);
+        assert_eq!(segment.runs_of(PeerId(2)).len(), 1);
+        assert_eq!(segment.frames, 300);
+    }
 }

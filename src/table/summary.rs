@@ -97,8 +97,8 @@ fn hash(route: &Route) -> u64 {
     xxh3_64(&bytes)
 }
 
-/// Bytes of all fields.
-const FIELDS: usize = 17 + 1 + 17 + 4 + 4 + 2 + 2;
+/// Bytes of all fields: two addresses, two numbers, two ports and a length.
+const FIELDS: usize = 2 * (17 + 4 + 2) + 1;
 
 fn address(address: IpAddr) -> [u8; 17] {
     let mut bytes = [0; 17];
@@ -147,6 +147,37 @@ mod tests {
             one.remove(&route(host));
         }
         assert_eq!(one, TableSummary::default());
+    }
+
+    #[test]
+    fn routes_are_counted_by_type() {
+        let to = [192, 0, 2, 1];
+        let mut unknown = NextHop::standard(to);
+        unknown.hop_type = NextHopType::from_number(9);
+        let kinds = [
+            (NextHop::standard(to), 1),
+            (NextHop::nat(to, 1024, 2048), 2),
+            (NextHop::load_balancer(to), 3),
+            (unknown, 4),
+        ];
+        let mut summary = TableSummary::default();
+        for (hop, count) in kinds {
+            for host in 0..count {
+                let destination = Destination::from_ipv4([10, 0, 0, host].into(), 32);
+                summary.add(&Route::new(destination, hop));
+            }
+        }
+        let counts = [summary.standard, summary.nat, summary.load_balancer];
+        assert_eq!((counts, summary.other), ([1, 2, 3], 4));
+        assert_eq!(summary.routes(), 10);
+    }
+
+    #[test]
+    fn a_digest_is_shown_whole_and_measured_by_its_lower_bits() {
+        let digest = Digest(0x0123_4567_89ab_cdef);
+        assert_eq!(digest.to_u64(), 0x0123_4567_89ab_cdef);
+        assert_eq!(digest.to_u48(), 0x4567_89ab_cdef);
+        assert_eq!(digest.to_string(), "0123456789abcdef");
     }
 
     #[test]

@@ -99,9 +99,13 @@ impl World {
         for announcers in self.announced.values_mut() {
             announcers.remove(&peer);
         }
-        while let Some(notice) = self.table.withdraw_one(&mut self.hops, peer) {
+        for _ in 0..=self.announced.len() {
+            let Some(notice) = self.table.withdraw_one(&mut self.hops, peer) else {
+                return;
+            };
             self.notify(notice);
         }
+        panic!("more withdrawals than announcements");
     }
 
     fn join(&mut self, peer: PeerId) {
@@ -109,6 +113,27 @@ impl World {
         let spans = self.table.join(&self.hops, peer);
         let subscriber = self.subscribers.entry(peer).or_default();
         subscriber.read(peer, &spans);
+    }
+
+    /// Changes a route to and fro until the log has outgrown its table.
+    fn outgrow(&mut self, peer: u32, number: u32) {
+        for _ in 0..4096 {
+            if self.table.wants_compaction() {
+                return;
+            }
+            self.apply(peer, Action::Remove, number);
+            self.apply(peer, Action::Add, number);
+            self.flush();
+        }
+        panic!("the log may grow for ever");
+    }
+
+    /// Compacts from begin to end.
+    fn compact_all(&mut self) {
+        for _ in 0..=self.announced.len() {
+            self.compact(7);
+        }
+        assert!(!self.table.wants_compaction());
     }
 
     fn compact(&mut self, budget: usize) {
@@ -140,8 +165,11 @@ impl World {
                 let told_twice = seen.insert(route, by.iter().copied().collect());
                 assert!(told_twice.is_none());
             });
+            assert!(from.is_none_or(|next| next > at), "a look that ends");
         }
         assert_eq!(seen, live);
+        let hops: BTreeSet<NextHop> = live.keys().map(|route| route.next_hop).collect();
+        assert_eq!(self.hops.len(), hops.len());
         let announcers: BTreeSet<PeerId> = live.values().flatten().copied().collect();
         for peer in announcers {
             let own = live.iter().filter(|(_, by)| by.contains(&peer));
@@ -235,6 +263,30 @@ fn a_random_walk_ends_where_the_model_does() {
     }
 }
 
+/// What the log says of those who once shared a route is to be read with care as long as
+/// they are there.
+#[test]
+fn a_table_is_empty_without_routes_and_peers() {
+    let mut world = World::new();
+    assert!(world.table.is_empty());
+    world.apply(1, Action::Add, 0);
+    world.apply(1, Action::Remove, 0);
+    assert!(world.table.is_empty());
+    for peer in [1, 2] {
+        world.apply(peer, Action::Add, 0);
+        assert!(!world.table.is_empty());
+    }
+    for peer in [1, 2] {
+        world.apply(peer, Action::Remove, 0);
+    }
+    assert_eq!(world.table.len(), 0);
+    for peer in [1, 2] {
+        assert!(!world.table.is_empty(), "a peer is left");
+        world.leave(PeerId(peer));
+    }
+    assert!(world.table.is_empty());
+}
+
 #[test]
 fn joiners_share_the_segments_of_the_log() {
     let mut world = World::new();
@@ -270,7 +322,9 @@ fn a_span_without_a_peer_keeps_the_rest_in_order() {
     /// A frame with a text of one letter.
     const FRAME: usize = HEADER_LEN + 1;
     let mut builder = segment::SegmentBuilder::default();
-    for (peer, letters) in [(1, "aa"), (1, "b"), (2, "cc"), (1, "d"), (3, "e"), (2, "f")] {
+    let runs = [(1, "aa"), (1, "b"), (2, "cc"), (1, "d"), (3, "e"), (2, "f")];
+    let nobody = PeerId::NOBODY.0;
+    for (peer, letters) in runs.into_iter().chain([(nobody, "g"), (2, "h")]) {
         for letter in letters.bytes() {
             builder.push(PeerId(peer), &[1, 0, 1, 5, letter]);
         }
@@ -282,18 +336,64 @@ fn a_span_without_a_peer_keeps_the_rest_in_order() {
             let letters = it.bytes().chunks(FRAME).map(|frame| char::from(frame[4]));
             text.extend(letters);
             frames += it.frames() as usize;
+            assert!(it.len() > 0 && it.len() == it.bytes().len());
         });
         assert_eq!(frames, text.len());
         text
     };
-    assert_eq!(rest(&span, 1), "ccef");
-    assert_eq!(rest(&span, 2), "aabde");
-    assert_eq!(rest(&span, 3), "aabccdf");
-    assert_eq!(rest(&span, 9), "aabccdef");
+    assert_eq!(rest(&span, 1), "ccefgh");
+    assert_eq!(rest(&span, 2), "aabdeg");
+    assert_eq!(rest(&span, 3), "aabccdfgh");
+    assert_eq!(rest(&span, 9), "aabccdefgh");
+    assert_eq!(rest(&span, nobody), "aabccdefgh");
     span.advance(FRAME, 1);
-    assert_eq!(rest(&span, 1), "ccef");
+    assert_eq!(rest(&span, 1), "ccefgh");
     assert_eq!(rest(&span.split_front(4 * FRAME, 4), 2), "ab");
-    assert_eq!(rest(&span, 2), "de");
+    assert_eq!(rest(&span, 2), "deg");
+}
+
+/// A table of its own costs whoever gets one an encoding of all routes.
+#[test]
+fn who_once_shared_a_route_shares_the_log_again_after_a_compaction() {
+    let mut world = World::new();
+    for number in 0..100 {
+        world.apply(9, Action::Add, number);
+    }
+    world.apply(1, Action::Add, 100);
+    world.apply(2, Action::Add, 100);
+    world.apply(2, Action::Remove, 100);
+    world.flush();
+    world.outgrow(9, 0);
+    world.compact_all();
+    let log = world.table.join(&world.hops, PeerId(3));
+    let log: Vec<_> = log.iter().map(|it| it.bytes().as_ptr_range()).collect();
+    for peer in [1, 2] {
+        for span in world.table.join(&world.hops, PeerId(peer)) {
+            let start = span.bytes().as_ptr();
+            assert!(log.iter().any(|it| it.contains(&start)), "peer {peer}");
+        }
+    }
+}
+
+/// The log says to all but the one that a route came, and nobody told the other that it went.
+#[test]
+fn a_log_that_is_being_compacted_is_not_read_by_who_shared_a_route() {
+    let mut world = World::new();
+    for number in 0..100 {
+        world.apply(9, Action::Add, number);
+    }
+    for action in [Action::Add, Action::Remove] {
+        world.apply(1, action, 100);
+        world.apply(2, action, 100);
+    }
+    world.outgrow(9, 0);
+    world.compact(7);
+    world.compact(7);
+    world.apply(2, Action::Add, 101);
+    world.apply(2, Action::Remove, 101);
+    assert!(world.table.wants_compaction());
+    world.join(PeerId(2));
+    world.check();
 }
 
 /// Small tables do not compact at every change, and no table that has not been outgrown.
@@ -302,18 +402,10 @@ fn a_log_is_compacted_once_it_is_twice_its_table_and_a_segment() {
     let mut world = World::new();
     world.apply(1, Action::Add, 0);
     world.flush();
-    while world.table.log_bytes() < SEGMENT_BYTES {
-        assert!(!world.table.wants_compaction());
-        world.apply(1, Action::Remove, 0);
-        world.apply(1, Action::Add, 0);
-        world.flush();
-    }
-    for _ in 0..10 {
-        world.apply(1, Action::Remove, 0);
-        world.apply(1, Action::Add, 0);
-    }
-    world.flush();
-    assert!(world.table.wants_compaction());
+    let live = world.table.log_bytes();
+    world.outgrow(1, 0);
+    let outgrown = SEGMENT_BYTES + 2 * live..SEGMENT_BYTES + 5 * live;
+    assert!(outgrown.contains(&world.table.log_bytes()));
 }
 
 #[test]

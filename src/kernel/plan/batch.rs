@@ -2,10 +2,14 @@
 
 use super::store::{CONFLICT, RETAKE};
 use super::{
-    ADOPTED, ALIEN, Family, Kind, Mode, NONE, OWNED, Object, Op, PARKED, Plan, QUEUED, RouteId,
-    SETTLING, State, Target, Verb,
+    ADOPTED, ALIEN, Family, Kind, Mode, NONE, OWNED, Object, Op, Plan, QUEUED, RouteId, SETTLING,
+    State, Target, Verb, named,
 };
 use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// Routes for which the queue keeps its memory once it is empty.
+const QUEUE_KEPT: usize = 4096;
 
 /// Error numbers of Linux that decide something here.
 pub(in crate::kernel) mod errno {
@@ -53,7 +57,7 @@ impl Plan {
             self.sync(id, ops);
         }
         if self.queue.is_empty() {
-            release_memory(&mut self.queue);
+            self.queue.shrink_to(QUEUE_KEPT);
             self.unwanted.append(&mut self.unwanted_later);
         }
         if ops.is_empty() {
@@ -83,8 +87,11 @@ impl Plan {
             self.store.state_mut(id).flags &= !SETTLING;
             waiting.push(id);
             let hops = self.wanted_hops(id, state);
-            if state.installed > ALIEN && hops != NONE && !self.in_sync(id, state) {
-                let vote = votes.entry(state.installed).or_insert((hops, 0));
+            if let Some(slot) = named(state.installed)
+                && hops != NONE
+                && !self.in_sync(id, state)
+            {
+                let vote = votes.entry(slot).or_insert((hops, 0));
                 vote.1 += u32::from(vote.0 == hops);
             }
         }
@@ -102,16 +109,16 @@ impl Plan {
         }
     }
 
-    /// Plans refused routes again, at most `limit`.
+    /// Plans refused routes again, at most `limit`; every one has its turn.
     pub(in crate::kernel) fn retry(&mut self, limit: usize) {
         for _ in 0..limit {
-            let Some(id) = self.parked.pop_front() else {
-                break;
+            let later = (Bound::Excluded(self.retried), Bound::Unbounded);
+            let Some(&id) = self.parked.range(later).chain(&self.parked).next() else {
+                return;
             };
-            if self.store.get(id).is_some_and(|state| state.has(PARKED)) {
-                self.unpark(id);
-                self.enqueue(id);
-            }
+            self.retried = id;
+            self.parked.remove(&id);
+            self.enqueue(id);
         }
     }
 
@@ -172,7 +179,7 @@ impl Plan {
         } else {
             let state = self.store.state_mut(*route);
             state.flags |= OWNED;
-            state.flags &= !(ADOPTED | RETAKE | CONFLICT);
+            state.flags &= !ADOPTED & !RETAKE & !CONFLICT;
         }
     }
 
@@ -214,7 +221,7 @@ impl Plan {
                         state.flags |= CONFLICT;
                         outcome.doubt = true;
                     }
-                    self.park(route);
+                    self.parked.insert(route);
                 }
             }
         }
@@ -226,7 +233,7 @@ impl Plan {
             return;
         };
         self.store.state_mut(id).flags &= !QUEUED;
-        if state.has(PARKED) {
+        if self.parked.contains(&id) {
             return;
         }
         if self.in_sync(id, state) {
@@ -242,11 +249,11 @@ impl Plan {
         } else {
             let there = state.installed != NONE || state.has(RETAKE);
             if there && self.is_shadowed(id, state) {
-                self.park(id);
+                self.parked.insert(id);
                 return;
             }
             let Some(object) = self.object_for(hops, ops) else {
-                self.park(id);
+                self.parked.insert(id);
                 return;
             };
             let verb = if there { Verb::Replace } else { Verb::Add };
@@ -288,10 +295,10 @@ impl Plan {
             || (single_v6 && self.catalog.lowest(installed) < self.catalog.lowest(wanted))
     }
 
-    fn target(&self, slot: u32) -> Target {
-        if slot <= ALIEN {
+    fn target(&self, installed: u32) -> Target {
+        let Some(slot) = named(installed) else {
             return Target::Other;
-        }
+        };
         let object = self.objects.object(slot);
         if object.id != 0 {
             return Target::Object(object.id);
@@ -399,8 +406,9 @@ impl Plan {
         if self.catalog.object(old) == slot {
             self.catalog.set_object(old, NONE);
         }
-        if self.catalog.hops(set).len() > 1 && self.catalog.object(set) == NONE {
-            self.catalog.set_object(set, slot);
+        // A group of one is no member of others, as the object for its hop is.
+        if self.catalog.hops(set).len() > 1 {
+            self.catalog.offer_object(set, slot);
         }
         self.catalog.release_hop_set(old);
     }
@@ -461,13 +469,11 @@ impl Plan {
     ///
     /// Those found at start are not in the list before all tables are complete.
     fn collect(&mut self, limit: usize, ops: &mut Vec<Op>) {
-        while ops.len() < limit && self.may_delete_leftovers() {
-            ops.extend(
-                self.objects
-                    .leftovers
-                    .pop()
-                    .map(|id| Op::DeleteObject { id }),
-            );
+        while ops.len() < limit
+            && self.may_delete_leftovers()
+            && let Some(id) = self.objects.leftovers.pop()
+        {
+            ops.push(Op::DeleteObject { id });
         }
         while ops.len() < limit {
             let Some(slot) = self.objects.unused.pop_front() else {
@@ -514,44 +520,5 @@ impl Plan {
         {
             self.store.remove(id);
         }
-    }
-
-    fn park(&mut self, id: RouteId) {
-        let state = self.store.state_mut(id);
-        if !state.has(PARKED) {
-            state.flags |= PARKED;
-            self.counts.failed += 1;
-            self.parked.push_back(id);
-        }
-        // Routes that changed while they waited are in the list more than once.
-        if self.parked.len() > 2 * self.counts.failed + 1024 {
-            let store = &mut self.store;
-            self.parked.retain(|&id| {
-                let parked = store.get(id).is_some_and(|state| state.has(PARKED));
-                if parked {
-                    store.state_mut(id).flags &= !PARKED;
-                }
-                parked
-            });
-            for &id in &self.parked {
-                store.state_mut(id).flags |= PARKED;
-            }
-        }
-    }
-
-    pub(super) fn unpark(&mut self, id: RouteId) {
-        let state = self.store.state_mut(id);
-        if state.has(PARKED) {
-            state.flags &= !PARKED;
-            self.counts.failed -= 1;
-        }
-    }
-}
-
-/// Gives back the memory of a queue that was long.
-fn release_memory(queue: &mut std::collections::VecDeque<RouteId>) {
-    const KEPT: usize = 4096;
-    if queue.capacity() > KEPT {
-        queue.shrink_to(KEPT);
     }
 }

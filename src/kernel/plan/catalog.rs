@@ -250,6 +250,14 @@ impl Catalog {
         self.hop_sets.aux_mut(hop_set).object = object;
     }
 
+    /// As [`Self::set_object`], where there is none.
+    pub(super) fn offer_object(&mut self, hop_set: u32, object: u32) {
+        let known = &mut self.hop_sets.aux_mut(hop_set).object;
+        if *known == NONE {
+            *known = object;
+        }
+    }
+
     /// Forgets which objects exist.
     pub(super) fn forget_objects(&mut self) {
         for id in self.hop_sets.ids() {

@@ -156,6 +156,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn equal_seeds_hash_alike_and_others_do_not() {
+        let hash = |seed| hasher(seed).hash_one("10.0.0.0/24");
+        assert_eq!(hash(7), hash(7));
+        assert_ne!(hash(7), hash(8));
+    }
+
+    #[test]
     fn a_value_lives_as_long_as_its_references() {
         let mut interner: Interner<Box<[u32]>, u8> = Interner::new(7);
         let a = interner.insert(Box::new([1, 2]), 10);

@@ -40,7 +40,7 @@ use intern::NONE;
 use objects::{Kind, Object, Objects};
 pub(in crate::kernel) use remap::Scope;
 pub(in crate::kernel) use store::RouteId;
-use store::{ADOPTED, OWNED, PARKED, QUEUED, SETTLING, State, Store};
+use store::{ADOPTED, OWNED, QUEUED, SETTLING, State, Store};
 
 /// Hops a destination uses at most: the lowest addresses. Bounds the size of a message:
 /// a hop of an inline IPv4 route takes 36 bytes, so 256 take 9 KiB.
@@ -174,8 +174,9 @@ pub(super) struct Plan {
     /// Routes that lost one of several hops: a burst of them is often a hypervisor that
     /// leaves, which takes messages per group only once all of it is known.
     settling: Vec<RouteId>,
-    /// Routes that the kernel refused.
-    parked: VecDeque<RouteId>,
+    /// Routes that the kernel refused and that wait for their next try, and the last tried.
+    parked: BTreeSet<RouteId>,
+    retried: RouteId,
     /// Destinations where somebody else's route stands before ours, by position of the table.
     shadowed: BTreeSet<(u16, IpNet)>,
     /// Hops that nobody wants any more, and those among them to look at again later.
@@ -212,7 +213,8 @@ impl Plan {
             objects: Objects::new(config.nexthop_ids.clone()),
             queue: VecDeque::new(),
             settling: Vec::new(),
-            parked: VecDeque::new(),
+            parked: BTreeSet::new(),
+            retried: RouteId::default(),
             shadowed: BTreeSet::new(),
             unwanted: Vec::new(),
             unwanted_later: Vec::new(),
@@ -322,7 +324,6 @@ impl Plan {
         }
         for id in self.store.ids() {
             if self.store.get(id).is_some() {
-                self.store.state_mut(id).flags &= !ADOPTED;
                 self.scratch.clear();
                 self.desire_scratch(id);
                 self.enqueue(id);
@@ -352,11 +353,12 @@ impl Plan {
 
     /// Whether no route can need what an earlier process made for routes that name objects.
     fn may_delete_leftovers(&self) -> bool {
-        !self.objects.leftovers.is_empty() && self.is_complete() && self.counts.failed == 0
+        !self.objects.leftovers.is_empty() && self.is_complete() && self.parked.is_empty()
     }
 
     pub(super) fn counts(&self) -> Counts {
         Counts {
+            failed: self.parked.len(),
             objects: self.objects.len(),
             ..self.counts
         }
@@ -380,10 +382,8 @@ impl Plan {
         let set = self.catalog.acquire_set(&self.scratch);
         let state = self.store.state_mut(id);
         let old = std::mem::replace(&mut state.desired, set);
-        let was_parked = state.has(PARKED);
-        state.flags &= !PARKED;
-        self.counts.failed -= usize::from(was_parked);
         let installed = state.installed;
+        let was_parked = self.parked.remove(&id);
         let old_hops = self.catalog.hop_set(old, id.family());
         let hops = self.catalog.hop_set(set, id.family());
         self.counts.desired += usize::from(hops != NONE);
@@ -391,7 +391,7 @@ impl Plan {
         self.catalog.want(hops);
         let shrinks = hops != NONE
             && old_hops != NONE
-            && installed > ALIEN
+            && named(installed).is_some()
             && self.config.mode == Mode::Objects
             && self.catalog.hops(hops).len() < self.catalog.hops(old_hops).len();
         self.catalog.unwant(old_hops, &mut self.unwanted);
@@ -426,10 +426,7 @@ impl Plan {
 
     /// The hop set that the kernel has, or [`NONE`] where it has none or one we do not know.
     fn installed_hops(&self, state: State) -> u32 {
-        if state.installed <= ALIEN {
-            return NONE;
-        }
-        self.objects.object(state.installed).set
+        named(state.installed).map_or(NONE, |object| self.objects.object(object).set)
     }
 
     /// Whether the kernel has what is wanted.
@@ -445,10 +442,10 @@ impl Plan {
         let old = std::mem::replace(&mut state.installed, installed);
         self.counts.installed += usize::from(installed != NONE);
         self.counts.installed -= usize::from(old != NONE);
-        if installed > ALIEN {
-            self.objects.object_mut(installed).routes += 1;
+        if let Some(new) = named(installed) {
+            self.objects.object_mut(new).routes += 1;
         }
-        if old > ALIEN {
+        if let Some(old) = named(old) {
             let object = self.objects.object_mut(old);
             object.routes -= 1;
             if object.routes == 0 {
@@ -456,6 +453,11 @@ impl Plan {
             }
         }
     }
+}
+
+/// The object that a route's installed state names, if it names one.
+fn named(installed: u32) -> Option<u32> {
+    (installed > ALIEN).then_some(installed)
 }
 
 fn announcement_of(vni: Vni, route: &Route) -> Announcement {

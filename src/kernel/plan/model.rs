@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
 
-use super::{Mode, Op, Plan, Target, Verb, errno};
+use super::{Op, Plan, Target, Verb, errno};
 
 /// `EINVAL`, for what refers to an object that does not exist.
 pub(in crate::kernel) const EINVAL: i32 = 22;
@@ -167,25 +167,108 @@ impl Model {
     /// Tells a plan what is there.
     pub(in crate::kernel) fn dump(&self, plan: &mut Plan) {
         plan.begin_resync();
-        if plan.mode() == Mode::Objects {
-            for (&id, object) in &self.objects {
-                match object {
-                    Nexthop::Hop(address) => plan.saw_hop(id, *address),
-                    Nexthop::Foreign => plan.saw_foreign_object(id),
-                    Nexthop::Group(_) => {}
-                }
-            }
-            for (&id, object) in &self.objects {
-                if let Nexthop::Group(members) = object {
-                    plan.saw_group(id, members);
-                }
+        for (&id, object) in &self.objects {
+            match object {
+                Nexthop::Hop(address) => plan.saw_hop(id, *address),
+                Nexthop::Foreign => plan.saw_foreign_object(id),
+                Nexthop::Group(_) => {}
             }
         }
+        for (&id, object) in &self.objects {
+            if let Nexthop::Group(members) = object {
+                plan.saw_group(id, members);
+            }
+        }
+        let tables: BTreeSet<u32> = plan.tables().collect();
         for (&(table, prefix), route) in &self.routes {
-            if let Installed::Ours(target) = route {
+            if let Installed::Ours(target) = route
+                && tables.contains(&table)
+            {
                 plan.saw_route(table, prefix, target);
             }
         }
         plan.end_resync();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: Ipv6Addr = Ipv6Addr::LOCALHOST;
+
+    fn group(id: u32, members: &[u32]) -> Op {
+        Op::AddGroup {
+            object: 0,
+            id,
+            members: members.to_vec(),
+        }
+    }
+
+    fn route(verb: Verb, target: Target) -> Op {
+        Op::Route {
+            route: super::super::RouteId::default(),
+            verb,
+            table: 100,
+            prefix: "10.0.0.0/24".parse().unwrap(),
+            target,
+            previous: 0,
+        }
+    }
+
+    fn with_two_hops() -> Model {
+        let mut model = Model::default();
+        model.objects.insert(1, Nexthop::Hop(ADDRESS));
+        model.objects.insert(2, Nexthop::Hop(ADDRESS));
+        model.objects.insert(3, Nexthop::Foreign);
+        model
+    }
+
+    #[test]
+    fn a_group_has_distinct_hops_and_a_free_number() {
+        let mut model = with_two_hops();
+        for members in [&[][..], &[1, 1], &[1, 9], &[3]] {
+            assert_eq!(model.apply(&group(4, members)), Err(EINVAL), "{members:?}");
+        }
+        assert_eq!(model.apply(&group(3, &[1])), Err(errno::EEXIST));
+        assert_eq!(model.apply(&group(4, &[1, 2])), Ok(()));
+        assert_eq!(model.apply(&group(5, &[4])), Err(EINVAL), "of groups");
+        let replace = |id, members: &[u32]| Op::ReplaceGroup {
+            id,
+            members: members.to_vec(),
+        };
+        assert_eq!(model.apply(&replace(4, &[2])), Ok(()));
+        assert_eq!(model.apply(&replace(4, &[])), Err(EINVAL));
+        assert_eq!(model.apply(&replace(1, &[2])), Err(EINVAL));
+        assert_eq!(model.apply(&replace(9, &[2])), Err(errno::ENOENT));
+        assert_eq!(model.objects[&4], Nexthop::Group(vec![2]));
+    }
+
+    #[test]
+    fn a_route_is_deleted_by_where_it_leads() {
+        let mut model = with_two_hops();
+        let to = Target::Object;
+        assert_eq!(model.apply(&route(Verb::Delete, to(1))), Err(errno::ESRCH));
+        assert_eq!(model.apply(&route(Verb::Add, to(9))), Err(EINVAL));
+        for target in [to(1), Target::Other] {
+            assert_eq!(model.apply(&route(Verb::Add, to(1))), Ok(()));
+            assert_eq!(model.apply(&route(Verb::Add, to(2))), Err(errno::EEXIST));
+            assert_eq!(model.apply(&route(Verb::Delete, to(2))), Err(errno::ESRCH));
+            assert_eq!(model.apply(&route(Verb::Delete, target)), Ok(()));
+        }
+        assert_eq!(model.apply(&route(Verb::Replace, to(1))), Ok(()));
+        assert_eq!(model.apply(&Op::DeleteObject { id: 1 }), Ok(()));
+        assert_eq!(model.routes.len(), 0, "it went with its object");
+    }
+
+    #[test]
+    fn a_device_takes_with_it_what_is_ours() {
+        let mut model = with_two_hops();
+        model.apply(&route(Verb::Add, Target::Object(1))).unwrap();
+        let foreign = (100, "10.9.0.0/16".parse().unwrap());
+        model.routes.insert(foreign, Installed::Foreign);
+        model.lose_device();
+        assert_eq!(model.objects.keys().collect::<Vec<_>>(), [&3]);
+        assert_eq!(model.routes.keys().collect::<Vec<_>>(), [&foreign]);
     }
 }

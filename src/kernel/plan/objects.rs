@@ -90,18 +90,13 @@ impl Objects {
     ///
     /// `None` when the range is used up.
     pub(super) fn allocate(&mut self) -> Option<u32> {
-        for _ in self.range.clone() {
-            let id = self.next;
-            self.next = if id + 1 >= self.range.end {
-                self.range.start
-            } else {
-                id + 1
-            };
-            if !self.by_id.contains_key(&id) && !self.taken.contains(&id) {
-                return Some(id);
-            }
-        }
-        None
+        let later = self.next..self.range.end;
+        let earlier = self.range.start..self.next;
+        let id = later
+            .chain(earlier)
+            .find(|id| !self.by_id.contains_key(id) && !self.taken.contains(id))?;
+        self.next = id + 1;
+        Some(id)
     }
 
     /// Somebody else uses the number.

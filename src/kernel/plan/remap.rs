@@ -186,6 +186,20 @@ mod tests {
         }
     }
 
+    /// It was announced, so there is nothing to wait for.
+    #[test]
+    fn a_found_route_leaves_with_its_vni_although_its_table_is_not_complete() {
+        let (mut plan, mut model) = (plan(Mode::Objects), Model::default());
+        plan.add(Vni(1), &route("10.0.0.0/24", hop(1)));
+        run(&mut plan, &mut model);
+        let mut plan = Plan::new(plan.config);
+        model.dump(&mut plan);
+        plan.add(Vni(1), &route("10.0.0.0/24", hop(1)));
+        assert_eq!(run(&mut plan, &mut model).len(), 1);
+        plan.remap(scope(&[(2, 100), (3, 300)]));
+        assert_eq!(run(&mut plan, &mut model), []);
+    }
+
     #[test]
     fn types_and_families_come_and_go() {
         let (mut plan, mut model) = (plan(Mode::Objects), Model::default());

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::{
-    ADOPTED, ALIEN, Family, IpNet, Kind, Mode, NONE, OWNED, Object, PARKED, Plan, QUEUED, RouteId,
+    ADOPTED, ALIEN, Family, IpNet, Kind, Mode, NONE, OWNED, Object, Plan, QUEUED, RouteId,
     SETTLING, Seen, Target,
 };
 
@@ -14,9 +14,7 @@ impl Plan {
     pub(in crate::kernel) fn begin_resync(&mut self) {
         for id in self.store.ids() {
             if self.store.get(id).is_some() {
-                let state = self.store.state_mut(id);
-                state.installed = NONE;
-                state.flags &= !(QUEUED | SETTLING | PARKED);
+                self.store.state_mut(id).installed = NONE;
             }
         }
         for slot in self.objects.slots().collect::<Vec<_>>() {
@@ -26,14 +24,11 @@ impl Plan {
         }
         self.objects.clear();
         self.catalog.forget_objects();
-        self.queue.clear();
-        self.settling.clear();
         self.parked.clear();
         self.unwanted.clear();
         self.unwanted_later.clear();
         self.shadowed.clear();
         self.counts.installed = 0;
-        self.counts.failed = 0;
     }
 
     /// The kernel has a nexthop object of ours for one underlay address.
@@ -52,9 +47,7 @@ impl Plan {
             routes: 0,
             kind: Kind::Single { groups: Vec::new() },
         });
-        if self.catalog.object(set) == NONE {
-            self.catalog.set_object(set, slot);
-        }
+        self.catalog.offer_object(set, slot);
     }
 
     /// The kernel has a group with our mark; it is ours if all its members are.
@@ -98,9 +91,7 @@ impl Plan {
         for slot in slots {
             self.objects.link(slot, group);
         }
-        if self.catalog.hops(set).len() > 1 && self.catalog.object(set) == NONE {
-            self.catalog.set_object(set, group);
-        }
+        self.catalog.offer_object(set, group);
     }
 
     /// The kernel has a nexthop object that is not ours.
@@ -134,7 +125,7 @@ impl Plan {
             };
             let complete = self.tables[usize::from(state.table)].1.is_empty();
             let state_mut = self.store.state_mut(id);
-            state_mut.flags &= !(QUEUED | SETTLING);
+            state_mut.flags &= !QUEUED & !SETTLING;
             if complete {
                 state_mut.flags &= !ADOPTED;
             }
@@ -190,9 +181,8 @@ impl Plan {
             return false;
         };
         if let Some(id) = self.store.find(position, prefix)
-            && self.store.state_mut(id).has(PARKED)
+            && self.parked.remove(&id)
         {
-            self.unpark(id);
             self.enqueue(id);
         }
         self.shadowed.contains(&(position, prefix))

@@ -20,14 +20,12 @@ pub(super) const SETTLING: u8 = 2;
 pub(super) const ADOPTED: u8 = 4;
 /// Was installed by us: who replaces it is replaced.
 pub(super) const OWNED: u8 = 8;
-/// Was refused by the kernel and waits for its next try.
-pub(super) const PARKED: u8 = 16;
 /// The entry is free.
-const VACANT: u8 = 32;
+const VACANT: u8 = 16;
 /// Somebody took the place of our route: the next write replaces.
-pub(super) const RETAKE: u8 = 64;
+pub(super) const RETAKE: u8 = 32;
 /// The kernel said that somebody else's route is there.
-pub(super) const CONFLICT: u8 = 128;
+pub(super) const CONFLICT: u8 = 64;
 
 /// What is known of a destination.
 #[derive(Clone, Copy, Debug)]
@@ -49,13 +47,17 @@ impl State {
 }
 
 /// Number of a destination; stable while the destination is stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::kernel) struct RouteId(u32);
 
 /// The bit that tells the families apart.
 const V6: u32 = 1 << 31;
 
 impl RouteId {
+    const fn v6(at: u32) -> Self {
+        Self(V6 + at)
+    }
+
     pub(super) const fn family(self) -> Family {
         if self.0 & V6 == 0 {
             Family::V4
@@ -183,7 +185,7 @@ impl Store {
                     net.prefix_len(),
                     net.network().octets(),
                 )
-                .map(|id| RouteId(id | V6)),
+                .map(RouteId::v6),
         }
     }
 
@@ -200,7 +202,7 @@ impl Store {
             }
             IpNet::V6(net) => {
                 let address = net.network().octets();
-                RouteId(self.v6.insert(&self.hasher, table, len, address) | V6)
+                RouteId::v6(self.v6.insert(&self.hasher, table, len, address))
             }
         }
     }
@@ -257,9 +259,7 @@ impl Store {
     /// Every number that may be in use; check with [`Self::get`].
     pub(super) fn ids(&self) -> impl Iterator<Item = RouteId> + use<> {
         let [v4, v6] = self.ends();
-        (0..v4)
-            .map(RouteId)
-            .chain((0..v6).map(|id| RouteId(id | V6)))
+        (0..v4).map(RouteId).chain((0..v6).map(RouteId::v6))
     }
 
     #[cfg(test)]
@@ -276,6 +276,18 @@ mod tests {
     fn entries_stay_small() {
         assert_eq!(size_of::<Entry<[u8; 4]>>(), 16);
         assert_eq!(size_of::<Entry<[u8; 16]>>(), 28);
+    }
+
+    #[test]
+    fn destinations_spread_over_the_index() {
+        let hasher = hasher(1);
+        let addresses = (0..100_u8).map(|n| hash(&hasher, 1, 24, [10, 0, n, 0]));
+        let mut hashes: Vec<u64> = addresses.collect();
+        hashes.push(hash(&hasher, 2, 24, [10, 0, 0, 0]));
+        hashes.push(hash(&hasher, 1, 25, [10, 0, 0, 0]));
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 102);
     }
 
     #[test]

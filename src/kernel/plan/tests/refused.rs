@@ -1,0 +1,200 @@
+//! What the kernel refuses, and what follows.
+
+use super::super::batch::Outcome;
+use super::*;
+
+/// Does the next batch, of which the kernel refuses what `inject` says.
+fn batch(
+    plan: &mut Plan,
+    model: &mut Model,
+    inject: impl FnMut(&Op) -> Option<i32>,
+) -> (Vec<Op>, Outcome) {
+    let mut ops = Vec::new();
+    plan.batch(16, &mut ops);
+    let failures = execute(model, &ops, inject);
+    let outcome = plan.completed(&ops, &failures);
+    (ops, outcome)
+}
+
+/// Refuses routes, not objects.
+fn no_routes(errno: i32) -> impl FnMut(&Op) -> Option<i32> {
+    move |op| matches!(op, Op::Route { .. }).then_some(errno)
+}
+
+fn plan_with_ids(nexthop_ids: std::ops::Range<u32>) -> Plan {
+    Plan::new(PlanConfig {
+        nexthop_ids,
+        ..plan_in(Mode::Objects).config
+    })
+}
+
+#[test]
+fn a_number_that_turned_out_to_be_taken_is_not_tried_again() {
+    let (mut plan, mut model) = (plan_with_ids(1000..1002), Model::default());
+    model.objects.insert(1000, Nexthop::Foreign);
+    plan.add(Vni(1), &route("10.0.0.0/24", 1));
+    batch(&mut plan, &mut model, |_| None);
+    run(&mut plan, &mut model);
+    assert_eq!(model.resolved().len(), 1);
+    assert_eq!(model.objects[&1000], Nexthop::Foreign);
+    plan.remove(Vni(1), &route("10.0.0.0/24", 1));
+    run(&mut plan, &mut model);
+    plan.add(Vni(1), &route("10.0.0.0/24", 2));
+    run(&mut plan, &mut model);
+    assert_eq!(model.resolved().len(), 1);
+}
+
+#[test]
+fn a_number_is_used_when_the_kernel_refused_something_else() {
+    let (mut plan, mut model) = (plan_with_ids(1000..1001), Model::default());
+    plan.add(Vni(1), &route("10.0.0.0/24", 1));
+    for _ in 0..3 {
+        batch(&mut plan, &mut model, |_| Some(errno::EPERM));
+        assert_eq!((plan.counts().failed, plan.counts().objects), (1, 0));
+        plan.retry(1);
+    }
+    run(&mut plan, &mut model);
+    assert_eq!(model.resolved().len(), 1);
+}
+
+#[test]
+fn without_numbers_routes_wait_until_one_is_free() {
+    let (mut plan, mut model) = (plan_with_ids(1000..1001), Model::default());
+    plan.add(Vni(1), &route("10.0.0.0/24", 1));
+    plan.add(Vni(1), &route("10.0.1.0/24", 2));
+    plan.add(Vni(1), &route("10.0.2.0/24", 1));
+    plan.add(Vni(1), &route("10.0.2.0/24", 2));
+    run(&mut plan, &mut model);
+    assert_eq!((model.routes.len(), plan.counts().failed), (1, 2));
+    plan.remove(Vni(1), &route("10.0.0.0/24", 1));
+    plan.remove(Vni(1), &route("10.0.2.0/24", 1));
+    run(&mut plan, &mut model);
+    plan.retry(9);
+    run(&mut plan, &mut model);
+    assert_eq!((model.routes.len(), plan.counts().failed), (2, 0));
+}
+
+#[test]
+fn a_deletion_that_comes_too_late_is_done() {
+    let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
+    plan.add(Vni(1), &route("10.0.0.0/24", 1));
+    run(&mut plan, &mut model);
+    model.routes.clear();
+    plan.remove(Vni(1), &route("10.0.0.0/24", 1));
+    let (_, outcome) = batch(&mut plan, &mut model, |_| None);
+    assert_eq!(outcome, Outcome::default());
+    assert_eq!((plan.counts().failed, plan.store.len()), (0, 0));
+    let delete = |plan: &mut Plan, model: &mut Model| batch(plan, model, |_| None);
+    model.objects.clear();
+    let (ops, outcome) = delete(&mut plan, &mut model);
+    assert!(matches!(ops[..], [Op::DeleteObject { .. }]), "{ops:?}");
+    assert!(!outcome.resync, "it is gone");
+}
+
+#[test]
+fn an_object_that_does_not_go_is_looked_at() {
+    let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
+    plan.add(Vni(1), &route("10.0.0.0/24", 1));
+    run(&mut plan, &mut model);
+    plan.remove(Vni(1), &route("10.0.0.0/24", 1));
+    batch(&mut plan, &mut model, |_| None);
+    let (ops, outcome) = batch(&mut plan, &mut model, |_| Some(errno::EPERM));
+    assert!(matches!(ops[..], [Op::DeleteObject { .. }]), "{ops:?}");
+    assert!(outcome.resync);
+}
+
+#[test]
+fn a_route_of_somebody_else_raises_doubt_once() {
+    let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
+    plan.add(Vni(1), &route("10.0.0.0/24", 1));
+    for (errno, doubt) in [
+        (errno::EPERM, false),
+        (errno::EEXIST, true),
+        (errno::EEXIST, false),
+    ] {
+        let (_, outcome) = batch(&mut plan, &mut model, no_routes(errno));
+        assert_eq!(outcome.doubt, doubt);
+        assert_eq!(plan.counts().failed, 1);
+        plan.retry(1);
+    }
+    run(&mut plan, &mut model);
+    // Ours is there, and the next time is another matter.
+    plan.add(Vni(1), &route("10.0.0.0/24", 2));
+    let (_, outcome) = batch(&mut plan, &mut model, no_routes(errno::EEXIST));
+    assert!(outcome.doubt);
+}
+
+#[test]
+fn a_place_is_taken_back_by_a_replacement_and_a_free_one_by_an_addition() {
+    let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
+    let prefix: IpNet = "10.0.0.0/24".parse().unwrap();
+    plan.add(Vni(1), &route("10.0.0.0/24", 1));
+    run(&mut plan, &mut model);
+    let verbs = |ops: &[Op]| match ops {
+        [Op::Route { verb, .. }] => *verb,
+        _ => panic!("{ops:?}"),
+    };
+    model.routes.insert((100, prefix), Installed::Foreign);
+    model.dump(&mut plan);
+    for verb in [Verb::Add, Verb::Replace] {
+        let (ops, outcome) = batch(&mut plan, &mut model, |_| None);
+        assert_eq!(verbs(&ops), verb);
+        assert_eq!((outcome, plan.counts().failed), (Outcome::default(), 0));
+    }
+    model.routes.clear();
+    model.dump(&mut plan);
+    assert_eq!(verbs(&run(&mut plan, &mut model)), Verb::Add);
+}
+
+#[test]
+fn a_route_behind_somebody_elses_is_not_replaced() {
+    let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
+    let prefix: IpNet = "10.0.0.0/24".parse().unwrap();
+    for prefix in ["10.0.0.0/24", "10.0.1.0/24"] {
+        plan.add(Vni(1), &route(prefix, 1));
+    }
+    run(&mut plan, &mut model);
+    assert!(plan.foreign_route_first(100, prefix));
+    assert!(!plan.foreign_route_first(100, "10.9.0.0/16".parse().unwrap()));
+    assert!(!plan.foreign_route_first(99, prefix));
+    for prefix in ["10.0.0.0/24", "10.0.1.0/24"] {
+        plan.add(Vni(1), &route(prefix, 2));
+    }
+    run(&mut plan, &mut model);
+    let hops = |model: &Model| model.resolved().values().map(BTreeSet::len).collect();
+    assert_eq!(plan.counts().failed, 1);
+    let resolved: Vec<usize> = hops(&model);
+    assert_eq!(resolved, [1, 2], "others are not held back");
+    assert!(!plan.foreign_route_gone(100, "10.0.1.0/24".parse().unwrap()));
+    assert!(!plan.foreign_route_gone(99, prefix));
+    assert!(plan.foreign_route_gone(100, prefix), "read the kernel");
+    model.dump(&mut plan);
+    run(&mut plan, &mut model);
+    let resolved: Vec<usize> = hops(&model);
+    assert_eq!((resolved, plan.counts().failed), (vec![2, 2], 0));
+}
+
+#[test]
+fn refused_routes_take_turns() {
+    let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
+    let prefixes = ["10.0.0.0/24", "10.0.1.0/24", "fd00::/64", "fd01::/64"];
+    for prefix in prefixes {
+        plan.add(Vni(1), &route(prefix, 1));
+    }
+    let refuse = |plan: &mut Plan, model: &mut Model| batch(plan, model, no_routes(EINVAL)).0;
+    refuse(&mut plan, &mut model);
+    let mut tried = Vec::new();
+    for _ in 0..2 * prefixes.len() {
+        plan.retry(1);
+        match refuse(&mut plan, &mut model)[..] {
+            [Op::AddHop { .. }, Op::Route { prefix, .. }] | [Op::Route { prefix, .. }] => {
+                tried.push(prefix);
+            }
+            ref ops => panic!("{ops:?}"),
+        }
+    }
+    let (once, twice) = tried.split_at(prefixes.len());
+    assert_eq!(once, twice);
+    assert_eq!(once.iter().collect::<BTreeSet<_>>().len(), prefixes.len());
+    assert_eq!(plan.counts().failed, prefixes.len());
+}
