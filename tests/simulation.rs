@@ -31,6 +31,8 @@ mod client;
 mod kernel;
 #[path = "simulation/monitor.rs"]
 mod monitor;
+#[path = "simulation/route.rs"]
+mod route;
 #[path = "simulation/script.rs"]
 mod script;
 #[path = "simulation/server.rs"]

@@ -7,7 +7,8 @@ use rustbond::internals::sim::ServerGauges;
 use rustbond::{Destination, NextHopType, Route, Vni};
 
 use super::client::Call;
-use super::script::{End, IMPORTS, LONG_LINGER, Rest, SERVERS, VNIS, filter, imported, route};
+use super::route::{IMPORTS, filter, imported, route};
+use super::script::{End, LONG_LINGER, Rest, SERVERS, VNIS};
 use super::world::World;
 
 /// In a world where nothing goes wrong any more, all is right after this time.

@@ -9,7 +9,8 @@ use rustbond::{CloseReason, Event, Route, Vni};
 
 use super::kernel::Kernel;
 use super::monitor::Monitor;
-use super::script::{ClientPlan, End, IMPORTS, SERVERS, filter, own_underlay};
+use super::route::{IMPORTS, filter, own_underlay};
+use super::script::{ClientPlan, End, SERVERS};
 use super::wire::Side;
 use super::world::{Happening, World};
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use rustbond::{CloseReason, Route, Vni};
 
 use super::client::{Call, Client, Dialled};
-use super::script::{End, SERVERS, Setup, Step, Way, bulk_route, configured_route, route};
+use super::route::{bulk_route, configured_route, route};
+use super::script::{End, SERVERS, Setup, Step, Way};
 use super::server::Server;
 use super::wire::{Conn, Side};
 
