@@ -372,6 +372,17 @@ fn a_client_is_changed_as_by_its_handle() {
 }
 
 #[test]
+fn a_server_whose_name_leads_nowhere_says_so() {
+    // RFC 6761: a name below `invalid` never exists.
+    let ours = MetalBondClient::connect(&["nowhere.invalid:4711"], NoOpHandler);
+    let view = ours.inspector();
+    let error = || view.peers().first().and_then(|it| it.last_error.clone());
+    eventually("the reason is told", || {
+        error().as_deref() == Some("name not resolved")
+    });
+}
+
+#[test]
 fn a_peer_that_is_reset_comes_back() {
     let server = server();
     let ours = client(&[server.local_addr()], NoOpHandler);

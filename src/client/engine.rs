@@ -374,12 +374,11 @@ impl Engine {
             }
             Ok(_) => {
                 self.complain(server, "the name has no address");
-                let reason = CloseReason::Io(io::ErrorKind::NotFound);
-                self.core.lost(server, reason, now);
+                self.core.lost(server, CloseReason::Unresolved, now);
             }
             Err(error) => {
                 self.complain(server, &error.to_string());
-                self.core.lost(server, CloseReason::Io(error.kind()), now);
+                self.core.lost(server, CloseReason::Unresolved, now);
             }
         }
     }

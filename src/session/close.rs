@@ -29,6 +29,8 @@ pub enum CloseReason {
     PeerClosed,
     /// The connection failed.
     Io(io::ErrorKind),
+    /// The server's name led to no address.
+    Unresolved,
     /// This side was asked to end it.
     Shutdown,
     /// An operator ended this session.
@@ -50,6 +52,7 @@ impl fmt::Display for CloseReason {
             Self::TooSlow => f.write_str("too slow, queue limit reached"),
             Self::PeerClosed => f.write_str("closed by peer"),
             Self::Io(kind) => kind.fmt(f),
+            Self::Unresolved => f.write_str("name not resolved"),
             Self::Shutdown => f.write_str("shutdown"),
             Self::Reset => f.write_str("reset by an operator"),
             Self::Drained => f.write_str("drained by an operator"),
