@@ -75,6 +75,10 @@ const HALVINGS_MAX: u8 = 6;
 /// How long after a burst the end of a connection counts as caused by it.
 const BLAME: Duration = Duration::from_secs(1);
 
+/// How long after its beginning a connection may end for a burst that nothing was to follow: who
+/// falls behind does so within a table, or at once.
+const YOUNG: Duration = Duration::from_secs(5);
+
 const _: () = assert!(BURST >> 3 >= CHUNK, "a burst is some chunks");
 const _: () = assert!(
     BURST + 12 * CHUNK < 65_535,
@@ -175,6 +179,8 @@ pub(crate) struct Pacer {
     widest: Option<u32>,
     /// When the last burst ended.
     burst_ended: Option<Instant>,
+    /// When the connection was known to be a legacy peer's.
+    begun: Instant,
 }
 
 impl Pacer {
@@ -192,6 +198,7 @@ impl Pacer {
             blind: 0,
             widest: None,
             burst_ended: None,
+            begun: now,
         }
     }
 
@@ -283,9 +290,13 @@ impl Pacer {
         };
     }
 
-    /// Whether the peer's end at `now` looks like the work of the last burst.
-    pub(crate) fn is_to_blame(&self, now: Instant) -> bool {
-        self.burst_ended.is_some_and(|ended| now < ended + BLAME)
+    /// Whether the peer's end at `now` looks like the work of the last burst; `has_more`:
+    /// something was still to be sent.
+    ///
+    /// A peer that is stopped, by somebody, after it was sent what there was, had no trouble.
+    pub(crate) fn is_to_blame(&self, has_more: bool, now: Instant) -> bool {
+        let is_recent = self.burst_ended.is_some_and(|ended| now < ended + BLAME);
+        is_recent && (has_more || now < self.begun + YOUNG)
     }
 
     /// Whether what was sent has surely, or long enough, been read.

@@ -76,16 +76,24 @@ struct Soak {
     changes: u64,
     /// Updates to raw subscribers that have left.
     heard: u64,
+    /// Raw subscribers that were replaced.
+    replaced: u16,
     resets: u64,
     rested: Duration,
     checkpoints: u64,
+}
+
+/// The raw subscriber at a place, in a generation.
+fn subscriber(servers: &[SocketAddr; 2], at: usize, generation: u16) -> Subscriber {
+    let number = (generation << 2) + u16::try_from(at).expect("they are few");
+    Subscriber::new(servers[at % 2], at < SUBSCRIBERS / 2, number)
 }
 
 impl Soak {
     fn new(seed: u64) -> Self {
         let (one, other) = (role::server(), role::server());
         let addresses = [one.1, other.1];
-        let subscribe = |at: usize| Subscriber::new(addresses[at % 2], at < SUBSCRIBERS / 2);
+        let subscribe = |at: usize| subscriber(&addresses, at, 0);
         Self {
             random: fastrand::Rng::with_seed(seed),
             servers: [one.0, other.0],
@@ -99,6 +107,7 @@ impl Soak {
             descriptors: None,
             changes: 0,
             heard: 0,
+            replaced: 0,
             resets: 0,
             rested: Duration::ZERO,
             checkpoints: 0,
@@ -118,7 +127,8 @@ impl Soak {
         match self.random.u8(..8) {
             0 => {
                 let at = number % SUBSCRIBERS;
-                let new = Subscriber::new(self.addresses[at % 2], at < SUBSCRIBERS / 2);
+                self.replaced += 1;
+                let new = subscriber(&self.addresses, at, self.replaced);
                 let old = std::mem::replace(&mut self.subscribers[at], new);
                 self.heard += old.leave();
             }

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+
+use socket2::{Domain, Socket, Type};
 
 use crate::route::{CALM, Fingerprints, fingerprint, identity};
 use crate::{ROUTES, VNIS};
@@ -16,8 +18,16 @@ const LEGACY_HELLO: [u8; 6] = [1, 0, 2, 1, 8, 120];
 const STREAM_HELLO: [u8; 13] = [1, 0, 9, 1, 8, 120, 0xc2, 0x3e, 4, 8, 1, 0x10, 1];
 const KEEPALIVE: [u8; 4] = [1, 0, 0, 2];
 
-fn established(address: SocketAddr, hello: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(address).expect("the server accepts");
+/// A session that is established, from an address of this host.
+fn established(address: SocketAddr, from: Ipv4Addr, hello: &[u8]) -> TcpStream {
+    let connect = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((from, 0)).into())?;
+        socket.connect(&address.into())?;
+        Ok(TcpStream::from(socket))
+    };
+    let connected: std::io::Result<TcpStream> = connect();
+    let mut stream = connected.expect("the server accepts");
     stream.set_nodelay(true).expect("a socket has this option");
     let mut talk = || {
         stream.write_all(hello)?;
@@ -44,7 +54,8 @@ pub(crate) struct Announcer {
 
 impl Announcer {
     pub(crate) fn new(servers: &[SocketAddr], hop: u8) -> Self {
-        let connect = |address: &SocketAddr| established(*address, &LEGACY_HELLO);
+        let connect =
+            |address: &SocketAddr| established(*address, Ipv4Addr::LOCALHOST, &LEGACY_HELLO);
         Self {
             streams: servers.iter().map(connect).collect(),
             has: HashSet::new(),
@@ -117,13 +128,16 @@ struct State {
 }
 
 impl Subscriber {
-    /// Of all VNIs, or as a legacy peer of the calm one.
-    pub(crate) fn new(address: SocketAddr, is_legacy: bool) -> Self {
+    /// Of all VNIs, or as a legacy peer of the calm one; each from an address of its own, as
+    /// hypervisors have, because the server remembers which legacy peers had trouble.
+    pub(crate) fn new(address: SocketAddr, is_legacy: bool, number: u16) -> Self {
         let (hello, vnis): (&[u8], _) = match is_legacy {
             true => (&LEGACY_HELLO, CALM..=CALM),
             false => (&STREAM_HELLO, 1..=VNIS),
         };
-        let mut stream = established(address, hello);
+        let [high, low] = number.to_be_bytes();
+        let from = Ipv4Addr::new(127, 1, high, low);
+        let mut stream = established(address, from, hello);
         for vni in vnis {
             let subscribed = stream.write_all(&[1, 0, 2, 3, 8, vni]);
             subscribed.expect("the server reads");

@@ -142,10 +142,20 @@ fn without_a_window_the_pause_is_all() {
 #[test]
 fn the_end_of_a_connection_is_blamed_on_a_burst_alone() {
     let mut far = Far::new(1 << 20, 0);
-    assert!(!far.pacer.is_to_blame(far.now));
+    assert!(!far.pacer.is_to_blame(true, far.now));
     far.run(100);
-    assert!(far.pacer.is_to_blame(far.now));
-    assert!(!far.pacer.is_to_blame(far.now + 2 * BLAME));
+    for has_more in [true, false] {
+        assert!(far.pacer.is_to_blame(has_more, far.now));
+        assert!(!far.pacer.is_to_blame(has_more, far.now + 2 * BLAME));
+    }
+}
+
+#[test]
+fn who_has_all_and_leaves_later_had_no_trouble() {
+    let mut far = Far::new(1 << 20, 0);
+    far.run(6000);
+    assert!(far.pacer.is_to_blame(true, far.now));
+    assert!(!far.pacer.is_to_blame(false, far.now));
 }
 
 #[test]

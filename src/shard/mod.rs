@@ -705,7 +705,8 @@ impl Shard {
         };
         self.established -= usize::from(peer.was_established);
         let now = self.now;
-        let is_to_blame = |pacer: &Pacer| pacer.is_to_blame(now);
+        let has_more = !peer.outbox.is_empty();
+        let is_to_blame = |pacer: &Pacer| pacer.is_to_blame(has_more, now);
         if is_peers_end(reason) && peer.pacer.as_ref().is_some_and(is_to_blame) {
             self.counters.legacy_drops += 1;
             self.reports.push_back(Report::LegacyDrop(id));

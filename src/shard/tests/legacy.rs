@@ -169,6 +169,26 @@ fn who_goes_during_a_table_is_reported_and_gets_half_the_pace() {
 }
 
 #[test]
+fn who_leaves_with_all_there_was_had_no_trouble() {
+    for (read, has_trouble) in [(2000, true), (3000, false)] {
+        let mut fabric = Fabric::new(0);
+        fabric.world.now += Duration::from_secs(6);
+        fabric.world.keepalive(fabric.legacy);
+        while fabric.received() < read {
+            if fabric.burst() == 0 {
+                fabric.due();
+                fabric.looked(true);
+            }
+        }
+        let (legacy, now) = (fabric.legacy, fabric.world.now);
+        fabric.shard().close(legacy, CloseReason::PeerClosed, now);
+        let mut reports = std::iter::from_fn(|| fabric.world.shards[0].poll_report());
+        let is_drop = |it| it == Report::LegacyDrop(legacy);
+        assert_eq!(reports.any(is_drop), has_trouble, "{read} read");
+    }
+}
+
+#[test]
 fn off_means_as_all_others() {
     let mut config = config();
     config.pacing.mode = LegacyPacing::Off;
