@@ -201,11 +201,8 @@ impl SimServer {
 
     /// What the mail that waits for a shard weighs: messages about routes.
     pub fn mail_weight(&self, shard: usize) -> usize {
-        let weigh = |message: &Message| match message {
-            Message::Updates { updates, .. } => updates.len(),
-            _ => 1,
-        };
-        self.mail[shard].iter().flatten().map(weigh).sum()
+        let mail = self.mail[shard].iter();
+        mail.map(|it| Message::weight(it)).sum()
     }
 
     /// Delivers all mail of a shard.

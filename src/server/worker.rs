@@ -69,15 +69,6 @@ pub(super) type Call = Box<dyn FnOnce(&mut Worker, Instant) + Send>;
 /// What wakes a worker, and what then waits for it.
 pub(super) type Inbox = (Poll, Mailbox<Mail>);
 
-/// How many routes a mail is about, for the mailbox's account.
-pub(super) fn weight(messages: &[Message]) -> usize {
-    let weigh = |message: &Message| match message {
-        Message::Updates { updates, .. } => updates.len(),
-        _ => 1,
-    };
-    messages.iter().map(weigh).sum()
-}
-
 /// What a worker knows of the other threads.
 pub(super) struct Links {
     /// Everybody's mailbox, the own one included.
@@ -403,7 +394,7 @@ impl Worker {
             if messages.is_empty() {
                 continue;
             }
-            let weight = weight(&messages);
+            let weight = Message::weight(&messages);
             if !self.links.workers[shard].post(Mail::Messages(messages), weight) {
                 // Only while the server stops.
                 log::trace!("worker {shard} is gone");

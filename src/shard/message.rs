@@ -67,3 +67,14 @@ pub(crate) enum Message {
     /// To the home: a change that concerns one subscriber.
     Notice { peer: PeerId, vni: Vni, span: Span },
 }
+
+impl Message {
+    /// How many routes messages are about, for the account of the mailbox that they lie in.
+    pub(crate) fn weight(messages: &[Self]) -> usize {
+        let weigh = |message: &Self| match message {
+            Self::Updates { updates, .. } => updates.len(),
+            _ => 1,
+        };
+        messages.iter().map(weigh).sum()
+    }
+}
