@@ -367,20 +367,17 @@ impl Engine {
         if !self.core.is_dialling(server) || endpoint.conn.is_some() {
             return;
         }
-        match addresses {
+        let why = match addresses {
             Ok(addresses) if !addresses.is_empty() => {
                 let at = endpoint.attempts % addresses.len();
                 self.connect(server, addresses[at], now);
+                return;
             }
-            Ok(_) => {
-                self.complain(server, "the name has no address");
-                self.core.lost(server, CloseReason::Unresolved, now);
-            }
-            Err(error) => {
-                self.complain(server, &error.to_string());
-                self.core.lost(server, CloseReason::Unresolved, now);
-            }
-        }
+            Ok(_) => "the name has no address".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.complain(server, &why);
+        self.core.lost(server, CloseReason::Unresolved, now);
     }
 
     fn connect(&mut self, server: ServerId, address: SocketAddr, now: Instant) {
