@@ -3,15 +3,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::ServerId;
 use super::core::{Core, CoreConfig};
 use super::events::{ConsumerId, Event, EventDetail};
-use super::{ConnectionState, ServerId};
 use crate::client::RouteFilter;
-use crate::internals::sim::pacing;
+use crate::internals::sim::{pacing, session};
 use crate::pace::Framing;
-use crate::session::{CloseReason, Role, SessionConfig};
+use crate::session::{CloseReason, Role};
 use crate::types::{Route, Vni};
-use crate::wire::{Capabilities, Extensions};
 
 /// What a client is made with.
 #[derive(Clone, Copy, Debug)]
@@ -36,17 +35,8 @@ pub struct SimClient {
 
 impl SimClient {
     pub fn new(setup: ClientSetup, now: Instant) -> Self {
-        let extensions = Extensions {
-            capabilities: Capabilities::OWN,
-            node_id: [1; 16],
-        };
         let config = CoreConfig {
-            session: SessionConfig {
-                role: Role::Client,
-                keepalive_interval: setup.keepalive_interval,
-                handshake_timeout: Duration::from_secs(10),
-                extensions: setup.is_modern.then_some(extensions),
-            },
+            session: session(Role::Client, setup.keepalive_interval, setup.is_modern),
             pacing: pacing(setup.is_paced),
             hold: setup.hold,
             retry_min: setup.retry_min,
@@ -89,10 +79,6 @@ impl SimClient {
 
     pub fn is_up(&self, server: usize) -> bool {
         self.core.is_up(ServerId(server))
-    }
-
-    pub fn is_established(&self, server: usize) -> bool {
-        self.core.states().get(&ServerId(server)) == Some(&ConnectionState::Established)
     }
 
     pub fn dialled(&mut self, server: usize, now: Instant) {

@@ -59,11 +59,6 @@ impl FrameReader {
         };
         Some(read.unwrap_or(Frame::Malformed))
     }
-
-    /// Bytes of a frame that was begun.
-    pub fn held(&self) -> usize {
-        self.0.held()
-    }
 }
 
 /// What a server is made with.
@@ -114,17 +109,8 @@ pub struct SimServer {
 impl SimServer {
     pub fn new(setup: ServerSetup, now: Instant) -> Self {
         let topology = Topology::new(setup.shards);
-        let extensions = Extensions {
-            capabilities: Capabilities::OWN,
-            node_id: [9; 16],
-        };
         let config = ShardConfig {
-            session: SessionConfig {
-                role: Role::Server,
-                keepalive_interval: setup.keepalive_interval,
-                handshake_timeout: Duration::from_secs(10),
-                extensions: setup.is_modern.then_some(extensions),
-            },
+            session: session(Role::Server, setup.keepalive_interval, setup.is_modern),
             soft_limit: setup.soft_limit,
             hard_limit: setup.hard_limit,
             limits: Limits {
@@ -306,6 +292,20 @@ impl SimServer {
     pub fn folds(&self) -> u64 {
         let folds = |it: &Shard| it.gauges().counters.folds;
         self.shards.iter().map(folds).sum()
+    }
+}
+
+/// How a side shakes hands, with a node id of its role.
+pub(crate) fn session(role: Role, keepalive_interval: u32, is_modern: bool) -> SessionConfig {
+    let extensions = Extensions {
+        capabilities: Capabilities::OWN,
+        node_id: [if role == Role::Server { 9 } else { 1 }; 16],
+    };
+    SessionConfig {
+        role,
+        keepalive_interval,
+        handshake_timeout: Duration::from_secs(10),
+        extensions: is_modern.then_some(extensions),
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
 
-use super::plan::model::{EINVAL, Installed, Model};
+use super::plan::model::{EINVAL, Model};
 use super::plan::{Failure, Mode, Op, Plan, PlanConfig, Seen, errno};
 use crate::types::{Route, Vni};
 
@@ -17,7 +17,6 @@ const IDS: std::ops::Range<u32> = 1000..9000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelWork {
     pub operations: usize,
-    pub refused: usize,
     /// The kernel is to be read again.
     pub resync: bool,
     pub doubt: bool,
@@ -122,7 +121,6 @@ impl SimKernel {
         let outcome = self.plan.completed(ops, &failures);
         KernelWork {
             operations: ops.len(),
-            refused: failures.len(),
             resync: outcome.resync || outcome.device,
             doubt: outcome.doubt,
         }
@@ -160,15 +158,5 @@ impl SimKernel {
     /// Whether IPv6 routes have one hop at most.
     pub fn has_single_v6(&self) -> bool {
         self.config.mode == Mode::Inline
-    }
-
-    /// Objects and routes that are somebody else's, of which a simulation has none.
-    pub fn foreign(&self) -> usize {
-        let routes = self.model.routes.values();
-        routes.filter(|it| **it == Installed::Foreign).count()
-    }
-
-    pub fn objects(&self) -> usize {
-        self.model.objects.len()
     }
 }

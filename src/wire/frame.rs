@@ -132,7 +132,7 @@ impl Reassembler {
     }
 
     /// Bytes held for a frame whose end has not come yet.
-    #[cfg(any(test, feature = "internals"))]
+    #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         if self.lent { 0 } else { self.partial.len() }
     }
