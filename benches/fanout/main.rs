@@ -12,6 +12,8 @@
 mod latency;
 mod peer;
 mod process;
+#[path = "../../tests/procfs/mod.rs"]
+mod procfs;
 mod relay;
 
 use std::net::SocketAddr;

@@ -6,6 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::procfs;
+
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -53,39 +55,25 @@ impl Process {
 
     /// User and system time so far.
     pub(crate) fn cpu(&self) -> Duration {
-        let mut total = Duration::ZERO;
-        let tasks = format!("/proc/{}/task", self.child.id());
-        for task in std::fs::read_dir(tasks).unwrap() {
-            // Nanoseconds on a CPU; the clock ticks of `stat` are too coarse.
-            let path = task.unwrap().path().join("schedstat");
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            let nanos = text.split(' ').next().and_then(|it| it.parse().ok());
-            total += Duration::from_nanos(nanos.unwrap_or(0));
-        }
-        total
+        procfs::cpu(self.child.id())
     }
 
     /// Open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
-        let folder = format!("/proc/{}/fd", self.child.id());
-        std::fs::read_dir(folder).unwrap().count()
+        procfs::descriptors(self.child.id())
     }
 
-    fn status(&self, field: &str) -> usize {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = std::fs::read_to_string(path).unwrap();
-        let line = text.lines().find(|line| line.starts_with(field)).unwrap();
-        let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        kib * 1024
+    fn memory(&self, field: &str) -> usize {
+        usize::try_from(procfs::memory(self.child.id(), field)).expect("64 bits")
     }
 
     /// Bytes of resident memory.
     pub(crate) fn resident(&self) -> usize {
-        self.status("VmRSS:")
+        self.memory("VmRSS")
     }
 
     pub(crate) fn peak_mib(&self) -> f64 {
-        self.status("VmHWM:") as f64 / 1024.0 / 1024.0
+        self.memory("VmHWM") as f64 / 1024.0 / 1024.0
     }
 }
 

@@ -9,6 +9,10 @@ mod announcer;
 mod fed;
 #[path = "../../tests/netns/mod.rs"]
 mod netns;
+#[path = "../process/mod.rs"]
+mod process;
+#[path = "../../tests/procfs/mod.rs"]
+mod procfs;
 mod raw;
 mod role;
 

@@ -4,8 +4,6 @@
 //! A client is asked by lines and answers each with a line of numbers; times are
 //! nanoseconds of the monotonic clock, which all processes share.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::SeqCst;
@@ -17,7 +15,8 @@ use rustbond::{
     ClientConfig, MetalBondClient, MetalBondServer, Route, RouteHandler, ServerConfig, Vni,
 };
 
-use crate::{VNI, WAIT};
+use crate::process::Process;
+use crate::{VNI, WAIT, procfs};
 
 /// The monotonic clock.
 #[allow(unsafe_code)] // The standard library does not show the number.
@@ -35,53 +34,25 @@ pub(crate) fn since(start: u64, end: u64) -> Duration {
     Duration::from_nanos(end.saturating_sub(start))
 }
 
-/// A process of ours; killed when dropped.
-pub(crate) struct Role {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
+/// A server or a client; killed when dropped.
+pub(crate) struct Role(Process);
 
 impl Role {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("this program has a path"))
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("processes can be started");
-        let input = child.stdin.take().expect("piped");
-        let output = BufReader::new(child.stdout.take().expect("piped"));
-        Self {
-            child,
-            input,
-            output,
-        }
-    }
-
     /// A server, and its address.
     pub(crate) fn server() -> (Self, String) {
-        let mut server = Self::start(&["server"]);
+        let mut server = Process::start(&["server"]);
         let address = server.line();
-        (server, address)
+        (Self(server), address)
     }
 
     /// A client of `server` with a kernel writer.
     pub(crate) fn client(server: &str) -> Self {
-        Self::start(&["client", server])
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        let read = self.output.read_line(&mut line);
-        assert!(matches!(read, Ok(1..)), "the process answers");
-        line.trim().into()
+        Self(Process::start(&["client", server]))
     }
 
     /// Asks, and returns the answer.
     pub(crate) fn ask<const N: usize>(&mut self, question: &str) -> [u64; N] {
-        writeln!(self.input, "{question}").expect("the process reads");
-        let line = self.line();
+        let line = self.0.ask(question);
         let numbers: Vec<u64> = line
             .split_whitespace()
             .map(|word| word.parse().expect("a number"))
@@ -93,40 +64,17 @@ impl Role {
 
     /// Bytes of resident memory: its own, and the most it had.
     pub(crate) fn memory(&self) -> [u64; 2] {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = std::fs::read_to_string(path).expect("the process runs");
-        ["RssAnon:", "VmHWM:"].map(|field| {
-            let mut lines = text.lines();
-            let line = lines.find(|line| line.starts_with(field));
-            let number = line.and_then(|line| line.split_whitespace().nth(1));
-            number.and_then(|it| it.parse().ok()).unwrap_or(0) * 1024
-        })
+        ["RssAnon", "VmHWM"].map(|field| procfs::memory(self.0.id(), field))
     }
 
     /// Time on a CPU so far, user and system: a busy machine does not change it much.
     pub(crate) fn cpu(&self) -> Duration {
-        let path = format!("/proc/{}/task", self.child.id());
-        let tasks = std::fs::read_dir(path).expect("the process runs");
-        let nanos = tasks.flatten().map(|task| {
-            let text = std::fs::read_to_string(task.path().join("schedstat"));
-            let text = text.unwrap_or_default();
-            let first = text.split(' ').next();
-            first.and_then(|it| it.parse().ok()).unwrap_or(0)
-        });
-        Duration::from_nanos(nanos.sum())
+        procfs::cpu(self.0.id())
     }
 
     /// SIGKILL, and the end.
     pub(crate) fn kill(self) {
         drop(self);
-    }
-}
-
-impl Drop for Role {
-    fn drop(&mut self) {
-        // One that is gone already is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -20,6 +20,10 @@
 //! The program ends with 1 when a limit is broken.
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
+#[path = "../process/mod.rs"]
+mod process;
+#[path = "../../tests/procfs/mod.rs"]
+mod procfs;
 mod raw;
 mod role;
 mod route;
@@ -310,7 +314,7 @@ fn summary(soak: &mut Soak, memory: &[Memory; 3], before: [u32; 3], minutes: f64
         100.0 * rested / minutes,
         soak.checkpoints,
     );
-    let own = role::cpu("self").as_secs_f64();
+    let own = procfs::cpu_of_all("self").as_secs_f64();
     let each = soak.processes().map(|it| it.cpu().as_secs_f64());
     let used = own + each.iter().sum::<f64>();
     let cores = std::thread::available_parallelism().map_or(1.0, |it| it.get() as f64);

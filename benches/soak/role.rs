@@ -3,9 +3,7 @@
 //! It is asked by lines on its standard input and answers each with one.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,8 +14,9 @@ use rustbond::{
     ServerId, Vni,
 };
 
-use crate::VNIS;
+use crate::process::Process;
 use crate::route::fingerprint_of;
+use crate::{VNIS, procfs};
 
 /// Seconds; a starved machine must not look like a silent peer.
 const KEEPALIVE: u32 = 120;
@@ -25,41 +24,13 @@ const KEEPALIVE: u32 = 120;
 /// Where the clients connect from, so that their sessions are told from the raw peers'.
 const CLIENTS: &str = "127.0.0.2";
 
-/// A process of ours; killed when dropped.
-pub(crate) struct Role {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
+/// A process under observation.
+pub(crate) struct Role(Process);
 
 impl Role {
-    pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("this program has a path"))
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("processes can be started");
-        let input = child.stdin.take().expect("piped");
-        let output = BufReader::new(child.stdout.take().expect("piped"));
-        Self {
-            child,
-            input,
-            output,
-        }
-    }
-
-    pub(crate) fn line(&mut self) -> String {
-        let mut line = String::new();
-        let read = self.output.read_line(&mut line);
-        assert!(matches!(read, Ok(1..)), "the process answers");
-        line.trim().into()
-    }
-
     /// Asks, and returns the answer.
     pub(crate) fn ask(&mut self, question: &str) -> String {
-        writeln!(self.input, "{question}").expect("the process reads");
-        self.line()
+        self.0.ask(question)
     }
 
     /// Asks for a number.
@@ -69,44 +40,18 @@ impl Role {
 
     /// Open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
-        let folder = format!("/proc/{}/fd", self.child.id());
-        std::fs::read_dir(folder).expect("the process runs").count()
+        procfs::descriptors(self.0.id())
     }
 
     /// KiB of resident memory.
     pub(crate) fn resident_kib(&self) -> u32 {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = std::fs::read_to_string(path).expect("the process runs");
-        let line = text.lines().find(|line| line.starts_with("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().nth(1));
-        number
-            .and_then(|it| it.parse().ok())
-            .expect("it says its size")
+        let kib = procfs::memory(self.0.id(), "VmRSS") / 1024;
+        u32::try_from(kib).unwrap_or(u32::MAX)
     }
 
-    /// Time on a CPU so far, user and system, of threads that have ended too.
+    /// Time on a CPU so far; clients that were restarted had threads of their own.
     pub(crate) fn cpu(&self) -> Duration {
-        cpu(&self.child.id().to_string())
-    }
-}
-
-/// Time on a CPU of the process with this name in `/proc`.
-pub(crate) fn cpu(process: &str) -> Duration {
-    let path = format!("/proc/{process}/stat");
-    let text = std::fs::read_to_string(path).expect("the process runs");
-    // Behind the name, which may hold anything.
-    let numbers = text.rsplit(')').next().unwrap_or_default();
-    let ticks = numbers.split_whitespace().skip(11).take(2);
-    let ticks: u64 = ticks.filter_map(|it| it.parse::<u64>().ok()).sum();
-    // USER_HZ is 100 wherever Linux runs today.
-    Duration::from_millis(ticks * 10)
-}
-
-impl Drop for Role {
-    fn drop(&mut self) {
-        // One that is gone already is what is wanted.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        procfs::cpu_of_all(self.0.id())
     }
 }
 
@@ -290,9 +235,9 @@ pub(crate) fn subscribe(servers: &[&str], count: usize) {
 
 /// Starts a server, and says where it listens.
 pub(crate) fn server() -> (Role, SocketAddr) {
-    let mut server = Role::start(&["server"]);
+    let mut server = Process::start(&["server"]);
     let address = server.line().parse().expect("an address");
-    (server, address)
+    (Role(server), address)
 }
 
 /// Starts so many clients of these servers.
@@ -300,7 +245,7 @@ pub(crate) fn clients(servers: &[SocketAddr], count: usize) -> Role {
     let mut arguments = vec!["clients".to_owned(), count.to_string()];
     arguments.extend(servers.iter().map(ToString::to_string));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let mut clients = Role::start(&arguments);
+    let mut clients = Process::start(&arguments);
     assert_eq!(clients.line(), "ready");
-    clients
+    Role(clients)
 }
