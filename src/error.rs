@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::types::Vni;
+use crate::core::types::Vni;
 
 /// An error of this library's public calls.
 ///

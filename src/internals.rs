@@ -14,10 +14,10 @@ pub use crate::kernel::internals::HostileKernel;
 pub use rib::{Notice, Rib, Spans};
 pub use session::{Session, SessionEvent};
 
-use crate::shard::fold_frames;
-use crate::table::{NextHops, PeerId, VniTable};
-use crate::types::{Action, Route, Vni};
-use crate::wire::{FrameError, MessageType, Reassembler, decode_update, encode_update};
+use crate::core::reflector::fold_frames;
+use crate::core::rib::{NextHops, PeerId, VniTable};
+use crate::core::types::{Action, Route, Vni};
+use crate::core::wire::{FrameError, MessageType, Reassembler, decode_update, encode_update};
 
 /// Decodes all UPDATEs of a stream that comes in pieces of `cut` bytes; how many were well-formed.
 pub fn decode(stream: &[u8], cut: usize) -> usize {

@@ -45,14 +45,15 @@
 //! so that it can be tested step by step. The shell around it has the threads and
 //! the sockets. `tests/tidy.rs` and the lints of clippy keep them apart.
 //!
-//! | core | |
+//! | `core` | |
 //! |---|---|
 //! | `wire` | frames out of a stream cut anywhere; the messages |
 //! | `session` | the state machine of both roles |
-//! | `table` | the RIB of a VNI: who announces what, and the log that is sent to subscribers |
-//! | `shard` | a share of a server: sessions at their home, tables at their owner, queues |
-//! | `client::core` | servers, what the caller wants, the union view, events |
-//! | `kernel::plan` | what to write so that the kernel holds what is wanted |
+//! | `pace` | how fast a legacy peer is sent to |
+//! | `rib` | the RIB of a VNI: who announces what, and the log that is sent to subscribers |
+//! | `reflector` | a shard of a server: sessions at their home, tables at their owner, queues |
+//! | `client` | servers, what the caller wants, the union view, events |
+//! | `kernel_plan` | what to write so that the kernel holds what is wanted |
 //!
 //! | shell | |
 //! |---|---|
@@ -65,7 +66,7 @@
 //! | `heartbeat` | whether the loops turn, for a watchdog |
 //!
 //! The way of an update through a server: `server::worker` reads it,
-//! `session` decodes it, `shard` passes it to the owner of its VNI, `table` appends
+//! `session` decodes it, `reflector` passes it to the owner of its VNI, `rib` appends
 //! it to the log if it changes something, and the owner sends one reference to
 //! each shard that has subscribers, which queue it and write it out. It is encoded
 //! once; a subscriber that joins later is sent the same log from its beginning.
@@ -73,10 +74,11 @@
 //! Where this differs from what one might expect: routes announced by two peers are
 //! told to each of the two by a notice of its own, because each must see the route
 //! exactly when *another* announces it; and a peer that was in such a pair gets its
-//! initial table encoded for it alone (`table::VniTable::join`), because the log
+//! initial table encoded for it alone (`rib::VniTable::join`), because the log
 //! marks a change with one peer only.
 
 mod client;
+mod core;
 mod error;
 pub mod guide;
 mod heartbeat;
@@ -88,33 +90,28 @@ pub mod inspect;
 pub mod internals;
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub mod kernel;
-mod limit;
-mod map;
 mod net;
-mod pace;
 pub mod probe;
 mod random;
 mod server;
-mod session;
-mod shard;
-mod table;
-mod types;
-mod wire;
 
+pub use crate::core::client::{
+    AnnouncementState, Changed, ConnectionState, Event, EventDetail, RouteFilter, RouteMatch,
+    ServerId,
+};
+pub use crate::core::pace::LegacyPacing;
+pub use crate::core::session::CloseReason;
+pub use crate::core::types::{
+    Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,
+};
+pub use crate::core::wire::FrameError;
 pub use client::{
-    AnnouncementState, Builder, Changed, ClientConfig, ClientState, ConnectionState, Driver, Event,
-    EventDetail, FlushToken, LoggingHandler, MetalBondClient, NoOpHandler, RouteFilter,
-    RouteHandler, RouteMatch, ServerId,
+    Builder, ClientConfig, ClientState, Driver, FlushToken, LoggingHandler, MetalBondClient,
+    NoOpHandler, RouteHandler,
 };
 pub use error::{Error, Result};
 pub use heartbeat::Heartbeat;
-pub use pace::LegacyPacing;
 pub use server::{Drain, MetalBondServer, ServerConfig, ServerStats};
-pub use session::CloseReason;
-pub use types::{
-    Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,
-};
-pub use wire::FrameError;
 
 /// The programs of the README, compiled as tests.
 #[cfg(doctest)]

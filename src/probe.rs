@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 
 pub use error::ProbeError;
 
+use crate::core::session::{CloseReason, Event, Role, Session, SessionConfig, Transmit};
+use crate::core::wire::{Capabilities, Extensions, KEEPALIVE_FRAME};
 use crate::inspect::PeerKind;
-use crate::session::{CloseReason, Event, Role, Session, SessionConfig, Transmit};
-use crate::wire::{Capabilities, Extensions, KEEPALIVE_FRAME};
 
 /// What is offered: seconds that no server in use exceeds, so that its answer is its own choice.
 const INTERVAL_OFFERED: u32 = 3600;

@@ -7,17 +7,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use super::config::ClientConfig;
-use super::core::Core;
 use super::driver::Driver;
 use super::engine::{Engine, EngineConfig};
-use super::events::{Event, EventDetail};
 use super::handle::MetalBondClient;
 use super::handler::{self, RouteHandler};
-use super::policy::RouteFilter;
 use super::status::Shared;
+use crate::core::client::{Core, Event, EventDetail, RouteFilter};
+use crate::core::pace::LegacyPacing;
+use crate::core::types::Vni;
 use crate::error::{Error, Result};
-use crate::pace::LegacyPacing;
-use crate::types::Vni;
 
 /// Events that wait in the channel of [`Builder::events`]: 64 KiB. What does not fit is
 /// coalesced by route.

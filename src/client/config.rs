@@ -3,15 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::core::CoreConfig;
-use super::events::EventDetail;
-use super::policy::RouteFilter;
-use super::view::ServerBit;
+use crate::core::client::{CoreConfig, EventDetail, RouteFilter, ServerBit};
+use crate::core::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
+use crate::core::session::{Role, SessionConfig};
+use crate::core::types::Vni;
+use crate::core::wire::{Capabilities, Extensions};
 use crate::error::{Error, Result};
-use crate::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
-use crate::session::{Role, SessionConfig};
-use crate::types::Vni;
-use crate::wire::{Capabilities, Extensions};
 
 /// Pairs in the import map at most; a route is copied from no more VNIs, which are counted
 /// in 16 bits.

@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
-use super::events::{ConsumerId, Event};
-use super::link::FlushId;
-use super::{AnnouncementState, Changed, ConnectionState, ServerId};
+use crate::core::client::{
+    AnnouncementState, Changed, ConnectionState, ConsumerId, Event, FlushId, ServerId,
+};
+use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::error::{Error, Result};
-use crate::types::{Destination, NextHop, Route, Vni};
 
 /// A client without a thread: its program waits, and calls [`Self::process`].
 ///

@@ -11,18 +11,16 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::Sender;
 use mio::{Events, Poll, Token};
 
-use super::core::{Core, CoreConfig};
-use super::events::ConsumerId;
-use super::link::FlushId;
 use super::status::Shared;
-use super::view::ServerBit;
 use super::worker::Sink;
-use super::{ConnectionState, ServerId};
+use crate::core::client::{
+    ConnectionState, ConsumerId, Core, CoreConfig, FlushId, ServerBit, ServerId,
+};
+use crate::core::session::CloseReason;
+use crate::core::types::Vni;
 use crate::error::{Error, Result};
 use crate::inspect::PeerStatus;
 use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Postbox, dial, tune};
-use crate::session::CloseReason;
-use crate::types::Vni;
 
 /// Bytes read from one server before the next has its turn.
 const READ_BUDGET: usize = 64 * 1024;

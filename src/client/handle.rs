@@ -8,21 +8,22 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 
+use super::ClientState;
 use super::builder::{Builder, CHANNEL_EVENTS};
 use super::config::ClientConfig;
-use super::core::Core;
 use super::engine::{Engine, Goal, Mail, Waiter};
-use super::events::{ConsumerId, Event, EventDetail};
 use super::handler::{self, Feed, RouteHandler};
 use super::inspector::Inspector;
 use super::status::{Shared, Status};
 use super::worker::{self, Sink};
-use super::{AnnouncementState, Changed, ClientState, ConnectionState, ServerId};
+use crate::core::client::{
+    AnnouncementState, Changed, ConnectionState, ConsumerId, Core, Event, EventDetail, ServerId,
+};
+use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;
 use crate::inspect::Inspect;
 use crate::net::Postbox;
-use crate::types::{Destination, NextHop, Route, Vni};
 
 /// How long a shutdown, or the last handle that is dropped, waits for the threads.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);

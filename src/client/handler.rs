@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 
-use super::ServerId;
-use super::events::Event;
+use crate::core::client::{Event, ServerId};
+use crate::core::session::CloseReason;
+use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::net::Postbox;
-use crate::session::CloseReason;
-use crate::types::{Destination, NextHop, Route, Vni};
 
 use super::engine::Mail;
 

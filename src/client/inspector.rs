@@ -6,9 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::engine::Engine;
-use super::events::{Event, EventDetail};
 use super::handle::MetalBondClient;
-use super::{Changed, ServerId};
+use crate::core::client::{Changed, Event, EventDetail, ServerId};
+use crate::core::types::{Action, Route, Vni};
 use crate::error::{Error, Result};
 use crate::inspect::{
     Command, Done, Inspect, PeerState, PeerStatus, Side, Snapshot, Status, VniStatus, Watch,
@@ -16,7 +16,6 @@ use crate::inspect::{
 };
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 use crate::kernel::KernelWriter;
-use crate::types::{Action, Route, Vni};
 
 /// Buckets of a table that are looked through at once; about 0.5 ms.
 const BUCKETS_AT_ONCE: usize = 8192;

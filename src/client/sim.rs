@@ -3,14 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::ServerId;
-use super::core::{Core, CoreConfig};
-use super::events::{ConsumerId, Event, EventDetail};
-use crate::client::RouteFilter;
+use crate::core::client::{
+    ConsumerId, Core, CoreConfig, Event, EventDetail, RouteFilter, ServerId,
+};
+use crate::core::pace::Framing;
+use crate::core::session::{CloseReason, Role};
+use crate::core::types::{Route, Vni};
 use crate::internals::sim::{pacing, session};
-use crate::pace::Framing;
-use crate::session::{CloseReason, Role};
-use crate::types::{Route, Vni};
 
 /// What a client is made with.
 #[derive(Clone, Copy, Debug)]

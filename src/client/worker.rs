@@ -3,7 +3,7 @@
 use crossbeam_channel::{Sender, TrySendError};
 
 use super::engine::Engine;
-use super::events::{ConsumerId, Event};
+use crate::core::client::{ConsumerId, Event};
 
 /// Events handed to a consumer at once: 64 KiB.
 const EVENT_BATCH: usize = 1024;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::api::{Response, Status};
+use crate::core::types::Vni;
 use crate::inspect::{Inspect, Snapshot};
-use crate::types::Vni;
 
 /// Snapshots in memory at one time, answers that are being sent among them; about 100 MB each
 /// for a million routes.

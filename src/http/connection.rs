@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::api::{Body, Chunk, Response};
 use super::message::{self, Delimiter, Head, LAST_CHUNK, Parsed, REQUEST_MAX, RequestBody};
+use crate::core::pace::Framing;
 use crate::net::Conn;
-use crate::pace::Framing;
 
 /// How long a request may take to come.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

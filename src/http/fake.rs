@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
+use crate::core::types::{Route, Vni};
 use crate::error::{Error, Result};
 use crate::inspect::{
     Command, Done, Inspect, PeerStatus, RouteEntry, Side, Snapshot, Status, VniStatus, Watch,
 };
 #[cfg(test)]
 use crate::inspect::{MessageCounts, PeerKind, PeerState};
-use crate::types::{Route, Vni};
 
 #[derive(Default)]
 pub(super) struct Fake {

@@ -6,8 +6,8 @@ use super::api::{Chunk, Request, Response, respond};
 use super::cache::SnapshotCache;
 use super::fake::Fake;
 use super::message::{self, Delimiter, LAST_CHUNK, Parsed};
+use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::inspect::{Announcers, RouteEntry};
-use crate::types::{Destination, NextHop, Route, Vni};
 
 /// What the bytes received so far lead to.
 #[derive(Debug, PartialEq, Eq)]

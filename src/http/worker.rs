@@ -10,7 +10,7 @@ use super::api::{Query, Request, Response};
 use super::connection::{Connection, Turn};
 use super::helper::{Asker, Helpers};
 use super::message::Head;
-use crate::limit::Quiet;
+use crate::core::limit::Quiet;
 use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Postbox};
 
 /// Connections at one time, 8 KiB each and a piece of an answer; more wait to be accepted.

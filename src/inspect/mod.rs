@@ -28,11 +28,11 @@ pub use snapshot::{Announcers, RouteEntry, Snapshot};
 pub(crate) use watch::WatchSource;
 pub use watch::{Watch, WatchEvent};
 
+pub use crate::core::rib::{Digest, TableSummary};
+pub use crate::core::session::MessageCounts;
+use crate::core::types::{Route, Vni};
 use crate::error::Result;
 use crate::server::ServerStats;
-pub use crate::session::MessageCounts;
-pub use crate::table::{Digest, TableSummary};
-use crate::types::{Route, Vni};
 
 /// A running server or client, to look at.
 ///

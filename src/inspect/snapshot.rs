@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::types::{Route, Vni};
+use crate::core::types::{Route, Vni};
 
 /// Routes with who announces them, sorted by VNI and route.
 #[derive(Clone, Debug)]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::core::types::{Action, Route, Vni};
 use crate::error::Result;
-use crate::types::{Action, Route, Vni};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]

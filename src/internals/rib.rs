@@ -1,8 +1,8 @@
 //! The table of a VNI and its subscribers' shares, one step at a time.
 
+use crate::core::rib::{NextHops, PeerId, Span, VniTable};
+use crate::core::types::{Action, Route, Vni};
 use crate::inspect::TableSummary;
-use crate::table::{NextHops, PeerId, Span, VniTable};
-use crate::types::{Action, Route, Vni};
 
 /// A change that only one peer hears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +92,8 @@ impl Rib {
     }
 }
 
-impl From<crate::table::Notice> for Notice {
-    fn from(notice: crate::table::Notice) -> Self {
+impl From<crate::core::rib::Notice> for Notice {
+    fn from(notice: crate::core::rib::Notice) -> Self {
         Self {
             to: notice.to.0,
             action: notice.action,

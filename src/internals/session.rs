@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::session::{self, CloseReason, Event, Role, SessionConfig, Transmit};
-use crate::types::{Action, Route, Vni};
-use crate::wire::{Capabilities, Extensions, KEEPALIVE_FRAME};
+use crate::core::session::{self, CloseReason, Event, Role, SessionConfig, Transmit};
+use crate::core::types::{Action, Route, Vni};
+use crate::core::wire::{Capabilities, Extensions, KEEPALIVE_FRAME};
 
 /// What a peer's bytes mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,19 +8,19 @@ use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 pub use crate::client::{ClientSetup, SimClient};
-#[cfg(all(feature = "netlink", target_os = "linux"))]
-pub use crate::kernel::sim::{KernelWork, SimKernel};
-use crate::pace::{DEFAULT_RATE, Framing, LegacyPacing, Pacing, SendQueue};
-use crate::session::{CloseReason, Role, SessionConfig};
-use crate::shard::{Limits, Message, Report, Shard, ShardConfig, Topology};
-use crate::table::PeerId;
-use crate::types::{Action, Route, Vni};
-use crate::wire::{
+use crate::core::pace::{DEFAULT_RATE, Framing, LegacyPacing, Pacing, SendQueue};
+use crate::core::reflector::{Limits, Message, Report, Shard, ShardConfig, Topology};
+use crate::core::rib::PeerId;
+use crate::core::session::{CloseReason, Role, SessionConfig};
+use crate::core::types::{Action, Route, Vni};
+use crate::core::wire::{
     Capabilities, Extensions, MessageType, Reassembler, Update, decode_subscription, decode_update,
 };
+#[cfg(all(feature = "netlink", target_os = "linux"))]
+pub use crate::kernel::sim::{KernelWork, SimKernel};
 
 /// Longest chunk for a legacy peer, unless a single frame is longer.
-pub const CHUNK: usize = crate::pace::CHUNK;
+pub const CHUNK: usize = crate::core::pace::CHUNK;
 
 /// A frame as somebody who listens in hears it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

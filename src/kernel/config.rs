@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use super::plan::Scope;
+use crate::core::kernel_plan::Scope;
+use crate::core::types::{NextHopType, Vni};
 use crate::error::{Error, Result};
-use crate::types::{NextHopType, Vni};
 
 /// How routes name their next hops in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

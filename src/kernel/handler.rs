@@ -2,7 +2,7 @@
 
 use super::KernelWriter;
 use crate::client::RouteHandler;
-use crate::types::{Route, Vni};
+use crate::core::types::{Route, Vni};
 
 /// Installs what a client receives.
 ///

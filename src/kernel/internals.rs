@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 
 use super::message::{Mark, flag};
-use super::plan::{Mode, Plan, PlanConfig};
 use super::socket::Netlink;
 use super::stats::Shared;
 use super::writer::{Command, Next, Writer, WriterConfig};
-use crate::types::{Route, Vni};
+use crate::core::kernel_plan::{Mode, Plan, PlanConfig};
+use crate::core::types::{Route, Vni};
 
 /// What the kernel says, datagram by datagram; after that nothing.
 struct Script {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::plan::{Op, Target, Verb};
+use crate::core::kernel_plan::{Op, Target, Verb};
 
 /// Message types.
 pub(super) mod kind {

@@ -1,6 +1,6 @@
 use super::*;
+use crate::core::kernel_plan::RouteId;
 use crate::kernel::parse::{self, ObjectKind};
-use crate::kernel::plan::RouteId;
 
 const MARK: Mark = Mark {
     protocol: 254,

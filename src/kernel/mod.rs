@@ -25,7 +25,6 @@ mod handler;
 pub(crate) mod internals;
 mod message;
 mod parse;
-mod plan;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod sim;

@@ -6,9 +6,9 @@ use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
 
-use super::plan::model::{EINVAL, Model};
-use super::plan::{Failure, Mode, Op, Plan, PlanConfig, Seen, errno};
-use crate::types::{Route, Vni};
+use crate::core::kernel_plan::model::{EINVAL, Model};
+use crate::core::kernel_plan::{Failure, Mode, Op, Plan, PlanConfig, Seen, errno};
+use crate::core::types::{Route, Vni};
 
 /// Numbers of nexthop objects: enough for what a simulation has at a time.
 const IDS: std::ops::Range<u32> = 1000..9000;

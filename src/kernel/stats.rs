@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 
-use super::plan::Counts;
+use crate::core::kernel_plan::Counts;
 pub use crate::inspect::KernelStatus;
 
 /// The thread's side of [`KernelStatus`].

@@ -13,13 +13,13 @@ use ipnet::IpNet;
 
 use super::message::{AF_INET, Mark, attr, encode_op, flag, kind};
 use super::parse::{self, Message, ObjectKind};
-use super::plan::model::{EINVAL, Installed, Model, Nexthop};
-use super::plan::{Mode, Op, Plan, PlanConfig, RouteId, Scope, Target, Verb, errno};
 use super::socket::Netlink;
 use super::stats::Shared;
 use super::writer::{Change, Command, Next, Writer, WriterConfig};
+use crate::core::kernel_plan::model::{EINVAL, Installed, Model, Nexthop};
+use crate::core::kernel_plan::{Mode, Op, Plan, PlanConfig, RouteId, Scope, Target, Verb, errno};
+use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::error::Error;
-use crate::types::{Destination, NextHop, Route, Vni};
 
 const DEVICE: u32 = 5;
 const MARK: Mark = Mark {

@@ -17,13 +17,13 @@ use parking_lot::Mutex;
 use super::config::{KernelConfig, NexthopMode};
 use super::message::{self, Mark, kind};
 use super::parse;
-use super::plan::{Mode, Plan, PlanConfig, errno};
 use super::socket::{KernelSocket, Netlink};
 use super::stats::{KernelStatus, Shared};
 use super::writer::{Change, Command, Device, Next, Writer, WriterConfig, query_device};
+use crate::core::kernel_plan::{Mode, Plan, PlanConfig, errno};
+use crate::core::types::{Route, Vni};
 use crate::error::{Error, Result};
 use crate::heartbeat::{Beat, Heartbeat, Turns};
-use crate::types::{Route, Vni};
 
 /// Commands that may wait for the thread, 88 bytes each: 1.4 MiB. The thread takes several
 /// million a second; who finds the channel full waits for that.

@@ -20,12 +20,12 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::message::{self, Mark, encode_op, kind};
 use super::parse::{self, Answer};
-use super::plan::{Failure, Op, Plan, Scope};
 use super::socket::Netlink;
 use super::stats::Shared;
+use crate::core::kernel_plan::{Failure, Op, Plan, Scope};
+use crate::core::limit::Throttle;
+use crate::core::types::{Route, Vni};
 use crate::error::Error;
-use crate::limit::Throttle;
-use crate::types::{Route, Vni};
 pub(super) use read::query_device;
 
 /// Messages in one `sendmsg`. The default receive buffer holds 256 refusals.

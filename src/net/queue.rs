@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use crate::pace::SendQueue;
+use crate::core::pace::SendQueue;
 
 /// `struct tcp_info` in 32-bit words, as far as it is used (linux/tcp.h).
 const WORDS: usize = 58;

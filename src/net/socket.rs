@@ -10,8 +10,8 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::queue::send_queue;
-use crate::pace::{Framing, SendQueue};
-use crate::session::CloseReason;
+use crate::core::pace::{Framing, SendQueue};
+use crate::core::session::CloseReason;
 
 /// Bytes that the kernel may hold unsent for a connection.
 ///

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::session::CloseReason;
+use crate::core::session::CloseReason;
 
 /// Why a probe found nothing.
 #[derive(Debug)]

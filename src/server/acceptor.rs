@@ -11,10 +11,10 @@ use mio::{Events, Interest, Poll, Token};
 use super::drain::Order;
 use super::journal::Journal;
 use super::worker::{Mail, Worker};
-use crate::limit::Quiet;
-use crate::map::{Map, map};
+use crate::core::limit::Quiet;
+use crate::core::map::{Map, map};
+use crate::core::rib::PeerId;
 use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
-use crate::table::PeerId;
 
 /// How long accepting rests when the system has no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);

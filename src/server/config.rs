@@ -4,11 +4,11 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::acceptor::AcceptLimits;
+use crate::core::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
+use crate::core::reflector::{Limits, ShardConfig};
+use crate::core::session::{Role, SessionConfig};
+use crate::core::wire::{Capabilities, Extensions};
 use crate::error::{Error, Result};
-use crate::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
-use crate::session::{Role, SessionConfig};
-use crate::shard::{Limits, ShardConfig};
-use crate::wire::{Capabilities, Extensions};
 
 /// Settings of a server, each with its unit; the default serves a fabric of thousands.
 ///

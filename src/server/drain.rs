@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use crate::core::rib::PeerId;
 use crate::error::{Error, Result};
-use crate::table::PeerId;
 
 /// A drain that was begun.
 ///

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::limit::Recent;
-use crate::session::CloseReason;
+use crate::core::limit::Recent;
+use crate::core::session::CloseReason;
 
 /// Addresses remembered at once; about 2 MB.
 const ADDRESSES: usize = 16_384;

@@ -13,18 +13,18 @@ use super::flaps::Flaps;
 use super::stats::{ServerStats, WorkerStats};
 use super::tap::tap;
 use super::worker::{Mail, Worker};
+use crate::core::map::{Map, map};
+use crate::core::reflector::{RouteCursor, SessionView, Topology};
+use crate::core::rib::PeerId;
+use crate::core::session::CloseReason;
+use crate::core::types::{Action, Route, Vni};
+use crate::core::wire::Update;
 use crate::error::{Error, Result};
 use crate::inspect::{
     Announcers, Command, Done, Inspect, PeerKind, PeerState, PeerStatus, RouteEntry, Side,
     Snapshot, Status, VniStatus, Watch,
 };
-use crate::map::{Map, map};
 use crate::net::Postbox;
-use crate::session::CloseReason;
-use crate::shard::{RouteCursor, SessionView, Topology};
-use crate::table::PeerId;
-use crate::types::{Action, Route, Vni};
-use crate::wire::Update;
 
 /// Routes that a worker looks up at once; about 0.3 ms.
 const ROUTES_AT_ONCE: usize = 4096;

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::limit::Throttle;
-use crate::map::{Map, map};
-use crate::session::CloseReason;
-use crate::table::PeerId;
-use crate::types::Vni;
-use crate::wire::Malformed;
+use crate::core::limit::Throttle;
+use crate::core::map::{Map, map};
+use crate::core::rib::PeerId;
+use crate::core::session::CloseReason;
+use crate::core::types::Vni;
+use crate::core::wire::Malformed;
 
 /// Sessions that begin, or end, in a minute and at a worker, of which each has a line.
 const SESSIONS: u32 = 300;

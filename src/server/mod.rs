@@ -29,12 +29,12 @@ pub use config::ServerConfig;
 pub use drain::Drain;
 pub use stats::ServerStats;
 
+use crate::core::reflector::{Shard, Topology};
+use crate::core::types::{Route, Vni};
 use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;
 use crate::inspect::{Inspect, PeerStatus};
 use crate::net::{MAILBOX_WEIGHT, Postbox, listen_on_first};
-use crate::shard::{Shard, Topology};
-use crate::types::{Route, Vni};
 use acceptor::{Acceptor, Notice};
 use drain::Order;
 use flaps::Flaps;

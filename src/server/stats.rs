@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::shard::Gauges;
+use crate::core::reflector::Gauges;
 
 /// What a server has and has done, at one moment.
 ///

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use crate::core::rib::Span;
+use crate::core::session::CloseReason;
+use crate::core::types::Vni;
+use crate::core::wire::{HEADER_LEN, decode_update, frame_len};
 use crate::error::{Error, Result};
 use crate::inspect::{WatchEvent, WatchSource};
-use crate::session::CloseReason;
-use crate::table::Span;
-use crate::types::Vni;
-use crate::wire::{HEADER_LEN, decode_update, frame_len};
 
 /// Pieces that wait for somebody who watches, at most.
 ///

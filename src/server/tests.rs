@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::*;
-use crate::table::PeerId;
-use crate::types::{Action, Destination, NextHop};
-use crate::wire::{KEEPALIVE_FRAME, encode_update};
+use crate::core::rib::PeerId;
+use crate::core::types::{Action, Destination, NextHop};
+use crate::core::wire::{KEEPALIVE_FRAME, encode_update};
 
 /// A session that has shaken hands.
 fn peer(address: SocketAddr) -> TcpStream {

@@ -20,12 +20,12 @@ use super::flaps::Flaps;
 use super::journal::Journal;
 use super::stats::WorkerStats;
 use super::tap::{Tap, Tapped};
-use crate::map::{Map, map};
+use crate::core::map::{Map, map};
+use crate::core::pace::{Framing, Memory, SendQueue};
+use crate::core::reflector::{Message, Report, Shard, ShardConfig};
+use crate::core::rib::PeerId;
+use crate::core::types::Vni;
 use crate::net::{Conn, Mailbox, Postbox, tune};
-use crate::pace::{Framing, Memory, SendQueue};
-use crate::shard::{Message, Report, Shard, ShardConfig};
-use crate::table::PeerId;
-use crate::types::Vni;
 
 /// Bytes read from one connection before the next has its turn.
 const READ_BUDGET: usize = 64 * 1024;

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::body::{Body, Source};
 use super::{Response, Status};
+use crate::core::types::{Destination, IpVersion, NextHop, Vni};
 use crate::inspect::Snapshot;
-use crate::types::{Destination, IpVersion, NextHop, Vni};
 
 /// What `metalbondVersion` says.
 const VERSION: &str = concat!("rustbond-", env!("CARGO_PKG_VERSION"));
@@ -277,8 +277,8 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::types::Route;
     use crate::inspect::{Announcers, RouteEntry};
-    use crate::types::Route;
 
     #[test]
     fn dates_are_those_of_the_calendar() {

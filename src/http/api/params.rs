@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::types::Vni;
+use crate::core::types::Vni;
 
 /// Items of a list if the request does not say how many.
 const LIMIT: usize = 100;

@@ -12,9 +12,9 @@ use super::body::{Body, List};
 use super::go::Date;
 use super::params::{Paging, Params, bad_cursor};
 use super::{Response, Status};
+use crate::core::types::{Destination, NextHop, NextHopType, Route, Vni};
 use crate::http::cache::{Busy, Shared, SnapshotCache};
 use crate::inspect::{Inspect, RouteEntry, Snapshot};
-use crate::types::{Destination, NextHop, NextHopType, Route, Vni};
 
 /// The names of what [`RoutesQuery::parse`] takes.
 pub(super) const PARAMETERS: &str =

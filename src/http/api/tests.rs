@@ -5,9 +5,9 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::*;
+use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::http::fake::{Fake, peer};
 use crate::inspect::{Announcers, RouteEntry};
-use crate::types::{Destination, NextHop, Route, Vni};
 
 fn ask(fake: &Fake, target: &str) -> Value {
     let cache = SnapshotCache::default();
@@ -55,7 +55,7 @@ fn table(random: &mut fastrand::Rng, len: usize) -> Fake {
             1 => NextHop::nat(address, 1024, random.u16(1025..1027)),
             2 => NextHop::load_balancer(address),
             _ => NextHop {
-                hop_type: crate::types::NextHopType::from_number(7),
+                hop_type: crate::core::types::NextHopType::from_number(7),
                 ..NextHop::standard_with_vni(address, random.u32(0..3))
             },
         };

@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::Outcome;
 use super::listener::Shared;
+use crate::core::types::{Destination, NextHop, NextHopType, Route, Vni};
 use crate::error::Error;
 use crate::http::api::{self, Body, Response, Status, parse_type};
 use crate::inspect::{Command, Done};
-use crate::types::{Destination, NextHop, NextHopType, Route, Vni};
 
 /// How long a peer is not taken back if the request does not say.
 const DRAIN: Duration = Duration::from_secs(60);

@@ -9,10 +9,10 @@ use socket2::SockRef;
 
 use super::connection::{LAST_CHUNK, append_chunk, status_line};
 use super::listener::Shared;
+use crate::core::types::Action;
 use crate::error::Error;
 use crate::http::api::{self, Params, Response, RouteRow, Status, write_json};
 use crate::inspect::{Watch, WatchEvent};
-use crate::types::Action;
 
 /// Where it is.
 pub(super) const PATH: &str = "/api/v1/monitor";

@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::core::types::Vni;
 use crate::http::api::{Body, Chunk};
 use crate::http::fake::{Fake, peer};
 use crate::inspect::TableSummary;
-use crate::types::Vni;
 
 /// The text, made as it is sent.
 fn scrape(fake: &Fake) -> String {
@@ -153,9 +153,9 @@ fn the_text_is_what_prometheus_reads() {
 /// The digest of a route.
 fn digest_of_a_route() -> crate::inspect::Digest {
     let mut table = TableSummary::default();
-    let destination = crate::types::Destination::from_ipv4([10, 0, 0, 1].into(), 32);
-    let hop = crate::types::NextHop::standard([192, 0, 2, 1]);
-    table.add(&crate::types::Route::new(destination, hop));
+    let destination = crate::core::types::Destination::from_ipv4([10, 0, 0, 1].into(), 32);
+    let hop = crate::core::types::NextHop::standard([192, 0, 2, 1]);
+    table.add(&crate::core::types::Route::new(destination, hop));
     table.digest
 }
 

@@ -8,9 +8,9 @@ use std::time::Instant;
 use super::{
     DATAGRAM, DUMP_TRIES, Device, NOTIFICATIONS, RESYNC_PAUSE, RESYNC_RETRY, Relaxed, Writer, rare,
 };
+use crate::core::kernel_plan::{Mode, Seen, Target, errno};
 use crate::kernel::message::{self, AF_INET, AF_INET6, flag, kind};
 use crate::kernel::parse::{self, Message, ObjectKind, RouteSeen};
-use crate::kernel::plan::{Mode, Seen, Target, errno};
 use crate::kernel::socket::Netlink;
 
 impl<N: Netlink> Writer<N> {

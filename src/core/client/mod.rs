@@ -1,0 +1,734 @@
+//! The client without its thread: servers, wishes and the view, driven by bytes,
+//! instants and commands.
+//!
+//! The caller dials what `poll_dial` names and tells how that went (`dialled`,
+//! `lost`), feeds `receive` and `handle_timeouts`, sends what `outgoing` has, and
+//! drains `take_events`.
+
+mod backoff;
+mod desired;
+mod events;
+mod link;
+mod policy;
+mod read;
+mod status;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+pub use events::{Event, EventDetail};
+pub use policy::{RouteFilter, RouteMatch};
+pub use status::{AnnouncementState, Changed, ConnectionState, ServerId};
+
+use crate::core::limit::{Quiet, Recent};
+use crate::core::pace::{Framing, Pacing};
+use crate::core::session::{CloseReason, Event as SessionEvent, SessionConfig};
+use crate::core::types::{Action, Route, Vni};
+use crate::core::wire::Malformed;
+use crate::error::{Error, Result};
+use backoff::Backoff;
+use desired::Desired;
+pub(crate) use events::ConsumerId;
+pub(crate) use link::FlushId;
+use link::{Link, Wants};
+pub(crate) use view::ServerBit;
+use view::View;
+
+/// How long a connection attempt may take.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a client core is made with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CoreConfig {
+    pub(crate) session: SessionConfig,
+    pub(crate) pacing: Pacing,
+    /// How long routes stay after the last server is lost.
+    pub(crate) hold: Duration,
+    pub(crate) retry_min: Duration,
+    pub(crate) retry_max: Duration,
+    /// Secret of this process, against chosen collisions, and for jitter.
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug)]
+struct Server {
+    bit: ServerBit,
+    phase: Phase,
+    backoff: Backoff,
+    last_loss: Option<CloseReason>,
+    /// Messages dropped as malformed since the start.
+    malformed: u64,
+    /// Not before then is one reported again.
+    malformed_quiet: Quiet,
+    /// How often its session ended.
+    flaps: Recent,
+    /// Since when it is in the phase it is in.
+    since: Instant,
+    /// Asked to be left alone until its next turn.
+    is_drained: bool,
+    established_at: Option<Instant>,
+}
+
+/// Where the connection to a server stands.
+#[derive(Debug)]
+enum Phase {
+    /// To be dialled then.
+    Waiting { until: Instant, is_retry: bool },
+    /// Being dialled.
+    Dialling { until: Instant },
+    /// Connected.
+    Up(Box<Link>),
+}
+
+/// Whose table is waited for, once that of one server is complete: what another has would
+/// otherwise count as gone, because the first was restarted a moment ago.
+#[derive(Clone, Copy, Debug)]
+enum Awaited {
+    /// Servers that are established, and those that may soon be.
+    AtHand {
+        until: Instant,
+    },
+    /// Servers that are established.
+    Established {
+        until: Instant,
+    },
+    Nobody,
+}
+
+impl Awaited {
+    fn due(self) -> Option<Instant> {
+        match self {
+            Self::AtHand { until } | Self::Established { until } => Some(until),
+            Self::Nobody => None,
+        }
+    }
+}
+
+/// The client.
+#[derive(Debug)]
+pub(crate) struct Core {
+    config: CoreConfig,
+    servers: BTreeMap<ServerId, Server>,
+    /// Of the next server to be added; numbers are not used again.
+    next_server: usize,
+    subscriptions: Desired<Vni>,
+    announcements: Desired<(Vni, Route)>,
+    filter: RouteFilter,
+    /// From which VNIs routes are copied into another.
+    imports: BTreeMap<Vni, BTreeSet<Vni>>,
+    view: View,
+    /// VNIs of which some server's table has been complete since the subscription.
+    complete: BTreeSet<Vni>,
+    /// Those of them of which the consumers are still to be told, and who is waited for.
+    pending: BTreeMap<Vni, Awaited>,
+    /// Those of them of which the consumers were told: what they import is complete too.
+    synced: BTreeSet<Vni>,
+    /// When the routes of lost servers go, while no server is established.
+    hold_until: Option<Instant>,
+    /// How long stale routes wait for other servers, or other announcers, to be as far.
+    linger: Duration,
+    /// When the stale routes of a VNI go, if a server is complete then.
+    sweeps: BTreeMap<Vni, Instant>,
+    /// Flushes that somebody waits for.
+    flushes: BTreeSet<FlushId>,
+    next_flush: u64,
+    updates_received: u64,
+    /// Updates sent on connections that are gone.
+    updates_sent: u64,
+}
+
+impl Core {
+    pub(crate) fn new(config: CoreConfig, servers: usize, now: Instant) -> Self {
+        let mut core = Self {
+            config,
+            servers: BTreeMap::new(),
+            next_server: 0,
+            subscriptions: Desired::new(),
+            announcements: Desired::new(),
+            filter: RouteFilter::new(),
+            imports: BTreeMap::new(),
+            view: View::new(config.seed),
+            complete: BTreeSet::new(),
+            pending: BTreeMap::new(),
+            synced: BTreeSet::new(),
+            hold_until: None,
+            linger: Duration::ZERO,
+            sweeps: BTreeMap::new(),
+            flushes: BTreeSet::new(),
+            next_flush: 0,
+            updates_received: 0,
+            updates_sent: 0,
+        };
+        for _ in 0..servers {
+            core.add_server(now);
+        }
+        core
+    }
+
+    /// What counts of what servers say, and in what form the first consumer is told;
+    /// to be called before anything is received.
+    pub(crate) fn set_policy(
+        &mut self,
+        filter: RouteFilter,
+        imports: &[(Vni, Vni)],
+        detail: EventDetail,
+    ) {
+        self.filter = filter;
+        for (from, into) in imports {
+            self.view.import(*from, *into);
+            self.imports.entry(*into).or_default().insert(*from);
+        }
+        self.view.set_detail(detail);
+    }
+
+    /// How long a complete server's word against stale routes is waited with.
+    pub(crate) fn set_linger(&mut self, linger: Duration) {
+        self.linger = linger;
+    }
+
+    /// Other settings: of new sessions, and of the hold time from the next loss on. Who this
+    /// client is, its secret, and when it tries again stay.
+    pub(crate) fn reconfigure(&mut self, config: CoreConfig, linger: Duration) {
+        self.config = CoreConfig {
+            session: SessionConfig {
+                extensions: self.config.session.extensions,
+                ..config.session
+            },
+            pacing: config.pacing,
+            hold: config.hold,
+            ..self.config
+        };
+        self.linger = linger;
+    }
+
+    /// One more server, to be dialled at once; `None` if there are as many as may be.
+    pub(crate) fn add_server(&mut self, now: Instant) -> Option<ServerId> {
+        let taken = self.servers.values().fold(0, |all, it| all | it.bit.mask());
+        let bit = ServerBit::first_free(taken)?;
+        let id = ServerId(self.next_server);
+        self.next_server += 1;
+        let seed = self.config.seed.wrapping_add(id.0 as u64);
+        let server = Server {
+            bit,
+            phase: Phase::Waiting {
+                until: now,
+                is_retry: false,
+            },
+            backoff: Backoff::new(self.config.retry_min, self.config.retry_max, seed),
+            last_loss: None,
+            malformed: 0,
+            malformed_quiet: Quiet::default(),
+            flaps: Recent::new(now),
+            since: now,
+            is_drained: false,
+            established_at: None,
+        };
+        self.servers.insert(id, server);
+        Some(id)
+    }
+
+    /// A server does not count any more; `false` if there is none of that number.
+    ///
+    /// What only it had is treated as if it were lost for ever: gone at once if a
+    /// server that is complete does not have it, else when one is, or after the
+    /// hold time. So servers can be replaced in either order.
+    pub(crate) fn remove_server(&mut self, server: ServerId, now: Instant) -> bool {
+        if !self.servers.contains_key(&server) {
+            return false;
+        }
+        self.lost(server, CloseReason::Shutdown, now);
+        self.servers.remove(&server);
+        true
+    }
+
+    /// Wants the routes of a VNI from every server; `false` if it did.
+    pub(crate) fn subscribe(&mut self, vni: Vni) -> bool {
+        let is_new = self.subscriptions.set(vni, true);
+        if is_new {
+            self.each_link(|link, wants| link.queue_subscription(vni, wants));
+        }
+        is_new
+    }
+
+    /// Does not want them any more; `false` if it did not.
+    pub(crate) fn unsubscribe(&mut self, vni: Vni) -> bool {
+        if !self.subscriptions.set(vni, false) {
+            return false;
+        }
+        self.complete.remove(&vni);
+        self.pending.remove(&vni);
+        self.synced.remove(&vni);
+        self.view.cancel(&Event::Synced(vni));
+        self.view.drop_vni(vni);
+        for server in self.servers.values_mut() {
+            if let Phase::Up(link) = &mut server.phase {
+                link.ignore(vni);
+            }
+        }
+        self.each_link(|link, wants| link.queue_subscription(vni, wants));
+        // What waited for this VNI need not any more.
+        self.announce_synced();
+        true
+    }
+
+    /// Wants every server to know a route of this client's.
+    pub(crate) fn announce(&mut self, vni: Vni, route: Route) -> Result<()> {
+        if !self.announcements.set((vni, route), true) {
+            return Err(Error::RouteAlreadyAnnounced);
+        }
+        self.announcement_changed(vni, Action::Add, route);
+        Ok(())
+    }
+
+    /// Does not want them to know it any more.
+    pub(crate) fn withdraw(&mut self, vni: Vni, route: Route) -> Result<()> {
+        if !self.announcements.set((vni, route), false) {
+            return Err(Error::RouteNotFound);
+        }
+        let is_legacy =
+            |server: &Server| matches!(&server.phase, Phase::Up(link) if link.is_legacy());
+        let legacy = self.servers.values().filter(|server| is_legacy(server));
+        let legacy = legacy.map(|server| server.bit);
+        self.view.drop_echo(legacy, (vni, route));
+        self.announcement_changed(vni, Action::Remove, route);
+        Ok(())
+    }
+
+    fn announcement_changed(&mut self, vni: Vni, action: Action, route: Route) {
+        self.view.own((vni, action, route));
+        self.each_link(|link, wants| link.queue_announcement((vni, route), wants));
+    }
+
+    /// Begins a flush: every server established now or later is to read all that is
+    /// wanted by then.
+    pub(crate) fn flush(&mut self) -> FlushId {
+        let flush = FlushId(self.next_flush);
+        self.next_flush += 1;
+        self.flushes.insert(flush);
+        self.each_link(|link, _| link.flush(flush));
+        flush
+    }
+
+    /// Nobody waits for a flush any more.
+    pub(crate) fn end_flush(&mut self, flush: FlushId) {
+        self.flushes.remove(&flush);
+        self.each_link(|link, _| link.end_flush(flush));
+    }
+
+    /// The server that is due to be dialled.
+    pub(crate) fn poll_dial(&mut self, now: Instant) -> Option<ServerId> {
+        let is_due =
+            |server: &Server| matches!(server.phase, Phase::Waiting { until, .. } if until <= now);
+        let mut servers = self.servers.iter_mut();
+        let (id, server) = servers.find(|(_, server)| is_due(server))?;
+        server.since = now;
+        server.is_drained = false;
+        server.phase = Phase::Dialling {
+            until: now + DIAL_TIMEOUT,
+        };
+        Some(*id)
+    }
+
+    /// A connection to a server was made.
+    pub(crate) fn dialled(&mut self, server: ServerId, now: Instant) {
+        if let Some(entry) = self.servers.get_mut(&server) {
+            let link = Link::new(entry.bit, self.config.session, self.config.pacing, now);
+            entry.phase = Phase::Up(Box::new(link));
+            self.pump(server);
+        }
+    }
+
+    /// An attempt failed, or a connection is gone.
+    pub(crate) fn lost(&mut self, server: ServerId, reason: CloseReason, now: Instant) {
+        let Some(entry) = self.servers.get_mut(&server) else {
+            return;
+        };
+        if let Phase::Up(link) = &mut entry.phase {
+            link.session.close(reason);
+            self.settle(server, now);
+            return;
+        }
+        entry.last_loss = Some(reason);
+        entry.since = now;
+        let until = now + entry.backoff.next();
+        entry.phase = Phase::Waiting {
+            until,
+            is_retry: true,
+        };
+    }
+
+    /// Leaves a server, and does not dial it for so long.
+    pub(crate) fn drain(&mut self, server: ServerId, time: Duration, now: Instant) {
+        self.lost(server, CloseReason::Drained, now);
+        if let Some(entry) = self.servers.get_mut(&server)
+            && let Some(until) = now.checked_add(time)
+        {
+            entry.is_drained = true;
+            entry.phase = Phase::Waiting {
+                until,
+                is_retry: true,
+            };
+        }
+    }
+
+    /// Takes bytes that came from a server; why the first of the messages in them was dropped
+    /// as malformed, if that is to be reported, and how many were so far.
+    pub(crate) fn receive(
+        &mut self,
+        server: ServerId,
+        mut bytes: &[u8],
+        now: Instant,
+    ) -> Option<(Malformed, u64)> {
+        let mut report = None;
+        loop {
+            let entry = self.servers.get_mut(&server)?;
+            let Phase::Up(link) = &mut entry.phase else {
+                return report;
+            };
+            let Some(event) = link.session.next_event(now, &mut bytes) else {
+                break;
+            };
+            let bit = entry.bit;
+            let mut wants = Wants {
+                subscriptions: &mut self.subscriptions,
+                announcements: &mut self.announcements,
+            };
+            match event {
+                SessionEvent::Update(update) => {
+                    self.updates_received += 1;
+                    let key = (update.vni, update.route);
+                    // The link sees all: it also learns from what does not count.
+                    let is_heard = link.hears(update.action, &key, &mut wants);
+                    if is_heard && self.filter.accepts(update.vni, &update.route) {
+                        let change = (update.vni, update.action, update.route);
+                        self.view.update(bit, change);
+                    }
+                }
+                SessionEvent::Established => {
+                    link.queue_all(&mut wants);
+                    for flush in &self.flushes {
+                        link.flush(*flush);
+                    }
+                    entry.established_at = Some(now);
+                    self.hold_until = None;
+                    self.view.push(&Event::ServerUp(server));
+                }
+                SessionEvent::EndOfRib(vni) => {
+                    if link.end_of_rib(vni) {
+                        self.complete(vni, now);
+                    }
+                }
+                SessionEvent::KeepaliveReply => {
+                    for vni in link.keepalive_answered(&mut wants) {
+                        self.complete(vni, now);
+                    }
+                }
+                SessionEvent::Dropped(malformed) => {
+                    entry.malformed += 1;
+                    if entry.malformed_quiet.is_over(now) {
+                        report = Some((malformed, entry.malformed));
+                    }
+                }
+                // Only servers hear these.
+                SessionEvent::Subscribe(_) | SessionEvent::Unsubscribe(_) => {}
+            }
+        }
+        self.settle(server, now);
+        report
+    }
+
+    /// Does what is due at `now`.
+    pub(crate) fn handle_timeouts(&mut self, now: Instant) {
+        for server in self.ids() {
+            let Some(entry) = self.servers.get_mut(&server) else {
+                continue;
+            };
+            match &mut entry.phase {
+                Phase::Dialling { until } if *until <= now => {
+                    self.lost(server, CloseReason::Io(std::io::ErrorKind::TimedOut), now);
+                }
+                Phase::Up(link) if link.poll_timeout().is_some_and(|due| due <= now) => {
+                    link.handle_timeout(now);
+                    self.settle(server, now);
+                }
+                Phase::Waiting { .. } | Phase::Dialling { .. } | Phase::Up(_) => {}
+            }
+        }
+        while let Some((&vni, _)) = self.sweeps.iter().find(|(_, at)| **at <= now) {
+            self.sweeps.remove(&vni);
+            if self.is_complete(vni) {
+                self.view.sweep(vni);
+            }
+        }
+        let is_due = |awaited: &Awaited| awaited.due().is_some_and(|due| due <= now);
+        if self.pending.values().any(is_due) {
+            for awaited in self.pending.values_mut().filter(|it| is_due(it)) {
+                *awaited = match *awaited {
+                    Awaited::AtHand { .. } => Awaited::Established {
+                        until: now + self.config.hold,
+                    },
+                    Awaited::Established { .. } | Awaited::Nobody => Awaited::Nobody,
+                };
+            }
+            self.announce_synced();
+        }
+        if self.hold_until.is_some_and(|until| until <= now) {
+            self.hold_until = None;
+            for vni in self.view.vnis() {
+                self.view.sweep(vni);
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeouts`] or [`Self::poll_dial`] has something to do.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let servers = self
+            .servers
+            .values()
+            .filter_map(|server| match &server.phase {
+                Phase::Waiting { until, .. } | Phase::Dialling { until } => Some(*until),
+                Phase::Up(link) => link.poll_timeout(),
+            });
+        let sweeps = self.sweeps.values().copied();
+        let pending = self.pending.values().filter_map(|it| it.due());
+        let own = self.hold_until.into_iter().chain(sweeps).chain(pending);
+        servers.chain(own).min()
+    }
+
+    /// Bytes to send to a server.
+    pub(crate) fn outgoing(&self, server: ServerId) -> &[u8] {
+        self.link(server).map_or(&[], Link::outgoing)
+    }
+
+    /// How they are to be handed to the kernel.
+    pub(crate) fn framing(&self, server: ServerId) -> Framing {
+        self.link(server).map_or(Framing::Stream, Link::framing)
+    }
+
+    /// Takes note that the first `count` of them were sent at `now`.
+    pub(crate) fn advance(&mut self, server: ServerId, count: usize, now: Instant) {
+        let phase = self.servers.get_mut(&server).map(|it| &mut it.phase);
+        if let Some(Phase::Up(link)) = phase {
+            link.advance(count, now);
+            self.pump(server);
+        }
+    }
+
+    /// Whether a server has a connection, so that a socket belongs to it.
+    pub(crate) fn is_up(&self, server: ServerId) -> bool {
+        self.link(server).is_some()
+    }
+
+    /// Whether the server is being dialled.
+    pub(crate) fn is_dialling(&self, server: ServerId) -> bool {
+        let phase = self.servers.get(&server).map(|it| &it.phase);
+        matches!(phase, Some(Phase::Dialling { .. }))
+    }
+
+    /// Whether something waits for a consumer.
+    pub(crate) fn has_events(&self, consumer: ConsumerId) -> bool {
+        self.view.has_events(consumer)
+    }
+
+    /// The next events of a consumer, at most `limit` of them; those about routes are
+    /// coalesced.
+    pub(crate) fn take_events(&mut self, consumer: ConsumerId, limit: usize) -> Vec<Event> {
+        self.view.take(consumer, limit)
+    }
+
+    /// One more consumer: it is told of all that is so, and of changes after that;
+    /// `None` if there are as many as may be.
+    pub(crate) fn attach(&mut self, detail: EventDetail) -> Option<ConsumerId> {
+        let consumer = self.view.attach(detail)?;
+        for vni in &self.synced {
+            self.view.push_to(consumer, Event::Synced(*vni));
+        }
+        for (server, entry) in &self.servers {
+            if matches!(&entry.phase, Phase::Up(link) if link.session.is_established()) {
+                self.view.push_to(consumer, Event::ServerUp(*server));
+            }
+        }
+        Some(consumer)
+    }
+
+    /// A consumer is gone.
+    pub(crate) fn detach(&mut self, consumer: ConsumerId) {
+        self.view.detach(consumer);
+    }
+
+    fn ids(&self) -> Vec<ServerId> {
+        self.servers.keys().copied().collect()
+    }
+
+    fn link(&self, server: ServerId) -> Option<&Link> {
+        match &self.servers.get(&server)?.phase {
+            Phase::Up(link) => Some(link),
+            Phase::Waiting { .. } | Phase::Dialling { .. } => None,
+        }
+    }
+
+    /// The table of a VNI is complete at some server.
+    fn complete(&mut self, vni: Vni, now: Instant) {
+        self.sweep(vni, now);
+        if self.subscriptions.contains(&vni) && self.complete.insert(vni) {
+            let awaited = if self.linger.is_zero() {
+                Awaited::Nobody
+            } else {
+                let until = now + self.linger;
+                Awaited::AtHand { until }
+            };
+            self.pending.insert(vni, awaited);
+        }
+        if !self.pending.is_empty() {
+            let imports = self.imports.iter();
+            let into = imports.filter(|(_, sources)| sources.contains(&vni));
+            let into = into.map(|(into, _)| *into);
+            self.announce_synced_of(into.chain([vni]).collect());
+        }
+    }
+
+    /// Has the stale routes of a VNI go, now or when the others had time to say that they
+    /// have them too.
+    ///
+    /// Of a route that is on its way through two servers, one may have told the client
+    /// when it is killed; the other will.
+    fn sweep(&mut self, vni: Vni, now: Instant) {
+        if !self.view.has_stale(vni) {
+            return;
+        }
+        if self.linger.is_zero() {
+            self.view.sweep(vni);
+        } else {
+            self.sweeps.insert(vni, now + self.linger);
+        }
+    }
+
+    fn is_complete(&self, vni: Vni) -> bool {
+        self.established().any(|link| link.is_complete(vni))
+    }
+
+    /// Whether another server's table of a VNI is waited for.
+    fn awaits(&self, vni: Vni, awaited: Awaited) -> bool {
+        let is_awaited = |server: &Server| match (&server.phase, awaited) {
+            (_, Awaited::Nobody) => false,
+            (Phase::Up(link), _) if link.session.is_established() => !link.is_complete(vni),
+            (Phase::Waiting { is_retry, .. }, Awaited::AtHand { .. }) => !is_retry,
+            (Phase::Up(_) | Phase::Dialling { .. }, Awaited::AtHand { .. }) => true,
+            (_, Awaited::Established { .. }) => false,
+        };
+        self.servers.values().any(is_awaited)
+    }
+
+    /// Tells of the VNIs that are complete with all that they import, and at all servers that
+    /// are waited for.
+    fn announce_synced(&mut self) {
+        self.announce_synced_of(self.pending.keys().copied().collect());
+    }
+
+    /// As [`Self::announce_synced`], where only these may have become so.
+    fn announce_synced_of(&mut self, candidates: Vec<Vni>) {
+        let is_loading =
+            |vni: &Vni| self.subscriptions.contains(vni) && !self.complete.contains(vni);
+        let is_told = |vni: &Vni| {
+            let sources = self.imports.get(vni).into_iter().flatten();
+            let is_whole = !sources.into_iter().any(is_loading);
+            let awaited = self.pending.get(vni);
+            is_whole && awaited.is_some_and(|awaited| !self.awaits(*vni, *awaited))
+        };
+        let whole: Vec<Vni> = candidates.into_iter().filter(is_told).collect();
+        for vni in whole {
+            self.pending.remove(&vni);
+            self.synced.insert(vni);
+            self.view.push(&Event::Synced(vni));
+        }
+    }
+
+    /// After anything that touched a session: its end, or what it must be told.
+    fn settle(&mut self, server: ServerId, now: Instant) {
+        match self.link(server).map(|link| link.session.closed()) {
+            Some(Some(reason)) => self.end(server, reason, now),
+            Some(None) => self.pump(server),
+            None => {}
+        }
+    }
+
+    fn end(&mut self, server: ServerId, reason: CloseReason, now: Instant) {
+        let Some(entry) = self.servers.get_mut(&server) else {
+            return;
+        };
+        entry.last_loss = Some(reason);
+        entry.since = now;
+        if let Some(since) = entry.established_at.take() {
+            entry.flaps.count(now);
+            if is_departure(reason) {
+                entry.backoff.departed(now - since);
+            } else {
+                entry.backoff.failed();
+            }
+        }
+        let until = now + entry.backoff.next();
+        let waiting = Phase::Waiting {
+            until,
+            is_retry: true,
+        };
+        let phase = std::mem::replace(&mut entry.phase, waiting);
+        let bit = entry.bit;
+        // Nobody waits for its tables any more.
+        self.announce_synced();
+        let Phase::Up(link) = phase else {
+            return;
+        };
+        self.updates_sent += link.sent().update;
+        self.subscriptions.forget(bit, |_| true);
+        self.announcements.forget(bit, |_| true);
+        for vni in link.vnis() {
+            self.view.lose(bit, vni);
+            if self.is_complete(vni) {
+                self.sweep(vni, now);
+            }
+        }
+        if !self.is_established() && self.hold_until.is_none() {
+            self.hold_until = Some(now + self.config.hold);
+        }
+        self.view.push(&Event::ServerDown(server, reason));
+    }
+
+    fn pump(&mut self, server: ServerId) {
+        let phase = self.servers.get_mut(&server).map(|it| &mut it.phase);
+        if let Some(Phase::Up(link)) = phase {
+            link.pump(&mut Wants {
+                subscriptions: &mut self.subscriptions,
+                announcements: &mut self.announcements,
+            });
+        }
+    }
+
+    /// Has every established server told of something.
+    fn each_link(&mut self, queue: impl Fn(&mut Link, &mut Wants<'_>)) {
+        for server in self.servers.values_mut() {
+            if let Phase::Up(link) = &mut server.phase
+                && link.session.is_established()
+            {
+                let mut wants = Wants {
+                    subscriptions: &mut self.subscriptions,
+                    announcements: &mut self.announcements,
+                };
+                queue(link, &mut wants);
+                link.pump(&mut wants);
+            }
+        }
+    }
+}
+
+/// Whether the far end left or was restarted, so that it is likely to be back soon.
+fn is_departure(reason: CloseReason) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    match reason {
+        CloseReason::PeerClosed | CloseReason::Shutdown | CloseReason::Reset => true,
+        CloseReason::Io(kind) => matches!(kind, BrokenPipe | ConnectionReset),
+        _ => false,
+    }
+}

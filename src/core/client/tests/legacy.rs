@@ -1,0 +1,110 @@
+//! How much a server without reassembly is sent, and in which pieces.
+
+use std::time::Duration;
+
+use super::script::Heard;
+use super::script::Kind::{self, Go, Modern, OldRust};
+use super::world::{World, config};
+use super::*;
+use crate::core::client::Core;
+use crate::core::pace::{CHUNK, DEFAULT_RATE, Framing, LegacyPacing};
+use crate::core::wire::frame_len;
+
+const COUNT: u32 = 5000;
+
+/// A client that has much to say to a server, whose answers are held back.
+fn talkative(kind: Kind, mode: LegacyPacing, rate: u32) -> World {
+    let mut config = config();
+    config.pacing.mode = mode;
+    config.pacing.rate = rate;
+    let mut world = World::with(&[kind], config);
+    world.shake_hands(A);
+    for number in 0..COUNT {
+        world.with_core(|core, _| core.announce(V, own(number)).unwrap());
+    }
+    world
+}
+
+fn updates(world: &World) -> usize {
+    let heard = &world.talk(A).heard;
+    heard
+        .iter()
+        .filter(|it| matches!(it, Heard::Add(..)))
+        .count()
+}
+
+#[test]
+fn a_legacy_server_is_sent_32_kib_and_a_keepalive_and_then_nothing() {
+    for kind in [Go, OldRust] {
+        let mut world = talkative(kind, LegacyPacing::Auto, DEFAULT_RATE);
+        let mut sent = 0;
+        loop {
+            let bytes = world.core.outgoing(A).to_vec();
+            if bytes.is_empty() {
+                break;
+            }
+            assert_eq!(world.core.framing(A), Framing::Chunk);
+            assert!(bytes.len() <= CHUNK, "{} bytes", bytes.len());
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                rest = &rest[frame_len(rest)..];
+            }
+            sent += bytes.len();
+            world.take(A, usize::MAX);
+        }
+        assert!((31 << 10..33 << 10).contains(&sent), "{sent} bytes");
+        world.servers[0].serve();
+        assert_eq!(world.talk(A).heard.last(), Some(&Heard::Keepalive));
+        // With the answer it goes on, at the rate: 32 KiB in 4 ms.
+        let before = updates(&world);
+        world.server(A).is_held = false;
+        world.settle();
+        assert_eq!(updates(&world), before, "not before its time");
+        world.pass(Duration::from_millis(4));
+        assert!((before + 1..3 * before).contains(&updates(&world)));
+        world.pass(Duration::from_secs(1));
+        assert_eq!(updates(&world), COUNT as usize);
+        world.check_servers();
+    }
+}
+
+#[test]
+fn a_chunk_of_which_the_kernel_takes_a_part_is_finished_first() {
+    let mut world = talkative(Go, LegacyPacing::Auto, u32::MAX);
+    let whole = world.core.outgoing(A).to_vec();
+    world.take(A, 50);
+    assert_eq!(world.core.outgoing(A), &whole[50..]);
+    world.take(A, 1);
+    assert_eq!(world.core.outgoing(A), &whole[51..]);
+    world.server(A).is_held = false;
+    world.settle();
+    world.check_servers();
+}
+
+#[test]
+fn others_are_sent_as_much_as_they_take() {
+    for (kind, mode) in [(Modern, LegacyPacing::Auto), (Go, LegacyPacing::Off)] {
+        let mut world = talkative(kind, mode, 4096);
+        assert_eq!(world.core.framing(A), Framing::Stream);
+        world.settle();
+        assert_eq!(
+            updates(&world),
+            COUNT as usize,
+            "{kind:?} waits for nothing"
+        );
+    }
+}
+
+/// The pace ends with its connection.
+#[test]
+fn a_connection_lost_behind_a_barrier_begins_anew() {
+    let mut world = talkative(Go, LegacyPacing::Auto, DEFAULT_RATE);
+    world.settle();
+    assert!(world.core.outgoing(A).is_empty());
+    world.cut(A);
+    world.server(A).is_held = false;
+    world.pass(Duration::from_secs(30));
+    assert_eq!(updates(&world), COUNT as usize);
+    world.with_core(Core::handle_timeouts);
+    world.check_servers();
+}

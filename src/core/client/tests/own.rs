@@ -1,0 +1,142 @@
+//! Own announcements and the routes of others for the same destinations.
+
+use super::script::Kind::{self, Go, Modern, OldRust};
+use super::world::World;
+use super::*;
+use crate::core::client::Event::{RouteAdded, RouteRemoved};
+use crate::core::types::Action::{Add, Remove};
+
+const KINDS: [Kind; 3] = [Modern, Go, OldRust];
+
+#[test]
+fn standard_routes_are_suppressed_while_the_destination_is_ones_own() {
+    let mut world = World::subscribed(Modern);
+    let mut step = |act: &mut dyn FnMut(&mut World), expected: &[_]| {
+        act(&mut world);
+        world.settle();
+        assert_eq!(world.replay(), expected);
+    };
+    let (r, o) = (route(1), other(1));
+    step(&mut |it| it.say(A, Add, V, r), &[RouteAdded(V, r)]);
+    let mut announce = |it: &mut World| it.with_core(|core, _| core.announce(V, own(1)).unwrap());
+    step(&mut announce, &[RouteRemoved(V, r)]);
+    step(&mut |it| it.say(A, Add, V, o), &[]);
+    // A second own next hop, and the first leaves: still own.
+    let second = Route::new(destination(1), NextHop::standard(hypervisor(9)));
+    step(
+        &mut |it| it.with_core(|core, _| core.announce(V, second).unwrap()),
+        &[],
+    );
+    step(
+        &mut |it| it.with_core(|core, _| core.withdraw(V, own(1)).unwrap()),
+        &[],
+    );
+    step(&mut |it| it.say(A, Remove, V, r), &[]);
+    let mut withdraw = |it: &mut World| it.with_core(|core, _| core.withdraw(V, second).unwrap());
+    step(&mut withdraw, &[RouteAdded(V, o)]);
+    step(&mut |it| it.say(A, Remove, V, o), &[RouteRemoved(V, o)]);
+}
+
+#[test]
+fn suppressed_routes_are_held_and_marked() {
+    let mut world = World::subscribed(Modern);
+    world.with_core(|core, _| core.announce(V, own(1)).unwrap());
+    world.say(A, Add, V, route(1));
+    world.say(A, Add, V, route(2));
+    world.settle();
+    assert_eq!(
+        world.core.received(V),
+        [(route(1), true), (route(2), false)]
+    );
+    assert_eq!(world.core.received_everywhere(), [(V, route(2))]);
+    assert_eq!(world.core.route_count(), 2);
+}
+
+#[test]
+fn nat_and_load_balancers_are_never_suppressed_and_suppress_nothing() {
+    let hops = |host| {
+        [
+            NextHop::nat(hypervisor(host), 1024, 2047),
+            NextHop::load_balancer(hypervisor(host)),
+        ]
+    };
+    let mut world = World::subscribed(Modern);
+    world.with_core(|core, _| core.announce(V, own(1)).unwrap());
+    for hop in hops(1) {
+        world.say(A, Add, V, Route::new(destination(1), hop));
+    }
+    world.say(A, Add, V, route(2));
+    world.settle();
+    assert_eq!(world.replay().len(), 3);
+    for hop in hops(7) {
+        let route = Route::new(destination(2), hop);
+        world.with_core(|core, _| core.announce(V, route).unwrap());
+    }
+    assert_eq!(world.replay(), []);
+}
+
+#[test]
+fn destinations_are_ones_own_in_their_vni_only() {
+    let mut world = World::subscribed(Modern);
+    world.with_core(|core, _| core.announce(W, own(1)).unwrap());
+    world.say(A, Add, V, route(1));
+    world.settle();
+    assert_eq!(world.replay(), [RouteAdded(V, route(1))]);
+}
+
+#[test]
+fn what_goes_while_suppressed_goes_silently() {
+    for kind in KINDS {
+        let mut world = World::subscribed(kind);
+        world.with_core(|core, _| core.announce(V, own(1)).unwrap());
+        world.say(A, Add, V, route(1));
+        world.settle();
+        world.with_core(|core, _| core.unsubscribe(V));
+        world.settle();
+        assert_eq!(world.replay(), []);
+        world.with_core(|core, _| core.withdraw(V, own(1)).unwrap());
+        world.settle();
+        assert_eq!(world.replay(), []);
+        assert_eq!(world.core.held(), 0);
+    }
+}
+
+/// Go rows 8 and 9: Go sends our own routes back with the initial table, and
+/// does not tell us when we, the last announcer, withdraw them.
+#[test]
+fn an_echo_does_not_outlive_the_announcement() {
+    let balancer = Route::new(destination(2), NextHop::load_balancer(OWN));
+    let mut world = World::new(&[Go]);
+    world.up(A);
+    world.with_core(|core, _| {
+        core.announce(V, own(1)).unwrap();
+        core.announce(V, balancer).unwrap();
+    });
+    world.settle();
+    world.with_core(|core, _| core.subscribe(V));
+    world.settle();
+    world.check_events();
+    assert_eq!(world.told, [(V, balancer)].into(), "as Go has it");
+    world.with_core(|core, _| {
+        core.withdraw(V, own(1)).unwrap();
+        core.withdraw(V, balancer).unwrap();
+    });
+    world.settle();
+    world.check_events();
+    assert_eq!(world.told, [].into(), "a route to ourselves stayed");
+    assert_eq!(world.core.held(), 0, "beyond the subscription");
+}
+
+/// What another server of this implementation says is never an echo.
+#[test]
+fn the_same_route_of_another_stays_with_a_modern_server() {
+    let mut world = World::subscribed(Modern);
+    world.say(A, Add, V, route(1));
+    world.with_core(|core, _| {
+        core.announce(V, route(1)).unwrap();
+        core.withdraw(V, route(1)).unwrap();
+    });
+    world.settle();
+    world.check_events();
+    assert_eq!(world.told, [(V, route(1))].into());
+}

@@ -1,0 +1,166 @@
+//! The view is the union of what the servers say.
+
+use super::script::Kind::{Go, Modern};
+use super::world::{HOLD, World};
+use super::*;
+use crate::core::client::Event::{RouteAdded, RouteRemoved, ServerUp, Synced};
+use crate::core::types::Action::{Add, Remove};
+
+fn two() -> World {
+    let mut world = World::new(&[Modern, Go]);
+    world.core.subscribe(V);
+    world.up(A);
+    world.up(B);
+    world.replay();
+    world
+}
+
+#[test]
+fn the_first_server_adds_the_last_removes() {
+    let mut world = two();
+    let mut step = |server, action, expected: &[_]| {
+        world.say(server, action, V, route(1));
+        world.settle();
+        assert_eq!(world.replay(), expected, "{server} {action:?}");
+    };
+    step(A, Add, &[RouteAdded(V, route(1))]);
+    step(B, Add, &[]);
+    step(A, Remove, &[]);
+    step(A, Add, &[]);
+    step(B, Remove, &[]);
+    step(A, Remove, &[RouteRemoved(V, route(1))]);
+    step(B, Add, &[RouteAdded(V, route(1))]);
+}
+
+#[test]
+fn next_hops_of_one_destination_are_routes_of_their_own() {
+    let mut world = two();
+    world.say(A, Add, V, route(1));
+    world.say(B, Add, V, other(1));
+    world.settle();
+    let both = [RouteAdded(V, route(1)), RouteAdded(V, other(1))];
+    assert_eq!(world.replay(), both);
+    assert_eq!(world.view(V), [route(1), other(1)].into());
+    assert_eq!(world.core.route_count(), 2);
+    world.say(A, Remove, V, route(1));
+    world.settle();
+    assert_eq!(world.replay(), [RouteRemoved(V, route(1))]);
+    let hop = other(1).next_hop;
+    let servers = world.core.servers_of(V, &destination(1), &hop);
+    assert_eq!(servers, Some(vec![B]));
+}
+
+#[test]
+fn of_many_next_hops_each_goes_by_itself() {
+    let mut world = two();
+    let routes = (1..20).map(|it| Route::new(destination(1), NextHop::standard(hypervisor(it))));
+    let routes: Vec<Route> = routes.collect();
+    for route in &routes {
+        world.say(A, Add, V, *route);
+    }
+    world.settle();
+    assert_eq!(world.replay().len(), routes.len());
+    for route in &routes {
+        world.say(A, Remove, V, *route);
+        world.settle();
+        assert_eq!(world.replay(), [RouteRemoved(V, *route)]);
+    }
+    assert_eq!(world.core.route_count(), 0);
+}
+
+/// Go row 9: an ADD is repeated for each further announcer.
+#[test]
+fn a_repeated_add_is_no_event() {
+    let mut world = World::new(&[Go]);
+    world.core.subscribe(V);
+    world.server(A).say(Add, V, route(1));
+    world.up(A);
+    let expected = [ServerUp(A), RouteAdded(V, route(1)), Synced(V)];
+    assert_eq!(world.replay(), expected);
+    world.say(A, Remove, V, route(1));
+    world.settle();
+    assert_eq!(world.replay(), [RouteRemoved(V, route(1))]);
+}
+
+#[test]
+fn a_remove_of_what_nobody_has_is_no_event() {
+    let mut world = two();
+    world.say(A, Add, V, route(1));
+    world.settle();
+    world.replay();
+    let mut frame = Vec::new();
+    crate::core::wire::encode_update(&mut frame, Remove, V, &route(2));
+    crate::core::wire::encode_update(&mut frame, Remove, V, &other(1));
+    crate::core::wire::encode_update(&mut frame, Remove, W, &route(1));
+    // The other server takes back what it has not said.
+    for server in [A, B] {
+        world.with_core(|core, now| core.receive(server, &frame, now));
+    }
+    crate::core::wire::encode_update(&mut frame, Remove, V, &route(1));
+    world.with_core(|core, now| core.receive(B, &frame, now));
+    assert_eq!(world.replay(), []);
+    assert_eq!(world.view(V), [route(1)].into());
+}
+
+/// Go row 4: own announcements of a Go server come once, before its first
+/// KEEPALIVE, and in no table.
+#[test]
+fn what_a_server_announces_itself_before_its_first_keepalive_counts() {
+    let mut world = World::new(&[Go]);
+    world.server(A).own = [(V, route(1)), (W, route(2))].into();
+    world.core.subscribe(V);
+    world.up(A);
+    let expected = [RouteAdded(V, route(1)), ServerUp(A), Synced(V)];
+    assert_eq!(world.replay(), expected);
+    assert_eq!(world.view(W), [].into(), "not wanted");
+    // Lost and back: it says so again.
+    world.cut(A);
+    world.up(A);
+    world.check_events();
+    assert_eq!(world.view(V), [route(1)].into());
+}
+
+#[test]
+fn what_came_early_goes_with_a_server_that_is_never_established() {
+    let mut world = World::new(&[Go]);
+    world.core.subscribe(V);
+    world.server(A).own = [(V, route(1))].into();
+    world.server(A).is_there = true;
+    world.dial();
+    world.server(A).is_held = true;
+    world.settle();
+    // All but the end of the KEEPALIVE.
+    let waiting = world.talk(A).outbox.len();
+    world.deliver(A, waiting);
+    world.settle();
+    let waiting = world.talk(A).outbox.len();
+    world.deliver(A, waiting - 1);
+    assert_eq!(world.replay(), [RouteAdded(V, route(1))]);
+    world.down(A);
+    world.pass(HOLD);
+    world.check_events();
+    assert_eq!(world.told, [].into());
+}
+
+#[test]
+fn what_came_early_goes_with_its_subscription() {
+    let mut world = World::new(&[Go]);
+    world.core.subscribe(V);
+    world.server(A).own = [(V, route(1))].into();
+    world.server(A).is_there = true;
+    world.dial();
+    world.server(A).is_held = true;
+    for _ in 0..2 {
+        world.settle();
+        let waiting = world.talk(A).outbox.len();
+        let end = usize::from(world.talk(A).is_established);
+        world.deliver(A, waiting - end);
+    }
+    world.with_core(|core, _| core.unsubscribe(V));
+    world.server(A).is_held = false;
+    world.settle();
+    world.check_events();
+    assert_eq!(world.told, [].into());
+    assert_eq!(world.core.route_count(), 0);
+    world.check_servers();
+}

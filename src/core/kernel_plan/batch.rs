@@ -1,0 +1,524 @@
+//! From the difference to operations, and what their results mean.
+
+use super::store::{CONFLICT, RETAKE};
+use super::{
+    ADOPTED, ALIEN, Family, Kind, Mode, NONE, OWNED, Object, Op, Plan, QUEUED, RouteId, SETTLING,
+    State, Target, Verb, named,
+};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// Routes for which the queue keeps its memory once it is empty.
+const QUEUE_KEPT: usize = 4096;
+
+/// Error numbers of Linux that decide something here.
+pub(crate) mod errno {
+    pub(crate) const EPERM: i32 = 1;
+    pub(crate) const ENOENT: i32 = 2;
+    pub(crate) const ESRCH: i32 = 3;
+    pub(crate) const EEXIST: i32 = 17;
+    pub(crate) const ENODEV: i32 = 19;
+    pub(crate) const EOPNOTSUPP: i32 = 95;
+    pub(crate) const ENETDOWN: i32 = 100;
+    pub(crate) const ENOBUFS: i32 = 105;
+}
+
+/// An operation of a batch that the kernel refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Position in the batch.
+    pub(crate) at: usize,
+    /// What the kernel said, positive.
+    pub(crate) errno: i32,
+}
+
+/// What the results of a batch call for besides the next batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// The kernel differs from what was believed: read it again.
+    pub(crate) resync: bool,
+    /// What was refused may be ours after all: read the kernel again, when there is time.
+    pub(crate) doubt: bool,
+    /// The tunnel device is not what it was.
+    pub(crate) device: bool,
+}
+
+impl Plan {
+    /// Appends the next operations, about `limit` of them.
+    ///
+    /// They count as done; [`Self::completed`] takes back those that were refused and is
+    /// called before anything else is.
+    pub(crate) fn batch(&mut self, limit: usize, ops: &mut Vec<Op>) {
+        self.leave_groups(limit, ops);
+        while ops.len() < limit {
+            let Some(id) = self.queue.pop_front() else {
+                break;
+            };
+            self.sync(id, ops);
+        }
+        if self.queue.is_empty() {
+            self.queue.shrink_to(QUEUE_KEPT);
+            self.unwanted.append(&mut self.unwanted_later);
+        }
+        if ops.is_empty() {
+            self.leave_groups(limit, ops);
+        }
+        // Objects go in batches of their own: a refused route may still need its old one.
+        if ops.is_empty() && self.queue.is_empty() {
+            self.collect(limit, ops);
+        }
+    }
+
+    /// Plans the routes that waited for the end of a burst of withdraws.
+    ///
+    /// Where all routes of a group want the same new set, the group changes, not the routes.
+    pub(crate) fn settle(&mut self, ops: &mut Vec<Op>) {
+        // Hops that nobody wants leave their groups by one deletion, which may be all it takes.
+        self.leave_groups(usize::MAX, ops);
+        let settling = std::mem::take(&mut self.settling);
+        // Group -> the set its waiting routes want, and how many do; none if they differ.
+        let mut votes: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+        let mut waiting = Vec::with_capacity(settling.len());
+        for id in settling {
+            let Some(state) = self.store.get(id).filter(|state| state.has(SETTLING)) else {
+                continue;
+            };
+            // A number that was used again may be in the list twice; it has one vote.
+            self.store.state_mut(id).flags &= !SETTLING;
+            waiting.push(id);
+            let hops = self.wanted_hops(id, state);
+            if let Some(slot) = named(state.installed)
+                && hops != NONE
+                && !self.in_sync(id, state)
+            {
+                let vote = votes.entry(slot).or_insert((hops, 0));
+                vote.1 += u32::from(vote.0 == hops);
+            }
+        }
+        for (slot, (hops, count)) in votes {
+            if count > 1 && count == self.objects.object(slot).routes {
+                self.change_group(slot, hops, ops);
+            }
+        }
+        for id in waiting {
+            if let Some(state) = self.store.get(id)
+                && !self.in_sync(id, state)
+            {
+                self.enqueue(id);
+            }
+        }
+    }
+
+    /// Plans refused routes again, at most `limit`; every one has its turn.
+    pub(crate) fn retry(&mut self, limit: usize) {
+        for _ in 0..limit {
+            let later = (Bound::Excluded(self.retried), Bound::Unbounded);
+            let Some(&id) = self.parked.range(later).chain(&self.parked).next() else {
+                return;
+            };
+            self.retried = id;
+            self.parked.remove(&id);
+            self.enqueue(id);
+        }
+    }
+
+    /// Takes the results of a batch; `failures` are in the order of the batch.
+    pub(crate) fn completed(&mut self, ops: &[Op], failures: &[Failure]) -> Outcome {
+        let mut outcome = Outcome::default();
+        // Numbers that somebody else took: what depends on them failed for no fault of its
+        // own, or now leads to somebody else's object.
+        let taken: Vec<u32> = failures
+            .iter()
+            .filter(|failure| failure.errno == errno::EEXIST)
+            .filter_map(|failure| match ops[failure.at] {
+                Op::AddHop { id, .. } | Op::AddGroup { id, .. } => Some(id),
+                _ => None,
+            })
+            .collect();
+        let renumber = !taken.is_empty();
+        if renumber {
+            self.disown(ops, failures, &taken);
+        }
+        for failure in failures.iter().rev() {
+            outcome.device |= matches!(failure.errno, errno::ENODEV | errno::ENETDOWN);
+            self.failed(&ops[failure.at], failure.errno, renumber, &mut outcome);
+        }
+        let mut failures = failures.iter().peekable();
+        for (at, op) in ops.iter().enumerate() {
+            if failures.next_if(|failure| failure.at == at).is_none() {
+                self.succeeded(op);
+            }
+        }
+        outcome
+    }
+
+    /// Routes that were installed to somebody else's objects are to be replaced.
+    fn disown(&mut self, ops: &[Op], failures: &[Failure], taken: &[u32]) {
+        for (at, op) in ops.iter().enumerate() {
+            if let Op::Route {
+                route,
+                verb: Verb::Add | Verb::Replace,
+                target: Target::Object(id),
+                ..
+            } = op
+                && taken.contains(id)
+                && !failures.iter().any(|failure| failure.at == at)
+            {
+                self.set_installed(*route, ALIEN);
+                self.enqueue(*route);
+            }
+        }
+    }
+
+    fn succeeded(&mut self, op: &Op) {
+        let Op::Route { route, verb, .. } = op else {
+            return;
+        };
+        if *verb == Verb::Delete {
+            self.forget_if_empty(*route);
+        } else {
+            let state = self.store.state_mut(*route);
+            state.flags |= OWNED;
+            state.flags &= !ADOPTED & !RETAKE & !CONFLICT;
+        }
+    }
+
+    fn failed(&mut self, op: &Op, errno: i32, renumber: bool, outcome: &mut Outcome) {
+        match *op {
+            Op::AddHop { object, id, .. } | Op::AddGroup { object, id, .. } => {
+                if errno == errno::EEXIST {
+                    self.objects.mark_taken(id);
+                }
+                if self.is_unused(object) {
+                    self.drop_object(object);
+                } else {
+                    outcome.resync = true;
+                }
+            }
+            Op::ReplaceGroup { .. } => outcome.resync = true,
+            Op::DeleteObject { .. } => outcome.resync |= errno != errno::ENOENT,
+            Op::Route {
+                route,
+                verb: Verb::Delete,
+                ..
+            } if matches!(errno, errno::ESRCH | errno::ENOENT) => self.forget_if_empty(route),
+            Op::Route {
+                route,
+                verb,
+                previous,
+                ..
+            } => {
+                self.set_installed(route, previous);
+                let state = self.store.state_mut(route);
+                if renumber {
+                    self.enqueue(route);
+                } else if errno == errno::EEXIST && verb == Verb::Add && state.has(OWNED) {
+                    state.flags |= RETAKE;
+                    self.enqueue(route);
+                } else {
+                    if errno == errno::EEXIST && !state.has(CONFLICT) {
+                        // Perhaps it is ours after all; a dump tells, once.
+                        state.flags |= CONFLICT;
+                        outcome.doubt = true;
+                    }
+                    self.parked.insert(route);
+                }
+            }
+        }
+    }
+
+    /// Plans one route.
+    fn sync(&mut self, id: RouteId, ops: &mut Vec<Op>) {
+        let Some(state) = self.store.get(id).filter(|state| state.has(QUEUED)) else {
+            return;
+        };
+        self.store.state_mut(id).flags &= !QUEUED;
+        if self.parked.contains(&id) {
+            return;
+        }
+        if self.in_sync(id, state) {
+            self.forget_if_empty(id);
+            return;
+        }
+        if self.is_held(id, state) {
+            return;
+        }
+        let hops = self.wanted_hops(id, state);
+        let (verb, target, installed) = if hops == NONE {
+            (Verb::Delete, self.target(state.installed), NONE)
+        } else {
+            let there = state.installed != NONE || state.has(RETAKE);
+            if there && self.is_shadowed(id, state) {
+                self.parked.insert(id);
+                return;
+            }
+            let Some(object) = self.object_for(hops, ops) else {
+                self.parked.insert(id);
+                return;
+            };
+            let verb = if there { Verb::Replace } else { Verb::Add };
+            (verb, self.target(object), object)
+        };
+        self.set_installed(id, installed);
+        ops.push(Op::Route {
+            route: id,
+            verb,
+            table: self.tables[usize::from(state.table)].0,
+            prefix: self.store.prefix(id),
+            target,
+            previous: state.installed,
+        });
+    }
+
+    fn is_shadowed(&self, id: RouteId, state: State) -> bool {
+        !self.shadowed.is_empty()
+            && self
+                .shadowed
+                .contains(&(state.table, self.store.prefix(id)))
+    }
+
+    /// Whether a route that was there before us stays as it is until the table is complete.
+    ///
+    /// Its other hops may be announced yet: rewriting it now would write it twice.
+    fn is_held(&self, id: RouteId, state: State) -> bool {
+        if !state.has(ADOPTED) || self.tables[usize::from(state.table)].1.is_empty() {
+            return false;
+        }
+        let wanted = self.wanted_hops(id, state);
+        let installed = self.installed_hops(state);
+        if wanted == NONE || installed == NONE {
+            return wanted == NONE;
+        }
+        let single_v6 = self.config.mode == Mode::Inline && id.family() == Family::V6;
+        self.catalog.is_subset(wanted, installed)
+            // The lowest of the hops may be announced last.
+            || (single_v6 && self.catalog.lowest(installed) < self.catalog.lowest(wanted))
+    }
+
+    fn target(&self, installed: u32) -> Target {
+        let Some(slot) = named(installed) else {
+            return Target::Other;
+        };
+        let object = self.objects.object(slot);
+        if object.id != 0 {
+            return Target::Object(object.id);
+        }
+        let hops = self.catalog.hops(object.set);
+        Target::Inline(hops.iter().map(|&hop| self.catalog.address(hop)).collect())
+    }
+
+    /// The object for a hop set, created if need be; `None` when no number is free.
+    fn object_for(&mut self, set: u32, ops: &mut Vec<Op>) -> Option<u32> {
+        if self.config.mode == Mode::Inline {
+            return Some(self.stand_in(set));
+        }
+        let slot = self.catalog.object(set);
+        if slot != NONE {
+            return Some(slot);
+        }
+        if let [hop] = *self.catalog.hops(set) {
+            let id = self.objects.allocate()?;
+            let kind = Kind::Single { groups: Vec::new() };
+            let object = self.insert_object(id, set, kind);
+            let address = self.catalog.address(hop);
+            ops.push(Op::AddHop {
+                object,
+                id,
+                address,
+            });
+            return Some(object);
+        }
+        let (members, ids) = self.singles(set, ops)?;
+        let id = self.objects.allocate()?;
+        let kind = Kind::Group {
+            members: members.clone(),
+        };
+        let object = self.insert_object(id, set, kind);
+        for member in members {
+            self.objects.link(member, object);
+        }
+        ops.push(Op::AddGroup {
+            object,
+            id,
+            members: ids,
+        });
+        Some(object)
+    }
+
+    fn insert_object(&mut self, id: u32, set: u32, kind: Kind) -> u32 {
+        self.catalog.retain_hop_set(set);
+        let slot = self.objects.insert(Object {
+            id,
+            set,
+            routes: 0,
+            kind,
+        });
+        self.catalog.set_object(set, slot);
+        // Whoever asked for it may be refused and leave it behind.
+        self.objects.unused.push_back(slot);
+        slot
+    }
+
+    /// The single objects of a set's hops, by address: our numbers and the kernel's.
+    fn singles(&mut self, set: u32, ops: &mut Vec<Op>) -> Option<(Vec<u32>, Vec<u32>)> {
+        let hops = self.catalog.hops(set).to_vec();
+        let mut slots = Vec::with_capacity(hops.len());
+        let mut ids = Vec::with_capacity(hops.len());
+        for hop in hops {
+            let single = self.catalog.acquire_hop_set(&[hop]);
+            let slot = self.object_for(single, ops);
+            self.catalog.release_hop_set(single);
+            let slot = slot?;
+            slots.push(slot);
+            ids.push(self.objects.object(slot).id);
+        }
+        Some((slots, ids))
+    }
+
+    /// Changes the members of a group in place.
+    fn change_group(&mut self, slot: u32, set: u32, ops: &mut Vec<Op>) {
+        if !matches!(self.objects.object(slot).kind, Kind::Group { .. }) {
+            return;
+        }
+        let Some((members, ids)) = self.singles(set, ops) else {
+            return;
+        };
+        let object = self.objects.object_mut(slot);
+        let id = object.id;
+        let Kind::Group { members: old } = &mut object.kind else {
+            return;
+        };
+        let old = std::mem::replace(old, members.clone());
+        for member in members {
+            self.objects.link(member, slot);
+        }
+        for member in old {
+            self.objects.unlink(member, slot);
+        }
+        self.relabel(slot, set);
+        ops.push(Op::ReplaceGroup { id, members: ids });
+    }
+
+    /// Notes that a group leads to another set.
+    fn relabel(&mut self, slot: u32, set: u32) {
+        self.catalog.retain_hop_set(set);
+        let old = std::mem::replace(&mut self.objects.object_mut(slot).set, set);
+        if self.catalog.object(old) == slot {
+            self.catalog.set_object(old, NONE);
+        }
+        // A group of one is no member of others, as the object for its hop is.
+        if self.catalog.hops(set).len() > 1 {
+            self.catalog.offer_object(set, slot);
+        }
+        self.catalog.release_hop_set(old);
+    }
+
+    /// Takes hops that nobody wants any more out of all groups: one deletion each, however
+    /// many groups and routes there are.
+    fn leave_groups(&mut self, limit: usize, ops: &mut Vec<Op>) {
+        if !self.unwanted.is_empty() && !self.is_complete() {
+            // Routes that are still to be announced may go through them: one by one, then.
+            self.unwanted.clear();
+        }
+        while ops.len() < limit {
+            let Some(hop) = self.unwanted.pop() else {
+                return;
+            };
+            let single = self.catalog.find_single(hop);
+            if self.catalog.is_wanted(hop) || single == NONE {
+                continue;
+            }
+            let slot = self.catalog.object(single);
+            if slot == NONE || self.objects.groups(slot).is_empty() {
+                continue;
+            }
+            let object = self.objects.object(slot);
+            let last_member = |&group: &u32| match &self.objects.object(group).kind {
+                Kind::Group { members } => members.len() == 1,
+                Kind::StandIn | Kind::Single { .. } => true,
+            };
+            // Deleting it would take routes along that are still to be moved.
+            if object.routes > 0 || self.objects.groups(slot).iter().any(last_member) {
+                self.unwanted_later.push(hop);
+                continue;
+            }
+            ops.push(Op::DeleteObject { id: object.id });
+            for group in self.objects.groups(slot).to_vec() {
+                self.shrink(group, slot, hop);
+            }
+            self.drop_object(slot);
+        }
+    }
+
+    /// Notes that the kernel took a member out of a group.
+    fn shrink(&mut self, group: u32, single: u32, hop: u32) {
+        let object = self.objects.object_mut(group);
+        if let Kind::Group { members } = &mut object.kind {
+            members.retain(|&member| member != single);
+        }
+        let set = object.set;
+        let hops: Vec<u32> = self.catalog.hops(set).to_vec();
+        let rest: Vec<u32> = hops.into_iter().filter(|&other| other != hop).collect();
+        let rest = self.catalog.acquire_hop_set(&rest);
+        self.objects.unlink(single, group);
+        self.relabel(group, rest);
+        self.catalog.release_hop_set(rest);
+    }
+
+    /// Deletes the objects that nobody uses: groups before their members.
+    ///
+    /// Those found at start are not in the list before all tables are complete.
+    fn collect(&mut self, limit: usize, ops: &mut Vec<Op>) {
+        while ops.len() < limit
+            && self.may_delete_leftovers()
+            && let Some(id) = self.objects.leftovers.pop()
+        {
+            ops.push(Op::DeleteObject { id });
+        }
+        while ops.len() < limit {
+            let Some(slot) = self.objects.unused.pop_front() else {
+                return;
+            };
+            if !self.is_unused(slot) {
+                continue;
+            }
+            let id = self.objects.object(slot).id;
+            if id != 0 {
+                ops.push(Op::DeleteObject { id });
+            }
+            self.drop_object(slot);
+        }
+    }
+
+    fn is_unused(&self, slot: u32) -> bool {
+        self.objects
+            .get(slot)
+            .is_some_and(|object| object.routes == 0 && self.objects.groups(slot).is_empty())
+    }
+
+    /// Forgets an object that no route and no group uses.
+    fn drop_object(&mut self, slot: u32) {
+        let Some(object) = self.objects.remove(slot) else {
+            return;
+        };
+        debug_assert_eq!(object.routes, 0, "routes use an object that is dropped");
+        if let Kind::Group { members } = object.kind {
+            for member in members {
+                self.objects.unlink(member, slot);
+            }
+        }
+        if self.catalog.object(object.set) == slot {
+            self.catalog.set_object(object.set, NONE);
+        }
+        self.catalog.release_hop_set(object.set);
+    }
+
+    fn forget_if_empty(&mut self, id: RouteId) {
+        if let Some(state) = self.store.get(id)
+            && state.desired == NONE
+            && state.installed == NONE
+        {
+            self.store.remove(id);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What shards tell each other, and which of them is told.
+
+use crate::core::rib::{PeerId, Span};
+use crate::core::types::Vni;
+use crate::core::wire::Update;
+
+/// How sessions and VNIs are spread over the shards of a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Topology {
+    shards: usize,
+}
+
+impl Topology {
+    /// # Panics
+    ///
+    /// If there is no shard.
+    pub(crate) fn new(shards: usize) -> Self {
+        assert!(shards > 0, "a server has at least one shard");
+        Self { shards }
+    }
+
+    /// How many shards there are.
+    pub(crate) fn shards(self) -> usize {
+        self.shards
+    }
+
+    /// The shard that has the session.
+    pub(crate) fn home(self, peer: PeerId) -> usize {
+        peer.0 as usize % self.shards
+    }
+
+    /// The shard that has the table.
+    pub(crate) fn owner(self, vni: Vni) -> usize {
+        // Fibonacci hashing: VNIs that lie close together spread over the shards.
+        let mixed = u64::from(vni.0).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        usize::try_from(mixed).map_or(0, |mixed| mixed % self.shards)
+    }
+}
+
+/// From shard to shard. All messages from one shard to another arrive in order.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// To the owner: a session announces and withdraws.
+    Updates { peer: PeerId, updates: Vec<Update> },
+    /// To the owner: a session wants a VNI's table and changes.
+    Subscribe {
+        peer: PeerId,
+        vni: Vni,
+        /// Tells this subscription from earlier ones of the same session.
+        epoch: u32,
+    },
+    /// To the owner: a session does not want them any more.
+    Unsubscribe { peer: PeerId, vni: Vni },
+    /// To every owner: a session has ended, its routes and subscriptions with it.
+    Gone { peer: PeerId },
+    /// To the home: the table of a VNI; the changes that follow belong to it.
+    Table {
+        peer: PeerId,
+        vni: Vni,
+        epoch: u32,
+        spans: Vec<Span>,
+    },
+    /// To a home: changes of a VNI, for all its subscribers there.
+    Delta { vni: Vni, spans: Vec<Span> },
+    /// To the home: announcements were refused, a limit is reached.
+    Refused { peer: PeerId, routes: u64 },
+    /// To the home: a change that concerns one subscriber.
+    Notice { peer: PeerId, vni: Vni, span: Span },
+}
+
+impl Message {
+    /// How many routes messages are about, for the account of the mailbox that they lie in.
+    pub(crate) fn weight(messages: &[Self]) -> usize {
+        let weigh = |message: &Self| match message {
+            Self::Updates { updates, .. } => updates.len(),
+            _ => 1,
+        };
+        messages.iter().map(weigh).sum()
+    }
+}

@@ -1,0 +1,124 @@
+//! What the tables of a shard look like; nothing here changes a route.
+
+use super::Owner;
+use crate::core::rib::{PeerId, Slot, Span, TableSummary};
+use crate::core::types::{Route, Vni};
+
+/// How far a walk over all routes is.
+///
+/// Between two steps tables may change: what is there all the time is met once, unless its VNI
+/// went and came back.
+#[derive(Clone, Debug)]
+pub(crate) struct RouteCursor {
+    /// Those to come, the next one last.
+    vnis: Vec<Vni>,
+    slot: Slot,
+}
+
+impl Owner {
+    /// The VNIs that somebody announces in or subscribes to: table and subscribers.
+    pub(crate) fn for_each_vni(&self, mut each: impl FnMut(Vni, TableSummary, usize)) {
+        for (&vni, owned) in &self.tables {
+            each(vni, owned.table.summary(), owned.subscribers.len());
+        }
+    }
+
+    /// How many routes each peer announces here.
+    pub(crate) fn for_each_announcer(&self, mut each: impl FnMut(PeerId, usize)) {
+        for (&peer, &routes) in &self.announced {
+            each(peer, routes);
+        }
+    }
+
+    /// How many routes the process announces here in its own name.
+    pub(crate) fn own_count(&self) -> usize {
+        self.announced.get(&PeerId::SELF).copied().unwrap_or(0)
+    }
+
+    /// Those routes.
+    pub(crate) fn own(&self) -> Vec<(Vni, Route)> {
+        let vnis = self.presence.get(&PeerId::SELF).into_iter().flatten();
+        let tables = vnis.filter_map(|vni| Some((*vni, &self.tables.get(vni)?.table)));
+        let routes = tables.flat_map(|(vni, table)| {
+            let routes = table.of(&self.hops, PeerId::SELF);
+            routes.map(move |route| (vni, route))
+        });
+        routes.collect()
+    }
+
+    /// Announcements that came or went, so far.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Begins a walk over the routes of one VNI, or of all.
+    pub(crate) fn walk(&self, vni: Option<Vni>) -> RouteCursor {
+        let mut vnis: Vec<Vni> = match vni {
+            Some(vni) => vec![vni],
+            None => self.tables.keys().copied().collect(),
+        };
+        vnis.sort_unstable_by(|a, b| b.cmp(a));
+        RouteCursor {
+            vnis,
+            slot: Slot::FIRST,
+        }
+    }
+
+    /// Goes on with a walk for at most `budget` slots, a VNI counting as one; whether it is over.
+    pub(crate) fn step(
+        &self,
+        cursor: &mut RouteCursor,
+        mut budget: usize,
+        mut each: impl FnMut(Vni, Route, &[PeerId]),
+    ) -> bool {
+        while let Some(&vni) = cursor.vnis.last() {
+            if budget == 0 {
+                return false;
+            }
+            if let Some(owned) = self.tables.get(&vni) {
+                let each = |route, peers: &[PeerId]| each(vni, route, peers);
+                let next = owned.table.look(&self.hops, cursor.slot, budget, each);
+                if let Some(next) = next {
+                    cursor.slot = next;
+                    return false;
+                }
+                budget = budget.saturating_sub(owned.table.len());
+            }
+            budget = budget.saturating_sub(1);
+            cursor.vnis.pop();
+            cursor.slot = Slot::FIRST;
+        }
+        true
+    }
+
+    /// From now on, [`Self::take_watched`] has every change; or not any more.
+    pub(crate) fn set_watched(&mut self, is_watched: bool) {
+        if is_watched != self.watched.is_some() {
+            self.watched = is_watched.then(Vec::new);
+        }
+    }
+
+    /// What changed since the last call, in order for each VNI.
+    pub(crate) fn take_watched(&mut self) -> Vec<(Vni, Vec<Span>)> {
+        self.watched
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    /// The table of one VNI or of all; what [`Self::take_watched`] has afterwards belongs to it.
+    pub(crate) fn current(&mut self, vni: Option<Vni>) -> Vec<(Vni, Vec<Span>)> {
+        let vnis: Vec<Vni> = match vni {
+            Some(vni) => vec![vni],
+            None => self.tables.keys().copied().collect(),
+        };
+        let mut tables = Vec::new();
+        for vni in vnis {
+            self.flush(vni);
+            if let Some(owned) = self.tables.get_mut(&vni) {
+                tables.push((vni, owned.table.join(&self.hops, PeerId::NOBODY)));
+            }
+        }
+        tables
+    }
+}

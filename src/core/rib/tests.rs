@@ -1,0 +1,420 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::core::types::{Destination, NextHop};
+use crate::core::wire::{HEADER_LEN, decode_update, frame_len};
+
+const VNI: Vni = Vni(7);
+
+fn route(number: u32) -> Route {
+    let destination = match number % 3 {
+        0 => Destination::from_ipv6((0x2001_0db8_u128 << 96 | u128::from(number)).into(), 128),
+        _ => Destination::from_ipv4((0x0a00_0000 + number / 2).into(), 32),
+    };
+    let hop = std::net::Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(number % 5));
+    Route::new(destination, NextHop::standard(hop))
+}
+
+/// A subscriber that checks every message against what it has.
+#[derive(Default)]
+struct Subscriber {
+    has: BTreeSet<Route>,
+    frames: usize,
+}
+
+impl Subscriber {
+    fn hear(&mut self, action: Action, route: Route) {
+        self.frames += 1;
+        match action {
+            Action::Add => assert!(self.has.insert(route), "duplicate ADD of {route}"),
+            Action::Remove => assert!(self.has.remove(&route), "REMOVE of absent {route}"),
+        }
+    }
+
+    fn read(&mut self, peer: PeerId, spans: &[Span]) {
+        for span in spans {
+            span.clone().without(peer, &mut |span| {
+                let mut bytes = span.bytes();
+                while !bytes.is_empty() {
+                    let (frame, rest) = bytes.split_at(frame_len(bytes));
+                    let update = decode_update(&frame[HEADER_LEN..]).unwrap();
+                    assert_eq!(update.vni, VNI);
+                    self.hear(update.action, update.route);
+                    bytes = rest;
+                }
+            });
+        }
+    }
+}
+
+/// A table, its subscribers, and the truth.
+struct World {
+    table: VniTable,
+    hops: NextHops,
+    subscribers: BTreeMap<PeerId, Subscriber>,
+    announced: BTreeMap<Route, BTreeSet<PeerId>>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            table: VniTable::new(VNI, 1),
+            hops: NextHops::new(2),
+            subscribers: BTreeMap::new(),
+            announced: BTreeMap::new(),
+        }
+    }
+
+    fn flush(&mut self) {
+        let fresh = self.table.take_fresh();
+        for (&peer, subscriber) in &mut self.subscribers {
+            subscriber.read(peer, &fresh);
+        }
+    }
+
+    fn notify(&mut self, notice: Option<Notice>) {
+        if let Some(notice) = notice
+            && self.subscribers.contains_key(&notice.to)
+        {
+            self.flush();
+            let subscriber = self.subscribers.get_mut(&notice.to).unwrap();
+            subscriber.hear(notice.action, notice.route);
+        }
+    }
+
+    fn apply(&mut self, peer: u32, action: Action, number: u32) {
+        let (peer, route) = (PeerId(peer), route(number));
+        let announcers = self.announced.entry(route).or_default();
+        match action {
+            Action::Add => announcers.insert(peer),
+            Action::Remove => announcers.remove(&peer),
+        };
+        let notice = self.table.apply(&mut self.hops, peer, action, &route);
+        self.notify(notice);
+    }
+
+    fn leave(&mut self, peer: PeerId) {
+        self.flush();
+        self.subscribers.remove(&peer);
+        for announcers in self.announced.values_mut() {
+            announcers.remove(&peer);
+        }
+        for _ in 0..=self.announced.len() {
+            let Some(notice) = self.table.withdraw_one(&mut self.hops, peer) else {
+                return;
+            };
+            self.notify(notice);
+        }
+        panic!("more withdrawals than announcements");
+    }
+
+    fn join(&mut self, peer: PeerId) {
+        self.flush();
+        let spans = self.table.join(&self.hops, peer);
+        let subscriber = self.subscribers.entry(peer).or_default();
+        subscriber.read(peer, &spans);
+    }
+
+    /// Changes a route to and fro until the log has outgrown its table.
+    fn outgrow(&mut self, peer: u32, number: u32) {
+        for _ in 0..4096 {
+            if self.table.wants_compaction() {
+                return;
+            }
+            self.apply(peer, Action::Remove, number);
+            self.apply(peer, Action::Add, number);
+            self.flush();
+        }
+        panic!("the log may grow for ever");
+    }
+
+    /// Compacts from begin to end.
+    fn compact_all(&mut self) {
+        for _ in 0..=self.announced.len() {
+            self.compact(7);
+        }
+        assert!(!self.table.wants_compaction());
+    }
+
+    fn compact(&mut self, budget: usize) {
+        self.flush();
+        if self.table.wants_compaction() {
+            self.table.compact(&self.hops, budget);
+        }
+    }
+
+    fn check(&mut self) {
+        self.flush();
+        self.table.check_invariants();
+        for (peer, subscriber) in &self.subscribers {
+            let sees = |(route, announcers): (&Route, &BTreeSet<PeerId>)| {
+                announcers.iter().any(|it| it != peer).then_some(*route)
+            };
+            let expected: BTreeSet<Route> = self.announced.iter().filter_map(sees).collect();
+            assert_eq!(subscriber.has, expected, "{peer:?}");
+        }
+        let live = self.announced.iter().filter(|(_, by)| !by.is_empty());
+        let live: BTreeMap<Route, BTreeSet<PeerId>> =
+            live.map(|(route, by)| (*route, by.clone())).collect();
+        assert_eq!(self.table.len(), live.len());
+        assert_eq!(self.table.summary().routes(), live.len());
+        let mut seen = BTreeMap::new();
+        let mut from = Some(Slot::FIRST);
+        while let Some(at) = from {
+            from = self.table.look(&self.hops, at, 7, |route, by| {
+                let told_twice = seen.insert(route, by.iter().copied().collect());
+                assert!(told_twice.is_none());
+            });
+            assert!(from.is_none_or(|next| next > at), "a look that ends");
+        }
+        assert_eq!(seen, live);
+        let hops: BTreeSet<NextHop> = live.keys().map(|route| route.next_hop).collect();
+        assert_eq!(self.hops.len(), hops.len());
+        let announcers: BTreeSet<PeerId> = live.values().flatten().copied().collect();
+        for peer in announcers {
+            let own = live.iter().filter(|(_, by)| by.contains(&peer));
+            let own: BTreeSet<Route> = own.map(|(route, _)| *route).collect();
+            assert_eq!(self.table.announced_by(peer), own.len());
+            assert_eq!(
+                self.table.of(&self.hops, peer).collect::<BTreeSet<_>>(),
+                own
+            );
+            assert!(!self.table.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_peer_sees_what_others_announce() {
+    let mut world = World::new();
+    for peer in [1, 2, 3] {
+        world.join(PeerId(peer));
+    }
+    let sees = |world: &World| [1, 2, 3].map(|it| world.subscribers[&PeerId(it)].has.len());
+    world.apply(1, Action::Add, 0);
+    world.flush();
+    assert_eq!(sees(&world), [0, 1, 1], "no echo");
+    world.apply(2, Action::Add, 0);
+    world.flush();
+    assert_eq!(
+        sees(&world),
+        [1, 1, 1],
+        "the first announcer sees the second"
+    );
+    world.apply(2, Action::Add, 0);
+    world.apply(3, Action::Remove, 0);
+    world.flush();
+    assert_eq!(sees(&world), [1, 1, 1], "nobody withdraws for another");
+    world.apply(1, Action::Remove, 0);
+    world.flush();
+    assert_eq!(
+        sees(&world),
+        [1, 0, 1],
+        "who stays no longer sees it from another"
+    );
+    let heard: Vec<usize> = world.subscribers.values().map(|it| it.frames).collect();
+    assert_eq!(heard, [1, 2, 1], "nobody else hears anything");
+    world.leave(PeerId(2));
+    world.flush();
+    assert_eq!(world.subscribers[&PeerId(1)].has.len(), 0);
+    world.check();
+}
+
+#[test]
+fn a_random_walk_ends_where_the_model_does() {
+    for seed in 0..30 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut world = World::new();
+        let mut compactions = 0;
+        let mut ids: Vec<u32> = (0..6).collect();
+        for step in 0..30_000 {
+            let at = random.usize(..ids.len());
+            let peer = PeerId(ids[at]);
+            match random.u32(..1000) {
+                0..250 => world.apply(peer.0, Action::Add, random.u32(..60)),
+                250..980 => world.apply(peer.0, Action::Remove, random.u32(..60)),
+                980..985 => {
+                    world.flush();
+                    world.subscribers.remove(&peer);
+                }
+                985..995 if !world.subscribers.contains_key(&peer) => world.join(peer),
+                995..997 => {
+                    world.leave(peer);
+                    ids[at] = 100 + step;
+                }
+                _ => {
+                    let bytes = world.table.log_bytes();
+                    world.compact(random.usize(1..8));
+                    compactions += usize::from(world.table.log_bytes() < bytes);
+                }
+            }
+            if step % 97 == 0 {
+                world.check();
+            }
+        }
+        world.check();
+        assert!(compactions > 0, "seed {seed} never compacted");
+        for peer in ids {
+            world.leave(PeerId(peer));
+        }
+        world.check();
+        assert!(world.table.is_empty());
+        assert_eq!(world.hops.len(), 0, "next hops are given back");
+    }
+}
+
+/// What the log says of those who once shared a route is to be read with care as long as
+/// they are there.
+#[test]
+fn a_table_is_empty_without_routes_and_peers() {
+    let mut world = World::new();
+    assert!(world.table.is_empty());
+    world.apply(1, Action::Add, 0);
+    world.apply(1, Action::Remove, 0);
+    assert!(world.table.is_empty());
+    for peer in [1, 2] {
+        world.apply(peer, Action::Add, 0);
+        assert!(!world.table.is_empty());
+    }
+    for peer in [1, 2] {
+        world.apply(peer, Action::Remove, 0);
+    }
+    assert_eq!(world.table.len(), 0);
+    for peer in [1, 2] {
+        assert!(!world.table.is_empty(), "a peer is left");
+        world.leave(PeerId(peer));
+    }
+    assert!(world.table.is_empty());
+}
+
+#[test]
+fn joiners_share_the_segments_of_the_log() {
+    let mut world = World::new();
+    for number in 0..20_000 {
+        world.apply(1, Action::Add, number);
+    }
+    world.flush();
+    let first = world.table.join(&world.hops, PeerId(2));
+    let second = world.table.join(&world.hops, PeerId(3));
+    assert!(first.len() > 5 && first.len() == second.len());
+    for (a, b) in first.iter().zip(&second) {
+        assert!(
+            std::ptr::eq(a.bytes(), b.bytes()),
+            "nothing is encoded twice"
+        );
+    }
+    assert!(world.table.join(&world.hops, PeerId(1)).is_empty());
+}
+
+#[test]
+fn joins_between_single_changes_do_not_shred_the_log() {
+    let mut world = World::new();
+    for number in 0..1000 {
+        world.apply(1, Action::Add, number);
+        world.flush();
+        world.table.join(&world.hops, PeerId(2));
+    }
+    assert_eq!(world.table.join(&world.hops, PeerId(2)).len(), 1);
+}
+
+#[test]
+fn a_span_without_a_peer_keeps_the_rest_in_order() {
+    /// A frame with a text of one letter.
+    const FRAME: usize = HEADER_LEN + 1;
+    let mut builder = segment::SegmentBuilder::default();
+    let runs = [(1, "aa"), (1, "b"), (2, "cc"), (1, "d"), (3, "e"), (2, "f")];
+    let nobody = PeerId::NOBODY.0;
+    for (peer, letters) in runs.into_iter().chain([(nobody, "g"), (2, "h")]) {
+        for letter in letters.bytes() {
+            builder.push(PeerId(peer), &[1, 0, 1, 5, letter]);
+        }
+    }
+    let mut span = Span::whole(builder.take());
+    let rest = |span: &Span, peer| {
+        let (mut text, mut frames) = (String::new(), 0);
+        span.clone().without(PeerId(peer), &mut |it| {
+            let letters = it.bytes().chunks(FRAME).map(|frame| char::from(frame[4]));
+            text.extend(letters);
+            frames += it.frames() as usize;
+            assert!(it.len() > 0 && it.len() == it.bytes().len());
+        });
+        assert_eq!(frames, text.len());
+        text
+    };
+    assert_eq!(rest(&span, 1), "ccefgh");
+    assert_eq!(rest(&span, 2), "aabdeg");
+    assert_eq!(rest(&span, 3), "aabccdfgh");
+    assert_eq!(rest(&span, 9), "aabccdefgh");
+    assert_eq!(rest(&span, nobody), "aabccdefgh");
+    span.advance(FRAME, 1);
+    assert_eq!(rest(&span, 1), "ccefgh");
+    assert_eq!(rest(&span.split_front(4 * FRAME, 4), 2), "ab");
+    assert_eq!(rest(&span, 2), "deg");
+}
+
+/// A table of its own costs whoever gets one an encoding of all routes.
+#[test]
+fn who_once_shared_a_route_shares_the_log_again_after_a_compaction() {
+    let mut world = World::new();
+    for number in 0..100 {
+        world.apply(9, Action::Add, number);
+    }
+    world.apply(1, Action::Add, 100);
+    world.apply(2, Action::Add, 100);
+    world.apply(2, Action::Remove, 100);
+    world.flush();
+    world.outgrow(9, 0);
+    world.compact_all();
+    let log = world.table.join(&world.hops, PeerId(3));
+    let log: Vec<_> = log.iter().map(|it| it.bytes().as_ptr_range()).collect();
+    for peer in [1, 2] {
+        for span in world.table.join(&world.hops, PeerId(peer)) {
+            let start = span.bytes().as_ptr();
+            assert!(log.iter().any(|it| it.contains(&start)), "peer {peer}");
+        }
+    }
+}
+
+/// The log says to all but the one that a route came, and nobody told the other that it went.
+#[test]
+fn a_log_that_is_being_compacted_is_not_read_by_who_shared_a_route() {
+    let mut world = World::new();
+    for number in 0..100 {
+        world.apply(9, Action::Add, number);
+    }
+    for action in [Action::Add, Action::Remove] {
+        world.apply(1, action, 100);
+        world.apply(2, action, 100);
+    }
+    world.outgrow(9, 0);
+    world.compact(7);
+    world.compact(7);
+    world.apply(2, Action::Add, 101);
+    world.apply(2, Action::Remove, 101);
+    assert!(world.table.wants_compaction());
+    world.join(PeerId(2));
+    world.check();
+}
+
+/// Small tables do not compact at every change, and no table that has not been outgrown.
+#[test]
+fn a_log_is_compacted_once_it_is_twice_its_table_and_a_segment() {
+    let mut world = World::new();
+    world.apply(1, Action::Add, 0);
+    world.flush();
+    let live = world.table.log_bytes();
+    world.outgrow(1, 0);
+    let outgrown = SEGMENT_BYTES + 2 * live..SEGMENT_BYTES + 5 * live;
+    assert!(outgrown.contains(&world.table.log_bytes()));
+}
+
+#[test]
+fn no_session_has_the_id_of_nobody_or_of_this_process() {
+    let sessions = 0..PeerId::SESSIONS;
+    assert!(
+        ![PeerId::NOBODY, PeerId::SELF]
+            .iter()
+            .any(|it| sessions.contains(&it.0))
+    );
+    assert_ne!(PeerId::NOBODY, PeerId::SELF);
+}
