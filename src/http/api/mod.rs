@@ -21,7 +21,6 @@ pub(crate) use body::{Body, Chunk, Source, write_json};
 pub(crate) use go::Date;
 pub(crate) use params::Params;
 pub(crate) use routes::{RouteRow, parse_type};
-pub(crate) use state::{STATES, kind_name, side_name, state_name};
 
 /// A request, as far as it matters here.
 #[derive(Clone, Copy, Debug)]

@@ -12,56 +12,9 @@ use super::routes::is_named;
 use super::{Response, Status as Code};
 use crate::core::types::Vni;
 use crate::inspect::{
-    Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus, Side, Status, VniStatus,
+    Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus, Status, VniStatus,
 };
 use crate::server::ServerStats;
-
-/// All states, with their names.
-pub(crate) const STATES: [(PeerState, &str); 6] = [
-    (PeerState::Connecting, "connecting"),
-    (PeerState::AwaitHello, "await_hello"),
-    (PeerState::AwaitKeepalive, "await_keepalive"),
-    (PeerState::Established, "established"),
-    (PeerState::Retry, "retry"),
-    (PeerState::Draining, "draining"),
-];
-
-pub(crate) const fn state_name(state: PeerState) -> &'static str {
-    match state {
-        PeerState::Connecting => "connecting",
-        PeerState::AwaitHello => "await_hello",
-        PeerState::AwaitKeepalive => "await_keepalive",
-        PeerState::Established => "established",
-        PeerState::Retry => "retry",
-        PeerState::Draining => "draining",
-    }
-}
-
-/// All kinds, with their names.
-const KINDS: [(PeerKind, &str); 3] = [
-    (PeerKind::Unknown, "unknown"),
-    (PeerKind::RustBond, "rustbond"),
-    (PeerKind::Legacy, "legacy"),
-];
-
-pub(crate) const fn kind_name(kind: PeerKind) -> &'static str {
-    match kind {
-        PeerKind::Unknown => "unknown",
-        PeerKind::RustBond => "rustbond",
-        PeerKind::Legacy => "legacy",
-    }
-}
-
-pub(crate) const fn side_name(side: Side) -> &'static str {
-    match side {
-        Side::Server => "server",
-        Side::Client => "client",
-    }
-}
-
-fn by_name<T: Copy>(all: &[(T, &str)], name: &str) -> Option<T> {
-    all.iter().find(|it| it.1 == name).map(|it| it.0)
-}
 
 /// `/api/v1/status`.
 pub(super) fn status(inspect: &dyn Inspect) -> Response {
@@ -104,7 +57,7 @@ impl<'a> StatusJson<'a> {
     fn new(status: &'a Status, generation: u64) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            side: side_name(status.side),
+            side: status.side.name(),
             started: Date::of(status.started).to_string(),
             uptime_seconds: seconds(status.uptime),
             listening: status.listening,
@@ -211,12 +164,12 @@ pub(crate) struct PeersQuery {
 
 impl PeersQuery {
     pub(super) fn parse(mut params: Params<'_>) -> Result<Self, String> {
-        let states = STATES.map(|it| it.1).join(", ");
-        let kinds = KINDS.map(|it| it.1).join(", ");
+        let states = PeerState::ALL.map(PeerState::name).join(", ");
+        let kinds = PeerKind::ALL.map(PeerKind::name).join(", ");
         let query = Self {
             peer: params.text("peer")?,
-            state: params.value("state", &states, |it| by_name(&STATES, it))?,
-            kind: params.value("kind", &kinds, |it| by_name(&KINDS, it))?,
+            state: params.value("state", &states, PeerState::from_name)?,
+            kind: params.value("kind", &kinds, PeerKind::from_name)?,
             paging: params.paging()?,
         };
         params.finish("peer, state, kind, limit and cursor")?;
@@ -296,8 +249,8 @@ impl PeerJson {
             id: peer.id,
             name: peer.name.clone(),
             address: peer.address,
-            kind: kind_name(peer.kind),
-            state: state_name(peer.state),
+            kind: peer.kind.name(),
+            state: peer.state.name(),
             since_seconds: seconds(peer.since),
             uptime_seconds: peer.uptime.map(seconds),
             flaps: peer.flaps,

@@ -50,3 +50,22 @@ impl Asset {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::inspect::PeerState;
+
+    /// The script and the page list the states in their own languages.
+    #[test]
+    fn page_knows_every_state_of_a_peer() {
+        let (html, script) = (include_str!("page.html"), include_str!("page.js"));
+        for state in PeerState::ALL {
+            let name = state.name();
+            let option = format!("<option value=\"{name}\">");
+            assert!(html.contains(&option), "no filter for {name}");
+            let (_, colors) = script.split_once("const good = {").unwrap();
+            let (colors, _) = colors.split_once('}').unwrap();
+            assert!(colors.contains(&format!(" {name}: ")), "no color: {name}");
+        }
+    }
+}
