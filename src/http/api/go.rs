@@ -6,9 +6,8 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::body::{Body, Source};
-use super::{Response, Status};
 use crate::core::types::{Destination, IpVersion, NextHop, Vni};
+use crate::http::response::{Media, Response, Source};
 use crate::inspect::Snapshot;
 
 /// What `metalbondVersion` says.
@@ -29,10 +28,10 @@ pub(crate) enum Format {
 /// The table; without what a client suppresses, which is no use to its data plane.
 pub(super) fn response(snapshot: Arc<Snapshot>, format: Format) -> Response {
     let media = match format {
-        Format::Json => "application/json",
-        Format::Yaml => "application/yaml",
+        Format::Json => Media::Json,
+        Format::Yaml => Media::Yaml,
     };
-    Response::new(Status::Ok, media, Body::stream(Text::new(snapshot, format)))
+    Response::stream(media, Text::new(snapshot, format))
 }
 
 /// The text of a table, from its beginning to its end.

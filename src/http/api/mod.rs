@@ -4,7 +4,6 @@
 //! same requests to it. It is in two halves, so that a loop can give what takes time to a
 //! thread: [`Query::parse`] costs nothing, [`Query::answer`] costs what [`Query::work`] says.
 
-mod body;
 mod go;
 mod params;
 mod routes;
@@ -12,12 +11,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
-
 use super::cache::SnapshotCache;
+use super::response::{Response, Status};
 use super::{metrics, page};
 use crate::inspect::Inspect;
-pub(crate) use body::{Body, Chunk, Source, write_json};
 pub(crate) use go::Date;
 pub(crate) use params::Params;
 pub(crate) use routes::{RouteRow, parse_type};
@@ -31,29 +28,6 @@ pub(crate) struct Request<'a> {
     pub(crate) path: &'a str,
     /// What follows the question mark, or nothing.
     pub(crate) query: &'a str,
-}
-
-/// An answer. To a HEAD request, its body is not sent.
-#[derive(Debug)]
-pub(crate) struct Response {
-    pub(crate) status: Status,
-    /// Beside those of the transport and of the body's length.
-    pub(crate) headers: Vec<(&'static str, Cow<'static, str>)>,
-    pub(crate) body: Body,
-}
-
-/// The outcome (RFC 9110, section 15).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    Ok,
-    BadRequest,
-    NotFound,
-    MethodNotAllowed,
-    /// It cannot be done here.
-    Conflict,
-    TooLarge,
-    TooLong,
-    ServiceUnavailable,
 }
 
 /// What a request asks for.
@@ -86,10 +60,6 @@ const PATHS: &str = "there are /, /healthz, /readyz, /metrics, /routes.json, /ro
      /api/v1/status, /api/v1/peers, /api/v1/vnis and /api/v1/routes";
 
 /// Answers a request.
-#[allow(
-    dead_code,
-    reason = "for callers that may wait; the loop uses the two halves"
-)]
 pub(crate) fn respond(
     request: &Request<'_>,
     inspect: &dyn Inspect,
@@ -147,10 +117,7 @@ impl Query {
             },
         };
         if !matches!(request.method, "GET" | "HEAD") {
-            let mut response =
-                Response::problem(Status::MethodNotAllowed, "allowed are GET and HEAD");
-            response.headers.push(("Allow", "GET, HEAD".into()));
-            return Err(response);
+            return Err(Response::not_allowed("GET, HEAD"));
         }
         query.map_err(|text| Response::problem(Status::BadRequest, &text))
     }
@@ -188,68 +155,5 @@ impl Query {
                 Err(busy) => busy.response(),
             },
         }
-    }
-}
-
-impl Status {
-    pub(crate) const fn code(self) -> u16 {
-        match self {
-            Self::Ok => 200,
-            Self::BadRequest => 400,
-            Self::NotFound => 404,
-            Self::MethodNotAllowed => 405,
-            Self::Conflict => 409,
-            Self::TooLarge => 413,
-            Self::TooLong => 431,
-            Self::ServiceUnavailable => 503,
-        }
-    }
-
-    pub(crate) const fn reason(self) -> &'static str {
-        match self {
-            Self::Ok => "OK",
-            Self::BadRequest => "Bad Request",
-            Self::NotFound => "Not Found",
-            Self::MethodNotAllowed => "Method Not Allowed",
-            Self::Conflict => "Conflict",
-            Self::TooLarge => "Content Too Large",
-            Self::TooLong => "Request Header Fields Too Large",
-            Self::ServiceUnavailable => "Service Unavailable",
-        }
-    }
-}
-
-impl Response {
-    pub(crate) fn new(status: Status, media: &'static str, body: Body) -> Self {
-        let headers = vec![
-            ("Content-Type", media.into()),
-            ("Cache-Control", "no-store".into()),
-            ("X-Content-Type-Options", "nosniff".into()),
-        ];
-        Self {
-            status,
-            headers,
-            body,
-        }
-    }
-
-    pub(crate) fn json(status: Status, body: Body) -> Self {
-        Self::new(status, "application/json", body)
-    }
-
-    pub(crate) fn text(status: Status, text: impl Into<Cow<'static, str>>) -> Self {
-        let bytes = match text.into() {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        };
-        Self::new(status, "text/plain; charset=utf-8", Body::Whole(bytes))
-    }
-
-    /// `{"error":TEXT}`.
-    pub(crate) fn problem(status: Status, text: &str) -> Self {
-        let mut bytes = Vec::new();
-        write_json(&mut bytes, &serde_json::json!({ "error": text }));
-        bytes.push(b'\n');
-        Self::json(status, Body::Whole(bytes.into()))
     }
 }

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::body::{Body, List};
 use super::go::Date;
 use super::params::{Paging, Params, bad_cursor};
-use super::{Response, Status};
 use crate::core::types::{Destination, NextHop, NextHopType, Route, Vni};
 use crate::http::cache::{Busy, Shared, SnapshotCache};
+use crate::http::response::{List, Media, Response};
 use crate::inspect::{Inspect, RouteEntry, Snapshot};
 
 /// The names of what [`RoutesQuery::parse`] takes.
@@ -100,8 +99,8 @@ impl RoutesQuery {
             at: from,
             end: to,
         };
-        let body = Body::stream(List::new(&head, "routes", rows));
-        Ok(Response::json(Status::Ok, body))
+        let list = List::new(&head, "routes", rows);
+        Ok(Response::stream(Media::Json, list))
     }
 }
 

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::body::{Body, List, write_json};
 use super::go::Date;
 use super::params::{Paging, Params, bad_cursor};
 use super::routes::is_named;
-use super::{Response, Status as Code};
 use crate::core::types::Vni;
+use crate::http::response::{List, Media, Response};
 use crate::inspect::{
     Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus, Status, VniStatus,
 };
@@ -20,10 +19,7 @@ use crate::server::ServerStats;
 pub(super) fn status(inspect: &dyn Inspect) -> Response {
     let generation = inspect.generation();
     let status = inspect.status();
-    let mut bytes = Vec::new();
-    write_json(&mut bytes, &StatusJson::new(&status, generation));
-    bytes.push(b'\n');
-    Response::json(Code::Ok, Body::Whole(bytes.into()))
+    Response::json(&StatusJson::new(&status, generation))
 }
 
 /// Seconds, to the millisecond.
@@ -215,7 +211,7 @@ fn page<T: Send + 'static, J: Serialize + 'static>(
     };
     let rows = all.into_iter().skip(start).take(end - start);
     let rows = rows.map(move |it| Some(json(&it)));
-    Response::json(Code::Ok, Body::stream(List::new(&head, name, rows)))
+    Response::stream(Media::Json, List::new(&head, name, rows))
 }
 
 /// A peer as JSON.

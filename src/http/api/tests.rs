@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::http::fake::{Fake, peer};
+use crate::http::response::Chunk;
 use crate::inspect::{Announcers, RouteEntry};
 
 fn ask(fake: &Fake, target: &str) -> Value {
@@ -25,7 +26,7 @@ fn ask_with(fake: &Fake, cache: &SnapshotCache, target: &str) -> (Status, Value)
             Chunk::Last(bytes) => {
                 text.extend(bytes);
                 let value = serde_json::from_slice(&text).unwrap();
-                return (response.status, value);
+                return (response.head.status, value);
             }
         }
     }
@@ -266,8 +267,8 @@ fn only_so_many_snapshots_are_alive() {
         }
     }
     let response = refused.expect("there is a limit").response();
-    assert_eq!(response.status, Status::ServiceUnavailable);
-    assert!(response.headers.iter().any(|it| it.0 == "Retry-After"));
+    assert_eq!(response.head.status, Status::ServiceUnavailable);
+    assert!(response.head.headers.iter().any(|it| it.0 == "Retry-After"));
     held.clear();
     assert!(
         cache.get(&fake, None).is_ok(),
@@ -321,8 +322,8 @@ fn targets_may_be_whole_urls() {
         "/healthz/",
     ] {
         let response = Query::parse(&Request::new("GET", target)).unwrap_err();
-        assert_eq!(response.status, Status::NotFound, "{target}");
+        assert_eq!(response.head.status, Status::NotFound, "{target}");
     }
     let response = Query::parse(&Request::new("PUT", "/api/v1/peers?x=1")).unwrap_err();
-    assert_eq!(response.status, Status::MethodNotAllowed);
+    assert_eq!(response.head.status, Status::MethodNotAllowed);
 }

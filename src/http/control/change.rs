@@ -11,10 +11,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Outcome;
-use super::listener::Shared;
+use super::shared::Shared;
 use crate::core::types::{Destination, NextHop, NextHopType, Route, Vni};
 use crate::error::Error;
-use crate::http::api::{self, Body, Response, Status, parse_type};
+use crate::http::api::{self, parse_type};
+use crate::http::response::{Response, Status};
 use crate::inspect::{Command, Done};
 
 /// How long a peer is not taken back if the request does not say.
@@ -78,7 +79,7 @@ impl Change {
                 match method {
                     "POST" => route(body).map(|(vni, it)| Command::Announce(vni, it).into()),
                     "DELETE" => route(body).map(|(vni, it)| Command::Withdraw(vni, it).into()),
-                    _ => return Some(Err(not_allowed("POST, DELETE"))),
+                    _ => return Some(Err(Response::not_allowed("POST, DELETE"))),
                 },
             ),
             (["subscriptions"], method) => (
@@ -86,7 +87,7 @@ impl Change {
                 match method {
                     "POST" => vni(body).map(|vni| Command::Subscribe(vni).into()),
                     "DELETE" => vni(body).map(|vni| Command::Unsubscribe(vni).into()),
-                    _ => return Some(Err(not_allowed("POST, DELETE"))),
+                    _ => return Some(Err(Response::not_allowed("POST, DELETE"))),
                 },
             ),
             (["peers", name, "reset"], _) => {
@@ -98,7 +99,7 @@ impl Change {
             _ => return None,
         };
         if !allowed.split(", ").any(|it| it == request.method) {
-            return Some(Err(not_allowed(allowed)));
+            return Some(Err(Response::not_allowed(allowed)));
         }
         Some(parsed.map_err(|text| Response::problem(Status::BadRequest, &text)))
     }
@@ -126,32 +127,20 @@ impl From<Command> for Change {
     }
 }
 
-fn not_allowed(allowed: &'static str) -> Response {
-    let text = format!("allowed is {}", allowed.replace(", ", " and "));
-    let mut response = Response::problem(Status::MethodNotAllowed, &text);
-    response.headers.push(("Allow", allowed.into()));
-    response
-}
-
 fn unsupported(text: &str) -> Response {
     Response::problem(Status::Conflict, text)
 }
 
-fn ok(value: &serde_json::Value) -> Response {
-    let text = format!("{value}\n").into_bytes();
-    Response::json(Status::Ok, Body::Whole(text.into()))
-}
-
 fn outcome(outcome: Outcome) -> Response {
     match outcome {
-        Ok(text) => ok(&json!({ "result": text })),
+        Ok(text) => Response::json(&json!({ "result": text })),
         Err(text) => Response::problem(Status::Conflict, &text),
     }
 }
 
 fn command_response(result: crate::Result<Done>) -> Response {
     match result {
-        Ok(Done::Changed(count)) => ok(&json!({ "changed": count })),
+        Ok(Done::Changed(count)) => Response::json(&json!({ "changed": count })),
         // It is as it was asked for, whoever has made it so.
         Ok(Done::Unchanged)
         | Err(
@@ -159,7 +148,7 @@ fn command_response(result: crate::Result<Done>) -> Response {
             | Error::RouteNotFound
             | Error::AlreadySubscribed(_)
             | Error::NotSubscribed(_),
-        ) => ok(&json!({ "changed": 0 })),
+        ) => Response::json(&json!({ "changed": 0 })),
         Err(error) => {
             let status = match error {
                 Error::InvalidConfig(_) => Status::BadRequest,
@@ -265,7 +254,7 @@ mod tests {
     fn change(method: &str, target: &str, body: &str) -> Option<Result<Change, u16>> {
         let request = api::Request::new(method, target);
         let change = Change::parse(&request, body.as_bytes());
-        change.map(|it| it.map_err(|response| response.status.code()))
+        change.map(|it| it.map_err(|response| response.head.status.code()))
     }
 
     #[test]

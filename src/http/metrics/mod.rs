@@ -9,7 +9,7 @@ mod tests;
 
 use std::fmt::{Display, Write};
 
-use super::api::{Body, Response, Source, Status as Code};
+use super::response::{Media, Response, Source};
 use crate::inspect::{Inspect, PeerStatus, VniStatus};
 
 /// Peers or VNIs that are written in a step.
@@ -230,6 +230,5 @@ impl Source for Text {
 
 /// `/metrics`.
 pub(super) fn response(inspect: &dyn Inspect) -> Response {
-    let media = "text/plain; version=0.0.4; charset=utf-8";
-    Response::new(Code::Ok, media, Body::stream(Text::new(inspect)))
+    Response::stream(Media::Metrics, Text::new(inspect))
 }

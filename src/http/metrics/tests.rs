@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::core::types::Vni;
-use crate::http::api::{Body, Chunk};
 use crate::http::fake::{Fake, peer};
+use crate::http::response::{Body, Chunk};
 use crate::inspect::TableSummary;
 
 /// The text, made as it is sent.
