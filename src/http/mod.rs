@@ -36,6 +36,8 @@ mod mail;
 mod metrics;
 mod page;
 mod response;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::net::{SocketAddr, ToSocketAddrs};

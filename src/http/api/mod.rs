@@ -1,8 +1,8 @@
-//! What is answered to which request, whatever brings it.
+//! Which request gets which response.
 //!
-//! [`respond`] knows no socket and no thread: the HTTP server and the control socket put the
-//! same requests to it. It is in two halves, so that a loop can give what takes time to a
-//! thread: [`Query::parse`] costs nothing, [`Query::answer`] costs what [`Query::work`] says.
+//! [`respond`] knows no socket and no thread: the HTTP server and the control socket both use it.
+//! It has two halves, so that a loop can give slow requests to a thread: [`Query::parse`] costs
+//! nothing, [`Query::answer`] costs what [`Query::work`] says.
 
 mod go;
 mod params;
@@ -19,14 +19,14 @@ pub(crate) use go::Date;
 pub(crate) use params::Params;
 pub(crate) use routes::{RouteRow, parse_type};
 
-/// A request, as far as it matters here.
+/// The parts of a request that choose its response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'a> {
     /// `GET`, `HEAD` or another.
     pub(crate) method: &'a str,
-    /// What is asked for, percent-encoded.
+    /// The path, percent-encoded.
     pub(crate) path: &'a str,
-    /// What follows the question mark, or nothing.
+    /// The parameters after the question mark, or nothing.
     pub(crate) query: &'a str,
 }
 
@@ -44,22 +44,22 @@ pub(crate) enum Query {
     Go(go::Format),
 }
 
-/// What an answer costs.
+/// The cost of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Microseconds.
     None,
     /// A question to the loops: milliseconds.
     Question,
-    /// Perhaps a snapshot of the table: for a million routes, part of a second.
+    /// A snapshot of the table, if the last one is old: for a million routes, part of a second.
     Snapshot,
 }
 
-/// What there is, for those who ask for something else.
+/// The paths, for a request with another one.
 const PATHS: &str = "there are /, /healthz, /readyz, /metrics, /routes.json, /routes.yaml, \
      /api/v1/status, /api/v1/peers, /api/v1/vnis and /api/v1/routes";
 
-/// Answers a request.
+/// Returns the response to a request.
 pub(crate) fn respond(
     request: &Request<'_>,
     inspect: &dyn Inspect,
@@ -72,7 +72,7 @@ pub(crate) fn respond(
 }
 
 impl<'a> Request<'a> {
-    /// Takes a request target apart, which may be a whole URL (RFC 9112, section 3.2.2).
+    /// Splits a request target, which may be a whole URL (RFC 9112, section 3.2.2).
     pub(crate) fn new(method: &'a str, target: &'a str) -> Self {
         let path = match target.split_once("://") {
             Some((scheme, rest)) if !scheme.contains('/') => {
@@ -91,7 +91,7 @@ impl<'a> Request<'a> {
 }
 
 impl Query {
-    /// What a request asks for, or what is wrong with it.
+    /// Returns what a request asks for, or the error.
     pub(crate) fn parse(request: &Request<'_>) -> Result<Self, Response> {
         let mut params = Params::new(request.query);
         let query = match request.path {
@@ -122,7 +122,7 @@ impl Query {
         query.map_err(|text| Response::problem(Status::BadRequest, &text))
     }
 
-    /// What [`Self::answer`] costs.
+    /// Returns the cost of [`Self::answer`].
     pub(crate) fn work(&self) -> Work {
         match self {
             Self::Page(_) | Self::Health => Work::None,
@@ -133,7 +133,7 @@ impl Query {
         }
     }
 
-    /// The answer.
+    /// Makes the response.
     pub(crate) fn answer(self, inspect: &dyn Inspect, cache: &SnapshotCache) -> Response {
         match self {
             Self::Page(asset) => asset.response(),

@@ -22,7 +22,7 @@ pub(super) fn status(inspect: &dyn Inspect) -> Response {
     Response::json(&StatusJson::new(&status, generation))
 }
 
-/// Seconds, to the millisecond.
+/// Returns seconds, rounded down to milliseconds.
 fn seconds(duration: Duration) -> f64 {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
 }
@@ -43,7 +43,7 @@ struct StatusJson<'a> {
     announced: usize,
     updates_received: u64,
     updates_sent: u64,
-    /// Text: not every reader of JSON keeps 64 bits.
+    /// As text: some readers of JSON lose bits of large numbers.
     generation: String,
     server: Option<ServerJson>,
     kernel: Option<KernelJson<'a>>,
@@ -149,7 +149,7 @@ struct Head {
     next: Option<String>,
 }
 
-/// Which peers are asked for.
+/// The peers that a request asks for.
 #[derive(Debug)]
 pub(crate) struct PeersQuery {
     peer: Option<String>,
@@ -194,7 +194,7 @@ impl PeersQuery {
     }
 }
 
-/// One page of a sorted list: `limit` of those that come `after` the last page.
+/// Returns one page of a sorted list: at most `limit` items that come `after` the last page.
 fn page<T: Send + 'static, J: Serialize + 'static>(
     name: &str,
     all: Vec<T>,
@@ -289,7 +289,7 @@ impl CountsJson {
     }
 }
 
-/// Which VNIs are asked for.
+/// The VNIs that a request asks for.
 #[derive(Debug)]
 pub(crate) struct VnisQuery {
     vni: Option<Vni>,

@@ -1,11 +1,11 @@
-//! The families, in the order in which they are shown; the README lists them.
+//! The families in the order of the text. The README lists them.
 
 use super::process::Process;
 use super::{Family, Samples};
 use crate::inspect::{KernelStatus, MessageCounts, PeerState, PeerStatus, Side, Status, VniStatus};
 use crate::server::ServerStats;
 
-/// What there is one of.
+/// The process as a whole.
 pub(super) struct Whole {
     pub(super) status: Status,
     pub(super) process: Process,
@@ -17,7 +17,7 @@ pub(super) fn count_states(peers: &[PeerStatus]) -> [usize; PeerState::ALL.len()
     PeerState::ALL.map(|state| peers.iter().filter(|it| it.state == state).count())
 }
 
-/// A family that only a server has.
+/// A counter that only a server has.
 const fn server(
     name: &'static str,
     help: &'static str,
@@ -128,7 +128,7 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
     ),
     server(
         "metalbond_server_folds_total",
-        "Times that the queue of a slow peer was folded.",
+        "Times that the queue of a slow peer was coalesced.",
         |to, it| of_server(to, it, |it| it.folds),
     ),
     server(
@@ -303,7 +303,7 @@ pub(super) const PEER: &[Family<PeerStatus>] = &[
     ),
     Family::counter(
         "metalbond_peer_folds_total",
-        "Times that the peer's queue was folded.",
+        "Times that the queue of the peer was coalesced.",
         |to, it| to.put(it.folds),
     ),
 ];
