@@ -10,7 +10,7 @@ use crossbeam_channel::{Sender, bounded};
 use super::message::{Mark, flag};
 use super::socket::Netlink;
 use super::stats::Shared;
-use super::writer::{Command, Next, Writer, WriterConfig};
+use super::writer::{Command, Ends, Next, Writer, WriterConfig};
 use crate::core::kernel_plan::{Mode, Plan, PlanConfig};
 use crate::core::types::{Route, Vni};
 
@@ -115,9 +115,13 @@ impl HostileKernel {
             cleanup_on_exit: true,
         };
         let (commands, receiver) = bounded(1024);
-        let shared = Arc::new(Shared::default());
+        let ends = Ends {
+            commands: receiver,
+            clients: Arc::default(),
+            shared: Arc::default(),
+        };
         Self {
-            writer: Writer::new(script, plan, mark, config, receiver, shared),
+            writer: Writer::new(script, plan, mark, config, ends),
             commands,
             now: Instant::now(),
         }

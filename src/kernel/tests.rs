@@ -15,7 +15,7 @@ use super::message::{AF_INET, Mark, attr, encode_op, flag, kind};
 use super::parse::{self, Message, ObjectKind};
 use super::socket::Netlink;
 use super::stats::Shared;
-use super::writer::{Change, Command, Next, Writer, WriterConfig};
+use super::writer::{Change, Command, Ends, Next, Writer, WriterConfig};
 use crate::core::kernel_plan::model::{EINVAL, Installed, Model, Nexthop};
 use crate::core::kernel_plan::{Mode, Op, Plan, PlanConfig, RouteId, Scope, Target, Verb, errno};
 use crate::core::types::{Destination, NextHop, Route, Vni};
@@ -327,8 +327,11 @@ impl Bench {
             plan,
             MARK,
             config,
-            receiver,
-            Arc::clone(&shared),
+            Ends {
+                commands: receiver,
+                clients: Arc::default(),
+                shared: Arc::clone(&shared),
+            },
         );
         Self {
             net,

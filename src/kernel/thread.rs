@@ -15,11 +15,12 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
 
 use super::config::{KernelConfig, NexthopMode};
+use super::intake::Clients;
 use super::message::{self, Mark, kind};
 use super::parse;
 use super::socket::{KernelSocket, Netlink};
 use super::stats::{KernelStatus, Shared};
-use super::writer::{Change, Command, Device, Next, Writer, WriterConfig, query_device};
+use super::writer::{Change, Command, Device, Ends, Next, Writer, WriterConfig, query_device};
 use crate::core::kernel_plan::{Mode, Plan, PlanConfig, errno};
 use crate::core::types::{Route, Vni};
 use crate::error::{Error, Result};
@@ -50,7 +51,8 @@ struct Inner {
     wake: Arc<Wake>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// As last told; not on the way of a route.
+    clients: Arc<Clients>,
+    /// The settings in use; off the hot path.
     config: Mutex<KernelConfig>,
 }
 
@@ -108,6 +110,7 @@ impl KernelWriter {
         let shared = Arc::new(Shared::default());
         shared.uses_objects.store(mode == Mode::Objects, Relaxed);
         shared.running.store(true, Relaxed);
+        let clients = Arc::<Clients>::default();
         let (commands, receiver) = bounded(COMMANDS);
         let writer_config = WriterConfig {
             device: config.device,
@@ -119,8 +122,11 @@ impl KernelWriter {
             plan,
             mark,
             writer_config,
-            receiver,
-            Arc::clone(&shared),
+            Ends {
+                commands: receiver,
+                clients: Arc::clone(&clients),
+                shared: Arc::clone(&shared),
+            },
         );
         let thread_wake = Arc::clone(&wake);
         let thread = std::thread::Builder::new()
@@ -133,6 +139,7 @@ impl KernelWriter {
                 wake,
                 shared,
                 thread: Mutex::new(Some(thread)),
+                clients,
                 config: kept,
             }),
         })
@@ -244,6 +251,16 @@ impl KernelWriter {
         let wake = Arc::clone(&self.inner.wake);
         let turns = wake.turns.clone();
         Heartbeat::new(vec![Beat::new(THREAD_NAME, turns, move || wake.wake())])
+    }
+
+    /// The way of a client to the thread, and what tells it of room there.
+    pub(super) fn ends(&self) -> (Sender<Command>, Arc<Clients>) {
+        (self.inner.commands.clone(), Arc::clone(&self.inner.clients))
+    }
+
+    /// Wakes the thread.
+    pub(super) fn wake(&self) {
+        self.inner.wake.wake();
     }
 
     /// Writes what was submitted before, or with `cleanup_on_exit` removes all that is ours,

@@ -18,10 +18,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::handler::log_event;
+use super::intake::{Clients, Slot};
 use super::message::{self, Mark, encode_op, kind};
 use super::parse::{self, Answer};
 use super::socket::Netlink;
 use super::stats::Shared;
+use crate::core::client::Event;
 use crate::core::kernel_plan::{Failure, Op, Plan, Scope};
 use crate::core::limit::Throttle;
 use crate::core::types::{Route, Vni};
@@ -69,6 +72,8 @@ pub(super) enum Command {
     Add(Vni, Route),
     Remove(Vni, Route),
     Synced(Vni),
+    /// What a client was told.
+    Events(Vec<Event>, Slot),
     Reconfigure(Box<Change>),
     /// All routes of a VNI, as of a moment after the change.
     Received(Vni, Vec<Route>),
@@ -137,6 +142,13 @@ struct Ending {
     deadline: Instant,
 }
 
+/// What the writer shares with other threads.
+pub(super) struct Ends {
+    pub(super) commands: Receiver<Command>,
+    pub(super) clients: Arc<Clients>,
+    pub(super) shared: Arc<Shared>,
+}
+
 /// Owns the plan and the sockets.
 pub(super) struct Writer<N> {
     net: N,
@@ -145,6 +157,7 @@ pub(super) struct Writer<N> {
     config: WriterConfig,
     device: Device,
     commands: Receiver<Command>,
+    clients: Arc<Clients>,
     shared: Arc<Shared>,
     sequence: u32,
     ops: Vec<Op>,
@@ -175,22 +188,16 @@ pub(super) struct Writer<N> {
 }
 
 impl<N: Netlink> Writer<N> {
-    pub(super) fn new(
-        net: N,
-        plan: Plan,
-        mark: Mark,
-        config: WriterConfig,
-        commands: Receiver<Command>,
-        shared: Arc<Shared>,
-    ) -> Self {
+    pub(super) fn new(net: N, plan: Plan, mark: Mark, config: WriterConfig, ends: Ends) -> Self {
         Self {
             net,
             plan,
             mark,
             config,
             device: Device::Missing,
-            commands,
-            shared,
+            commands: ends.commands,
+            clients: ends.clients,
+            shared: ends.shared,
             sequence: 0,
             ops: Vec::new(),
             out: Vec::new(),
@@ -265,7 +272,14 @@ impl<N: Netlink> Writer<N> {
 
     /// Takes commands. Returns whether there may be more.
     fn drain(&mut self) -> bool {
-        for _ in 0..DRAIN {
+        let has_more = self.take_commands();
+        self.clients.wake();
+        has_more
+    }
+
+    fn take_commands(&mut self) -> bool {
+        let mut taken = 0;
+        while taken < DRAIN {
             let command = match self.commands.try_recv() {
                 Ok(command) => command,
                 Err(error) => {
@@ -273,20 +287,15 @@ impl<N: Netlink> Writer<N> {
                     return false;
                 }
             };
+            taken += 1;
             match command {
-                Command::Add(vni, route) => {
-                    if let Some(removed) = self.removed.get_mut(&vni) {
-                        removed.remove(&route);
-                    }
-                    self.plan.add(vni, &route);
-                }
-                Command::Remove(vni, route) => {
-                    if let Some(removed) = self.removed.get_mut(&vni) {
-                        removed.insert(route);
-                    }
-                    self.plan.remove(vni, &route);
-                }
+                Command::Add(vni, route) => self.add(vni, route),
+                Command::Remove(vni, route) => self.remove(vni, route),
                 Command::Synced(vni) => self.plan.synced(vni),
+                Command::Events(events, _slot) => {
+                    taken += events.len();
+                    events.into_iter().for_each(|event| self.told(event));
+                }
                 Command::Reconfigure(change) => self.reconfigure(*change),
                 Command::Received(vni, routes) => {
                     let removed = self.removed.remove(&vni).unwrap_or_default();
@@ -308,6 +317,35 @@ impl<N: Netlink> Writer<N> {
             }
         }
         true
+    }
+
+    fn add(&mut self, vni: Vni, route: Route) {
+        if let Some(removed) = self.removed.get_mut(&vni) {
+            removed.remove(&route);
+        }
+        self.plan.add(vni, &route);
+    }
+
+    fn remove(&mut self, vni: Vni, route: Route) {
+        if let Some(removed) = self.removed.get_mut(&vni) {
+            removed.insert(route);
+        }
+        self.plan.remove(vni, &route);
+    }
+
+    /// Takes an event of a client.
+    fn told(&mut self, event: Event) {
+        log_event(&event);
+        match event {
+            Event::RouteAdded(vni, route) => self.add(vni, route),
+            Event::RouteRemoved(vni, route) => self.remove(vni, route),
+            Event::Synced(vni) => self.plan.synced(vni),
+            // Not about the kernel, or in a form that the client does not use here.
+            Event::NextHopsChanged(..)
+            | Event::Current
+            | Event::ServerUp(_)
+            | Event::ServerDown(..) => {}
+        }
     }
 
     fn reconfigure(&mut self, change: Change) {
