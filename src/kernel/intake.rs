@@ -10,20 +10,20 @@
 //! ([`KernelWriter::reconfigure`]) and the changes around it keep their order.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicBool, AtomicUsize, fence};
 
 use crossbeam_channel::{Sender, TrySendError};
-use parking_lot::Mutex;
 
 use super::KernelWriter;
+use super::room::{Clients, Slot, Waker};
 use super::writer::Command;
 use crate::client::{Builder, ClientWaker, Intake, MetalBondClient, Room};
 use crate::core::client::Event;
 use crate::error::Result;
 
 /// Batches of a client that may wait for the netlink thread: 1 MiB.
-const BATCHES: usize = 16;
+pub(super) const BATCHES: usize = 16;
 
 impl KernelWriter {
     /// Starts a client whose routes are installed.
@@ -38,46 +38,6 @@ impl KernelWriter {
     /// A setting outside its limits, or a system without threads or descriptors left.
     pub fn install(&self, client: Builder) -> Result<MetalBondClient> {
         client.direct(|waker| self.intake(waker))
-    }
-}
-
-/// The clients that hand events to the writer, and whether one of them waits for room.
-#[derive(Default)]
-pub(super) struct Clients {
-    is_awaited: AtomicBool,
-    wakers: Mutex<Vec<(Arc<AtomicUsize>, Waker)>>,
-}
-
-/// Wakes the thread of a client.
-type Waker = Box<dyn Fn() + Send>;
-
-impl Clients {
-    /// Wakes the clients if one of them found no room. The writer calls this after it took
-    /// commands.
-    pub(super) fn wake(&self) {
-        if self.is_awaited.swap(false, SeqCst) {
-            for (_, wake) in &*self.wakers.lock() {
-                wake();
-            }
-        }
-    }
-
-    /// Has the clients woken when the writer next takes commands.
-    ///
-    /// The caller looks for room once more after this: either it sees what the writer took
-    /// before, or the writer sees that a client waits.
-    fn await_room(&self) {
-        self.is_awaited.store(true, SeqCst);
-        fence(SeqCst);
-    }
-}
-
-/// One of a client's batches that wait; given back when the writer takes the batch.
-pub(super) struct Slot(Arc<AtomicUsize>);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
     }
 }
 
@@ -115,8 +75,7 @@ impl WriterIntake {
         wake_writer: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
         let waiting = Arc::<AtomicUsize>::default();
-        let entry = (Arc::clone(&waiting), wake_client);
-        clients.wakers.lock().push(entry);
+        clients.join(&waiting, wake_client);
         Self {
             commands,
             clients,
@@ -161,15 +120,13 @@ impl Intake for WriterIntake {
     }
 
     fn take(&mut self, batch: Vec<Event>) {
-        self.waiting.fetch_add(1, SeqCst);
-        let slot = Slot(Arc::clone(&self.waiting));
+        let slot = Slot::take(&self.waiting);
         self.send(Command::Events(batch, slot));
     }
 }
 
 impl Drop for WriterIntake {
     fn drop(&mut self) {
-        let mut wakers = self.clients.wakers.lock();
-        wakers.retain(|(waiting, _)| !Arc::ptr_eq(waiting, &self.waiting));
+        self.clients.leave(&self.waiting);
     }
 }

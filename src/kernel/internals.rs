@@ -9,7 +9,6 @@ use crossbeam_channel::{Sender, bounded};
 
 use super::message::{Mark, flag};
 use super::socket::Netlink;
-use super::stats::Shared;
 use super::writer::{Command, Ends, Next, Writer, WriterConfig};
 use crate::core::kernel_plan::{Mode, Plan, PlanConfig};
 use crate::core::types::{Route, Vni};

@@ -27,6 +27,7 @@ mod intake;
 pub(crate) mod internals;
 mod message;
 mod parse;
+mod room;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod sim;

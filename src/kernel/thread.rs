@@ -15,9 +15,9 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
 
 use super::config::{KernelConfig, NexthopMode};
-use super::intake::Clients;
 use super::message::{self, Mark, kind};
 use super::parse;
+use super::room::Clients;
 use super::socket::{KernelSocket, Netlink};
 use super::stats::{KernelStatus, Shared};
 use super::writer::{Change, Command, Device, Ends, Next, Writer, WriterConfig, query_device};
