@@ -44,5 +44,4 @@ impl ClientWaker {
 }
 
 #[cfg(test)]
-#[path = "intake_tests.rs"]
 mod tests;
