@@ -171,7 +171,8 @@ impl Builder {
         let builder = self.detail(EventDetail::Routes);
         let config = builder.config.clone();
         let (engine, shared) = builder.engine()?;
-        let intake = intake(ClientWaker::new(engine.postbox()));
+        let postbox = engine.postbox();
+        let intake = intake(Box::new(move || postbox.wake()));
         MetalBondClient::run_with(engine, shared, config, Way::Direct(Box::new(intake)))
     }
 

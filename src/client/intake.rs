@@ -1,9 +1,6 @@
 //! Consumers that take a client's events on the client's own thread.
 
 use crate::core::client::Event;
-use crate::net::Postbox;
-
-use super::engine::Mail;
 
 /// Whether a consumer can take a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,20 +25,8 @@ pub(crate) trait Intake: Send + Sync {
     fn take(&mut self, batch: Vec<Event>);
 }
 
-/// Wakes a client's thread, from any thread.
-#[derive(Clone)]
-pub(crate) struct ClientWaker(Postbox<Mail>);
-
-impl ClientWaker {
-    pub(super) fn new(postbox: Postbox<Mail>) -> Self {
-        Self(postbox)
-    }
-
-    /// Has the client ask for room again.
-    pub(crate) fn wake(&self) {
-        self.0.wake();
-    }
-}
+/// Wakes a client's thread, from any thread; the client then asks for room again.
+pub(crate) type ClientWaker = Box<dyn Fn() + Send>;
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use crossbeam_channel::{Sender, TrySendError};
 
 use super::KernelWriter;
-use super::room::{Clients, Slot, Waker};
+use super::room::{Clients, Slot};
 use super::writer::Command;
 use crate::client::{Builder, ClientWaker, Intake, MetalBondClient, Room};
 use crate::core::client::Event;
@@ -58,12 +58,7 @@ impl KernelWriter {
     fn intake(&self, client: ClientWaker) -> WriterIntake {
         let (commands, clients) = self.ends();
         let writer = self.clone();
-        WriterIntake::new(
-            commands,
-            clients,
-            Box::new(move || client.wake()),
-            Box::new(move || writer.wake()),
-        )
+        WriterIntake::new(commands, clients, client, Box::new(move || writer.wake()))
     }
 }
 
@@ -71,7 +66,7 @@ impl WriterIntake {
     pub(super) fn new(
         commands: Sender<Command>,
         clients: Arc<Clients>,
-        wake_client: Waker,
+        wake_client: ClientWaker,
         wake_writer: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
         let waiting = Arc::<AtomicUsize>::default();

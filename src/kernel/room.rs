@@ -6,15 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, fence};
 
 use parking_lot::Mutex;
 
+use crate::client::ClientWaker;
+
 /// The clients that hand events to the writer, and whether one of them waits for room.
 #[derive(Default)]
 pub(super) struct Clients {
     is_awaited: AtomicBool,
-    wakers: Mutex<Vec<(Arc<AtomicUsize>, Waker)>>,
+    wakers: Mutex<Vec<(Arc<AtomicUsize>, ClientWaker)>>,
 }
-
-/// Wakes the thread of a client.
-pub(super) type Waker = Box<dyn Fn() + Send>;
 
 impl Clients {
     /// Wakes the clients if one of them found no room. The writer calls this after it took
@@ -28,7 +27,7 @@ impl Clients {
     }
 
     /// Adds a client, known by its count of batches that wait.
-    pub(super) fn join(&self, client: &Arc<AtomicUsize>, waker: Waker) {
+    pub(super) fn join(&self, client: &Arc<AtomicUsize>, waker: ClientWaker) {
         self.wakers.lock().push((Arc::clone(client), waker));
     }
 

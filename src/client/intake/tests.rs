@@ -139,7 +139,7 @@ impl World {
 
     fn set_room(&self, room: Room) {
         self.gate.0.lock().room = room;
-        self.waker.wake();
+        (self.waker)();
     }
 }
 
