@@ -159,7 +159,7 @@ impl HostileKernel {
         }
     }
 
-    /// Has it clean up and end.
+    /// Has the writer clean up and end.
     ///
     /// # Panics
     ///
@@ -173,7 +173,7 @@ impl HostileKernel {
         self.command(Command::Shutdown(reply, deadline));
         while self.now <= deadline + Duration::from_millis(1) {
             if self.writer.turn(self.now) == Next::Stop {
-                assert!(answer.try_recv().is_ok(), "who asked is told");
+                assert!(answer.try_recv().is_ok(), "the caller gets an answer");
                 return;
             }
             self.now += Duration::from_millis(1);

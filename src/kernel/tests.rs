@@ -151,7 +151,7 @@ fn announce(bench: &Bench) {
 }
 
 #[test]
-fn every_call_may_fail_once() {
+fn writer_recovers_from_any_one_call_that_fails() {
     for mode in [Mode::Objects, Mode::Inline] {
         let calls = whole_story(mode, None);
         assert!(calls > 30, "{calls}");
@@ -244,7 +244,7 @@ fn refused_routes_do_not_hold_back_others_and_are_tried_again() {
 }
 
 #[test]
-fn flaps_while_the_writer_is_busy_cost_nothing() {
+fn routes_that_flap_while_the_writer_is_busy_cost_no_message() {
     let mut bench = Bench::up(Mode::Objects);
     bench.add("10.0.0.0/24", 1);
     assert!(bench.settle(SECOND));
@@ -260,7 +260,7 @@ fn flaps_while_the_writer_is_busy_cost_nothing() {
 }
 
 #[test]
-fn what_is_removed_before_the_rest_arrives_does_not_come_back() {
+fn route_removed_before_the_rest_arrives_does_not_come_back() {
     let mut bench = Bench::up(Mode::Objects);
     bench.add("10.0.0.0/24", 1);
     assert!(bench.settle(SECOND));
@@ -301,7 +301,7 @@ fn what_is_removed_before_the_rest_arrives_does_not_come_back() {
 }
 
 #[test]
-fn a_lost_hop_waits_a_moment_for_the_others_to_lose_it() {
+fn route_that_lost_a_hop_waits_for_others_to_lose_it() {
     let mut bench = Bench::up(Mode::Objects);
     bench.send(Command::Synced(Vni(1)));
     announce(&bench);
@@ -325,7 +325,7 @@ fn a_lost_hop_waits_a_moment_for_the_others_to_lose_it() {
 }
 
 #[test]
-fn a_long_burst_of_withdraws_may_pause_and_costs_one_message() {
+fn long_burst_of_withdraws_with_pauses_costs_one_message() {
     let mut bench = Bench::up(Mode::Objects);
     bench.send(Command::Synced(Vni(1)));
     let prefix = |n: u16| format!("10.{}.{}.0/24", n >> 8, n & 255);
@@ -352,7 +352,7 @@ fn a_long_burst_of_withdraws_may_pause_and_costs_one_message() {
 }
 
 #[test]
-fn the_end_is_bounded() {
+fn shutdown_ends_by_its_deadline_when_every_write_fails() {
     let mut bench = Bench::up(Mode::Objects);
     bench.settle(SECOND);
     // Every write fails: what was submitted cannot be written.

@@ -61,7 +61,7 @@ const LOG_PAUSE: Duration = Duration::from_secs(10);
 /// At most so many lines of another kind in a minute.
 const LINES: u32 = 10;
 
-/// What the handle asks of the thread.
+/// What handles and clients ask of the thread.
 pub(super) enum Command {
     Add(Vni, Route),
     Remove(Vni, Route),
@@ -69,7 +69,7 @@ pub(super) enum Command {
     /// What a client was told.
     Events(Vec<Event>, Slot),
     Reconfigure(Box<Change>),
-    /// All routes of a VNI, as of a moment after the change.
+    /// All routes of a VNI at some moment after the change was sent.
     Received(Vni, Vec<Route>),
     Flush(Sender<Result<(), Error>>),
     Shutdown(Sender<Result<(), Error>>, Instant),
@@ -111,7 +111,7 @@ pub(super) enum Device {
     Up { index: u32 },
 }
 
-/// What is owed to who asked for the end.
+/// A request to shut down that is not answered yet.
 struct Ending {
     reply: Sender<Result<(), Error>>,
     deadline: Instant,
@@ -139,20 +139,20 @@ pub(super) struct Writer<N> {
     out: Vec<u8>,
     datagram: Vec<u8>,
     flushes: Vec<Sender<Result<(), Error>>>,
-    /// No handle is left, and none asked for the end: it found no room to.
+    /// No handle is left, and the last one found no room to ask for the end.
     orphaned: bool,
     ending: Option<Ending>,
     timers: Timers,
     /// The kernel's state is known: nothing is written before it is.
     known: bool,
     burst: Option<Burst>,
-    /// Of VNIs whose routes are awaited, those removed meanwhile: what is on its way may be
-    /// from before.
+    /// Routes removed since [`Change`] announced all routes of a VNI: that list may still
+    /// have them.
     removed: BTreeMap<Vni, BTreeSet<Route>>,
     /// Lines about routes of others, and about readings of the kernel's state.
     shadows: Throttle,
     readings: Throttle,
-    /// The tables are others: the kernel's state is to be read.
+    /// The tables changed, and the kernel's state was not read since.
     is_remapped: bool,
 }
 
@@ -187,7 +187,7 @@ impl<N: Netlink> Writer<N> {
     /// Does what is due.
     pub(super) fn turn(&mut self, now: Instant) -> Next {
         let mut again = self.read_notifications(now);
-        // What was asked for before a flush is finished before more is taken.
+        // Commands before a flush are carried out before later ones are taken.
         if self.flushes.is_empty() && self.ending.is_none() {
             again |= self.drain();
         }
@@ -231,7 +231,7 @@ impl<N: Netlink> Writer<N> {
         self.timers.set_at_latest(Timer::Resync, at);
     }
 
-    /// A call failed: what the kernel holds is not known until it is read.
+    /// Notes that a call failed: the kernel's state is unknown until it is read.
     fn distrust(&mut self, doing: &str, error: &io::Error, now: Instant) {
         log::warn!("kernel routes: cannot {doing}: {error}; reading the kernel's state again");
         self.shared
@@ -271,7 +271,7 @@ impl<N: Netlink> Writer<N> {
         );
     }
 
-    /// Answers who waits for what is done. Returns whether that was all.
+    /// Answers the callers that wait. Returns whether the writer is to end.
     fn answer(&mut self, now: Instant) -> bool {
         let done = self.plan.is_idle() && self.can_write();
         if done || !matches!(self.device, Device::Up { .. }) && self.known {
@@ -284,7 +284,7 @@ impl<N: Netlink> Writer<N> {
                         self.config.device
                     )))
                 };
-                // Who no longer waits needs no answer.
+                // A caller that no longer waits needs no answer.
                 drop(reply.try_send(result));
             }
         }
@@ -327,7 +327,7 @@ impl<N: Netlink> Writer<N> {
     }
 }
 
-/// The level for a line that should be rare: that given, or debug when it is not.
+/// Returns the level for a line that should be rare: `level`, or debug if there were many.
 fn rare(throttle: &mut Throttle, level: log::Level, now: Instant) -> log::Level {
     if let Some(count) = throttle.take_held(now) {
         log::log!(

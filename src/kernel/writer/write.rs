@@ -11,13 +11,13 @@ use crate::kernel::message::{self, encode_op, kind};
 use crate::kernel::parse::{self, Answer};
 use crate::kernel::socket::Netlink;
 
-/// A burst of withdraws has ended when none came for this long, and longer the longer it
-/// is: who delivers a long one pauses now and then on a busy machine ...
+/// A burst of withdraws has ended when none came for this long. A longer burst may pause
+/// longer, because the sender of a long burst pauses now and then on a busy machine ...
 const SETTLE_IDLE: Duration = Duration::from_millis(5);
 const SETTLE_IDLE_ROUTE: Duration = Duration::from_micros(10);
 const SETTLE_IDLE_LIMIT: Duration = Duration::from_millis(50);
-/// ... or has lasted for this long, and for as long as it takes to write its routes one by
-/// one: who waits that long for a cheaper way loses as much again at most.
+/// ... or when it has lasted for this long, plus the time that it takes to write its routes
+/// one by one: waiting for a cheaper way then costs at most twice that time.
 const SETTLE_LIMIT: Duration = Duration::from_millis(250);
 const SETTLE_ROUTE: Duration = Duration::from_micros(3);
 /// A running burst of withdraws.
@@ -30,7 +30,7 @@ pub(super) struct Burst {
 }
 
 impl Burst {
-    /// When it is over, unless it grows before.
+    /// Returns when the burst is over, unless it grows before that.
     pub(super) fn end(&self) -> Instant {
         let routes = u32::try_from(self.size).unwrap_or(u32::MAX);
         let limit = SETTLE_LIMIT + SETTLE_ROUTE.saturating_mul(routes);
@@ -57,7 +57,7 @@ impl<N: Netlink> Writer<N> {
         if wrote {
             match self.execute(&ops) {
                 Ok(failures) => self.complete(&ops, &failures, now),
-                // What was done is not known.
+                // It is not known which operations the kernel carried out.
                 Err(error) => self.distrust("write", &error, now),
             }
         }
@@ -112,7 +112,7 @@ impl<N: Netlink> Writer<N> {
         }
         if outcome.device {
             match self.query_device() {
-                // Only these routes: they are tried again as others are.
+                // The device is as before; these routes are tried again like others.
                 Ok(device) if device == self.device => {}
                 Ok(_) => self.request_resync(now),
                 Err(error) => self.distrust("write", &error, now),
