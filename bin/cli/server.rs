@@ -1,0 +1,126 @@
+//! `metalbond server`.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rustbond::{MetalBondServer, ServerConfig, ServerStats};
+
+use crate::cli::args::ServerArgs;
+use crate::cli::control::{self, Control, SERVER_SOCKET};
+use crate::cli::failure::Failure;
+use crate::cli::http::Http;
+use crate::cli::reload::{self, Reload};
+use crate::cli::service::{Environment, Service, count};
+use crate::cli::{descriptors, logging, signals};
+
+/// How long the sessions may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The options that can change while it runs.
+pub(crate) const LIVE: [&str; 13] = [
+    "drain",
+    "handshake-timeout",
+    "keepalive",
+    "legacy-pacing",
+    "legacy-rate",
+    "max-accepts-per-second",
+    "max-routes",
+    "max-routes-per-peer",
+    "max-sessions",
+    "max-sessions-per-address",
+    "max-subscriptions-per-peer",
+    "queue-hard-limit",
+    "queue-soft-limit",
+];
+
+/// Serves until a signal.
+pub(crate) fn run(args: &ServerArgs, mut environment: Environment) -> Result<(), Failure> {
+    logging::start(args.log.level(), args.log.format());
+    let (_ender, ending) = signals::catch()?;
+    let hangups = signals::catch_hangups(args.config.file.is_some())?;
+    let config = args.settings();
+    match descriptors::raise_limit() {
+        Ok(limit) if limit < config.max_sessions as u64 => log::debug!(
+            "{limit} open files are allowed, fewer than --max-sessions {}",
+            config.max_sessions
+        ),
+        Ok(_) => {}
+        Err(error) => log::warn!("the limit of open files stays as it is: {error}"),
+    }
+    let server = match environment.sockets.take_listener()? {
+        Some(listener) => MetalBondServer::start_on(listener, config)?,
+        None => MetalBondServer::start(&args.listen, config)
+            .map_err(|error| Failure::of_address("--listen", &args.listen, error))?,
+    };
+    let server = Arc::new(server);
+    let http = Http::start(args.http.as_deref(), server.inspector())?;
+    let mut heartbeat = server.heartbeat();
+    heartbeat.join(http.heartbeat());
+    let reported = Arc::clone(&server);
+    let service = Service::start(environment, heartbeat, move || status(&reported.stats()));
+    let drain_time = Arc::new(AtomicU32::new(args.drain));
+    let reload = reload(args, Arc::downgrade(&server), Arc::clone(&drain_time));
+    let reload = service.tell_of(reload);
+    let actions = control::actions(Arc::clone(&reload));
+    hangups.call(move || drop(reload()))?;
+    let control = args.control.as_ref();
+    let control = Control::start(control, SERVER_SOCKET, || server.inspector(), actions)?;
+    let ended = ending.wait();
+    service.stopping();
+    let drain_time = drain_time.load(Ordering::Relaxed);
+    drain(&server, Duration::from_secs(drain_time.into()));
+    signals::within(STOP_TIMEOUT, "the server", move || {
+        // These hold the server too.
+        service.stop();
+        control.stop();
+        http.stop();
+        drop(server);
+    });
+    ended
+}
+
+/// Ends the sessions one after the other; a second signal ends the process meanwhile.
+fn drain(server: &MetalBondServer, over: Duration) {
+    if over.is_zero() {
+        return;
+    }
+    if server.drain(over).wait(over + STOP_TIMEOUT).is_err() {
+        log::warn!("sessions are left after {:?}", over + STOP_TIMEOUT);
+    }
+}
+
+/// How the server fares, in a line.
+fn status(stats: &ServerStats) -> String {
+    let peers = count(stats.sessions, "peer");
+    let vnis = count(stats.vnis, "VNI");
+    let routes = count(stats.routes, "route");
+    format!("{peers}, {vnis}, {routes}")
+}
+
+/// Reads the configuration of a running server again.
+fn reload(args: &ServerArgs, server: Weak<MetalBondServer>, drain: Arc<AtomicU32>) -> Reload {
+    reload::make(args.clone(), &LIVE, move |_, new| {
+        let server = server.upgrade();
+        let server = server.ok_or_else(|| Failure::RunTime("the server is ending".into()))?;
+        server.reconfigure(new.settings())?;
+        drain.store(new.drain, Ordering::Relaxed);
+        Ok(())
+    })
+}
+
+impl ServerArgs {
+    /// What the options mean to the library.
+    pub(crate) fn settings(&self) -> ServerConfig {
+        let default = ServerConfig::default();
+        let mut config = ServerConfig {
+            keepalive_interval: self.keepalive,
+            workers: self.workers.unwrap_or(default.workers),
+            legacy_pacing: self.pacing.mode(),
+            legacy_rate: self.pacing.rate(),
+            ..default
+        };
+        self.limits.apply(&mut config);
+        config
+    }
+}
