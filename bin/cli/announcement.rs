@@ -6,8 +6,7 @@ use std::str::FromStr;
 
 use rustbond::{Destination, IpNet, NextHop, Route, Vni};
 
-/// Largest VNI: 24 bits, as encapsulations carry.
-pub(crate) const VNI_MAX: u32 = (1 << 24) - 1;
+use super::value::{self, decimal};
 
 /// How an announcement is written.
 pub(crate) const SYNTAX: &str = "VNI#PREFIX#NEXTHOP[#STD|#LB|#NAT#FROM#TO]";
@@ -42,7 +41,7 @@ impl fmt::Display for Invalid {
             Self::NextHop => "a next hop is an IPv6 or IPv4 address",
             Self::Kind => "a type is STD, LB or NAT",
             Self::Ports => "NAT takes the first and the last port, from 0 to 65535",
-            Self::PortsReversed => "the first port of NAT is not above the last",
+            Self::PortsReversed => "NAT: the first port must not be greater than the last",
             Self::PortsNotAllowed => "only NAT takes ports",
         };
         write!(f, "{problem}; expected {SYNTAX}")
@@ -56,7 +55,7 @@ impl FromStr for Announcement {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let (vni, rest) = text.split_once('#').ok_or(Invalid::Incomplete)?;
-        let vni = parse_vni(vni).ok_or(Invalid::Vni)?;
+        let vni = value::vni(vni).ok_or(Invalid::Vni)?;
         let (prefix, rest) = rest
             .split_once('@')
             .or_else(|| rest.split_once('#'))
@@ -83,23 +82,12 @@ fn parse_nat(address: IpAddr, ports: &[&str]) -> Result<NextHop, Invalid> {
     let &[from, to] = ports else {
         return Err(Invalid::Ports);
     };
-    let from: u16 = parse_decimal(from).ok_or(Invalid::Ports)?;
-    let to: u16 = parse_decimal(to).ok_or(Invalid::Ports)?;
+    let from: u16 = decimal(from).ok_or(Invalid::Ports)?;
+    let to: u16 = decimal(to).ok_or(Invalid::Ports)?;
     if from > to {
         return Err(Invalid::PortsReversed);
     }
     Ok(NextHop::nat(address, from, to))
-}
-
-/// A VNI of 24 bits.
-pub(crate) fn parse_vni(text: &str) -> Option<Vni> {
-    parse_decimal(text).filter(|vni| *vni <= VNI_MAX).map(Vni)
-}
-
-/// A number of digits only, without the sign that `FromStr` takes.
-pub(crate) fn parse_decimal<T: FromStr>(text: &str) -> Option<T> {
-    let is_decimal = text.bytes().all(|it| it.is_ascii_digit());
-    text.parse().ok().filter(|_| is_decimal)
 }
 
 #[cfg(test)]

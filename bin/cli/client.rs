@@ -5,56 +5,40 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustbond::{ClientConfig, Error, MetalBondClient, Route, RouteHandler, Vni};
+use rustbond::{Error, MetalBondClient, Route, RouteHandler, Vni};
 
-use crate::cli::args::ClientArgs;
-use crate::cli::control::{self, CLIENT_SOCKET, Control};
+use crate::cli::control::{self, Control};
 use crate::cli::failure::Failure;
 use crate::cli::http::Http;
 use crate::cli::kernel::Kernel;
+use crate::cli::options::{Change, Client, Options};
 use crate::cli::output::{Reader, print};
 use crate::cli::reload::{self, Reload};
 use crate::cli::service::{Environment, Service, count};
 use crate::cli::signals::{Ender, Reason};
+use crate::cli::socket::CLIENT_SOCKET;
 use crate::cli::{logging, signals};
 
 /// How long the sessions may take to end, and what is being printed to be read.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The options that can change while it runs; the first of them where it installs routes.
-pub(crate) const LIVE: [&str; 11] = [
-    "cleanup",
-    "exclude-route-type",
-    "install-routes",
-    "ipv4-only",
-    "announce",
-    "hold",
-    "keepalive",
-    "legacy-pacing",
-    "legacy-rate",
-    "server",
-    "subscribe",
-];
-
-/// How many those are.
-const KERNEL: usize = 4;
-
 /// Subscribes, announces and installs until a signal.
-pub(crate) fn run(args: &ClientArgs, environment: Environment) -> Result<(), Failure> {
-    logging::start(args.log.level(), args.log.format());
+pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Failure> {
+    logging::start(options.log_level(), options.common.log_format);
     let (ender, ending) = signals::catch()?;
-    let hangups = signals::catch_hangups(args.config.file.is_some())?;
+    let hangups = signals::catch_hangups(options.file.is_some())?;
+    let args = &options.client;
     let kernel = Kernel::start(args)?;
-    let config = args.settings();
+    let config = args.config.clone();
     let client = match &kernel {
-        Some(kernel) => MetalBondClient::start(&args.server, kernel.handler(), config),
+        Some(kernel) => MetalBondClient::start(&args.servers, kernel.handler(), config),
         None => {
-            let has_other_work = !args.announce.is_empty() || args.http.is_some();
+            let has_other_work = !args.announce.is_empty() || options.common.http.is_some();
             let printer = Printer {
                 ender: (!has_other_work).then_some(ender),
                 is_read: AtomicBool::new(true),
             };
-            MetalBondClient::start(&args.server, printer, config)
+            MetalBondClient::start(&args.servers, printer, config)
         }
     };
     let client = client?;
@@ -69,7 +53,7 @@ pub(crate) fn run(args: &ClientArgs, environment: Environment) -> Result<(), Fai
         Some(kernel) => kernel.inspector(&client),
         None => client.inspector(),
     };
-    let http = Http::start(args.http.as_deref(), Arc::clone(&inspector))?;
+    let http = Http::start(options.common.http.as_deref(), Arc::clone(&inspector))?;
     let mut heartbeat = client.heartbeat();
     heartbeat.join(http.heartbeat());
     if let Some(kernel) = &kernel {
@@ -78,10 +62,10 @@ pub(crate) fn run(args: &ClientArgs, environment: Environment) -> Result<(), Fai
     let reported = client.clone();
     // Ready at once: who waits for the servers looks at the status.
     let service = Service::start(environment, heartbeat, move || status(&reported));
-    let reload = service.tell_of(reload(args, &client, kernel.as_ref()));
+    let reload = service.tell_of(reload(options, &client, kernel.as_ref()));
     let actions = control::actions(Arc::clone(&reload));
     hangups.call(move || drop(reload()))?;
-    let control = args.control.as_ref();
+    let control = options.common.control.as_ref();
     let control = Control::start(control, CLIENT_SOCKET, || inspector, actions)?;
     let ended = ending.wait();
     service.stopping();
@@ -97,40 +81,16 @@ pub(crate) fn run(args: &ClientArgs, environment: Environment) -> Result<(), Fai
     ended
 }
 
-impl ClientArgs {
-    /// What the options mean to the library.
-    pub(crate) fn settings(&self) -> ClientConfig {
-        ClientConfig {
-            keepalive_interval: self.keepalive,
-            hold: Duration::from_secs(self.hold.into()),
-            legacy_pacing: self.pacing.mode(),
-            legacy_rate: self.pacing.rate(),
-            ..ClientConfig::default()
-        }
-    }
-
-    /// The VNIs asked for, and those that are to be installed.
-    fn vnis(&self) -> BTreeSet<Vni> {
-        let installed = self.install_routes.iter().map(|it| it.vni);
-        self.subscribe.iter().copied().chain(installed).collect()
-    }
-
-    /// The routes to announce.
-    fn routes(&self) -> BTreeSet<(Vni, Route)> {
-        let announced = self.announce.iter();
-        announced.map(|it| (it.vni, it.route)).collect()
-    }
-}
-
 /// Reads the configuration of a running client again.
-fn reload(args: &ClientArgs, client: &MetalBondClient, kernel: Option<&Kernel>) -> Reload {
+fn reload(options: &Options, client: &MetalBondClient, kernel: Option<&Kernel>) -> Reload {
     let (client, kernel) = (client.clone(), kernel.cloned());
-    let live = match kernel {
-        Some(_) => &LIVE[..],
-        None => &LIVE[KERNEL..],
+    let is_live: reload::IsLive = match kernel {
+        Some(_) => |change| matches!(change, Change::Live | Change::LiveIfInstalling),
+        None => |change| change == Change::Live,
     };
-    reload::make(args.clone(), live, move |old, new| {
-        client.reconfigure(new.settings())?;
+    reload::make(options.clone(), is_live, move |old, new| {
+        let (old, new) = (&old.client, &new.client);
+        client.reconfigure(new.config.clone())?;
         if let Some(kernel) = &kernel {
             kernel.reconfigure(new, &client)?;
         }
@@ -139,14 +99,14 @@ fn reload(args: &ClientArgs, client: &MetalBondClient, kernel: Option<&Kernel>) 
 }
 
 /// Applies the difference, and leaves alone what was changed in other ways meanwhile.
-fn apply(client: &MetalBondClient, old: &ClientArgs, new: &ClientArgs) -> Result<(), Failure> {
+fn apply(client: &MetalBondClient, old: &Client, new: &Client) -> Result<(), Failure> {
     for (server, name) in client.servers() {
-        if old.server.contains(&name) && !new.server.contains(&name) {
+        if old.servers.contains(&name) && !new.servers.contains(&name) {
             client.remove_server(server)?;
         }
     }
     let present: BTreeSet<String> = client.servers().into_values().collect();
-    for name in new.server.iter().filter(|it| !old.server.contains(it)) {
+    for name in new.servers.iter().filter(|it| !old.servers.contains(it)) {
         if !present.contains(name) {
             client.add_server(name)?;
         }
@@ -176,7 +136,7 @@ fn apply(client: &MetalBondClient, old: &ClientArgs, new: &ClientArgs) -> Result
 }
 
 /// The VNIs asked for, and those that are to be installed; logs what may surprise.
-fn subscriptions(args: &ClientArgs) -> BTreeSet<Vni> {
+fn subscriptions(args: &Client) -> BTreeSet<Vni> {
     let vnis = args.vnis();
     for vni in vnis.iter().filter(|it| !args.subscribe.contains(it)) {
         log::debug!(vni = vni.0; "VNI {vni}: subscribed, for --install-routes");

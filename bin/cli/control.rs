@@ -1,10 +1,7 @@
 //! The control socket of a server or client, where that is built in.
 
-use std::fmt;
 #[cfg(feature = "http")]
 use std::path::Path;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 
 #[cfg(feature = "http")]
@@ -15,46 +12,7 @@ use crate::cli::failure::Failure;
 #[cfg(feature = "http")]
 use crate::cli::logging;
 use crate::cli::reload::Reload;
-
-/// Where a server is asked if nothing else is said.
-pub(crate) const SERVER_SOCKET: &str = "/run/metalbond/server.sock";
-
-/// The same of a client.
-pub(crate) const CLIENT_SOCKET: &str = "/run/metalbond/client.sock";
-
-/// What `--control` was told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
-    Off,
-    At(PathBuf),
-}
-
-/// An empty path.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NoPath;
-
-impl fmt::Display for NoPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "expected {SYNTAX}")
-    }
-}
-
-impl std::error::Error for NoPath {}
-
-/// How it is written.
-pub(crate) const SYNTAX: &str = "a path for a socket, or off";
-
-impl FromStr for Choice {
-    type Err = NoPath;
-
-    fn from_str(text: &str) -> Result<Self, NoPath> {
-        match text {
-            "" => Err(NoPath),
-            "off" => Ok(Self::Off),
-            path => Ok(Self::At(path.into())),
-        }
-    }
-}
+use crate::cli::socket::Choice;
 
 /// What the socket can have done by the command itself.
 #[cfg(feature = "http")]

@@ -1,6 +1,6 @@
 //! Routes into the kernel, where that is built in.
 
-pub(crate) use imp::{IS_AVAILABLE, Kernel};
+pub(crate) use imp::Kernel;
 
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 mod imp {
@@ -12,10 +12,8 @@ mod imp {
     use rustbond::kernel::{KernelConfig, KernelWriter};
     use rustbond::{Heartbeat, MetalBondClient, RouteHandler};
 
-    use crate::cli::args::ClientArgs;
     use crate::cli::failure::Failure;
-
-    pub(crate) const IS_AVAILABLE: bool = true;
+    use crate::cli::options::Client as Options;
 
     /// How long the kernel may take to take, or to give back, what is left at the end.
     const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,11 +24,11 @@ mod imp {
 
     impl Kernel {
         /// Starts writing routes; `None` if none are to be.
-        pub(crate) fn start(args: &ClientArgs) -> Result<Option<Self>, Failure> {
-            if args.install_routes.is_empty() {
+        pub(crate) fn start(options: &Options) -> Result<Option<Self>, Failure> {
+            if options.install_routes.is_empty() {
                 return Ok(None);
             }
-            let writer = KernelWriter::start(config(args))?;
+            let writer = KernelWriter::start(config(options))?;
             Ok(Some(Self(writer)))
         }
 
@@ -52,12 +50,12 @@ mod imp {
         /// Installs what other options ask for, of the routes of that client.
         pub(crate) fn reconfigure(
             &self,
-            args: &ClientArgs,
+            options: &Options,
             client: &MetalBondClient,
         ) -> Result<(), Failure> {
             let received = |vni| client.get_received_routes(vni);
-            self.0.reconfigure(config(args), received)?;
-            for mapping in &args.install_routes {
+            self.0.reconfigure(config(options), received)?;
+            for mapping in &options.install_routes {
                 if client.is_synced(mapping.vni) {
                     self.0.synced(mapping.vni);
                 }
@@ -72,16 +70,16 @@ mod imp {
         }
     }
 
-    fn config(args: &ClientArgs) -> KernelConfig {
-        let mapped = args.install_routes.iter().map(|it| (it.vni, it.table));
+    fn config(options: &Options) -> KernelConfig {
+        let mapped = options.install_routes.iter().map(|it| (it.vni, it.table));
         KernelConfig {
             vni_tables: mapped.collect::<BTreeMap<_, _>>(),
-            device: args.tun.clone(),
-            ipv4_only: args.ipv4_only,
-            protocol: args.rt_proto,
-            metric: args.metric,
-            excluded_types: args.exclude_route_type.clone(),
-            cleanup_on_exit: args.cleanup,
+            device: options.tun.clone(),
+            ipv4_only: options.ipv4_only,
+            protocol: options.rt_proto,
+            metric: options.metric,
+            excluded_types: options.excluded_types.clone(),
+            cleanup_on_exit: options.cleanup,
             ..KernelConfig::default()
         }
     }
@@ -94,17 +92,15 @@ mod imp {
     use rustbond::inspect::Inspect;
     use rustbond::{Heartbeat, MetalBondClient, NoOpHandler};
 
-    use crate::cli::args::ClientArgs;
     use crate::cli::failure::Failure;
-
-    pub(crate) const IS_AVAILABLE: bool = false;
+    use crate::cli::options::Client as Options;
 
     /// There is none: `--install-routes` was refused.
     #[derive(Clone)]
     pub(crate) struct Kernel;
 
     impl Kernel {
-        pub(crate) fn start(_: &ClientArgs) -> Result<Option<Self>, Failure> {
+        pub(crate) fn start(_: &Options) -> Result<Option<Self>, Failure> {
             Ok(None)
         }
 
@@ -120,11 +116,7 @@ mod imp {
             Heartbeat::default()
         }
 
-        pub(crate) fn reconfigure(
-            &self,
-            _: &ClientArgs,
-            _: &MetalBondClient,
-        ) -> Result<(), Failure> {
+        pub(crate) fn reconfigure(&self, _: &Options, _: &MetalBondClient) -> Result<(), Failure> {
             Ok(())
         }
 

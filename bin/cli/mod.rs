@@ -20,6 +20,7 @@ mod announcement;
 mod args;
 #[cfg(feature = "http")]
 mod ask;
+mod check;
 mod client;
 mod config;
 mod control;
@@ -29,22 +30,24 @@ mod endpoint;
 mod failure;
 mod http;
 mod kernel;
-mod limits;
 mod logging;
 mod manual;
+mod options;
 mod output;
-mod pacing;
 pub(crate) mod refusal;
 mod reload;
 mod server;
 mod service;
 mod signals;
+mod socket;
+mod value;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use self::args::Command;
+use self::args::{Command, Tool};
 use self::failure::Failure;
+use self::options::Role;
 use self::refusal::Parsed;
 use self::service::Environment;
 
@@ -69,35 +72,44 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn act(command: Command, environment: Environment) -> Result<ExitCode, Failure> {
     match command {
-        Command::Server(args) => server::run(&args, environment),
-        Command::Client(args) => client::run(&args, environment),
-        Command::Check(args) => config::check(&args),
-        Command::Completions(args) => manual::completions(&args),
-        Command::Man(args) => manual::man(&args),
-        Command::Template(args) => manual::template(&args),
-        Command::Demo(args) => demo::run(&args),
+        Command::Run(options) => match options.role {
+            Role::Server => server::run(&options, environment),
+            Role::Client => client::run(&options, environment),
+        },
+        Command::Tool(tool) => return work(tool),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+fn work(tool: Tool) -> Result<ExitCode, Failure> {
+    match tool {
+        Tool::Check(args) => check::run(&args),
+        Tool::Completions(args) => manual::completions(&args),
+        Tool::Man(args) => manual::man(&args),
+        Tool::Template(args) => manual::template(&args),
+        Tool::Demo(args) => demo::run(&args),
         #[cfg(feature = "http")]
-        Command::Show(args) => ask::show(&args),
+        Tool::Show(args) => ask::show(&args),
         #[cfg(feature = "http")]
-        Command::Monitor(args) => ask::monitor(&args),
+        Tool::Monitor(args) => ask::monitor(&args),
         #[cfg(feature = "http")]
-        Command::Announce(args) => ask::announce(&args),
+        Tool::Announce(args) => ask::announce(&args),
         #[cfg(feature = "http")]
-        Command::Withdraw(args) => ask::withdraw(&args),
+        Tool::Withdraw(args) => ask::withdraw(&args),
         #[cfg(feature = "http")]
-        Command::Subscribe(args) => ask::subscribe(&args),
+        Tool::Subscribe(args) => ask::subscribe(&args),
         #[cfg(feature = "http")]
-        Command::Unsubscribe(args) => ask::unsubscribe(&args),
+        Tool::Unsubscribe(args) => ask::unsubscribe(&args),
         #[cfg(feature = "http")]
-        Command::Peer(args) => ask::peer(&args),
+        Tool::Peer(args) => ask::peer(&args),
         #[cfg(feature = "http")]
-        Command::Log(args) => ask::log(&args),
+        Tool::Log(args) => ask::log(&args),
         #[cfg(feature = "http")]
-        Command::Reload(args) => ask::reload(&args),
+        Tool::Reload(args) => ask::reload(&args),
         #[cfg(feature = "http")]
-        Command::Diff(args) => return ask::diff(&args),
+        Tool::Diff(args) => return ask::diff(&args),
         #[cfg(feature = "http")]
-        Command::Probe(args) => ask::probe(&args),
+        Tool::Probe(args) => ask::probe(&args),
     }
     .map(|()| ExitCode::SUCCESS)
 }

@@ -3,15 +3,15 @@
 use std::error::Error;
 use std::ffi::OsString;
 
+use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, FromArgMatches};
 
-use crate::cli::args::{Cli, Command, expectation};
-use crate::cli::config::{self, Values};
+use crate::cli::args::{self, Command, PROGRAM, Tool, expectation};
+use crate::cli::config;
 use crate::cli::failure::Failure;
+use crate::cli::options::{FileKeys, Mistake, Options, Role};
 
 /// What a command line amounts to.
-#[allow(clippy::large_enum_variant, reason = "there is one, once")]
 pub(crate) enum Parsed {
     Command(Command),
     /// Help or version, which was asked for.
@@ -23,47 +23,57 @@ pub(crate) enum Parsed {
 /// Parses a command line, the name of the program first, and the file that it names.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     let args: Vec<OsString> = args.into_iter().collect();
-    let merged = match config::merge(&args) {
-        Ok(merged) => merged,
-        Err(failure) => return Parsed::Refused(failure),
-    };
-    let refused = |line: String| {
-        let located = merged.as_ref().map(|it| it.locate(&line));
-        Parsed::Refused(Failure::Argument(located.unwrap_or(line)))
-    };
-    let all = merged.as_ref().map_or(&args, |it| &it.args);
-    match parse_all(all) {
-        Ok(command) => match command.check() {
-            Ok(()) => Parsed::Command(command),
-            Err(line) => refused(line),
+    let matches = args::definition_beside_a_file().try_get_matches_from(&args);
+    // The errors and the help of the full definition are those to show.
+    let matches = matches.or_else(|_| args::definition().try_get_matches_from(&args));
+    let command = matches.and_then(|it| match it.subcommand() {
+        Some((name, given)) => match Role::of(name) {
+            Some(role) => Ok(read(role, given)),
+            None => Tool::of(&it).map(|tool| Ok(Command::Tool(tool))),
         },
+        None => Tool::of(&it).map(|tool| Ok(Command::Tool(tool))),
+    });
+    match command {
+        Ok(Ok(command)) => Parsed::Command(command),
+        Ok(Err(failure)) => Parsed::Refused(failure),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Text(error.to_string()),
-            _ => refused(describe(&error, &Given::new(&args))),
+            _ => Parsed::Refused(Failure::Argument(describe(&error, &Given::new(&args)))),
         },
     }
 }
 
-fn parse_all(args: &[OsString]) -> Result<Command, clap::Error> {
-    let matches = Cli::command().try_get_matches_from(args)?;
-    let values = Values::of(&matches);
-    let mut command = Cli::from_arg_matches(&matches)?.command;
-    command.keep(values);
-    Ok(command)
+/// Reads the options of a server or client, and those of the file that it was given.
+fn read(role: Role, given: &ArgMatches) -> Result<Command, Failure> {
+    let file = Options::file(given);
+    let keys = match file {
+        Some(file) => config::keys(file, role)?,
+        None => FileKeys::new(),
+    };
+    let options = Options::read(role, given, &keys).map_err(|mistake: Mistake| {
+        let key = keys
+            .get(mistake.option)
+            .filter(|_| !Options::is_given(given, mistake.option));
+        Failure::Argument(match (file, key) {
+            (Some(file), Some(key)) => format!("{}:{}: {mistake}", file.display(), key.line),
+            _ => format!("--{mistake}"),
+        })
+    })?;
+    Ok(Command::Run(Box::new(options)))
 }
 
 /// The command that was given, as far as it is one.
-pub(crate) struct Given {
+struct Given {
     /// As it is written.
     name: String,
     command: clap::Command,
 }
 
 impl Given {
-    pub(crate) fn new(args: &[OsString]) -> Self {
+    fn new(args: &[OsString]) -> Self {
         let mut given = Self {
-            name: "metalbond".into(),
-            command: Cli::command(),
+            name: PROGRAM.into(),
+            command: args::definition(),
         };
         for name in args.iter().skip(1).map_while(|it| it.to_str()) {
             let Some(command) = given.command.find_subcommand(name) else {
@@ -96,7 +106,7 @@ impl Given {
 }
 
 /// What is wrong with a command line, in a line.
-pub(crate) fn describe(error: &clap::Error, command: &Given) -> String {
+fn describe(error: &clap::Error, command: &Given) -> String {
     let argument = text_of(error, ContextKind::InvalidArg).unwrap_or_default();
     // Without the names of its values.
     let name = argument.split(' ').next().unwrap_or_default();

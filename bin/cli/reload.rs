@@ -7,20 +7,18 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::cli::args::{ClientArgs, Command, ConfigArg, ServerArgs};
+use crate::cli::args::Command;
 use crate::cli::failure::Failure;
-use crate::cli::logging::{self, LogArgs};
+use crate::cli::logging;
+use crate::cli::options::{Change, Options, Row};
 use crate::cli::refusal::{self, Parsed};
-
-/// The options of the log, which can all change.
-pub(crate) const LOG: [&str; 3] = ["log-format", "log-level", "verbose"];
 
 /// What a reload did, by the names of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
-    /// What is otherwise from now on.
+    /// Those that have taken effect.
     pub(crate) applied: BTreeSet<String>,
-    /// What is otherwise in the file, and stays as it is until a restart.
+    /// Those that changed in the file and take effect after a restart.
     pub(crate) after_restart: BTreeSet<String>,
 }
 
@@ -43,102 +41,68 @@ impl fmt::Display for Summary {
 /// It fails, and changes nothing, when something is wrong with the file.
 pub(crate) type Reload = Arc<dyn Fn() -> Result<Summary, Failure> + Send + Sync>;
 
-/// The options of a command that can be reloaded.
-pub(crate) trait Reloadable: Sized + Send + 'static {
-    fn of(command: Command) -> Option<Self>;
-    fn config(&mut self) -> &mut ConfigArg;
-    fn log(&self) -> LogArgs;
-}
+/// Whether an option that changed can take effect without a restart.
+pub(crate) type IsLive = fn(Change) -> bool;
 
-impl Reloadable for ServerArgs {
-    fn of(command: Command) -> Option<Self> {
-        match command {
-            Command::Server(args) => Some(args),
-            _ => None,
-        }
-    }
-
-    fn config(&mut self) -> &mut ConfigArg {
-        &mut self.config
-    }
-
-    fn log(&self) -> LogArgs {
-        self.log
-    }
-}
-
-impl Reloadable for ClientArgs {
-    fn of(command: Command) -> Option<Self> {
-        match command {
-            Command::Client(args) => Some(args),
-            _ => None,
-        }
-    }
-
-    fn config(&mut self) -> &mut ConfigArg {
-        &mut self.config
-    }
-
-    fn log(&self) -> LogArgs {
-        self.log
-    }
-}
-
-/// Makes the reload of a command that runs with `args`.
+/// Makes the reload of a command that runs with `options`.
 ///
-/// `apply` brings it from the first options to the second, of which those in `live` and
-/// those of the log count.
-pub(crate) fn make<A: Reloadable>(
-    args: A,
-    live: &'static [&'static str],
-    apply: impl Fn(&A, &A) -> Result<(), Failure> + Send + Sync + 'static,
+/// `apply` gets the old and the new options. It applies those that are live by `is_live`; the
+/// options of the log are applied here.
+pub(crate) fn make(
+    options: Options,
+    is_live: IsLive,
+    apply: impl Fn(&Options, &Options) -> Result<(), Failure> + Send + Sync + 'static,
 ) -> Reload {
-    let current = Mutex::new(args);
+    let current = Mutex::new(options);
     Arc::new(move || {
-        let reloaded = reload(&mut *current.lock(), live, &apply);
+        let reloaded = reload(&mut current.lock(), is_live, &apply);
         report(&reloaded);
         reloaded
     })
 }
 
-fn reload<A: Reloadable>(
-    current: &mut A,
-    live: &[&str],
-    apply: &impl Fn(&A, &A) -> Result<(), Failure>,
+fn reload(
+    current: &mut Options,
+    is_live: IsLive,
+    apply: &impl Fn(&Options, &Options) -> Result<(), Failure>,
 ) -> Result<Summary, Failure> {
-    if current.config().file.is_none() {
+    if current.file.is_none() {
         let text = "there is no file to read again: --config was not given";
         return Err(Failure::Argument(text.into()));
     }
-    let command = match refusal::parse(std::env::args_os()) {
-        Parsed::Command(command) => A::of(command),
+    let mut new = match refusal::parse(std::env::args_os()) {
+        Parsed::Command(Command::Run(new)) if new.role == current.role => new,
         Parsed::Refused(failure) => return Err(failure),
-        Parsed::Text(_) => None,
+        Parsed::Command(_) | Parsed::Text(_) => {
+            return Err(Failure::RunTime("the command line is another".into()));
+        }
     };
-    let Some(mut new) = command else {
-        return Err(Failure::RunTime("the command line is another".into()));
-    };
-    let values = &current.config().values;
-    let changed = new.config().values.changed_since(values);
-    let is_live = |it: &String| live.contains(&it.as_str()) || LOG.contains(&it.as_str());
-    let (applied, after_restart): (BTreeSet<String>, _) = changed.into_iter().partition(is_live);
+    let changed = new.changed_since(current);
+    let (applied, after_restart): (Vec<&Row>, Vec<&Row>) = changed
+        .into_iter()
+        .partition(|row| is_log(row.change) || is_live(row.change));
     apply(current, &new)?;
-    if applied.contains("log-level") || applied.contains("verbose") {
-        logging::set_level(new.log().level());
+    if applied.iter().any(|it| it.change == Change::LogLevel) {
+        logging::set_level(new.log_level());
     }
-    if applied.contains("log-format") {
-        logging::set_format(new.log().format());
+    if applied.iter().any(|it| it.change == Change::LogFormat) {
+        logging::set_format(new.common.log_format);
     }
-    // What waits for a restart is a difference next time too.
-    for name in &after_restart {
-        let before = current.config().values.clone();
-        new.config().values.take_over(name, &before);
+    // The next reload reports again what waits for a restart.
+    for row in &after_restart {
+        new.keep_given(row, current);
     }
-    *current = new;
+    *current = *new;
+    let names = |rows: Vec<&Row>| rows.into_iter().map(|it| it.name.to_owned()).collect();
     Ok(Summary {
-        applied,
-        after_restart,
+        applied: names(applied),
+        after_restart: names(after_restart),
     })
+}
+
+/// Returns whether a change is one of the log, which every command applies.
+fn is_log(change: Change) -> bool {
+    matches!(change, Change::LogLevel | Change::LogFormat)
 }
 
 fn report(reloaded: &Result<Summary, Failure>) {

@@ -4,42 +4,27 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use rustbond::{MetalBondServer, ServerConfig, ServerStats};
+use rustbond::{MetalBondServer, ServerStats};
 
-use crate::cli::args::ServerArgs;
-use crate::cli::control::{self, Control, SERVER_SOCKET};
+use crate::cli::control::{self, Control};
 use crate::cli::failure::Failure;
 use crate::cli::http::Http;
+use crate::cli::options::{Change, Options};
 use crate::cli::reload::{self, Reload};
 use crate::cli::service::{Environment, Service, count};
+use crate::cli::socket::SERVER_SOCKET;
 use crate::cli::{descriptors, logging, signals};
 
 /// How long the sessions may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The options that can change while it runs.
-pub(crate) const LIVE: [&str; 13] = [
-    "drain",
-    "handshake-timeout",
-    "keepalive",
-    "legacy-pacing",
-    "legacy-rate",
-    "max-accepts-per-second",
-    "max-routes",
-    "max-routes-per-peer",
-    "max-sessions",
-    "max-sessions-per-address",
-    "max-subscriptions-per-peer",
-    "queue-hard-limit",
-    "queue-soft-limit",
-];
-
 /// Serves until a signal.
-pub(crate) fn run(args: &ServerArgs, mut environment: Environment) -> Result<(), Failure> {
-    logging::start(args.log.level(), args.log.format());
+pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(), Failure> {
+    logging::start(options.log_level(), options.common.log_format);
     let (_ender, ending) = signals::catch()?;
-    let hangups = signals::catch_hangups(args.config.file.is_some())?;
-    let config = args.settings();
+    let hangups = signals::catch_hangups(options.file.is_some())?;
+    let config = options.server.config.clone();
+    let listen = &options.server.listen;
     match descriptors::raise_limit() {
         Ok(limit) if limit < config.max_sessions as u64 => log::debug!(
             "{limit} open files are allowed, fewer than --max-sessions {}",
@@ -50,21 +35,21 @@ pub(crate) fn run(args: &ServerArgs, mut environment: Environment) -> Result<(),
     }
     let server = match environment.sockets.take_listener()? {
         Some(listener) => MetalBondServer::start_on(listener, config)?,
-        None => MetalBondServer::start(&args.listen, config)
-            .map_err(|error| Failure::of_address("--listen", &args.listen, error))?,
+        None => MetalBondServer::start(listen, config)
+            .map_err(|error| Failure::of_address("--listen", listen, error))?,
     };
     let server = Arc::new(server);
-    let http = Http::start(args.http.as_deref(), server.inspector())?;
+    let http = Http::start(options.common.http.as_deref(), server.inspector())?;
     let mut heartbeat = server.heartbeat();
     heartbeat.join(http.heartbeat());
     let reported = Arc::clone(&server);
     let service = Service::start(environment, heartbeat, move || status(&reported.stats()));
-    let drain_time = Arc::new(AtomicU32::new(args.drain));
-    let reload = reload(args, Arc::downgrade(&server), Arc::clone(&drain_time));
+    let drain_time = Arc::new(AtomicU32::new(options.server.drain));
+    let reload = reload(options, Arc::downgrade(&server), Arc::clone(&drain_time));
     let reload = service.tell_of(reload);
     let actions = control::actions(Arc::clone(&reload));
     hangups.call(move || drop(reload()))?;
-    let control = args.control.as_ref();
+    let control = options.common.control.as_ref();
     let control = Control::start(control, SERVER_SOCKET, || server.inspector(), actions)?;
     let ended = ending.wait();
     service.stopping();
@@ -99,28 +84,13 @@ fn status(stats: &ServerStats) -> String {
 }
 
 /// Reads the configuration of a running server again.
-fn reload(args: &ServerArgs, server: Weak<MetalBondServer>, drain: Arc<AtomicU32>) -> Reload {
-    reload::make(args.clone(), &LIVE, move |_, new| {
+fn reload(options: &Options, server: Weak<MetalBondServer>, drain: Arc<AtomicU32>) -> Reload {
+    let is_live = |change| change == Change::Live;
+    reload::make(options.clone(), is_live, move |_, new| {
         let server = server.upgrade();
         let server = server.ok_or_else(|| Failure::RunTime("the server is ending".into()))?;
-        server.reconfigure(new.settings())?;
-        drain.store(new.drain, Ordering::Relaxed);
+        server.reconfigure(new.server.config.clone())?;
+        drain.store(new.server.drain, Ordering::Relaxed);
         Ok(())
     })
-}
-
-impl ServerArgs {
-    /// What the options mean to the library.
-    pub(crate) fn settings(&self) -> ServerConfig {
-        let default = ServerConfig::default();
-        let mut config = ServerConfig {
-            keepalive_interval: self.keepalive,
-            workers: self.workers.unwrap_or(default.workers),
-            legacy_pacing: self.pacing.mode(),
-            legacy_rate: self.pacing.rate(),
-            ..default
-        };
-        self.limits.apply(&mut config);
-        config
-    }
 }

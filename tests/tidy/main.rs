@@ -73,10 +73,6 @@ const CYCLES: &[(&str, &str)] = &[
         "to be opened",
     ),
     ("src: server::acceptor, server::worker", "to be opened"),
-    (
-        "bin: cli::args, cli::ask, cli::config, cli::control, cli::kernel, cli::limits, cli::logging, cli::manual, cli::output, cli::pacing, cli::refusal, cli::reload",
-        "to be opened",
-    ),
 ];
 
 fn sources(folder: &str) -> Vec<(String, String)> {

@@ -7,9 +7,9 @@ use log::LevelFilter;
 use rustbond::{IpNet, Vni};
 
 use super::place::{self, Place};
-use crate::cli::announcement::{Announcement, SYNTAX, VNI_MAX, parse_decimal};
-use crate::cli::args::Expected;
+use crate::cli::announcement::{Announcement, SYNTAX};
 use crate::cli::endpoint::{self, Port};
+use crate::cli::value::{self, Expected, VNI_MAX, decimal};
 
 const OUTPUT: &str = "table, json or ndjson";
 const LEVEL: &str = "off, error, warn, info, debug or trace";
@@ -309,7 +309,7 @@ pub(crate) struct ProbeArgs {
 /// Of 32 bits, as the protocol has it: what is there can be asked for.
 fn vni(text: &str) -> Result<Vni, Expected> {
     debug_assert_eq!(VNI_MAX, 16_777_215, "as VNI says");
-    crate::cli::announcement::parse_vni(text).ok_or(Expected(VNI))
+    value::vni(text).ok_or(Expected(VNI))
 }
 
 /// As it was given: host bits count.
@@ -325,22 +325,22 @@ fn kind(text: &str) -> Result<String, Expected> {
 }
 
 fn limit(text: &str) -> Result<u64, Expected> {
-    let limit = parse_decimal(text).filter(|it| *it > 0);
+    let limit = decimal(text).filter(|it| *it > 0);
     limit.ok_or(Expected(LIMIT))
 }
 
 fn seconds(text: &str) -> Result<u64, Expected> {
-    let seconds = parse_decimal(text).filter(|it| *it <= 86_400);
+    let seconds = decimal(text).filter(|it| *it <= 86_400);
     seconds.ok_or(Expected(SECONDS))
 }
 
 fn count(text: &str) -> Result<u32, Expected> {
-    let count = parse_decimal(text).filter(|it| (1..=1000).contains(it));
+    let count = decimal(text).filter(|it| (1..=1000).contains(it));
     count.ok_or(Expected(COUNT))
 }
 
 fn timeout(text: &str) -> Result<Duration, Expected> {
-    let seconds = parse_decimal(text).filter(|it| (1..=300).contains(it));
+    let seconds = decimal(text).filter(|it| (1..=300).contains(it));
     seconds.map(Duration::from_secs).ok_or(Expected(TIMEOUT))
 }
 

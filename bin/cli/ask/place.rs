@@ -6,10 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::cli::args::Expected;
-use crate::cli::control::{CLIENT_SOCKET, SERVER_SOCKET};
 use crate::cli::endpoint::{self, Port};
 use crate::cli::failure::Failure;
+use crate::cli::socket::{CLIENT_SOCKET, SERVER_SOCKET};
+use crate::cli::value::Expected;
 
 /// How a place is written.
 pub(crate) const SYNTAX: &str =

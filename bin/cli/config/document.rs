@@ -1,42 +1,29 @@
-//! What stands in a configuration file, checked key by key.
+//! What is in a configuration file, checked key by key.
 
 use std::collections::BTreeMap;
 
-use clap::{Arg, ArgAction, Command as Definition};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{OPTION, Problem};
-use crate::cli::args::expectation;
-use crate::cli::refusal::{self, Given};
+use super::Problem;
+use crate::cli::options::{self, FileKey, FileKeys, Role, Row, Value};
 
-/// How alike a key must be to one that is known to be taken for that, from 0 to 1.
+/// How similar a key must be to one that is known to be suggested, from 0 to 1.
 const LIKENESS: f64 = 0.7;
 
-/// The options that a file gives to each role.
+/// The options that a file gives to each command.
 #[derive(Debug)]
 pub(super) struct Document {
-    roles: BTreeMap<String, Vec<Key>>,
-}
-
-/// An option of a file.
-#[derive(Debug)]
-pub(super) struct Key {
-    /// The long name of the option, and how its definition calls it.
-    pub(super) name: String,
-    pub(super) id: String,
-    pub(super) line: usize,
-    /// What would give it on the command line.
-    pub(super) args: Vec<String>,
+    pub(super) roles: BTreeMap<&'static str, FileKeys>,
 }
 
 impl Document {
-    /// Parses a file whose keys are the options of `definition`.
+    /// Parses a file.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it; errors of the syntax alone, if there are such.
-    pub(super) fn parse(text: &str, definition: &Definition) -> Result<Self, Vec<Problem>> {
+    /// Everything that is wrong with it; if the syntax is wrong, errors of the syntax only.
+    pub(super) fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         let (document, errors) = DeTable::parse_recoverable(text);
         let mut problems: Vec<Problem> = errors
             .iter()
@@ -45,18 +32,17 @@ impl Document {
                 text: error.message().into(),
             })
             .collect();
-        // What follows on a line follows from the first.
+        // The first error of a line causes the others.
         problems.dedup_by_key(|problem| problem.line);
         let mut roles = BTreeMap::new();
         if problems.is_empty() {
             let mut reading = Reading {
                 text,
-                definition,
                 problems: Vec::new(),
             };
-            for (role, value) in document.get_ref() {
-                if let Some(keys) = reading.role(role, value) {
-                    roles.insert(role.get_ref().to_string(), keys);
+            for (name, value) in document.get_ref() {
+                if let Some((role, keys)) = reading.role(name, value) {
+                    roles.insert(role.name(), keys);
                 }
             }
             problems = reading.problems;
@@ -69,22 +55,9 @@ impl Document {
             Err(problems)
         }
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.roles.is_empty()
-    }
-
-    pub(super) fn has(&self, role: &str) -> bool {
-        self.roles.contains_key(role)
-    }
-
-    /// The options for a role.
-    pub(super) fn keys(&self, role: &str) -> &[Key] {
-        self.roles.get(role).map_or(&[], Vec::as_slice)
-    }
 }
 
-/// The number of the line that bytes end in, from 1 on.
+/// Returns the number of the line in which bytes end, counted from 1.
 pub(super) fn line_at(before: &[u8]) -> usize {
     before.iter().filter(|it| **it == b'\n').count() + 1
 }
@@ -95,7 +68,6 @@ fn line_of(text: &str, at: usize) -> usize {
 
 struct Reading<'a> {
     text: &'a str,
-    definition: &'a Definition,
     problems: Vec<Problem>,
 }
 
@@ -109,157 +81,100 @@ impl Reading<'_> {
         });
     }
 
-    fn role(&mut self, name: &Name<'_>, value: &Spanned<DeValue<'_>>) -> Option<Vec<Key>> {
+    /// Reads the table of a command.
+    fn role(&mut self, name: &Name<'_>, value: &Spanned<DeValue<'_>>) -> Option<(Role, FileKeys)> {
         let at = name.span().start;
-        let definition = self.definition;
-        let roles = definition.get_subcommands().filter(|it| takes_file(it));
-        let roles: Vec<&Definition> = roles.collect();
-        let Some(role) = roles.iter().find(|it| it.get_name() == name.get_ref()) else {
-            let homes = roles
-                .iter()
-                .filter(|it| option(it, name.get_ref()).is_some());
-            let homes: Vec<String> = homes.map(|it| format!("[{}]", it.get_name())).collect();
-            let hint = if homes.is_empty() {
-                let names: Vec<&str> = roles.iter().map(|it| it.get_name()).collect();
-                match nearest(name.get_ref(), names.iter().copied()) {
-                    Some(near) => format!("did you mean [{near}]?"),
-                    None => format!("expected [{}]", names.join("] or [")),
-                }
-            } else {
-                format!("belongs into {}", homes.join(" or "))
-            };
+        let Some(role) = Role::of(name.get_ref()) else {
+            let hint = hint_at_role(name.get_ref());
             self.refuse(at, format!("{}: unknown key; {hint}", shown(name)));
             return None;
         };
         let Some(table) = value.get_ref().as_table() else {
-            let name = role.get_name();
+            let name = role.name();
             self.refuse(at, format!("{name}: expected a table, [{name}]"));
             return None;
         };
         let keys = table
             .iter()
             .filter_map(|(key, value)| self.key(role, key, value));
-        Some(keys.collect())
+        Some((role, keys.collect()))
     }
 
+    /// Reads an option.
     fn key(
         &mut self,
-        role: &Definition,
+        role: Role,
         name: &Name<'_>,
         value: &Spanned<DeValue<'_>>,
-    ) -> Option<Key> {
+    ) -> Option<(&'static str, FileKey)> {
         let at = name.span().start;
-        let Some(option) = option(role, name.get_ref()) else {
-            let hint = self.hint(role, name.get_ref());
+        let Some(row) = options::find(role, name.get_ref()) else {
+            let hint = hint_at_key(role, name.get_ref());
             self.refuse(at, format!("{}: unknown key; {hint}", shown(name)));
             return None;
         };
-        let mut values = Vec::new();
-        let is_flag = !option.get_action().takes_values();
-        match value.get_ref() {
-            DeValue::Boolean(true) if is_flag => {
-                return Some(self.made(option, at, vec![format!("--{}", name.get_ref())]));
-            }
-            DeValue::Boolean(false) if is_flag => return Some(self.made(option, at, Vec::new())),
-            _ if is_flag => {
+        let values = match (value.get_ref(), row.value) {
+            (DeValue::Boolean(is_set), Value::Flag) => vec![is_set.to_string()],
+            (_, Value::Flag) => {
                 self.refuse(at, format!("{}: expected true or false", shown(name)));
                 return None;
             }
-            DeValue::Array(them) if matches!(option.get_action(), ArgAction::Append) => {
-                values.extend(them.iter());
+            (DeValue::Array(items), Value::List(_)) => {
+                items.iter().flat_map(|it| self.values(row, it)).collect()
             }
-            _ => values.push(value),
-        }
-        let mut args = Vec::new();
-        for value in &values {
-            match plain(value.get_ref()) {
-                Some(text) => {
-                    args.push((value.span().start, format!("--{}={text}", name.get_ref())))
-                }
-                None => {
-                    let expected = expectation(&format!("--{}", name.get_ref()));
-                    let name = shown(name);
-                    self.refuse(value.span().start, format!("{name}: expected {expected}"));
-                }
-            }
-        }
-        self.examine(role, &args);
-        let args = args.into_iter().map(|(_, arg)| arg);
-        Some(self.made(option, at, args.collect()))
-    }
-
-    fn made(&self, option: &Arg, at: usize, args: Vec<String>) -> Key {
-        Key {
-            name: option.get_long().unwrap_or_default().into(),
-            id: option.get_id().to_string(),
-            line: line_of(self.text, at),
-            args,
-        }
-    }
-
-    /// Finds the values that are not allowed, each given with its place.
-    fn examine(&mut self, role: &Definition, args: &[(usize, String)]) {
-        let parse = |args: &[(usize, String)]| {
-            let line = ["metalbond", role.get_name()].into_iter();
-            let line = line.chain(args.iter().map(|(_, arg)| arg.as_str()));
-            self.definition.clone().try_get_matches_from(line)
+            (_, Value::One(_) | Value::List(_)) => self.values(row, value),
         };
-        // A file may have thousands; a wrong one is rare.
-        if parse(args).is_ok() {
-            return;
-        }
-        let wrong = args.iter().filter_map(|arg| {
-            let error = parse(std::slice::from_ref(arg)).err()?;
-            let text = refusal::describe(&error, &Given::new(&[]));
-            let text = text.strip_prefix("--").unwrap_or(&text);
-            Some((arg.0, text.to_owned()))
-        });
-        for (at, text) in wrong.collect::<Vec<_>>() {
-            self.refuse(at, text);
-        }
+        let line = line_of(self.text, at);
+        Some((row.name, FileKey { line, values }))
     }
 
-    fn hint(&self, role: &Definition, name: &str) -> String {
-        let roles = self.definition.get_subcommands();
-        let mut others = roles.filter(|it| takes_file(it) && option(it, name).is_some());
-        let options = || role.get_arguments().filter(|it| is_key(it));
-        let by_alias = options().find(|it| {
-            let aliases = it.get_all_aliases().unwrap_or_default();
-            aliases.contains(&name) || it.get_short().is_some_and(|it| name == it.to_string())
-        });
-        let names = options().filter_map(Arg::get_long);
-        let near = by_alias
-            .and_then(Arg::get_long)
-            .or_else(|| nearest(name, names));
-        match (near, others.next()) {
-            (_, Some(other)) => format!("belongs into [{}]", other.get_name()),
-            (Some(near), None) => format!("did you mean {near}?"),
-            (None, None) => format!("see metalbond {} --help", role.get_name()),
+    /// Reads a value that is not an array; a list may be one text with commas.
+    fn values(&mut self, row: &Row, value: &Spanned<DeValue<'_>>) -> Vec<String> {
+        let at = value.span().start;
+        let Some(text) = plain(value.get_ref()) else {
+            self.refuse(at, format!("{}: expected {}", row.name, row.expected));
+            return Vec::new();
+        };
+        if let Err(mistake) = row.check_text(&text) {
+            self.refuse(at, mistake.to_string());
         }
+        row.split(&text).into_iter().map(str::to_owned).collect()
     }
 }
 
-/// Whether a command takes a file.
-pub(super) fn takes_file(role: &Definition) -> bool {
-    role.get_arguments().any(|it| it.get_id() == OPTION)
+/// Says what could be meant by a name that is no command.
+fn hint_at_role(name: &str) -> String {
+    let has_option = |it: &Role| options::find(*it, name).is_some();
+    let homes = Role::ALL.into_iter().filter(has_option);
+    let homes: Vec<String> = homes.map(|it| format!("[{}]", it.name())).collect();
+    if !homes.is_empty() {
+        return format!("belongs into {}", homes.join(" or "));
+    }
+    let names = Role::ALL.map(Role::name);
+    match nearest(name, names.into_iter()) {
+        Some(near) => format!("did you mean [{near}]?"),
+        None => format!("expected [{}]", names.join("] or [")),
+    }
 }
 
-/// Whether an option may stand in a file.
-fn is_key(option: &Arg) -> bool {
-    let is_help = matches!(
-        option.get_action(),
-        ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version
-    );
-    !is_help && option.get_id() != OPTION
+/// Says what could be meant by a name that is no option of the command.
+fn hint_at_key(role: Role, name: &str) -> String {
+    let has_option = |it: &Role| options::find(*it, name).is_some();
+    if let Some(other) = Role::ALL.into_iter().find(has_option) {
+        return format!("belongs into [{}]", other.name());
+    }
+    let is_other_name = |it: &&Row| {
+        it.alias == Some(name) || it.short.is_some_and(|short| name == short.to_string())
+    };
+    let by_other_name = options::rows(role).find(is_other_name).map(|it| it.name);
+    let near = by_other_name.or_else(|| nearest(name, options::rows(role).map(|it| it.name)));
+    match near {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("see metalbond {} --help", role.name()),
+    }
 }
 
-/// The option of a long name.
-fn option<'a>(role: &'a Definition, name: &str) -> Option<&'a Arg> {
-    let mut options = role.get_arguments().filter(|it| is_key(it));
-    options.find(|it| it.get_long() == Some(name))
-}
-
-/// The name that is most like another, if any is.
+/// Returns the name that is most similar to another, if any is similar.
 fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = |it: &&str| strsim::jaro(name, it);
     let rated = names.map(|it| (likeness(&it), it));
@@ -267,7 +182,7 @@ fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a s
     near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, it)| it)
 }
 
-/// A value as it would stand on the command line; `None` for what cannot.
+/// Returns a value as the command line would have it; `None` for a value that it cannot have.
 fn plain(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),

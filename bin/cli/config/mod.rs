@@ -1,159 +1,67 @@
-//! Options from a file: `--config FILE`, and `metalbond check FILE`.
+//! The options of a configuration file, `--config FILE`.
 //!
-//! There is one definition of options, that of the command line. A key of the file is the long
-//! name of an option, its value is parsed as if it had been given there, and what the command
-//! line gives wins.
+//! A key is the long name of an option, and its value is parsed as on the command line, which
+//! wins: both are read by the table of options.
 
 mod document;
-mod values;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::{ArgMatches, Command as Definition, CommandFactory};
-
-pub(crate) use values::Values;
-
-use crate::cli::args::{CheckArgs, Cli};
-use crate::cli::failure::Failure;
-use crate::cli::output::print;
-use crate::cli::refusal::{self, Parsed};
-use document::Document;
-
-/// The option that names the file.
-const OPTION: &str = "config";
+use self::document::Document;
+use super::failure::Failure;
+use super::options::{FileKeys, Role};
 
 /// An error at a place of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Problem {
-    /// From 1 on; `None` for the file as a whole.
+    /// Counted from 1; `None` for the file as a whole.
     line: Option<usize>,
     text: String,
 }
 
-/// A command line to which the options of a file were added.
-pub(crate) struct Merged {
-    pub(crate) args: Vec<OsString>,
-    file: PathBuf,
-    /// In which line the options stand that come from the file.
-    lines: BTreeMap<String, usize>,
-}
-
-impl Merged {
-    /// Says where in the file the option stands that a text begins with, if it came from there.
-    pub(crate) fn locate(&self, text: &str) -> String {
-        let place = || {
-            let rest = text.strip_prefix("--")?;
-            let name = rest.split([' ', ':']).next()?;
-            let line = self.lines.get(name)?;
-            Some(format!("{}:{line}: {rest}", self.file.display()))
-        };
-        place().unwrap_or_else(|| text.into())
-    }
-}
-
-/// Adds to a command line what the file has that its `--config` names; `None` without one.
-pub(crate) fn merge(args: &[OsString]) -> Result<Option<Merged>, Failure> {
-    // What is wrong with the command line itself is found by the parser proper.
-    let Ok(matches) = definition().try_get_matches_from(args) else {
-        return Ok(None);
-    };
-    let Some((role, given)) = matches.subcommand() else {
-        return Ok(None);
-    };
-    let is_role = roles().iter().any(|it| it == role);
-    let Some(file) = is_role.then(|| given.get_one::<PathBuf>(OPTION)).flatten() else {
-        return Ok(None);
-    };
-    let text = read(file)?;
-    let document = Document::parse(&text, &definition()).map_err(|them| failure(file, &them))?;
-    if !document.has(role) && !document.is_empty() {
-        let missing = Problem {
-            line: None,
-            text: format!("has no [{role}]"),
-        };
-        return Err(failure(file, &[missing]));
-    }
-    Ok(Some(add(args, file, role, given, &document)))
-}
-
-/// Puts the options of the file behind the name of the role.
-fn add(
-    args: &[OsString],
-    file: &Path,
-    role: &str,
-    given: &ArgMatches,
-    document: &Document,
-) -> Merged {
-    let mut lines = BTreeMap::new();
-    let mut added = Vec::new();
-    for key in document.keys(role) {
-        let is_given =
-            given.value_source(key.id.as_str()) == Some(clap::parser::ValueSource::CommandLine);
-        if !is_given {
-            added.extend(key.args.iter().map(OsString::from));
-            lines.insert(key.name.clone(), key.line);
+/// Reads the options that a file gives to a command.
+///
+/// # Errors
+///
+/// The file cannot be read, something is wrong in it, or it is for another command only.
+pub(crate) fn keys(file: &Path, role: Role) -> Result<FileKeys, Failure> {
+    let mut document = read(file)?;
+    let is_empty = document.roles.is_empty();
+    match document.roles.remove(role.name()) {
+        Some(keys) => Ok(keys),
+        None if is_empty => Ok(FileKeys::new()),
+        None => {
+            let missing = Problem {
+                line: None,
+                text: format!("has no [{}]", role.name()),
+            };
+            Err(failure(file, &[missing]))
         }
     }
-    let mut args = args.to_vec();
-    let at = args.iter().skip(1).position(|it| it == role);
-    let at = at.map_or(args.len(), |at| at + 2);
-    args.splice(at..at, added);
-    Merged {
-        args,
-        file: file.into(),
-        lines,
-    }
 }
 
-/// `metalbond check FILE`: says what it configures, or every error.
-pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
-    let file = &args.file;
-    let text = read(file)?;
-    let document = Document::parse(&text, &definition()).map_err(|them| failure(file, &them))?;
-    let mut configured = Vec::new();
-    let mut refused = Vec::new();
-    for role in roles() {
-        if !document.has(&role) {
-            continue;
-        }
-        let line = ["metalbond", &role, "--config"].map(OsString::from);
-        let line = [&line[..], &[file.into()]].concat();
-        match refusal::parse(line) {
-            Parsed::Refused(failure) => refused.push(in_file(file, &role, &failure)),
-            Parsed::Command(_) | Parsed::Text(_) => configured.push(role),
-        }
-    }
-    if !refused.is_empty() {
-        return Err(Failure::Argument(refused.join("\n")));
-    }
-    let what = match configured.is_empty() {
-        true => "nothing".into(),
-        false => configured.join(" and "),
-    };
-    print(format_args!("{}: OK, configures {what}\n", file.display())).map(|_| ())
+/// Reads a file and returns the commands that it configures.
+///
+/// # Errors
+///
+/// The file cannot be read, or something is wrong in it.
+pub(crate) fn configured(file: &Path) -> Result<Vec<Role>, Failure> {
+    let document = read(file)?;
+    let is_configured = |it: &Role| document.roles.contains_key(it.name());
+    Ok(Role::ALL.into_iter().filter(is_configured).collect())
 }
 
-/// What is wrong with a role as a whole, with the name of the file.
-fn in_file(file: &Path, role: &str, failure: &Failure) -> String {
-    let text = failure.to_string();
-    match text.strip_prefix("--") {
-        Some(text) => format!("{}: [{role}] {text}", file.display()),
-        None => text,
-    }
-}
-
-fn read(file: &Path) -> Result<String, Failure> {
+fn read(file: &Path) -> Result<Document, Failure> {
     let name = file.display();
     let bytes = std::fs::read(file)
         .map_err(|error| Failure::RunTime(format!("cannot read {name}: {error}")))?;
-    String::from_utf8(bytes).map_err(|error| {
+    let text = String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = Some(document::line_at(valid));
         let text = "is not valid UTF-8".into();
         failure(file, &[Problem { line, text }])
-    })
+    })?;
+    Document::parse(&text).map_err(|problems| failure(file, &problems))
 }
 
 fn failure(file: &Path, problems: &[Problem]) -> Failure {
@@ -163,21 +71,4 @@ fn failure(file: &Path, problems: &[Problem]) -> Failure {
         None => format!("{name}: {}", problem.text),
     });
     Failure::Argument(lines.collect::<Vec<_>>().join("\n"))
-}
-
-/// The command line, with nothing required: what is missing may stand in the file.
-fn definition() -> Definition {
-    let mut definition = Cli::command();
-    for role in roles() {
-        definition = definition.mut_subcommand(role, |it| it.mut_args(|arg| arg.required(false)));
-    }
-    definition
-}
-
-/// The commands that take a file.
-fn roles() -> Vec<String> {
-    let definition = Cli::command();
-    let roles = definition.get_subcommands();
-    let roles = roles.filter(|it| document::takes_file(it));
-    roles.map(|it| it.get_name().to_owned()).collect()
 }

@@ -9,9 +9,10 @@ use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use serde_json::{Map, Value as Json};
 
 /// What a line looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Time, level, message.
+    #[default]
     Text,
     /// A JSON object: `ts`, `level`, `target`, `msg`, and fields as `peer` and `vni`.
     Json,

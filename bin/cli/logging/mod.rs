@@ -4,7 +4,6 @@
 //! standard error that nobody reads stops nobody: what does not fit is lost, and counted.
 
 mod format;
-mod options;
 mod queue;
 
 use std::io::{self, Write};
@@ -17,7 +16,6 @@ use env_logger::Target;
 use log::{LevelFilter, Log, Metadata, Record};
 
 pub(crate) use format::Format;
-pub(crate) use options::{FORMAT, LEVEL, LogArgs};
 use queue::Queue;
 
 /// How long the end of the process waits for lines to be written.
