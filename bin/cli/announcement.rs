@@ -1,4 +1,4 @@
-//! Routes as they are written on a command line.
+//! Routes to announce, as users write them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use rustbond::{Destination, IpNet, NextHop, Route, Vni};
 
 use super::value::{self, decimal};
 
-/// How an announcement is written.
+/// The syntax of an announcement.
 pub(crate) const SYNTAX: &str = "VNI#PREFIX#NEXTHOP[#STD|#LB|#NAT#FROM#TO]";
 
 /// A route to announce, from `VNI#PREFIX#NEXTHOP` or `VNI#PREFIX@NEXTHOP`, optionally followed
@@ -19,7 +19,7 @@ pub(crate) struct Announcement {
     pub(crate) route: Route,
 }
 
-/// What is wrong with an announcement.
+/// The part of an announcement that is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Invalid {
     Incomplete,
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_part_that_is_wrong_is_named() {
+    fn error_names_the_wrong_part() {
         let all = [
             ("", Invalid::Incomplete),
             ("100", Invalid::Incomplete),

@@ -21,10 +21,10 @@ const FOLDER: &str = "a folder";
 const ROLE: &str = "server or client";
 const FILE: &str = "the name of a file";
 
-/// What the command is to do.
+/// A parsed command line.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// To run until a signal.
+    /// Run a server or client until a signal.
     Run(Box<Options>),
     Tool(Tool),
 }

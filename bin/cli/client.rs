@@ -19,7 +19,7 @@ use crate::cli::signals::{Ender, Reason};
 use crate::cli::socket::CLIENT_SOCKET;
 use crate::cli::{logging, signals};
 
-/// How long the sessions may take to end, and what is being printed to be read.
+/// How long the sessions may take to end, and a reader to take the last output.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Subscribes, announces and installs until a signal.
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
         heartbeat.join(kernel.heartbeat());
     }
     let reported = client.clone();
-    // Ready at once: who waits for the servers looks at the status.
+    // The client is ready at once; its status tells how many servers are connected.
     let service = Service::start(environment, heartbeat, move || status(&reported));
     let reload = service.tell_of(reload(options, &client, kernel.as_ref()));
     let actions = control::actions(Arc::clone(&reload));
@@ -98,7 +98,7 @@ fn reload(options: &Options, client: &MetalBondClient, kernel: Option<&Kernel>) 
     })
 }
 
-/// Applies the difference, and leaves alone what was changed in other ways meanwhile.
+/// Applies the difference between two configurations. Keeps what was changed in other ways.
 fn apply(client: &MetalBondClient, old: &Client, new: &Client) -> Result<(), Failure> {
     for (server, name) in client.servers() {
         if old.servers.contains(&name) && !new.servers.contains(&name) {
@@ -118,7 +118,7 @@ fn apply(client: &MetalBondClient, old: &Client, new: &Client) -> Result<(), Fai
     for vni in before.difference(&vnis) {
         client.unsubscribe(*vni)?;
     }
-    // What replaces a route comes before it goes.
+    // Announce before withdrawing, so that a replaced route leaves no gap.
     let (before, routes) = (old.routes(), new.routes());
     for (vni, route) in routes.difference(&before) {
         match client.announce(*vni, route.destination, route.next_hop) {
@@ -135,7 +135,7 @@ fn apply(client: &MetalBondClient, old: &Client, new: &Client) -> Result<(), Fai
     Ok(())
 }
 
-/// The VNIs asked for, and those that are to be installed; logs what may surprise.
+/// Returns the VNIs to subscribe to, and logs those that nobody asked for by name.
 fn subscriptions(args: &Client) -> BTreeSet<Vni> {
     let vnis = args.vnis();
     for vni in vnis.iter().filter(|it| !args.subscribe.contains(it)) {
@@ -147,7 +147,7 @@ fn subscriptions(args: &Client) -> BTreeSet<Vni> {
     vnis
 }
 
-/// How the client fares, in a line.
+/// Returns the status of the client in a line.
 fn status(client: &MetalBondClient) -> String {
     let (up, servers) = (client.connected_count(), client.server_count());
     let servers = count(servers, "server");
@@ -159,7 +159,7 @@ fn status(client: &MetalBondClient) -> String {
 
 /// Prints each change of a route.
 struct Printer {
-    /// Told when nobody reads that, if printing is all there is to do.
+    /// Ends the command when nobody reads the output, if it has no other work.
     ender: Option<Ender>,
     is_read: AtomicBool,
 }

@@ -1,4 +1,4 @@
-//! The control socket of a server or client, where that is built in.
+//! The control socket of a server or client, if this binary has it.
 
 #[cfg(feature = "http")]
 use std::path::Path;
@@ -14,16 +14,16 @@ use crate::cli::logging;
 use crate::cli::reload::Reload;
 use crate::cli::socket::Choice;
 
-/// What the socket can have done by the command itself.
+/// The actions that the control socket asks of the command itself.
 #[cfg(feature = "http")]
 pub(crate) use rustbond::http::Actions;
 
-/// Nobody can ask for anything.
+/// No actions: this binary has no control socket.
 #[cfg(not(feature = "http"))]
 #[derive(Default)]
 pub(crate) struct Actions;
 
-/// What a server or client of this command can have done.
+/// Returns the actions of a running server or client.
 #[cfg(feature = "http")]
 pub(crate) fn actions(reload: Reload) -> Actions {
     let mut actions = Actions::default();
@@ -39,13 +39,13 @@ pub(crate) fn actions(reload: Reload) -> Actions {
     actions
 }
 
-/// The same, where nobody can ask.
+/// Returns no actions: this binary has no control socket.
 #[cfg(not(feature = "http"))]
 pub(crate) fn actions(_: Reload) -> Actions {
     Actions
 }
 
-/// A control socket, if there is to be one; removed when dropped.
+/// A control socket, if one is wanted; removed when dropped.
 pub(crate) struct Control {
     #[cfg(feature = "http")]
     _socket: Option<ControlSocket>,
@@ -53,7 +53,7 @@ pub(crate) struct Control {
 
 #[cfg(feature = "http")]
 impl Control {
-    /// Starts it where it was asked for, or at the usual place if that can be had.
+    /// Starts the socket at the place of `--control`, or at the usual place if that is possible.
     pub(crate) fn start(
         choice: Option<&Choice>,
         usual: &str,
@@ -75,7 +75,7 @@ impl Control {
     }
 }
 
-/// Nobody asked for this one, so it may fail.
+/// Starts the socket at the usual place. A failure is logged: nobody asked for this socket.
 #[cfg(feature = "http")]
 fn start_usual(
     path: &Path,
@@ -100,7 +100,7 @@ fn start_usual(
 
 #[cfg(not(feature = "http"))]
 impl Control {
-    /// There is none to start: `--control` was refused.
+    /// Starts nothing: this binary has no control socket, and `--control` was refused.
     pub(crate) fn start(
         _: Option<&Choice>,
         _: &str,
@@ -112,6 +112,6 @@ impl Control {
 }
 
 impl Control {
-    /// Stops it, and removes it.
+    /// Stops listening and removes the socket.
     pub(crate) fn stop(self) {}
 }

@@ -1,8 +1,8 @@
-//! As many open files as the system grants.
+//! The limit of open files.
 
-/// Raises the soft limit of open files to the hard one; what that is.
+/// Raises the soft limit of open files to the hard limit. Returns the hard limit.
 ///
-/// Sessions are open files; the soft limit is often 1024.
+/// Each session is an open file, and the soft limit is often 1024.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "no dependency wraps setrlimit")]
 pub(crate) fn raise_limit() -> std::io::Result<u64> {
@@ -22,7 +22,7 @@ pub(crate) fn raise_limit() -> std::io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Elsewhere there is no such limit to raise.
+/// Other systems have no such limit to raise.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn raise_limit() -> std::io::Result<u64> {
     Ok(u64::MAX)

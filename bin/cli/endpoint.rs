@@ -1,23 +1,23 @@
-//! Addresses with a port, as they are written on a command line.
+//! Addresses with a port, as users write them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
 /// MetalBond's port.
 pub(crate) const DEFAULT_PORT: u16 = 4711;
 
-/// What a port is for, and so what it may be.
+/// The purpose of a port, which decides what it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Port {
-    /// To be listened on; 0 is any that is free, none is MetalBond's.
+    /// To listen on; 0 is any free port, the default is MetalBond's.
     Listen,
-    /// To be listened on, and to be given, since the protocol has none of its own.
+    /// To listen on; there is no default, since the protocol has no port of its own.
     ListenGiven,
-    /// To be connected to; none is MetalBond's.
+    /// To connect to; the default is MetalBond's.
     Connect,
 }
 
-/// Brings `HOST`, `HOST:PORT`, `ADDRESS`, `ADDRESS:PORT`, `[ADDRESS]` and `[ADDRESS]:PORT` into
-/// the form that has a port, `:PORT` to listen on too. `None` for anything else.
+/// Parses `HOST`, `HOST:PORT`, `ADDRESS`, `ADDRESS:PORT`, `[ADDRESS]` and `[ADDRESS]:PORT`, and
+/// `:PORT` to listen on. Returns the form with a port; `None` for anything else.
 pub(crate) fn parse(text: &str, port: Port) -> Option<String> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return (address.port() != 0 || port != Port::Connect).then(|| address.to_string());
@@ -27,7 +27,7 @@ pub(crate) fn parse(text: &str, port: Port) -> Option<String> {
         return Some(SocketAddr::new(address, default?).to_string());
     }
     if let Some(inner) = text.strip_prefix('[') {
-        // With a zone, or without a port; both in one are refused with the rest.
+        // The text has a zone, or no port.
         let with_port = format!("[{}:{}", inner, default?);
         return with_port
             .parse::<SocketAddrV6>()
@@ -49,7 +49,7 @@ fn parse_port(text: &str, port: Port) -> Option<u16> {
     (number != 0 || port != Port::Connect).then_some(number)
 }
 
-/// Whether a text may be asked of a resolver.
+/// Returns whether a text can be given to a resolver.
 fn is_host_name(text: &str) -> bool {
     let is_allowed = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_');
     let text = text.strip_suffix('.').unwrap_or(text);
@@ -57,7 +57,7 @@ fn is_host_name(text: &str) -> bool {
     let are_allowed = labels
         .clone()
         .all(|label| (1..=63).contains(&label.len()) && label.iter().all(|it| is_allowed(*it)));
-    // Names do not end in a number; resolvers take such for odd forms of IPv4 addresses.
+    // No name ends in a number; resolvers take such a text for an odd form of an IPv4 address.
     let is_number = |label: &[u8]| label.iter().all(u8::is_ascii_digit);
     let is_odd = labels.next_back().is_some_and(is_number) && text.parse::<Ipv4Addr>().is_err();
     are_allowed && !is_odd && text.len() <= 253
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_have_a_port_in_the_end() {
+    fn servers_without_a_port_get_the_default() {
         let all = [
             ("[::1]:4711", "[::1]:4711"),
             ("[::1]:1", "[::1]:1"),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_is_refused() {
+    fn texts_that_are_no_server_are_refused() {
         let all = [
             "",
             ":",
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn listening_takes_more() {
+    fn addresses_to_listen_on_may_omit_host_and_port() {
         let listen = |text| parse(text, Port::Listen);
         assert_eq!(listen(":5"), Some("[::]:5".into()));
         assert_eq!(listen("127.0.0.1:0"), Some("127.0.0.1:0".into()));

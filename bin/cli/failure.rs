@@ -1,4 +1,4 @@
-//! What ends the command early.
+//! The failures that end the command early.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -8,14 +8,14 @@ use rustbond::Error;
 /// Why the command ends early, by the exit code.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// What the command was told is not allowed: 2.
+    /// The arguments or the configuration are wrong: 2.
     Argument(String),
     /// Something failed at run time: 1.
     RunTime(String),
 }
 
 impl Failure {
-    /// An error about the address of an option.
+    /// Returns the failure of an address that an option gave.
     pub(crate) fn of_address(option: &str, address: &str, error: Error) -> Self {
         match error {
             Error::Io { .. } => Self::RunTime(format!("{option} {address}: {error}")),

@@ -1,4 +1,4 @@
-//! The page, the API and the metrics over HTTP, where that is built in.
+//! The page, the API and the metrics over HTTP, if this binary has them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// Starts it if there is an address.
+    /// Starts the server if there is an address.
     #[cfg(feature = "http")]
     pub(crate) fn start(address: Option<&str>, inspect: Arc<dyn Inspect>) -> Result<Self, Failure> {
         use rustbond::http::HttpServer;
@@ -26,13 +26,13 @@ impl Http {
         Ok(Self { server })
     }
 
-    /// There is none to start: `--http` was refused.
+    /// Starts nothing: this binary has no HTTP, and `--http` was refused.
     #[cfg(not(feature = "http"))]
     pub(crate) fn start(_: Option<&str>, _: Arc<dyn Inspect>) -> Result<Self, Failure> {
         Ok(Self {})
     }
 
-    /// The loop of its thread, if there is one.
+    /// Returns the heartbeat of its thread; an empty one if there is no server.
     pub(crate) fn heartbeat(&self) -> Heartbeat {
         #[cfg(feature = "http")]
         if let Some(server) = &self.server {
@@ -41,6 +41,6 @@ impl Http {
         Heartbeat::default()
     }
 
-    /// Stops it, and lets go of what it shows.
+    /// Stops the server and drops what it shows.
     pub(crate) fn stop(self) {}
 }

@@ -1,4 +1,4 @@
-//! Routes into the kernel, where that is built in.
+//! Installs routes into the kernel, if this binary can.
 
 pub(crate) use imp::Kernel;
 
@@ -15,7 +15,7 @@ mod imp {
     use crate::cli::failure::Failure;
     use crate::cli::options::Client as Options;
 
-    /// How long the kernel may take to take, or to give back, what is left at the end.
+    /// How long the last changes of kernel routes may take at the end.
     const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
     /// The kernel's tables.
@@ -23,7 +23,7 @@ mod imp {
     pub(crate) struct Kernel(KernelWriter);
 
     impl Kernel {
-        /// Starts writing routes; `None` if none are to be.
+        /// Starts writing routes; `None` without `--install-routes`.
         pub(crate) fn start(options: &Options) -> Result<Option<Self>, Failure> {
             if options.install_routes.is_empty() {
                 return Ok(None);
@@ -32,22 +32,22 @@ mod imp {
             Ok(Some(Self(writer)))
         }
 
-        /// What installs the routes of a client.
+        /// Returns the handler that installs the routes of a client.
         pub(crate) fn handler(&self) -> impl RouteHandler + use<> {
             self.0.clone()
         }
 
-        /// A client whose routes it installs, to look at.
+        /// Returns the inspector of a client whose routes are installed.
         pub(crate) fn inspector(&self, client: &MetalBondClient) -> Arc<dyn Inspect> {
             client.inspector_with(self.0.clone())
         }
 
-        /// The loop of its thread.
+        /// Returns the heartbeat of its thread.
         pub(crate) fn heartbeat(&self) -> Heartbeat {
             self.0.heartbeat()
         }
 
-        /// Installs what other options ask for, of the routes of that client.
+        /// Applies new options to the routes that the client has received.
         pub(crate) fn reconfigure(
             &self,
             options: &Options,
@@ -63,7 +63,7 @@ mod imp {
             Ok(())
         }
 
-        /// Writes what is left, or removes all with `--cleanup`.
+        /// Writes the last changes; with `--cleanup` removes all routes.
         pub(crate) fn stop(&self) -> Result<(), Failure> {
             let stopped = self.0.shutdown(STOP_TIMEOUT);
             stopped.map_err(|error| Failure::RunTime(format!("kernel routes: {error}")))
@@ -95,7 +95,7 @@ mod imp {
     use crate::cli::failure::Failure;
     use crate::cli::options::Client as Options;
 
-    /// There is none: `--install-routes` was refused.
+    /// Never started: this binary cannot install routes, and `--install-routes` was refused.
     #[derive(Clone)]
     pub(crate) struct Kernel;
 

@@ -1,4 +1,4 @@
-//! What the command prints, and what it does when nobody reads that.
+//! Prints to the standard output, and errors to the standard error.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -6,14 +6,14 @@ use std::io::{self, ErrorKind, Write};
 use crate::cli::failure::Failure;
 use crate::cli::logging;
 
-/// Whether somebody reads the standard output.
+/// Whether the standard output is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
     There,
     Gone,
 }
 
-/// Prints a text, at once; who does not read it does not want it, and that is no failure.
+/// Prints a text and flushes it. Returns whether somebody reads; a closed pipe is no failure.
 pub(crate) fn print(text: fmt::Arguments<'_>) -> Result<Reader, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_fmt(text).and_then(|()| stdout.flush()) {
@@ -25,12 +25,12 @@ pub(crate) fn print(text: fmt::Arguments<'_>) -> Result<Reader, Failure> {
     }
 }
 
-/// Says on the standard error what is wrong, before there is a log.
+/// Prints a warning to the standard error, before the log is started.
 pub(crate) fn warn(text: fmt::Arguments<'_>) {
     drop(writeln!(io::stderr(), "metalbond: {text}"));
 }
 
-/// Says on the standard error why the command ends.
+/// Prints to the standard error why the command ends.
 pub(crate) fn complain(failure: &Failure) {
     for line in failure.to_string().lines() {
         logging::say(&format!("metalbond: {line}"));

@@ -1,4 +1,4 @@
-//! Parses the command line; what is wrong with it becomes one line.
+//! Parses the command line. An error becomes one line that says what is wrong and what to do.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -9,36 +9,42 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::cli::args::{self, Command, PROGRAM, Tool, expectation};
 use crate::cli::config;
 use crate::cli::failure::Failure;
-use crate::cli::options::{FileKeys, Mistake, Options, Role};
+use crate::cli::options::{FileKeys, Options, Role};
 
-/// What a command line amounts to.
+/// The result of parsing a command line.
 pub(crate) enum Parsed {
     Command(Command),
-    /// Help or version, which was asked for.
+    /// The help or the version, if the user asked for it.
     Text(String),
-    /// What is wrong, and what is allowed.
+    /// An error that says what is wrong and what is allowed.
     Refused(Failure),
 }
 
-/// Parses a command line, the name of the program first, and the file that it names.
+/// Parses a command line, with the name of the program first, and the file that it names.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     let args: Vec<OsString> = args.into_iter().collect();
     let matches = args::definition_beside_a_file().try_get_matches_from(&args);
     // The errors and the help of the full definition are those to show.
     let matches = matches.or_else(|_| args::definition().try_get_matches_from(&args));
-    let command = matches.and_then(|it| match it.subcommand() {
-        Some((name, given)) => match Role::of(name) {
-            Some(role) => Ok(read(role, given)),
-            None => Tool::of(&it).map(|tool| Ok(Command::Tool(tool))),
+    match matches {
+        Ok(matches) => match command(&matches) {
+            Ok(command) => Parsed::Command(command),
+            Err(failure) => Parsed::Refused(failure),
         },
-        None => Tool::of(&it).map(|tool| Ok(Command::Tool(tool))),
-    });
-    match command {
-        Ok(Ok(command)) => Parsed::Command(command),
-        Ok(Err(failure)) => Parsed::Refused(failure),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Text(error.to_string()),
             _ => Parsed::Refused(Failure::Argument(describe(&error, &Given::new(&args)))),
+        },
+    }
+}
+
+fn command(matches: &ArgMatches) -> Result<Command, Failure> {
+    let named = matches.subcommand();
+    match named.and_then(|(name, given)| Some((Role::of(name)?, given))) {
+        Some((role, given)) => read(role, given),
+        None => match Tool::of(matches) {
+            Ok(tool) => Ok(Command::Tool(tool)),
+            Err(error) => Err(Failure::Argument(error.to_string())),
         },
     }
 }
@@ -50,7 +56,7 @@ fn read(role: Role, given: &ArgMatches) -> Result<Command, Failure> {
         Some(file) => config::keys(file, role)?,
         None => FileKeys::new(),
     };
-    let options = Options::read(role, given, &keys).map_err(|mistake: Mistake| {
+    let options = Options::read(role, given, &keys).map_err(|mistake| {
         let key = keys
             .get(mistake.option)
             .filter(|_| !Options::is_given(given, mistake.option));
@@ -62,9 +68,9 @@ fn read(role: Role, given: &ArgMatches) -> Result<Command, Failure> {
     Ok(Command::Run(Box::new(options)))
 }
 
-/// The command that was given, as far as it is one.
+/// The part of a command line that names a command.
 struct Given {
-    /// As it is written.
+    /// As the user writes it.
     name: String,
     command: clap::Command,
 }
@@ -85,12 +91,12 @@ impl Given {
         given
     }
 
-    /// How to ask for what can be given further.
+    /// Returns the command line that prints the help.
     fn help(&self) -> String {
         format!("{} --help", self.name)
     }
 
-    /// The names of what can follow.
+    /// Returns the names of the commands that can follow.
     fn commands(&self) -> String {
         let shown = self
             .command
@@ -105,10 +111,10 @@ impl Given {
     }
 }
 
-/// What is wrong with a command line, in a line.
+/// Describes an error of a command line in a line.
 fn describe(error: &clap::Error, command: &Given) -> String {
     let argument = text_of(error, ContextKind::InvalidArg).unwrap_or_default();
-    // Without the names of its values.
+    // The name without those of its values.
     let name = argument.split(' ').next().unwrap_or_default();
     let value = text_of(error, ContextKind::InvalidValue).filter(|it| !it.is_empty());
     let given = match &value {

@@ -13,7 +13,7 @@ use crate::cli::logging;
 use crate::cli::options::{Change, Options, Row};
 use crate::cli::refusal::{self, Parsed};
 
-/// What a reload did, by the names of options.
+/// The result of a reload, by the names of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     /// Those that have taken effect.
@@ -36,12 +36,14 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Reads the file again, at any time and on any thread; one call waits for another.
+/// Reads the file again; may be called on any thread at any time. One call waits for another.
 ///
-/// It fails, and changes nothing, when something is wrong with the file.
+/// # Errors
+///
+/// Something is wrong with the file. Nothing is changed then.
 pub(crate) type Reload = Arc<dyn Fn() -> Result<Summary, Failure> + Send + Sync>;
 
-/// Whether an option that changed can take effect without a restart.
+/// Returns whether a change takes effect without a restart.
 pub(crate) type IsLive = fn(Change) -> bool;
 
 /// Makes the reload of a command that runs with `options`.

@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(),
     let drain_time = drain_time.load(Ordering::Relaxed);
     drain(&server, Duration::from_secs(drain_time.into()));
     signals::within(STOP_TIMEOUT, "the server", move || {
-        // These hold the server too.
+        // Each of these holds the server too.
         service.stop();
         control.stop();
         http.stop();
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(),
     ended
 }
 
-/// Ends the sessions one after the other; a second signal ends the process meanwhile.
+/// Ends the sessions one after the other. A second signal ends the process at once.
 fn drain(server: &MetalBondServer, over: Duration) {
     if over.is_zero() {
         return;
@@ -75,7 +75,7 @@ fn drain(server: &MetalBondServer, over: Duration) {
     }
 }
 
-/// How the server fares, in a line.
+/// Returns the status of the server in a line.
 fn status(stats: &ServerStats) -> String {
     let peers = count(stats.sessions, "peer");
     let vnis = count(stats.vnis, "VNI");

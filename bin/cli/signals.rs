@@ -17,9 +17,9 @@ use crate::cli::failure::Failure;
 pub(crate) enum Reason {
     Interrupt,
     Terminate,
-    /// Nobody reads what is printed, and nothing else is to be done.
+    /// Nobody reads the output, and the command has no other work.
     NobodyReads,
-    /// What is to be done cannot be done.
+    /// Something failed.
     Failed(Failure),
 }
 
@@ -39,10 +39,10 @@ impl fmt::Display for Reason {
 pub(crate) struct Ender(SyncSender<Reason>);
 
 impl Ender {
-    /// Asks for the end; who asks second is not heard.
+    /// Asks the command to end; only the first call has an effect.
     pub(crate) fn end(&self, reason: Reason) {
         if self.0.try_send(reason).is_err() {
-            log::debug!("the end was asked for already");
+            log::debug!("already shutting down");
         }
     }
 }
@@ -52,7 +52,11 @@ impl Ender {
 pub(crate) struct Ending(Receiver<Reason>);
 
 impl Ending {
-    /// Waits until the end is asked for; whether because of a failure.
+    /// Waits until the command is asked to end.
+    ///
+    /// # Errors
+    ///
+    /// The failure that is the reason.
     pub(crate) fn wait(&self) -> Result<(), Failure> {
         match self.0.recv() {
             Ok(Reason::Failed(failure)) => Err(failure),
@@ -60,18 +64,18 @@ impl Ending {
                 log::info!("ending: {reason}");
                 Ok(())
             }
-            // Without anybody who could ask, there is nothing to wait for.
+            // Every `Ender` is gone: nothing can ask any more.
             Err(_) => Ok(()),
         }
     }
 }
 
-/// Catches the signals from here on; the second ends the process at once.
+/// Catches SIGINT and SIGTERM from here on; the second signal ends the process at once.
 pub(crate) fn catch() -> Result<(Ender, Ending), Failure> {
     let failed = |error| Failure::RunTime(format!("cannot catch signals: {error}"));
     let is_second = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal must not find what it sets itself.
+        // In this order: the first signal must not see the flag that it sets itself.
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&is_second))
             .map_err(failed)?;
         flag::register(signal, Arc::clone(&is_second)).map_err(failed)?;
@@ -95,10 +99,10 @@ pub(crate) fn catch() -> Result<(Ender, Ending), Failure> {
     Ok((ender, Ending(receiver)))
 }
 
-/// SIGHUPs that were caught.
+/// A catcher of SIGHUP.
 pub(crate) struct Hangups(Option<Signals>);
 
-/// Catches SIGHUP from here on, if something is to be done then; else it ends the process.
+/// Catches SIGHUP from here on if it is wanted; otherwise SIGHUP ends the process.
 pub(crate) fn catch_hangups(is_wanted: bool) -> Result<Hangups, Failure> {
     let signals = is_wanted.then(|| Signals::new([SIGHUP])).transpose();
     let signals =
@@ -107,7 +111,7 @@ pub(crate) fn catch_hangups(is_wanted: bool) -> Result<Hangups, Failure> {
 }
 
 impl Hangups {
-    /// Calls `act` at each, on a thread of its own; several that come during a call are one.
+    /// Calls `act` at each SIGHUP, on a thread of its own. Signals during a call count as one.
     pub(crate) fn call(self, act: impl Fn() + Send + 'static) -> Result<(), Failure> {
         let Some(mut signals) = self.0 else {
             return Ok(());
@@ -120,7 +124,7 @@ impl Hangups {
     }
 }
 
-/// Runs the last steps of something, and goes on without their end when they take too long.
+/// Runs the last steps of `what` on a thread, and returns after `limit` if they are not done.
 pub(crate) fn within(limit: Duration, what: &str, steps: impl FnOnce() + Send + 'static) {
     let (done, is_done) = sync_channel::<()>(1);
     let run = move || {
@@ -129,7 +133,7 @@ pub(crate) fn within(limit: Duration, what: &str, steps: impl FnOnce() + Send + 
     };
     match std::thread::Builder::new().spawn(run) {
         Ok(_) => {
-            // Nothing is sent: the end of the sender is the sign.
+            // Nothing is sent: the drop of the sender is the signal.
             if is_done.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
                 log::warn!("{what} did not stop within {limit:?}");
             }

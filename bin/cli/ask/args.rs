@@ -23,7 +23,7 @@ const TIMEOUT: &str = "a number of seconds from 1 to 300";
 const HOST: &str = "a host, as [2001:db8::1]:4711 or host:4711 (without a port, 4711)";
 const SERVERS: &str = "at least two servers";
 
-/// What the value of an option or argument of these commands must be.
+/// Returns what the value of an option or argument of these commands must be.
 pub(crate) fn expectation(name: &str) -> Option<&'static str> {
     Some(match name.trim_end_matches("...") {
         "--at" => place::SYNTAX,
@@ -158,7 +158,7 @@ pub(crate) struct RoutesArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct MonitorArgs {
-    /// First tell what is so already.
+    /// First print the current routes.
     #[arg(long)]
     pub(crate) current: bool,
 
@@ -306,13 +306,13 @@ pub(crate) struct ProbeArgs {
     pub(crate) output: Output,
 }
 
-/// Of 32 bits, as the protocol has it: what is there can be asked for.
+/// Parses a VNI of 24 bits.
 fn vni(text: &str) -> Result<Vni, Expected> {
     debug_assert_eq!(VNI_MAX, 16_777_215, "as VNI says");
     value::vni(text).ok_or(Expected(VNI))
 }
 
-/// As it was given: host bits count.
+/// Checks a prefix and returns it as it was given: host bits count.
 fn prefix(text: &str) -> Result<String, Expected> {
     let is_one = text.parse::<IpNet>().is_ok() || text.parse::<std::net::IpAddr>().is_ok();
     is_one.then(|| text.into()).ok_or(Expected(PREFIX))

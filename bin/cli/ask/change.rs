@@ -102,7 +102,7 @@ fn is_changed(answer: &Value) -> bool {
     answer["changed"].as_u64().unwrap_or_default() > 0
 }
 
-/// A route as the API has it.
+/// Returns a route in the form of the API.
 fn route_json(announcement: &Announcement) -> Value {
     let Announcement { vni, route } = announcement;
     let NextHop {
@@ -126,7 +126,7 @@ fn route_json(announcement: &Announcement) -> Value {
     json
 }
 
-/// The name of a type; of one that has none, its number.
+/// Returns the name of a type, or its number if it has no name.
 pub(super) fn type_name(hop_type: NextHopType) -> String {
     match hop_type {
         NextHopType::Standard => "std".into(),
@@ -136,7 +136,7 @@ pub(super) fn type_name(hop_type: NextHopType) -> String {
     }
 }
 
-/// Who is asked.
+/// The server or client to change.
 struct Asked(Place);
 
 impl Asked {
@@ -161,11 +161,11 @@ impl Asked {
     }
 }
 
-/// Says what was answered, or something like it.
+/// Prints the result of the answer, or `otherwise` if it has none.
 fn say_result(answer: &Value, otherwise: &str) -> Result<(), Failure> {
     match answer["result"].as_str() {
         Some(text) if !text.is_empty() => {
-            // A reload may have said several things.
+            // The result of a reload may have several lines.
             text.lines().try_for_each(|line| say(&printable(line)))
         }
         _ => say(otherwise),

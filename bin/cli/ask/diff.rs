@@ -1,8 +1,8 @@
 //! `metalbond diff`.
 //!
-//! Tables are compared by their digests, and only those that differ are fetched. Servers are
-//! alive: what differs is looked at again after a while, and a change that was on its way
-//! from one to the other is no difference.
+//! Tables are compared by their digests, and only those that differ are fetched. Tables change
+//! all the time: tables that differ are compared again after a pause, so that a change on its way
+//! from one server to another is not reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,16 +22,17 @@ use super::terminal::{Style, Terminal};
 use super::{DIFFERENT, Printer, Stop, ended};
 use crate::cli::failure::Failure;
 
-/// Between two looks: longer than a change takes to arrive, and than a snapshot is reused.
+/// The pause between two comparisons: longer than a change takes to arrive, and longer than the
+/// server reuses a snapshot.
 const PAUSE: Duration = Duration::from_millis(2100);
 
 /// The digest of a table without routes.
 const EMPTY: &str = "0000000000000000";
 
-/// Compares servers; 0 if they agree, 1 if not, 2 if one of them could not be asked.
+/// Compares servers. The exit code is 0 if they agree, 1 if not, 2 if one could not be asked.
 pub(crate) fn diff(args: &DiffArgs) -> Result<ExitCode, Failure> {
     let compared = compare(args).map_err(|stop| match stop {
-        // As diff(1) has it: 1 says that they differ.
+        // As with diff(1), 1 says that they differ.
         Stop::Failed(failure) => Stop::Failed(Failure::Argument(failure.to_string())),
         stop @ Stop::NobodyReads => stop,
     });
@@ -45,7 +46,7 @@ pub(crate) fn diff(args: &DiffArgs) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-/// What one of the others has that the first has not, or the other way round.
+/// A route that only the first server has, or only the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Difference {
     /// Which of the servers is compared with the first.
@@ -63,7 +64,7 @@ enum Which {
     Extra,
 }
 
-/// What was found.
+/// The result of a comparison.
 struct Found {
     /// Tables of the first, and routes in them.
     tables: usize,
@@ -76,7 +77,7 @@ fn compare(args: &DiffArgs) -> Result<Found, Stop> {
     let mut differences = BTreeSet::new();
     if !vnis.is_empty() {
         differences = differences_in(args, &vnis)?;
-        // The digests are of the moment; a snapshot may be older.
+        // The digests are current; a snapshot may be older.
         std::thread::sleep(PAUSE);
         (_, vnis) = differing(args, Some(&vnis))?;
         let again = differences_in(args, &vnis)?;
@@ -89,7 +90,7 @@ fn compare(args: &DiffArgs) -> Result<Found, Stop> {
     })
 }
 
-/// A table in numbers.
+/// The numbers of a table.
 #[derive(Debug, Deserialize)]
 struct Table {
     vni: u32,
@@ -97,7 +98,7 @@ struct Table {
     digest: String,
 }
 
-/// The tables of the first server, and those (of `among`) that differ from another's.
+/// Returns the tables of the first server, and those of `among` that differ at another server.
 #[allow(clippy::type_complexity, reason = "two results, each plain")]
 fn differing(
     args: &DiffArgs,
@@ -123,7 +124,7 @@ fn differing(
     Ok((all.swap_remove(0), differ))
 }
 
-/// The tables of a server, those without routes left out.
+/// Returns the tables of a server that have routes.
 fn tables(place: &Place, vni: Option<Vni>) -> Result<BTreeMap<Vni, Table>, Stop> {
     let vni = vni.map(|it| it.to_string());
     let query = Query::new("/api/v1/vnis")
@@ -161,7 +162,7 @@ fn differences_in(args: &DiffArgs, vnis: &BTreeSet<Vni>) -> Result<BTreeSet<Diff
     Ok(differences)
 }
 
-/// What only one of two sorted lists has.
+/// Returns the routes that only one of two sorted lists has.
 fn between(first: &[Route], other: &[Route]) -> impl Iterator<Item = (Route, Which)> {
     let lacks = |list: &[Route], route: &Route| list.binary_search(route).is_err();
     let missing = first.iter().filter(move |it| lacks(other, it));
@@ -170,7 +171,7 @@ fn between(first: &[Route], other: &[Route]) -> impl Iterator<Item = (Route, Whi
     missing.chain(extra.map(|it| (*it, Which::Extra)))
 }
 
-/// A route, as far as it tells one from another.
+/// The identity of a route.
 #[derive(Debug, Deserialize)]
 struct RouteJson {
     prefix: IpNetText,
@@ -194,7 +195,7 @@ impl TryFrom<String> for IpNetText {
     }
 }
 
-/// The routes of a VNI, in order.
+/// Returns the routes of a VNI, sorted.
 fn routes(place: &Place, vni: Vni) -> Result<Vec<Route>, Stop> {
     let query = Query::new("/api/v1/routes")
         .with("vni", Some(&vni.to_string()))
@@ -256,7 +257,7 @@ impl Found {
         printer.flush()
     }
 
-    /// As diff(1) does with -u.
+    /// Prints as diff(1) does with -u.
     fn print_lines(&self, args: &DiffArgs, printer: &mut Printer) -> Result<(), Stop> {
         let terminal = Terminal::of_stdout();
         let styled = |style, text: String| {
@@ -317,7 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_one_list_has_alone_is_told() {
+    fn routes_of_one_list_only_are_reported() {
         let route = |host: u8| {
             let destination = Destination::from_ipv4([10, 0, 0, host].into(), 32);
             Route::new(destination, NextHop::standard([192, 0, 2, 1]))

@@ -14,19 +14,19 @@ use crate::cli::failure::Failure;
 /// How long connecting and sending may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an answer may make one wait, first byte and each next; a long table takes its time.
+/// How long to wait for the first byte of an answer, and between bytes. A long table takes time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Largest head of an answer, and largest line in its body's framing.
 const HEAD_MAX: usize = 16 * 1024;
 
-/// Most of an error's text that is read.
+/// Bytes of an error's text that are read at most.
 const PROBLEM_MAX: u64 = 64 * 1024;
 
 /// Header lines of an answer.
 const HEADERS_MAX: usize = 64;
 
-/// Something to be asked.
+/// A request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) method: &'static str,
@@ -45,17 +45,21 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Whether silence is an answer.
+/// How long the other side may be silent after the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     Limited,
     Endless,
 }
 
-/// The body of an answer, while it comes.
+/// The body of an answer, read as it arrives.
 pub(crate) type Body = BufReader<Box<dyn Read>>;
 
-/// Asks, and returns the body of an answer of success.
+/// Sends a request and returns the body of the answer.
+///
+/// # Errors
+///
+/// There is no answer, or its status is not one of success.
 pub(crate) fn ask(
     place: &Place,
     request: Request<'_>,
@@ -64,7 +68,7 @@ pub(crate) fn ask(
     let failed = |error: &io::Error| Failure::RunTime(format!("{place}: {}", describe(error)));
     let mut stream = connect(place)?;
     match send(&mut *stream, place, request) {
-        // Who turns a request away may have said why.
+        // A server that closes early may have sent the reason.
         Err(error) if !is_closed(&error) => return Err(failed(&error)),
         Ok(()) | Err(_) => {}
     }
@@ -98,13 +102,13 @@ pub(crate) fn ask(
     Err(problem(place, status, &text))
 }
 
-/// Asks, and returns an answer that is one value.
+/// Sends a request and returns an answer that is one JSON value.
 pub(crate) fn ask_value(place: &Place, request: Request<'_>) -> Result<Value, Failure> {
     let body = ask(place, request, Patience::Limited)?;
     serde_json::from_reader(body).map_err(|error| unreadable(place, &error))
 }
 
-/// What came is not what should have come.
+/// Returns the failure of an answer that cannot be read.
 pub(crate) fn unreadable(place: &Place, error: &serde_json::Error) -> Failure {
     let why = match error.io_error_kind() {
         Some(kind) => describe(&kind.into()),
@@ -113,7 +117,7 @@ pub(crate) fn unreadable(place: &Place, error: &serde_json::Error) -> Failure {
     Failure::RunTime(format!("{place}: {why}"))
 }
 
-/// An error of reading or writing, in words for its user.
+/// Returns the text of an error of reading or writing, for the user.
 pub(crate) fn describe(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer in time".into(),
@@ -131,7 +135,7 @@ fn is_closed(error: &io::Error) -> bool {
     )
 }
 
-/// What the other side refused, by its own words.
+/// Returns the failure of a refused request, with the reason from the answer.
 fn problem(place: &Place, status: u16, text: &str) -> Failure {
     let value: Option<Value> = serde_json::from_str(text).ok();
     let said = value.as_ref().and_then(|it| it["error"].as_str());
@@ -242,14 +246,14 @@ fn send(stream: &mut dyn Stream, place: &Place, request: Request<'_>) -> io::Res
     stream.write_all(text.as_bytes())
 }
 
-/// How far a body goes.
+/// The length of a body.
 enum Length {
     Known(u64),
     Chunked,
     ToTheEnd,
 }
 
-/// Reads up to the empty line; status and length of the body.
+/// Reads up to the empty line. Returns the status and the length of the body.
 fn read_head(reader: &mut impl BufRead) -> io::Result<(u16, Length)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -298,7 +302,7 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
 }
 
-/// A body of known length, of which nothing may be missing.
+/// A body of known length; its end before that is an error.
 struct Exactly<R> {
     from: R,
     left: u64,
@@ -386,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_joined_and_a_missing_end_is_told() {
+    fn chunks_are_joined_and_a_missing_end_is_an_error() {
         assert_eq!(
             chunks("3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n").unwrap(),
             "abc0123456789"

@@ -1,11 +1,11 @@
-//! Lists out of an answer, an item at a time: a table of a million routes is never in memory.
+//! Reads lists from an answer one item at a time: a table of a million routes is never in memory.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// What to do after an item.
+/// Whether to go on after an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
     GoOn,
@@ -13,9 +13,9 @@ pub(crate) enum Then {
     Stop,
 }
 
-/// Calls `each` with every item of the list `name` in the object that is read.
+/// Reads an object and calls `each` with every item of its list `name`.
 ///
-/// What `each` returns as `Stop` ends the reading with an error, which the caller knows of.
+/// If `each` returns `Stop`, the reading ends with an error, which the caller expects.
 pub(crate) fn for_each(
     from: impl std::io::Read,
     name: &str,
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_come_one_by_one_wherever_the_list_stands() {
+    fn list_is_read_one_item_at_a_time() {
         let text = r#"{"total": 3, "next": null, "routes": [{"a":1}, "b",
             3], "more": {"x": []}}"#;
         let mut items = Vec::new();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_missing_is_an_error() {
+    fn cut_or_missing_lists_are_errors() {
         let read = |text: &str| for_each(text.as_bytes(), "routes", &mut |_| Then::GoOn);
         assert!(read(r#"{"routes": []}"#).is_ok());
         assert!(read(r#"{"routes": [1"#).is_err());

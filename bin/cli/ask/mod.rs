@@ -26,10 +26,10 @@ pub(crate) use monitor::monitor;
 pub(crate) use probe::probe;
 pub(crate) use show::show;
 
-/// Why a command ends before all is said.
+/// Why a command ends before it has printed everything.
 #[derive(Debug)]
 enum Stop {
-    /// Who does not read the rest does not want it, and that is no failure.
+    /// Nobody reads the rest of the output. That is no failure.
     NobodyReads,
     Failed(Failure),
 }
@@ -41,7 +41,7 @@ impl From<Failure> for Stop {
 }
 
 impl Stop {
-    /// An error of writing to the standard output.
+    /// Returns the reason for an error of writing to the standard output.
     fn of_output(error: &io::Error) -> Self {
         match error.kind() {
             ErrorKind::BrokenPipe => Self::NobodyReads,
@@ -52,7 +52,7 @@ impl Stop {
     }
 }
 
-/// What a command that prints amounts to.
+/// Returns the result of a command that prints.
 fn ended(result: Result<(), Stop>) -> Result<(), Failure> {
     match result {
         Ok(()) | Err(Stop::NobodyReads) => Ok(()),
@@ -78,5 +78,5 @@ impl Printer {
     }
 }
 
-/// The exit code of a command that finds or finds not.
+/// The exit code of a comparison that found differences.
 pub(crate) const DIFFERENT: ExitCode = ExitCode::FAILURE;

@@ -13,7 +13,7 @@ use super::terminal::{Style, Terminal};
 use super::{Printer, Stop, ended};
 use crate::cli::failure::Failure;
 
-/// Tells what happens until the other side ends, or nobody reads it.
+/// Prints events until the other side ends the monitor, or nobody reads the output.
 pub(crate) fn monitor(args: &MonitorArgs) -> Result<(), Failure> {
     ended(follow(args))
 }
@@ -47,7 +47,7 @@ fn follow(args: &MonitorArgs) -> Result<(), Stop> {
         } else {
             printer.print(&line)?;
         }
-        // What else has come is printed with it.
+        // Lines that have arrived already are printed together.
         if !body.buffer().contains(&b'\n') {
             printer.flush()?;
         }
@@ -59,17 +59,20 @@ fn follow(args: &MonitorArgs) -> Result<(), Stop> {
     }
 }
 
-/// An event in a line.
+/// Formats an event as a line.
 fn text(event: &Value, terminal: Terminal) -> String {
     let field = |name: &str| printable(event[name].as_str().unwrap_or_default());
     let time = field("time");
-    // Its day is today's.
+    // The date is that of today.
     let time = time.split_once('T').map_or(&*time, |(_, time)| time);
     let (style, what) = match event["event"].as_str().unwrap_or_default() {
         "add" => (Style::Good, format!("+ {}", route_text(event))),
         "remove" => (Style::Bad, format!("- {}", route_text(event))),
         "current" => (Style::Plain, format!("  {}", route_text(event))),
-        "complete" => (Style::Dim, "  this was all; what follows is new".into()),
+        "complete" => (
+            Style::Dim,
+            "  end of current routes; live changes follow".into(),
+        ),
         "peer_up" => (Style::Good, format!("^ peer {} is up", field("peer"))),
         "peer_down" => (
             Style::Bad,

@@ -1,4 +1,4 @@
-//! Where a running server or client is asked.
+//! Where to ask a running server or client.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use crate::cli::failure::Failure;
 use crate::cli::socket::{CLIENT_SOCKET, SERVER_SOCKET};
 use crate::cli::value::Expected;
 
-/// How a place is written.
+/// The syntax of a place.
 pub(crate) const SYNTAX: &str =
     "the path of a control socket, or HOST:PORT or http://HOST:PORT of --http";
 
@@ -26,7 +26,7 @@ pub(crate) enum Place {
 impl FromStr for Place {
     type Err = Expected;
 
-    /// A text with a slash is a path; `./NAME` is one in the working directory.
+    /// Parses a place. A text with a slash is a path; `./NAME` is one in the working directory.
     fn from_str(text: &str) -> Result<Self, Expected> {
         let invalid = Expected(SYNTAX);
         if let Some(rest) = text.strip_prefix("http://") {
@@ -47,7 +47,7 @@ impl FromStr for Place {
     }
 }
 
-/// An address with a port: without one it would be a guess.
+/// Returns an address with a port; `None` without a port, which would be a guess.
 fn address(text: &str) -> Option<String> {
     let with_port = endpoint::parse(text, Port::Connect)?;
     (with_port == text || text.parse::<std::net::SocketAddr>().is_ok()).then_some(with_port)
@@ -63,7 +63,7 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    /// The place that was given, or the only one of the two usual sockets that is there.
+    /// Returns the place that was given, else the one usual socket on which something listens.
     pub(crate) fn given_or_usual(given: Option<&Self>) -> Result<Self, Failure> {
         if let Some(place) = given {
             return Ok(place.clone());
@@ -84,7 +84,7 @@ impl Place {
 }
 
 impl Place {
-    /// Refuses what only shows.
+    /// Refuses an HTTP address: it shows, and changes nothing.
     pub(crate) fn must_be_socket(&self) -> Result<(), Failure> {
         match self {
             Self::Socket(_) => Ok(()),
@@ -96,7 +96,7 @@ impl Place {
     }
 }
 
-/// Whether something listens on a socket, though it may not be for this user.
+/// Returns whether something listens on a socket, even if this user may not connect.
 fn is_alive(path: &str) -> bool {
     match UnixStream::connect(path) {
         Ok(_) => true,

@@ -11,7 +11,7 @@ use super::terminal::{Style, Terminal};
 use super::{Printer, ended, units};
 use crate::cli::failure::Failure;
 
-/// Shakes hands, and says with whom.
+/// Makes a handshake with a peer and prints what the peer is.
 pub(crate) fn probe(args: &ProbeArgs) -> Result<(), Failure> {
     let config = ProbeConfig {
         timeout: args.timeout,
@@ -37,7 +37,7 @@ pub(crate) fn probe(args: &ProbeArgs) -> Result<(), Failure> {
     ended(printer.print(text).and_then(|()| printer.flush()))
 }
 
-/// What was found, as JSON.
+/// The result as JSON.
 #[derive(Serialize)]
 struct Report {
     address: String,

@@ -12,7 +12,7 @@ use super::terminal::{Style, Terminal};
 use super::{Printer, Stop, ended, units};
 use crate::cli::failure::Failure;
 
-/// Rows that make the widths of a table's columns; later ones may widen them.
+/// The number of rows that decide the widths of columns; later rows may widen them.
 const BLOCK: usize = 1000;
 
 /// Shows something.
@@ -25,7 +25,7 @@ pub(crate) fn show(args: &ShowArgs) -> Result<(), Failure> {
     })
 }
 
-/// A list that can be asked for, and how a table of it looks.
+/// A list of the API, and how to show it as a table.
 struct List {
     name: &'static str,
     columns: &'static [Column],
@@ -93,7 +93,7 @@ fn vnis(args: &VnisArgs) -> Result<(), Stop> {
 
 fn routes(args: &RoutesArgs) -> Result<(), Stop> {
     let vni = args.vni.map(|it| it.to_string());
-    // One answer from one snapshot, however long: pages would each be of another moment.
+    // One answer comes from one snapshot, however long; each page would come from another.
     let limit = args.limit.map_or_else(|| "all".into(), |it| it.to_string());
     let query = Query::new("/api/v1/routes")
         .with("vni", vni.as_deref())
@@ -125,7 +125,7 @@ impl Query {
     }
 }
 
-/// A text as a part of a path or a parameter (RFC 3986, section 2.1).
+/// Encodes a text as a part of a path or a parameter (RFC 3986, section 2.1).
 pub(super) fn encode(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
@@ -220,7 +220,7 @@ fn status(view: &ViewArgs) -> Result<(), Stop> {
     printer.flush()
 }
 
-/// Keys and values, those that say something.
+/// Formats the status as keys and values, without the empty ones.
 fn status_text(status: &Value, place: &Place, terminal: Terminal) -> String {
     let mut lines: Vec<(&str, String, Style)> = Vec::new();
     let mut line = |key, value: String| lines.push((key, value, Style::Plain));
@@ -298,7 +298,7 @@ fn server_lines(server: &Value, line: &mut impl FnMut(&'static str, String)) {
     let troubles = [
         ("malformed", "malformed messages"),
         ("refused", "refused by a limit"),
-        ("folds", "queues folded"),
+        ("folds", "queues coalesced"),
         ("legacy_drops", "legacy peers lost"),
         ("held_up", "times held up"),
     ];
@@ -344,7 +344,7 @@ fn kernel_lines(kernel: &Value, line: &mut impl FnMut(&'static str, String)) {
     }
 }
 
-/// A value without quotes; nothing if it is none.
+/// Returns a value without quotes; an empty text for null.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -417,13 +417,13 @@ fn route_row(route: &Value) -> Vec<Cell> {
     ]
 }
 
-/// The ports of a route, if it has some.
+/// Returns the ports of a route, if it has ports.
 fn ports(route: &Value) -> Option<String> {
     let (from, to) = (route["port_from"].as_u64()?, route["port_to"].as_u64()?);
     Some(format!("{from}-{to}"))
 }
 
-/// A route as logs and the client write it.
+/// Formats a route as logs and the client do.
 pub(super) fn route_text(route: &Value) -> String {
     let mut line = format!(
         "VNI {} {} via {}",

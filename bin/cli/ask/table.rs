@@ -1,8 +1,8 @@
 //! Tables that fit the terminal.
 //!
-//! Columns are as wide as what is in them. Where that is more than the terminal has, the
-//! columns that may be cut give way, then those that matter least are left out. What goes
-//! into a pipe is never cut.
+//! Columns are as wide as their longest text. If the terminal is too narrow, columns that may be
+//! cut become narrower, then the least important columns are left out. Output into a pipe is never
+//! cut.
 
 use std::fmt::Write;
 
@@ -13,10 +13,10 @@ use super::terminal::{Style, Terminal};
 /// Columns between two columns of a table.
 const GAP: usize = 2;
 
-/// To where a column is cut before another is left out.
+/// The width to which a column is cut before another column is left out.
 const CUT_MIN: usize = 12;
 
-/// On which side the text of a column begins.
+/// The side at which the text of a column is aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
@@ -30,7 +30,7 @@ pub(crate) struct Column {
     pub(crate) align: Align,
     /// Whether its text may end in an ellipsis.
     pub(crate) may_be_cut: bool,
-    /// What is left out first has the highest; 0 stays.
+    /// The column with the highest number is left out first; 0 always stays.
     pub(crate) dispensable: u8,
 }
 
@@ -66,7 +66,7 @@ impl Column {
     }
 }
 
-/// What stands in a row under a column.
+/// The text of a row in one column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cell {
     text: String,
@@ -86,7 +86,7 @@ impl Cell {
     }
 }
 
-/// A text without what would move the cursor: peers choose some of what is shown.
+/// Escapes characters that would move the cursor: peers choose parts of the text.
 pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for it in text.chars() {
@@ -99,7 +99,7 @@ pub(crate) fn printable(text: &str) -> String {
     shown
 }
 
-/// A table that is written in blocks of rows, the columns of which only grow.
+/// A table that is written in blocks of rows; columns never become narrower.
 pub(crate) struct Table {
     columns: Vec<Column>,
     terminal: Terminal,
@@ -117,7 +117,7 @@ impl Table {
         }
     }
 
-    /// Writes rows, the head before the first; each has a cell for each column.
+    /// Formats rows, with the head before the first; each row has a cell for each column.
     pub(crate) fn block(&mut self, rows: &[Vec<Cell>]) -> String {
         for row in rows {
             debug_assert_eq!(row.len(), self.columns.len());
@@ -143,7 +143,7 @@ impl Table {
         for ((column, width), cell) in self.columns.iter().zip(widths).zip(row) {
             let Some(width) = *width else { continue };
             if cell.text.is_empty() {
-                // Nothing is written at the end of a line.
+                // A line must not end with spaces.
                 spaces += width + GAP;
                 continue;
             }
@@ -162,7 +162,7 @@ impl Table {
     }
 }
 
-/// The widths to write, none for a column that is left out.
+/// Returns the width of each column, `None` for a column that is left out.
 fn fit(columns: &[Column], wanted: &[usize], limit: Option<usize>) -> Vec<Option<usize>> {
     let mut widths: Vec<Option<usize>> = wanted.iter().copied().map(Some).collect();
     let Some(limit) = limit else { return widths };
@@ -172,7 +172,7 @@ fn fit(columns: &[Column], wanted: &[usize], limit: Option<usize>) -> Vec<Option
         let Some(excess) = total.checked_sub(limit).filter(|it| *it > 0) else {
             return widths;
         };
-        // The widest gives way to the next, a column at a time.
+        // The widest column is cut first, down to the width of the second.
         let widest = (0..columns.len())
             .filter(|at| columns[*at].may_be_cut && widths[*at].is_some_and(|it| it > CUT_MIN))
             .max_by_key(|at| widths[*at]);
@@ -193,7 +193,7 @@ fn fit(columns: &[Column], wanted: &[usize], limit: Option<usize>) -> Vec<Option
         match least {
             Some(at) => {
                 widths[at] = None;
-                // There may be place for more of the others.
+                // There may be room for the others again.
                 for (other, width) in widths.iter_mut().enumerate() {
                     *width = width.map(|_| wanted[other]);
                 }
@@ -203,7 +203,7 @@ fn fit(columns: &[Column], wanted: &[usize], limit: Option<usize>) -> Vec<Option
     }
 }
 
-/// A text of at most so many columns, with an ellipsis if that is not all.
+/// Shortens a text to at most `width` columns, with an ellipsis if it was longer.
 pub(crate) fn shorten(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.into();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_moves_the_cursor() {
+    fn control_characters_are_escaped() {
         assert_eq!(printable("a\x1b[2Jb\n\u{202e}"), "a\\u{1b}[2Jb\\n\\u{202e}");
     }
 }

@@ -1,12 +1,12 @@
-//! What the standard output can show.
+//! The abilities of the terminal at the standard output.
 
 use std::env;
 use std::io::{self, IsTerminal};
 
-/// Columns of a terminal that does not tell.
+/// Columns of a terminal that does not tell its width.
 const WIDTH: usize = 80;
 
-/// How to write a text.
+/// The look of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
     Plain,
@@ -17,16 +17,16 @@ pub(crate) enum Style {
     Bad,
 }
 
-/// What the standard output is.
+/// A terminal, or a pipe or file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
-    /// Columns that a line may take; any number where nobody looks at them.
+    /// Columns that a line may take; `None` for any number.
     pub(crate) width: Option<usize>,
     has_colours: bool,
 }
 
 impl Terminal {
-    /// The standard output of this process.
+    /// Examines the standard output of this process.
     pub(crate) fn of_stdout() -> Self {
         if !io::stdout().is_terminal() {
             return Self::PIPE;
@@ -40,7 +40,7 @@ impl Terminal {
         }
     }
 
-    /// One without colours.
+    /// Returns a terminal without colours.
     #[cfg(test)]
     pub(crate) const fn of_width(width: Option<usize>) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Terminal {
         has_colours: false,
     };
 
-    /// What stands before and after a text to give it a style.
+    /// Returns what goes before and after a text to give it a style.
     pub(crate) const fn marks(self, style: Style) -> (&'static str, &'static str) {
         if !self.has_colours {
             return ("", "");

@@ -1,6 +1,6 @@
 //! Numbers as people read them.
 
-/// A time in its two largest units: `3d4h`, `5m2s`, `12s`, `450ms`.
+/// Formats a time in its two largest units: `3d4h`, `5m2s`, `12s`, `450ms`.
 pub(crate) fn duration(seconds: f64) -> String {
     if seconds < 0.9995 {
         return format!("{:.0}ms", seconds.max(0.0) * 1000.0);
@@ -21,7 +21,7 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// A short time with three digits: `812 us`, `1.24 ms`, `2.00 s`.
+/// Formats a short time with three digits: `812 us`, `1.24 ms`, `2.00 s`.
 pub(crate) fn latency(seconds: f64) -> String {
     let (value, unit) = match seconds {
         it if it < 1e-3 => (it * 1e6, "us"),
@@ -35,7 +35,7 @@ pub(crate) fn latency(seconds: f64) -> String {
     }
 }
 
-/// Bytes: `512 B`, `1.2 MiB`.
+/// Formats a number of bytes: `512 B`, `1.2 MiB`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if count < 1024 {
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_short() {
+    fn numbers_are_formatted_with_short_units() {
         let all = [
             (0.0, "0ms"),
             (0.4504, "450ms"),

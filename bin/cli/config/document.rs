@@ -1,4 +1,4 @@
-//! What is in a configuration file, checked key by key.
+//! The contents of a configuration file, checked key by key.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::Problem;
 use crate::cli::options::{self, FileKey, FileKeys, Role, Row, Value};
 
-/// How similar a key must be to one that is known to be suggested, from 0 to 1.
+/// How similar a known key must be to be suggested, from 0 to 1.
 const LIKENESS: f64 = 0.7;
 
 /// The options that a file gives to each command.
@@ -132,7 +132,7 @@ impl Reading<'_> {
     fn values(&mut self, row: &Row, value: &Spanned<DeValue<'_>>) -> Vec<String> {
         let at = value.span().start;
         let Some(text) = plain(value.get_ref()) else {
-            self.refuse(at, format!("{}: expected {}", row.name, row.expected));
+            self.refuse(at, format!("{}: {}", row.name, row.expected()));
             return Vec::new();
         };
         if let Err(mistake) = row.check_text(&text) {
@@ -142,7 +142,7 @@ impl Reading<'_> {
     }
 }
 
-/// Says what could be meant by a name that is no command.
+/// Returns a hint for a name that is no command.
 fn hint_at_role(name: &str) -> String {
     let has_option = |it: &Role| options::find(*it, name).is_some();
     let homes = Role::ALL.into_iter().filter(has_option);
@@ -157,7 +157,7 @@ fn hint_at_role(name: &str) -> String {
     }
 }
 
-/// Says what could be meant by a name that is no option of the command.
+/// Returns a hint for a name that is no option of the command.
 fn hint_at_key(role: Role, name: &str) -> String {
     let has_option = |it: &Role| options::find(*it, name).is_some();
     if let Some(other) = Role::ALL.into_iter().find(has_option) {

@@ -1,7 +1,7 @@
 //! The options of a configuration file, `--config FILE`.
 //!
-//! A key is the long name of an option, and its value is parsed as on the command line, which
-//! wins: both are read by the table of options.
+//! A key is the long name of an option. Its value is parsed as on the command line, by the same
+//! row of the table of options. The command line wins.
 
 mod document;
 

@@ -1,4 +1,4 @@
-//! What a client of the demonstration sees, and waiting for it.
+//! What a client of the demonstration has seen, and how to wait for it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,43 +9,43 @@ use rustbond::{CloseReason, Route, RouteHandler, ServerId, Vni};
 
 use crate::cli::output::print;
 
-/// What one client has been told.
+/// What one client has seen.
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) routes: BTreeSet<(Vni, Route)>,
     /// VNIs whose tables are complete.
     pub(super) synced: BTreeSet<Vni>,
-    /// Servers that are established.
+    /// Servers with an established session.
     pub(super) servers: BTreeSet<ServerId>,
     removals: usize,
-    /// The client's name, once its changes are to be printed.
+    /// The name of the client, if each change is to be printed.
     echo: Option<&'static str>,
 }
 
-/// Keeps what a client is told; clones are handles of the same board.
+/// Keeps what a client has seen; clones are handles of the same board.
 #[derive(Clone, Default)]
 pub(super) struct Board {
     shared: Arc<(Mutex<Seen>, Condvar)>,
 }
 
 impl Board {
-    /// The routes seen at the moment.
+    /// Returns the routes that the client has at the moment.
     pub(super) fn routes(&self) -> BTreeSet<(Vni, Route)> {
         self.seen().routes.clone()
     }
 
-    /// How many routes were removed so far.
+    /// Returns how many routes were removed so far.
     pub(super) fn removals(&self) -> usize {
         self.seen().removals
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        // What a thread that panicked has written is still what was seen.
+        // The data is consistent even if a thread panicked.
         let lock = self.shared.0.lock();
         lock.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `is_reached`, no longer than `limit`; whether it is.
+    /// Waits until `is_reached`, at most `limit`. Returns whether it was reached.
     pub(super) fn wait(&self, limit: Duration, is_reached: impl Fn(&Seen) -> bool) -> bool {
         let until = Instant::now() + limit;
         let mut seen = self.seen();
@@ -110,7 +110,7 @@ impl RouteHandler for Board {
     }
 }
 
-/// Prints a line for whoever still reads; the demonstration itself is over.
+/// Prints a line; a failure is only logged, because the demonstration itself is over.
 fn echo(line: fmt::Arguments<'_>) {
     if let Err(failure) = print(format_args!("{line}\n")) {
         log::error!("{failure}");

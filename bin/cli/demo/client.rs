@@ -8,7 +8,7 @@ use rustbond::{ClientConfig, Error, MetalBondClient, Route, Vni};
 use super::board::{Board, Seen};
 use super::{PATIENCE, Stop, failed, route};
 
-/// How long until a client is asked again for what it does not tell by itself.
+/// The interval of queries for what the client does not report as an event.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 pub(super) struct Client {
@@ -50,7 +50,7 @@ impl Client {
         Ok(())
     }
 
-    /// Waits until exactly these routes are seen.
+    /// Waits until the client sees exactly these routes.
     pub(super) fn expect(&self, texts: &[&[&str]]) -> Result<(), Stop> {
         let texts = texts.iter().copied().flatten();
         let expected = texts.map(|text| route(text)).collect();
@@ -59,7 +59,7 @@ impl Client {
         })
     }
 
-    /// Waits until `is_reached` by what is seen; `what` that is.
+    /// Waits until `is_reached`. `what` names the condition for the error.
     pub(super) fn wait(&self, what: &str, is_reached: impl Fn(&Seen) -> bool) -> Result<(), Stop> {
         if self.board.wait(PATIENCE, is_reached) {
             Ok(())
@@ -68,7 +68,7 @@ impl Client {
         }
     }
 
-    /// Waits until a route is known from both servers; that is no event, so it is asked for.
+    /// Waits until a route is known from both servers. There is no event for that, so this polls.
     pub(super) fn expect_two_servers_of(&self, vni: Vni, route: Route) -> Result<(), Stop> {
         let (destination, next_hop) = (route.destination, route.next_hop);
         let until = Instant::now() + PATIENCE;

@@ -1,7 +1,7 @@
 //! `metalbond demo`: servers and clients at work in one process.
 //!
-//! Nothing sleeps: each step waits for what its clients must see, and the demonstration fails
-//! when that does not come.
+//! Nothing sleeps: each step waits until its clients see the expected routes, and the demonstration
+//! fails if they do not.
 
 mod board;
 mod client;
@@ -19,34 +19,34 @@ use crate::cli::failure::Failure;
 use crate::cli::output::{Reader, print};
 use crate::cli::{logging, signals};
 
-/// How long a step may take; far more than it does.
+/// How long a step may take; far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const RED: Vni = Vni(100);
 const BLUE: Vni = Vni(200);
 
-/// What alpha announces: one destination of each family.
+/// The routes of alpha: one destination of each family.
 const ALPHA: [&str; 2] = [
     "100#10.0.1.0/24#2001:db8::a",
     "100#2001:db8:1::/48#2001:db8::a",
 ];
-/// What beta announces: another network, and half of the ports of a public address.
+/// The routes of beta: another network, and half of the ports of a public address.
 const BETA: [&str; 2] = [
     "100#10.0.2.0/24#2001:db8::b",
     "100#192.0.2.1/32#2001:db8::b#NAT#1024#32767",
 ];
-/// What gamma announces: the other half, a load-balancer target, another virtual network.
+/// The routes of gamma: the other half, a load-balancer target, another virtual network.
 const GAMMA: [&str; 3] = [
     "100#192.0.2.1/32#2001:db8::c#NAT#32768#65535",
     "100#192.0.2.2/32#2001:db8::c#LB",
     "200#10.0.1.0/24#2001:db8::c",
 ];
-/// What beta announces when a server is gone.
+/// The route that beta announces after a server has stopped.
 const LATE: &str = "100#10.0.20.0/24#2001:db8::b";
 
 /// Why the demonstration ends before its last step.
 enum Stop {
-    /// Nobody reads it; that is no failure.
+    /// Nobody reads the output. That is no failure.
     NobodyReads,
     Failed(Failure),
 }
@@ -77,13 +77,13 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
 
 struct Demo {
     step: usize,
-    /// Goes and comes back; the second stays.
+    /// Stops and starts again; the second server stays.
     first: Option<MetalBondServer>,
     _second: MetalBondServer,
     addresses: [SocketAddr; 2],
     alpha: Client,
     beta: Client,
-    /// Leaves on the way.
+    /// Leaves during the demonstration.
     gamma: Client,
 }
 
@@ -93,7 +93,7 @@ impl Demo {
             "Two MetalBond servers and three hypervisors, in this process."
         ))?;
         let first = MetalBondServer::start("127.0.0.1:0", config())?;
-        // Where the loopback interface has no IPv6, both are IPv4.
+        // Without IPv6 on the loopback interface, both use IPv4.
         let second = MetalBondServer::start("[::1]:0", config())
             .or_else(|_| MetalBondServer::start("127.0.0.1:0", config()))?;
         let addresses = [first.local_addr(), second.local_addr()];
@@ -194,7 +194,7 @@ impl Demo {
         self.show_tables()
     }
 
-    /// Keeps everything running, and prints what changes, until a signal.
+    /// Keeps everything running until a signal, and prints each change.
     fn stay(&self) -> Result<(), Stop> {
         let (_ender, ending) = signals::catch().map_err(Stop::Failed)?;
         let [first, second] = self.addresses;
@@ -210,7 +210,7 @@ impl Demo {
         ending.wait().map_err(Stop::Failed)
     }
 
-    /// Says what the next step is.
+    /// Prints the number and the description of the next step.
     fn tell(&mut self, sentence: &str) -> Result<(), Stop> {
         self.step += 1;
         say(format_args!("\n{}. {sentence}", self.step))
@@ -245,14 +245,14 @@ impl Demo {
         Ok(())
     }
 
-    /// Those that have not left.
+    /// Returns the clients that have not left.
     fn present(&self) -> impl Iterator<Item = &Client> {
         let all = [&self.alpha, &self.beta, &self.gamma];
         let is_present = |it: &&Client| it.client.state() != ClientState::Closed;
         all.into_iter().filter(is_present)
     }
 
-    /// Waits until every route is known from both servers.
+    /// Waits until every client knows every route from both servers.
     fn expect_two_servers(&self) -> Result<(), Stop> {
         for client in self.present() {
             client.wait("both servers", |seen| seen.servers.len() == 2)?;
@@ -263,7 +263,7 @@ impl Demo {
         Ok(())
     }
 
-    /// How many routes were removed so far, at any client.
+    /// Returns how many routes all clients have removed so far.
     fn removals(&self) -> usize {
         self.present().map(|it| it.board.removals()).sum()
     }
@@ -284,7 +284,7 @@ fn config() -> ServerConfig {
     }
 }
 
-/// A route of the demonstration.
+/// Parses a route of the demonstration.
 fn route(text: &str) -> (Vni, Route) {
     let announcement: Announcement = text.parse().expect("the routes above are announcements");
     (announcement.vni, announcement.route)

@@ -1,4 +1,4 @@
-//! A line of the log, for people or for machines.
+//! The format of a line of the log, for people or for machines.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use log::Record;
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use serde_json::{Map, Value as Json};
 
-/// What a line looks like.
+/// The format of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Time, level, message.
@@ -20,7 +20,7 @@ pub(crate) enum Format {
 
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 
-/// Changes the format of all lines to come.
+/// Changes the format of all later lines.
 pub(super) fn set(format: Format) {
     IS_JSON.store(format == Format::Json, Ordering::Relaxed);
 }
@@ -35,7 +35,7 @@ pub(super) fn write(buffer: &mut Formatter, record: &Record<'_>) -> io::Result<(
     }
 }
 
-/// The message says all; the fields say some of it again.
+/// Formats a record for people: without fields, which the message contains.
 fn text(time: &str, record: &Record<'_>) -> String {
     let mut line = format!("{time} {:<5} ", record.level());
     for part in record.args().to_string().chars() {
@@ -50,7 +50,7 @@ fn text(time: &str, record: &Record<'_>) -> String {
 
 fn json(time: &str, record: &Record<'_>) -> String {
     let mut fields = Fields(Map::new());
-    // It fails only where a field does; those that came before count.
+    // An error comes from a single field; the fields before it are kept.
     if record.key_values().visit(&mut fields).is_err() {
         fields.set("incomplete", true.into());
     }
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_a_line_whatever_is_in_it() {
+    fn control_characters_never_end_a_line() {
         let pairs: &[(&str, u32)] = &[("vni", 7)];
         let record = |line: &dyn Fn(&Record<'_>) -> String| {
             line(

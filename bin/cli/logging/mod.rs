@@ -1,7 +1,8 @@
 //! Log output: one line on the standard error for each event.
 //!
-//! Whoever logs puts a finished line into a bounded queue and goes on; a thread writes. So a
-//! standard error that nobody reads stops nobody: what does not fit is lost, and counted.
+//! A thread that logs puts a finished line into a bounded queue and goes on; one thread writes.
+//! So a standard error that nobody reads stops no thread: lines that do not fit are lost and
+//! counted.
 
 mod format;
 mod queue;
@@ -21,21 +22,21 @@ use queue::Queue;
 /// How long the end of the process waits for lines to be written.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a thread that panicked waits for that.
+/// How long a thread that panicked waits for its lines to be written.
 const PANIC_TIMEOUT: Duration = Duration::from_millis(200);
 
 static LOGGING: OnceLock<Logging> = OnceLock::new();
 
 struct Logging {
     queue: Queue,
-    /// Writes all that the level lets pass.
+    /// Writes all records of the level.
     plain: env_logger::Logger,
-    /// Writes what `RUST_LOG` says, until another level is set.
+    /// Writes the records that `RUST_LOG` selects, until another level is set.
     directed: env_logger::Logger,
     is_directed: AtomicBool,
 }
 
-/// Starts logging from `level` on; the environment variable `RUST_LOG` wins.
+/// Starts the log with a level; the environment variable `RUST_LOG` wins.
 pub(crate) fn start(level: LevelFilter, format: Format) {
     let Ok(queue) = Queue::start(io::stderr()) else {
         return output_fails("there is no thread for it");
@@ -66,14 +67,14 @@ pub(crate) fn start(level: LevelFilter, format: Format) {
 }
 
 fn output_fails(why: &str) {
-    // There is no better place to say so.
+    // There is no better place to report this.
     drop(writeln!(
         io::stderr(),
         "metalbond: nothing is logged: {why}"
     ));
 }
 
-/// Logs from another level on, from this moment; `RUST_LOG` does not count any more.
+/// Changes the level of the log; `RUST_LOG` has no effect any more.
 pub(crate) fn set_level(level: LevelFilter) {
     if let Some(logging) = LOGGING.get() {
         logging.is_directed.store(false, Ordering::Relaxed);
@@ -81,16 +82,16 @@ pub(crate) fn set_level(level: LevelFilter) {
     }
 }
 
-/// Logs in another format, from this moment.
+/// Changes the format of the log.
 pub(crate) fn set_format(format: Format) {
     format::set(format);
 }
 
-/// Writes a line as it is to the standard error, after all that was logged.
+/// Writes a line without time and level to the standard error, after all that was logged.
 pub(crate) fn say(line: &str) {
     match LOGGING.get() {
         Some(logging) => logging.queue.push(format!("{line}\n").into_bytes()),
-        // Where that is closed there is nobody to tell.
+        // A closed standard error cannot be reported.
         None => drop(writeln!(io::stderr(), "{line}")),
     }
 }

@@ -1,4 +1,4 @@
-//! Lines on their way to the standard error.
+//! The queue of lines for the standard error.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Lines that wait at most; 16 MiB at worst.
+/// Lines in the queue at most; 16 MiB at worst.
 const LINES: usize = 4096;
 
 /// Longest line; the rest of a longer one is cut off.
 const LINE_BYTES: usize = 4096;
 
-/// The way of lines to the thread that writes them.
+/// A handle of the queue to the thread that writes.
 #[derive(Clone)]
 pub(super) struct Queue {
     items: Sender<Item>,
@@ -22,8 +22,8 @@ pub(super) struct Queue {
 
 enum Item {
     Line(Vec<u8>),
-    /// Dropped when all that came before is written.
-    Flush(#[expect(dead_code, reason = "its end is what counts")] Sender<()>),
+    /// Dropped when all lines before it are written.
+    Flush(#[expect(dead_code, reason = "its drop is the signal")] Sender<()>),
 }
 
 impl Queue {
@@ -34,7 +34,7 @@ impl Queue {
         })
     }
 
-    /// Says by `tell` how many lines were lost, when there is somebody again to take them.
+    /// Calls `tell` with the number of lost lines as soon as lines are read again.
     fn with_room(
         room: usize,
         out: impl Write + Send + 'static,
@@ -49,7 +49,7 @@ impl Queue {
         Ok(Self { items, lost })
     }
 
-    /// Puts a line at the end, or loses it; never waits.
+    /// Adds a line, or drops and counts it if the queue is full. Never waits.
     pub(super) fn push(&self, mut line: Vec<u8>) {
         if line.len() > LINE_BYTES {
             line.truncate(LINE_BYTES - 1);
@@ -65,13 +65,13 @@ impl Queue {
         let until = Instant::now() + limit;
         let (done, is_done) = bounded(0);
         if self.items.send_deadline(Item::Flush(done), until).is_ok() {
-            // Nothing is sent: the end of the sender is the sign.
+            // Nothing is sent: the drop of the sender is the signal.
             is_done.recv_deadline(until).ok();
         }
     }
 }
 
-/// The logger hands over a line at a time.
+/// Takes one line at a time from the logger.
 impl Write for Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line.to_vec());
@@ -102,7 +102,7 @@ fn write_all(
             Item::Flush(_) => drop(out.flush()),
         }
         written += 1;
-        // What was lost was younger than all that waited.
+        // Lost lines are reported after the lines that waited, which are older.
         if items.is_empty() || written >= room {
             written = 0;
             report(lost, &tell);
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_waits_for_a_reader_that_does_not_come() {
+    fn full_queue_drops_and_counts_lines_without_waiting() {
         let (mut reader, writer) = io::pipe().unwrap();
         let (told, is_told) = mpsc::channel();
         let tell = move |lost| told.send(lost).unwrap();

@@ -1,8 +1,8 @@
-//! What is wrong between values that are right on their own.
+//! Checks between values that are right on their own.
 
 use std::collections::BTreeSet;
 
-use super::{Client, Common, Mistake, Options, Role, Row, Server};
+use super::{Client, Common, Mistake, Options, Role, Server};
 use crate::cli::socket::Choice;
 
 /// Whether this binary can install routes.
@@ -19,25 +19,11 @@ impl Options {
     }
 }
 
-impl Row {
-    /// Names an option that is required and was not given.
-    pub(super) fn missing(&self) -> Mistake {
-        let problem = format!("is required; expected {}", self.expected);
-        mistake(self.name, None, &problem)
-    }
-
-    /// Names a value that the option cannot have.
-    pub(super) fn mistake(&self, value: &str) -> Mistake {
-        let problem = format!("expected {}", self.expected);
-        mistake(self.name, Some(value), &problem)
-    }
-}
-
 impl Server {
     fn check(&self) -> Result<(), Mistake> {
         if self.config.queue_soft_limit > self.config.queue_hard_limit {
             let problem = "is above queue-hard-limit";
-            return Err(mistake("queue-soft-limit", None, problem));
+            return Err(Mistake::new("queue-soft-limit", None, problem));
         }
         Ok(())
     }
@@ -46,23 +32,23 @@ impl Server {
 impl Client {
     fn check(&self) -> Result<(), Mistake> {
         if let Some(server) = first_repeated(&self.servers) {
-            return Err(mistake("server", Some(server), "given twice"));
+            return Err(Mistake::new("server", Some(server), "given twice"));
         }
         let checked = self.config.check(&self.servers);
-        checked.map_err(|error| mistake("server", None, &error.to_string()))?;
+        checked.map_err(|error| Mistake::new("server", None, &error.to_string()))?;
         let announced = self.announce.iter().map(|it| (it.vni, it.route));
         if let Some((vni, route)) = first_repeated(announced) {
             let problem = format!("VNI {vni} {route} is given twice");
-            return Err(mistake("announce", None, &problem));
+            return Err(Mistake::new("announce", None, &problem));
         }
         let mapped = self.install_routes.iter().map(|it| it.vni);
         if let Some(vni) = first_repeated(mapped) {
             let problem = format!("VNI {vni} is given twice");
-            return Err(mistake("install-routes", None, &problem));
+            return Err(Mistake::new("install-routes", None, &problem));
         }
         if !self.install_routes.is_empty() && !HAS_KERNEL {
             let problem = "this metalbond was built without kernel routes";
-            return Err(mistake("install-routes", None, problem));
+            return Err(Mistake::new("install-routes", None, problem));
         }
         Ok(())
     }
@@ -75,20 +61,14 @@ impl Common {
         }
         let problem = "this metalbond was built without HTTP";
         match (&self.http, &self.control) {
-            (Some(address), _) => Err(mistake("http", Some(address), problem)),
-            (None, Some(Choice::At(path))) => {
-                Err(mistake("control", Some(&path.to_string_lossy()), problem))
-            }
+            (Some(address), _) => Err(Mistake::new("http", Some(address), problem)),
+            (None, Some(Choice::At(path))) => Err(Mistake::new(
+                "control",
+                Some(&path.to_string_lossy()),
+                problem,
+            )),
             (None, None | Some(Choice::Off)) => Ok(()),
         }
-    }
-}
-
-fn mistake(option: &'static str, value: Option<&str>, problem: &str) -> Mistake {
-    Mistake {
-        option,
-        value: value.map(str::to_owned),
-        problem: problem.into(),
     }
 }
 
@@ -101,7 +81,7 @@ fn first_repeated<T: Ord + Copy>(items: impl IntoIterator<Item = T>) -> Option<T
 mod tests {
     use rustbond::{ClientConfig, ServerConfig};
 
-    use super::super::{Value, rows};
+    use super::super::{Row, Value, rows};
     use super::*;
 
     /// Returns the default that a row says there is, in its own column or in the help.

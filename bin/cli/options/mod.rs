@@ -29,7 +29,7 @@ use super::announcement::Announcement;
 use super::logging::Format;
 use super::socket::Choice;
 
-/// What a server or client was told; the part of the other command keeps its defaults.
+/// The options of a server or client; the part of the other command keeps its defaults.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
     pub(crate) role: Role,

@@ -1,4 +1,4 @@
-//! What the table says of an option.
+//! The columns of the table of options.
 
 use std::error::Error;
 use std::fmt;
@@ -44,7 +44,7 @@ pub(crate) struct Row {
     pub(crate) heading: Option<&'static str>,
     pub(crate) help: &'static str,
     pub(crate) value: Value,
-    /// What a value must be, after the word "expected"; of no use for a flag.
+    /// The text after "expected" in errors; empty for a flag.
     pub(crate) expected: &'static str,
     /// The value if none is given. A text in `help` names a default that the library has.
     pub(crate) default: Option<&'static str>,
@@ -56,7 +56,7 @@ pub(crate) struct Row {
     pub(crate) fill: fn(&mut Options, &str) -> Result<(), Wrong>,
 }
 
-/// How many values an option takes, and how help calls a value.
+/// The number of values that an option takes, and the name of a value in the help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Flag,
@@ -72,12 +72,12 @@ pub(crate) enum Presence {
     Required,
 }
 
-/// What a word with a hyphen in front is, where the command line may have a value.
+/// The meaning of a word that begins with a hyphen and follows the option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hyphen {
     /// Another option.
     Option,
-    /// A value if it is a number, so that `-1` is refused as such.
+    /// A value if it is a number, so that the error for `-1` says what is expected.
     Number,
     /// A value.
     Value,
@@ -107,13 +107,23 @@ pub(crate) enum Wrong {
     Announcement(Invalid),
 }
 
-/// What is wrong with an option. The text begins with the option's name, without hyphens.
+/// An error about an option. The text begins with the option's name, without hyphens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mistake {
     pub(crate) option: &'static str,
     /// The value that is wrong, if one is.
-    pub(crate) value: Option<String>,
-    pub(crate) problem: String,
+    value: Option<String>,
+    problem: String,
+}
+
+impl Mistake {
+    pub(super) fn new(option: &'static str, value: Option<&str>, problem: &str) -> Self {
+        Self {
+            option,
+            value: value.map(str::to_owned),
+            problem: problem.into(),
+        }
+    }
 }
 
 impl fmt::Display for Mistake {
@@ -134,28 +144,42 @@ impl Row {
     /// Refuses a value that the option cannot have.
     pub(crate) fn check(&self, value: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
         (self.fill)(&mut Options::blank(), value).map_err(|wrong| match wrong {
-            Wrong::Value => Expected(self.expected).into(),
+            Wrong::Value => self.expected().into(),
             Wrong::Announcement(invalid) => invalid.into(),
         })
     }
 
-    /// Refuses a value as a file has it: a list may be one text with commas.
+    /// Refuses a text of a file that the option cannot have; a list may be one text with commas.
     pub(crate) fn check_text(&self, text: &str) -> Result<(), Mistake> {
         self.split(text).into_iter().try_for_each(|value| {
-            let refused = |error: Box<dyn Error + Send + Sync>| Mistake {
-                option: self.name,
-                value: (!value.is_empty()).then(|| value.escape_debug().to_string()),
-                problem: error.to_string(),
-            };
-            self.check(value).map_err(refused)
+            self.check(value).map_err(|error| {
+                let shown = value.escape_debug().to_string();
+                let shown = Some(&*shown).filter(|it| !it.is_empty());
+                Mistake::new(self.name, shown, &error.to_string())
+            })
         })
     }
 
-    /// The values that a text stands for.
+    /// Returns the values that a text of a file stands for.
     pub(crate) fn split<'a>(&self, text: &'a str) -> Vec<&'a str> {
         match self.value {
             Value::List(_) => text.split(',').collect(),
             Value::Flag | Value::One(_) => vec![text],
         }
+    }
+
+    /// Returns the error of a required option that was not given.
+    pub(super) fn missing(&self) -> Mistake {
+        let problem = format!("is required; {}", self.expected());
+        Mistake::new(self.name, None, &problem)
+    }
+
+    /// Returns the error of a value that was not understood.
+    pub(super) fn mistake(&self, value: &str) -> Mistake {
+        Mistake::new(self.name, Some(value), &self.expected().to_string())
+    }
+
+    pub(crate) fn expected(&self) -> Expected {
+        Expected(self.expected)
     }
 }

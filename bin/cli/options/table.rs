@@ -21,7 +21,7 @@ const COUNT: &str = "a number from 1 to 4294967295";
 const BYTES: &str = "a number of bytes, with K, M or G for powers of 1024";
 const SOCKET: &str = "a path for a socket, or off";
 
-/// What most options of both commands have in common; a row says what is different.
+/// The columns of most options of both commands; a row names the others.
 const BOTH: Row = Row {
     name: "",
     short: None,

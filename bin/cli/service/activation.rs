@@ -12,7 +12,7 @@ pub(super) const VARIABLES: &[&str] = &["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNA
 /// The first descriptor that is passed.
 const FIRST: RawFd = 3;
 
-/// How many sockets were passed to this process, and are not taken yet.
+/// The number of sockets that were passed to this process and are not taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Passed(u32);
 
@@ -23,7 +23,7 @@ impl Passed {
         Self(number("LISTEN_FDS").filter(|_| is_mine).unwrap_or(0))
     }
 
-    /// The one that was passed, to be listened on; `None` without any.
+    /// Takes the socket that was passed, to listen on it; `None` if none was passed.
     pub(crate) fn take_listener(&mut self) -> Result<Option<TcpListener>, Failure> {
         match std::mem::take(&mut self.0) {
             0 => Ok(None),
@@ -35,7 +35,7 @@ impl Passed {
     }
 }
 
-/// Takes a descriptor for what the manager says it is, after a look at it.
+/// Takes a descriptor and checks that it is a TCP socket that listens.
 fn to_listener(number: RawFd) -> Result<TcpListener, String> {
     let refuse = |what: &str| format!("the passed socket (descriptor {number}): {what}");
     let socket = take(number).map_err(|error| refuse(&error.to_string()))?;
@@ -50,14 +50,14 @@ fn to_listener(number: RawFd) -> Result<TcpListener, String> {
     Ok(socket.into())
 }
 
-/// Owns a descriptor that this process was started with, for itself alone.
+/// Takes ownership of a descriptor that this process was started with.
 #[allow(unsafe_code, reason = "a number becomes a descriptor")]
 fn take(number: RawFd) -> std::io::Result<OwnedFd> {
-    // SAFETY: fcntl looks at a number, whatever that is.
+    // SAFETY: fcntl takes any number and checks it.
     if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
         return Err(std::io::Error::last_os_error());
     }
-    // SAFETY: it is open, as the call above tells, and nothing else in this process owns it:
-    // whoever started it passed it with this number, and it is taken once.
+    // SAFETY: the call above shows that it is open. Nothing else in this process owns it: the
+    // manager passed it with this number, and it is taken once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -1,8 +1,8 @@
-//! Life under a service manager: sockets that it passes, and what it is told.
+//! The service manager: sockets that it passes, and reports to it.
 //!
-//! [`Environment::take`] reads what the manager says (sd_listen_fds(3), sd_notify(3)); a
-//! [`Service`] tells it that the command is ready, how it fares, and that its loops turn. Without
-//! a manager both do nothing.
+//! [`Environment::take`] reads what the manager passes (sd_listen_fds(3), sd_notify(3)). A
+//! [`Service`] reports that the command is ready, its status, and that its loops turn. Without a
+//! manager both do nothing.
 
 mod activation;
 mod notify;
@@ -29,10 +29,9 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Reads the variables and removes them, so that nothing inherits what is meant for this
-    /// process.
+    /// Reads the variables and removes them, so that no child process inherits them.
     ///
-    /// To be called first of all: the environment belongs to no thread.
+    /// Must be called before any thread is started: threads share the environment.
     pub(crate) fn take() -> Self {
         let environment = Self {
             sockets: Passed::from_environment(),
@@ -58,16 +57,16 @@ impl Environment {
     }
 }
 
-/// So many of something, as `2 peers`.
+/// Formats a number of things, as `2 peers`.
 pub(crate) fn count(number: usize, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {what}{plural}")
 }
 
-/// How often the status is looked at.
+/// How often the status is checked for changes.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a service manager is told.
+/// Reports to the service manager.
 #[derive(Debug)]
 pub(crate) struct Service {
     notifier: Option<Notifier>,
@@ -78,8 +77,8 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Says that the command is ready, and from then on what `status` says, when that changes;
-    /// to the manager's watchdog, as long as they do, that all loops of `heartbeat` turn.
+    /// Reports that the command is ready, and from then on each change of `status`. Reports to
+    /// the manager's watchdog as long as all loops of `heartbeat` turn.
     pub(crate) fn start(
         environment: Environment,
         heartbeat: Heartbeat,
@@ -123,7 +122,7 @@ impl Service {
         }
     }
 
-    /// A reload that the manager is told of.
+    /// Wraps a reload so that it is reported to the manager.
     pub(crate) fn tell_of(&self, reload: Reload) -> Reload {
         let Some(notifier) = self.notifier.clone() else {
             return reload;
@@ -134,14 +133,14 @@ impl Service {
         })
     }
 
-    /// Says that the command is about to end.
+    /// Reports that the command is about to end.
     pub(crate) fn stopping(&self) {
         if let Some(notifier) = &self.notifier {
             notifier.stopping();
         }
     }
 
-    /// Lets go of `status`, once the call of it is over.
+    /// Stops the threads, and with them drops `status`.
     pub(crate) fn stop(self) {
         drop(self.stop);
         for thread in self.threads {
@@ -152,9 +151,9 @@ impl Service {
     }
 }
 
-/// Tells of each change of the status until `stopped` is disconnected.
+/// Reports each change of the status until `stopped` is disconnected.
 ///
-/// On a thread of its own: `status` may have to wait for a loop that hangs.
+/// Runs on a thread of its own: `status` may have to wait for a loop that hangs.
 fn report(
     notifier: &Notifier,
     stopped: &Receiver<()>,

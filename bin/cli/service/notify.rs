@@ -8,7 +8,7 @@ use std::time::Duration;
 
 pub(super) const VARIABLES: &[&str] = &["NOTIFY_SOCKET"];
 
-/// How long a datagram waits for a manager that is behind, before it is dropped.
+/// How long to wait for a manager that does not read, before a datagram is dropped.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The way to the service manager.
@@ -17,7 +17,7 @@ pub(crate) struct Notifier {
     socket: Arc<UnixDatagram>,
 }
 
-/// A reload that goes on; over when dropped.
+/// A reload in progress; it is over when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reloading<'a>(&'a Notifier);
 
@@ -28,7 +28,7 @@ impl Drop for Reloading<'_> {
 }
 
 impl Notifier {
-    /// The one named by `NOTIFY_SOCKET`: a path, or an abstract name after `@`.
+    /// Connects to the socket of `NOTIFY_SOCKET`: a path, or an abstract name after `@`.
     pub(super) fn from_environment() -> Option<Self> {
         let name = std::env::var_os("NOTIFY_SOCKET")?;
         match connect(name.as_bytes()) {
@@ -36,7 +36,7 @@ impl Notifier {
                 socket: Arc::new(socket),
             }),
             Err(error) => {
-                // The log has not begun.
+                // The log is not started yet.
                 crate::cli::output::warn(format_args!(
                     "the service manager is not informed: NOTIFY_SOCKET {}: {error}",
                     name.display()
@@ -46,34 +46,34 @@ impl Notifier {
         }
     }
 
-    /// The command does its work, and fares as `status` says.
+    /// Reports that the command is ready, with its status in one line.
     pub(super) fn ready(&self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={status}\n"));
     }
 
-    /// How the command fares, in one line; whether that was heard.
+    /// Reports the status in one line. Returns whether the manager received it.
     pub(super) fn status(&self, status: &str) -> bool {
         self.send(&format!("STATUS={status}\n"))
     }
 
-    /// All is well; to be said more often than the manager's watchdog barks.
+    /// Reports a sign of life, which the manager's watchdog wants once in its interval.
     pub(super) fn alive(&self) {
         self.send("WATCHDOG=1\n");
     }
 
-    /// The command is about to end.
+    /// Reports that the command is about to end.
     pub(super) fn stopping(&self) {
         self.send("STOPPING=1\n");
     }
 
-    /// The command reads its configuration anew, until the end of what this returns.
+    /// Reports that a reload has begun; the drop of the return value reports its end.
     pub(crate) fn reloading(&self) -> Reloading<'_> {
         let now = monotonic_usec();
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={now}\n"));
         Reloading(self)
     }
 
-    /// Whether it was taken; what is not is lost.
+    /// Sends a message. Returns whether the manager received it; it is not sent again.
     fn send(&self, message: &str) -> bool {
         match self.socket.send(message.as_bytes()) {
             Ok(_) => true,
@@ -108,7 +108,7 @@ fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// `CLOCK_MONOTONIC` in microseconds, by which the manager tells reloads apart.
+/// Returns `CLOCK_MONOTONIC` in microseconds, by which the manager tells reloads apart.
 #[allow(unsafe_code, reason = "an Instant does not say its number")]
 fn monotonic_usec() -> u64 {
     let mut now = libc::timespec {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_of_a_socket_is_refused() {
+    fn names_of_no_socket_are_refused() {
         for name in [&b""[..], b"vsock:2:1", b"run/x", b"/nonexistent/socket"] {
             assert!(connect(name).is_err());
         }

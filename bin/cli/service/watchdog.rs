@@ -9,10 +9,10 @@ use super::notify::Notifier;
 
 pub(super) const VARIABLES: &[&str] = &["WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// Looks in one interval of the watchdog: a loop may miss some of them.
-const LOOKS: u32 = 4;
+/// Checks in one interval of the watchdog: a loop may miss some of them.
+const CHECKS: u32 = 4;
 
-/// The interval in which the manager wants to hear of this process, if it does.
+/// Returns the interval of the manager's watchdog, if it watches this process.
 pub(super) fn interval_from_environment() -> Option<Duration> {
     let number = |name| std::env::var(name).ok()?.parse().ok();
     if number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(std::process::id())) {
@@ -23,7 +23,7 @@ pub(super) fn interval_from_environment() -> Option<Duration> {
         .map(Duration::from_micros)
 }
 
-/// What the thread knows. It waits for no other.
+/// The watching thread. It waits for no other thread.
 pub(super) struct Watch {
     pub(super) notifier: Notifier,
     pub(super) heartbeat: Heartbeat,
@@ -31,18 +31,18 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Looks, and tells, until `stopped` is disconnected.
+    /// Checks the loops and reports to the manager until `stopped` is disconnected.
     pub(super) fn run(mut self, stopped: &Receiver<()>) {
         let mut alive_at = Instant::now();
         let mut has_complained = false;
-        while stopped.recv_timeout(self.interval / LOOKS) == Err(RecvTimeoutError::Timeout) {
+        while stopped.recv_timeout(self.interval / CHECKS) == Err(RecvTimeoutError::Timeout) {
             let now = Instant::now();
             if self.heartbeat.silent().next().is_none() {
                 self.notifier.alive();
                 self.heartbeat.ask();
                 (alive_at, has_complained) = (now, false);
             } else if now - alive_at >= self.interval / 2 && !has_complained {
-                // Once, before the manager acts.
+                // Log once, before the manager acts.
                 self.complain(now - alive_at);
                 has_complained = true;
             }
