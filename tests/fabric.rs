@@ -8,8 +8,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "figures, and why a test is skipped")]
 
+#[path = "common/double/mod.rs"]
 mod double;
+#[path = "common/netns.rs"]
 mod netns;
+#[path = "common/support.rs"]
 mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "why a test is skipped")]
 
+#[path = "common/support.rs"]
 mod support;
 
 use std::io::{Read, Write};
