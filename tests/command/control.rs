@@ -2,8 +2,7 @@
 #![allow(clippy::print_stderr, reason = "what is skipped is said")]
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -235,56 +234,92 @@ fn changes_say_what_became_of_them() {
     assert_eq!(status, 409, "{answer}");
 }
 
-/// The lines of a monitor, until it ends.
-fn lines(mut stream: UnixStream) -> Vec<Value> {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let (_, body) = text.split_once("\r\n\r\n").unwrap();
-    let lines = body.lines().map(|it| serde_json::from_str(it).unwrap());
-    lines.collect()
+/// A monitor, and the lines that it has written so far.
+struct Monitor {
+    stream: BufReader<UnixStream>,
+    lines: Vec<Value>,
 }
 
-/// A monitor of HTTP/1.0, whose lines come without chunks.
-fn monitor(path: &str, parameters: &str) -> UnixStream {
-    let mut stream = UnixStream::connect(path).unwrap();
-    let request = format!("GET /api/v1/monitor?{parameters} HTTP/1.0\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    // The head is there once it watches.
-    let mut byte = [0; 1];
-    stream.read_exact(&mut byte).unwrap();
-    stream
+impl Monitor {
+    /// Starts a monitor of HTTP/1.0, whose lines come without chunks. Returns when it watches.
+    fn start(path: &str, parameters: &str) -> Self {
+        let mut stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("GET /api/v1/monitor?{parameters} HTTP/1.0\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            assert!(stream.read_line(&mut line).unwrap() > 0, "no whole head");
+        }
+        let lines = Vec::new();
+        Self { stream, lines }
+    }
+
+    /// Reads a line. Returns `false` at the end of the stream.
+    fn read(&mut self) -> bool {
+        let mut line = String::new();
+        let is_line = self.stream.read_line(&mut line).unwrap() > 0;
+        if is_line {
+            self.lines.push(serde_json::from_str(&line).unwrap());
+        }
+        is_line
+    }
+
+    /// Reads until it has told such an event.
+    #[track_caller]
+    fn expect(&mut self, is_it: impl Fn(&Value) -> bool) {
+        while !self.lines.iter().any(&is_it) {
+            assert!(self.read(), "not told: {:#?}", self.lines);
+        }
+    }
+
+    /// Reads to the end. Returns all lines.
+    fn finish(mut self) -> Vec<Value> {
+        while self.read() {}
+        self.lines
+    }
+}
+
+/// Whether a line tells this event of a route.
+fn is_route(event: &'static str, vni: u32, prefix: &'static str) -> impl Fn(&Value) -> bool {
+    move |it| it["event"] == event && it["vni"] == vni && it["prefix"] == prefix
 }
 
 #[test]
-fn a_monitor_tells_what_is_what_comes_and_why_it_ends() {
+fn monitor_tells_current_routes_then_changes_then_why_it_ends() {
     let folder = Folder::new();
     let (server, address, path) = server(&folder, &[]);
     let mut peer = Raw::established(address);
     peer.send(&update(0, 7, 1, 1));
     peer.send(&update(0, 8, 1, 1));
-    peer.barrier();
-    let all = monitor(&path, "current=true");
-    let one = monitor(&path, "vni=8");
+    // An answer comes before the owners of the tables have had their turn.
+    eventually("both routes are in the tables", || {
+        get(&path, "/api/v1/status")["routes"] == 2
+    });
+    let mut all = Monitor::start(&path, "current=true");
+    let mut one = Monitor::start(&path, "vni=8");
+    all.expect(|it| it["event"] == "complete");
     peer.send(&update(0, 7, 2, 1));
     peer.send(&update(1, 8, 1, 1));
-    peer.barrier();
+    all.expect(is_route("add", 7, "10.0.0.2/32"));
+    all.expect(is_route("remove", 8, "10.0.0.1/32"));
+    one.expect(is_route("remove", 8, "10.0.0.1/32"));
     drop(peer);
-    eventually("the peer is gone", || {
-        get(&path, "/api/v1/status")["peers"] == 0
-    });
+    all.expect(is_route("remove", 7, "10.0.0.1/32"));
+    all.expect(is_route("remove", 7, "10.0.0.2/32"));
+    all.expect(|it| it["event"] == "peer_down");
+    one.expect(|it| it["event"] == "peer_down");
     server.stop("TERM");
-    let all = lines(all);
-    let told = |event: &str, vni: u32, prefix: &str| {
-        let is_it = |it: &&Value| it["event"] == event && it["vni"] == vni;
-        all.iter().filter(is_it).any(|it| it["prefix"] == prefix)
-    };
-    assert!(told("current", 7, "10.0.0.1/32"), "{all:#?}");
-    assert!(told("current", 8, "10.0.0.1/32"));
-    assert!(told("add", 7, "10.0.0.2/32"));
-    assert!(told("remove", 8, "10.0.0.1/32"));
-    assert!(told("remove", 7, "10.0.0.1/32"));
-    assert!(all.iter().any(|it| it["event"] == "complete"));
+    let all = all.finish();
+    let complete = all.iter().position(|it| it["event"] == "complete");
+    let mut current: Vec<_> = all[..complete.unwrap()].iter().collect();
+    current.retain(|it| !it["vni"].is_null());
+    assert_eq!(current.len(), 2, "{all:#?}");
+    for vni in [7, 8] {
+        assert!(all.iter().any(is_route("current", vni, "10.0.0.1/32")));
+    }
     let down = all.iter().find(|it| it["event"] == "peer_down").unwrap();
     assert_eq!(down["reason"], "closed by peer");
     assert_eq!(all.last().unwrap()["event"], "end");
@@ -292,7 +327,7 @@ fn a_monitor_tells_what_is_what_comes_and_why_it_ends() {
         all.iter()
             .all(|it| it["time"].as_str().unwrap().ends_with('Z'))
     );
-    let one = lines(one);
+    let one = one.finish();
     let routes = one.iter().filter(|it| !it["vni"].is_null());
     let routes: Vec<_> = routes.map(|it| (&it["vni"], &it["event"])).collect();
     assert_eq!(routes, [(&json!(8), &json!("remove"))], "{one:#?}");
@@ -303,7 +338,7 @@ fn a_monitor_that_does_not_read_is_cut_off_and_holds_up_nobody() {
     const TOGGLES: u32 = 14_000;
     let folder = Folder::new();
     let (server, address, path) = server(&folder, &["--workers", "1"]);
-    let slow = monitor(&path, "vni=7");
+    let slow = Monitor::start(&path, "vni=7");
     let mut peer = Raw::established(address);
     for _ in 0..TOGGLES / 2 {
         // A turn of the server's for each.
@@ -313,7 +348,7 @@ fn a_monitor_that_does_not_read_is_cut_off_and_holds_up_nobody() {
         peer.barrier();
     }
     assert_eq!(get(&path, "/api/v1/status")["updates_received"], TOGGLES);
-    let told = lines(slow);
+    let told = slow.finish();
     assert!(told.len() < TOGGLES as usize);
     let last = told.last().unwrap();
     assert_eq!(last["event"], "end");
@@ -331,7 +366,7 @@ fn a_monitor_that_does_not_read_is_cut_off_and_holds_up_nobody() {
 fn more_connections_than_there_may_be_are_turned_away() {
     let folder = Folder::new();
     let (server, _, path) = server(&folder, &[]);
-    let mut monitors: Vec<UnixStream> = (0..16).map(|_| monitor(&path, "")).collect();
+    let mut monitors: Vec<Monitor> = (0..16).map(|_| Monitor::start(&path, "")).collect();
     let mut one_more = UnixStream::connect(&path).unwrap();
     let mut answer = String::new();
     one_more.read_to_string(&mut answer).unwrap();
@@ -340,7 +375,7 @@ fn more_connections_than_there_may_be_are_turned_away() {
     assert_eq!(code, 1);
     assert!(stderr.contains("too many control connections"), "{stderr}");
     // One that leaves makes room, though nothing happens that it could be told.
-    monitors.pop().unwrap().shutdown(Shutdown::Both).unwrap();
+    drop(monitors.pop());
     eventually("there is room", || {
         run(&["show", "status", "--at", &path]).0 == 0
     });
