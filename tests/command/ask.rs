@@ -316,10 +316,7 @@ fn a_probe_of_something_else_says_what_it_is() {
         drop(stream.read(&mut [0; 64]));
     });
     let silent = listener(|stream| drop(stream.read_to_end(&mut Vec::new())));
-    let refused = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let refused = crate::support::free_address();
     for (address, words) in [
         (
             banner,

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,18 @@ pub(crate) fn eventually(what: &str, mut is_reached: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not reached: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Returns an address that nobody listens on until the caller does, and that is the caller's alone:
+/// a port that the system chose and that was given back may be another test's a moment later.
+///
+/// All of 127.0.0.0/8 is this machine. The address carries the number of this process; the port is
+/// below those that the system hands out.
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(10_000);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
+    ([127, 64 | high, middle, low], port).into()
 }
 
 pub(crate) fn server() -> MetalBondServer {

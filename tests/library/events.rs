@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use crate::support::{PATIENCE, client, eventually, hop, server, v4};
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::Receiver;
 use rustbond::{
     CloseReason, Driver, Error, Event, EventDetail, MetalBondClient, MetalBondServer, NextHopType,
     NoOpHandler, Route, RouteFilter, RouteMatch, ServerId, Vni,
@@ -288,10 +288,14 @@ fn a_driver_resolves_names_without_blocking() {
 
 #[test]
 fn a_handler_that_does_not_return_is_left_behind() {
-    struct Stuck(Receiver<()>);
+    struct Stuck {
+        begun: crossbeam_channel::Sender<()>,
+        release: Receiver<()>,
+    }
     impl rustbond::RouteHandler for Stuck {
         fn add_route(&self, _: Vni, _: Route) {
-            assert_eq!(self.0.recv(), Err(crossbeam_channel::RecvError));
+            self.begun.send(()).unwrap();
+            assert_eq!(self.release.recv(), Err(crossbeam_channel::RecvError));
         }
         fn remove_route(&self, _: Vni, _: Route) {}
     }
@@ -299,13 +303,17 @@ fn a_handler_that_does_not_return_is_left_behind() {
     let announcer = client(&[server.local_addr()], NoOpHandler);
     announcer.announce(VNI, v4(1), hop(1)).unwrap();
     let (release, stuck) = crossbeam_channel::bounded(0);
-    let client = builder(&server).handler(Stuck(stuck.clone())).unwrap();
+    let (begun, has_begun) = crossbeam_channel::bounded(1);
+    let stuck = Stuck {
+        begun,
+        release: stuck,
+    };
+    let client = builder(&server).handler(stuck).unwrap();
     client.subscribe(VNI).unwrap();
     client.wait_synced(VNI, PATIENCE).unwrap();
-    let timeout = Duration::from_millis(100);
     // Until the handler has begun, there is nothing to wait for.
-    assert_eq!(stuck.recv_timeout(timeout), Err(RecvTimeoutError::Timeout));
-    let waited = client.shutdown_timeout(timeout);
+    has_begun.recv_timeout(PATIENCE).unwrap();
+    let waited = client.shutdown_timeout(Duration::from_millis(100));
     assert!(matches!(waited, Err(Error::Timeout)));
     eventually("the connection is closed", || server.stats().sessions == 1);
     drop::<crossbeam_channel::Sender<()>>(release);

@@ -423,7 +423,8 @@ fn a_peer_that_is_drained_stays_away() {
             .execute(Command::Announce(VNI, route(number)))
             .unwrap();
     }
-    let time = Duration::from_millis(500);
+    // Long enough for a client that retries at once to be refused within it.
+    let time = Duration::from_secs(2);
     let drained = Instant::now();
     inspector
         .execute(Command::DrainPeer("127.0.0.1".into(), time))

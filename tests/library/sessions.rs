@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::{PATIENCE, Recorder, client, eventually, hop, server, v4};
+use crate::support::{PATIENCE, Recorder, client, eventually, free_address, hop, server, v4};
 use rustbond::{
     ClientConfig, ClientState, ConnectionState, Destination, Error, MetalBondClient,
     MetalBondServer, NextHop, NoOpHandler, Route, RouteHandler, ServerConfig, ServerId, Vni,
@@ -31,32 +31,6 @@ fn an_address_in_use_is_named() {
         .err()
         .unwrap();
     assert!(error.to_string().contains(&address.to_string()), "{error}");
-}
-
-#[test]
-fn starting_and_stopping_leaves_no_thread_and_no_descriptor() {
-    let count = |of: &str| {
-        std::fs::read_dir(format!("/proc/self/{of}"))
-            .unwrap()
-            .count()
-    };
-    let round = || {
-        let server = server();
-        let client = client(&[server.local_addr()], NoOpHandler);
-        client.announce(VNI, v4(1), hop(1)).unwrap();
-        drop(client);
-        drop(server);
-    };
-    round();
-    // Other tests come and go in this process; the low-water mark does not grow.
-    let low = |count: &dyn Fn() -> usize| (0..20).map(|_| count()).min().unwrap();
-    let before = low(&|| count("task")) + low(&|| count("fd"));
-    for _ in 0..100 {
-        round();
-    }
-    eventually("threads and descriptors are given back", || {
-        low(&|| count("task")) + low(&|| count("fd")) <= before + 40
-    });
 }
 
 #[test]
@@ -307,8 +281,8 @@ fn one_of_two_servers_stopping_removes_nothing_that_the_other_has() {
 
 #[test]
 fn routes_survive_a_restart_of_the_only_server() {
-    let first = server();
-    let address = first.local_addr();
+    let address = free_address();
+    let first = MetalBondServer::start(address, ServerConfig::default()).unwrap();
     let seen = Recorder::default();
     let subscriber = client(&[address], seen.clone());
     let announcer = client(&[address], NoOpHandler);
@@ -329,9 +303,7 @@ fn routes_survive_a_restart_of_the_only_server() {
 #[test]
 fn a_server_that_comes_late_gets_everything() {
     let early = server();
-    let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let late_address = reserved.local_addr().unwrap();
-    drop(reserved);
+    let late_address = free_address();
     let seen = Recorder::default();
     let addresses = [early.local_addr().to_string(), late_address.to_string()];
     let config = ClientConfig {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{self, PATIENCE, Recorder, client, eventually, hop, server, v4};
+use crate::support::{self, PATIENCE, Recorder, client, eventually, free_address, hop, server, v4};
 use rustbond::{
     ClientConfig, ClientState, ConnectionState, MetalBondClient, MetalBondServer, NoOpHandler,
     Route, RouteHandler, ServerConfig, ServerId, Vni,
@@ -38,12 +38,10 @@ struct Process {
 
 impl Process {
     fn new() -> Self {
-        let reserved = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut process = Self {
-            address: reserved.local_addr().unwrap(),
+            address: free_address(),
             child: None,
         };
-        drop(reserved);
         process.start();
         process
     }
@@ -269,14 +267,8 @@ fn routes_of_servers_that_stay_away_go_after_hold_and_not_before() {
 
 #[test]
 fn one_of_three_servers_is_enough_and_the_others_join() {
-    let reserve = || {
-        TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-    };
     let early = server();
-    let late = [reserve(), reserve()];
+    let late = [free_address(), free_address()];
     let names = [late[0], early.local_addr(), late[1]].map(|it| it.to_string());
     let seen = Recorder::default();
     let hold = Duration::from_secs(300);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::support::{PATIENCE, client, eventually, server};
+use crate::support::{PATIENCE, client, eventually, free_address, server};
 use rustbond::http::HttpServer;
 use rustbond::inspect::Command;
 use rustbond::{Destination, MetalBondClient, MetalBondServer, NextHop, NoOpHandler, Route, Vni};
@@ -430,9 +430,7 @@ fn the_api_tells_what_is_so() {
 
 #[test]
 fn readiness_is_more_than_health() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = free.local_addr().unwrap().to_string();
-    drop(free);
+    let nobody = free_address().to_string();
     let config = rustbond::ClientConfig::default();
     let client = MetalBondClient::start(&[nobody], NoOpHandler, config).unwrap();
     client.subscribe(Vni(1)).unwrap();

@@ -203,7 +203,8 @@ fn odd_hellos_are_good_enough_for_the_server() {
 #[test]
 fn who_dribbles_is_shown_the_door() {
     let mut fort = Fort::new(ServerConfig {
-        handshake_timeout: Duration::from_millis(200),
+        // Long enough for the handshakes of the healthy.
+        handshake_timeout: Duration::from_secs(1),
         keepalive_interval: 1,
         ..ServerConfig::default()
     });

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::support::{KEEPALIVE, Raw, eventually, subscribe, update};
+use crate::support::{KEEPALIVE, Raw, eventually, free_address, subscribe, update};
 use rustbond::{MetalBondServer, ServerConfig};
 
 fn server(config: ServerConfig) -> MetalBondServer {
@@ -271,9 +271,7 @@ impl Drop for Poor {
 #[cfg(feature = "cli")]
 #[test]
 fn without_descriptors_accepting_pauses_and_does_not_spin() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let address = free_address();
     let server = Poor::start(address, 40);
     let mut healthy = Raw::established(address);
     let crowd: Vec<Raw> = (0..100).map(|_| Raw::connect(address)).collect();

@@ -3,13 +3,15 @@
 //! Elsewhere: SIGTERM ends the command (`tests/command/run.rs`,
 //! `signals_end_server_and_client_in_order`); a frame is never cut for others (`tests/fabric.rs`).
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::double::Client;
 use crate::double::Reading::Strict;
 use crate::double::wire::Path;
-use crate::support::{self, HELLO, PATIENCE, Raw, Recorder, client, eventually, hop, server, v4};
+use crate::support::{
+    self, HELLO, PATIENCE, Raw, Recorder, client, eventually, free_address, hop, server, v4,
+};
 use rustbond::{
     ClientConfig, MetalBondClient, MetalBondServer, NoOpHandler, Route, ServerConfig, Vni,
 };
@@ -115,7 +117,8 @@ fn frames_cut_between_segments() {
 #[test]
 fn silent_connections() {
     let config = ServerConfig {
-        handshake_timeout: Duration::from_millis(100),
+        // Long enough for the handshakes of the test itself.
+        handshake_timeout: Duration::from_secs(1),
         keepalive_interval: 1,
         ..ServerConfig::default()
     };
@@ -190,11 +193,7 @@ fn one_of_two_servers_goes() {
 
 /// Clients whose list begins with a server that is not there.
 fn beside_a_dead_server(server: SocketAddr) -> MetalBondClient {
-    let dead = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let servers = [dead.to_string(), server.to_string()];
+    let servers = [free_address().to_string(), server.to_string()];
     MetalBondClient::start(&servers, NoOpHandler, ClientConfig::default()).unwrap()
 }
 
@@ -248,10 +247,7 @@ fn the_last_of_two_announcers_counts() {
 /// A RustBond 0.1 client never subscribes at a server that comes up late.
 #[test]
 fn a_server_that_comes_up_late() {
-    let address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let address = free_address();
     let config = ClientConfig {
         retry_min: Duration::from_millis(20),
         retry_max: Duration::from_millis(50),
