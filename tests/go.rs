@@ -90,7 +90,7 @@ fn expected(count: u32) -> Vec<(Vni, Route)> {
 }
 
 #[test]
-fn our_clients_at_two_go_servers_one_of_which_restarts() {
+fn our_clients_keep_all_routes_while_one_of_two_go_servers_restarts() {
     let Some(binary) = binary("our clients at two Go servers") else {
         return;
     };
@@ -116,7 +116,7 @@ fn our_clients_at_two_go_servers_one_of_which_restarts() {
 }
 
 #[test]
-fn a_go_client_at_two_of_our_servers_one_of_which_restarts() {
+fn go_client_keeps_all_routes_while_one_of_our_two_servers_restarts() {
     let Some(binary) = binary("a Go client at two of our servers") else {
         return;
     };

@@ -43,7 +43,7 @@ fn round(server: &MetalBondServer) {
 }
 
 #[test]
-fn a_hundred_clients_of_each_kind_leave_nothing_behind() {
+fn hundred_clients_of_each_kind_leave_no_thread_and_no_descriptor() {
     let begin = || MetalBondServer::start("127.0.0.1:0", ServerConfig::default()).unwrap();
     let whole = || {
         let server = begin();

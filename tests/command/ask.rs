@@ -93,7 +93,7 @@ impl World {
 }
 
 #[test]
-fn show_tells_what_is_there() {
+fn show_lists_status_peers_routes_and_vnis() {
     let world = World::new();
     for (name, side, routes) in [("a", "server", 2), ("c", "client", 0)] {
         let status = world.show(name, &["status"]);
@@ -154,7 +154,7 @@ fn show_tells_what_is_there() {
 }
 
 #[test]
-fn a_change_by_command_arrives_in_a_monitor() {
+fn change_by_command_reaches_a_monitor() {
     let world = World::new();
     let at = world.at("b");
     let mut monitor = Process::start(metalbond().args(["monitor", "--current", "--at", &at]));
@@ -214,7 +214,7 @@ fn a_change_by_command_arrives_in_a_monitor() {
 }
 
 #[test]
-fn a_planted_difference_is_found() {
+fn diff_finds_a_planted_difference() {
     let world = World::new();
     let (a, b) = (world.at("a"), world.at("b"));
     let (code, stdout, stderr) = run(&["diff", &a, &b]);
@@ -267,7 +267,7 @@ fn listener(serve: impl Fn(&mut std::net::TcpStream) + Send + 'static) -> Socket
 }
 
 #[test]
-fn a_probe_tells_what_it_found() {
+fn probe_reports_what_a_server_is() {
     let probe = |address: SocketAddr, args: &[&str]| {
         run(&[&["probe", &address.to_string()], args].concat())
     };
@@ -302,7 +302,7 @@ fn a_probe_tells_what_it_found() {
 }
 
 #[test]
-fn a_probe_of_something_else_says_what_it_is() {
+fn probe_of_something_else_names_it() {
     let banner = listener(|stream| stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap());
     let echo = listener(|stream| {
         let mut buffer = [0; 64];
@@ -383,7 +383,7 @@ fn plain(text: &str) -> String {
 }
 
 #[test]
-fn a_table_fits_its_terminal_and_a_pipe_gets_all_of_it() {
+fn table_is_cut_to_its_terminal_and_whole_in_a_pipe() {
     let world = World::new();
     let at = world.at("a");
     let args = ["show", "peers", "--at", &at];

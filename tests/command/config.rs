@@ -48,7 +48,7 @@ fn assert_check(text: &str, expected: &[&str]) {
 }
 
 #[test]
-fn every_error_is_named_with_its_line_and_key() {
+fn wrong_values_are_named_with_line_and_key() {
     let seconds = "expected a number of seconds from 1 to 4294967295";
     let vni = "expected a VNI from 0 to 16777215";
     let text = r#"
@@ -99,7 +99,7 @@ fn every_error_is_named_with_its_line_and_key() {
 }
 
 #[test]
-fn errors_between_keys_and_of_the_syntax_have_a_place_too() {
+fn syntax_errors_are_named_with_their_place() {
     assert_check(
         "[client]\nserver = [\"a\", \"b\", \"a:4711\"]\n",
         &[":2: server a:4711: given twice"],
@@ -134,7 +134,7 @@ fn errors_between_keys_and_of_the_syntax_have_a_place_too() {
 }
 
 #[test]
-fn a_good_file_says_what_it_configures() {
+fn valid_file_is_summarised_by_check() {
     let all = [
         ("", "nothing"),
         ("[server]\n", "server"),
@@ -156,7 +156,7 @@ fn a_good_file_says_what_it_configures() {
 }
 
 #[test]
-fn a_file_that_does_not_fit_the_command_is_refused() {
+fn file_of_the_other_command_is_refused() {
     let absent = "/nonexistent/metalbond.toml";
     for line in [&["check", absent][..], &["server", "--config", absent]] {
         let (code, _, stderr) = run(line);
@@ -194,7 +194,7 @@ fn client(file: &File, more: &[&str]) -> Process {
 }
 
 #[test]
-fn the_command_line_wins() {
+fn command_line_overrides_the_file() {
     let file = File::new("wins", "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 3\n");
     let (first, _) = server(&file, &[]);
     first.stderr.expect("with 3 workers");
@@ -221,7 +221,7 @@ fn the_command_line_wins() {
 }
 
 #[test]
-fn a_server_takes_new_limits_and_drops_no_session() {
+fn reloaded_server_takes_new_limits_and_drops_no_session() {
     let base = "[server]\nlisten = \"127.0.0.1:0\"\nmax-sessions = 100\n";
     let file = File::new("server", base);
     let (server, address) = server(&file, &["--workers", "2"]);
@@ -284,7 +284,7 @@ fn a_server_takes_new_limits_and_drops_no_session() {
 }
 
 #[test]
-fn a_client_follows_its_file_and_keeps_its_sessions() {
+fn reloaded_client_follows_its_file_and_keeps_its_sessions() {
     let empty = File::new("client-servers", "[server]\nlisten = \"127.0.0.1:0\"\n");
     let (first, one) = server(&empty, &["--log-level", "debug"]);
     let (second, two) = server(&empty, &[]);
@@ -356,7 +356,7 @@ fn a_client_follows_its_file_and_keeps_its_sessions() {
 }
 
 #[test]
-fn the_log_follows_the_file_too() {
+fn reloaded_file_changes_the_log_level() {
     let base = "[server]\nlisten = \"127.0.0.1:0\"\n";
     let file = File::new("log", &format!("{base}log-level = \"warn\"\n"));
     let mut command = metalbond();
@@ -384,7 +384,7 @@ fn the_log_follows_the_file_too() {
 }
 
 #[test]
-fn a_hangup_ends_what_has_no_file() {
+fn hangup_ends_a_process_without_a_file() {
     let (mut server, _) = Process::server(&[]);
     server.signal("HUP");
     let status = server.wait();
@@ -439,7 +439,7 @@ mod kernel {
     }
 
     #[test]
-    fn tables_and_types_change_while_routes_flow() {
+    fn reloaded_tables_and_types_change_while_routes_flow() {
         in_namespace("reload", || {
             make_device();
             let (server, address) = Process::server(&[]);

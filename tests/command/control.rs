@@ -63,7 +63,7 @@ fn change(path: &str, method: &str, target: &str, body: &str) -> (u16, Value) {
 }
 
 #[test]
-fn the_socket_is_private_and_goes_with_the_process() {
+fn control_socket_is_private_and_removed_at_the_end() {
     let folder = Folder::new();
     let (server, address, path) = server(&folder, &[]);
     let found = fs::symlink_metadata(&path).unwrap();
@@ -77,7 +77,7 @@ fn the_socket_is_private_and_goes_with_the_process() {
 }
 
 #[test]
-fn another_user_may_not_ask() {
+fn control_socket_refuses_another_user() {
     #[allow(unsafe_code, reason = "the standard library has no geteuid")]
     // SAFETY: it only reads the process's user.
     let user = unsafe { libc::geteuid() };
@@ -103,7 +103,7 @@ fn another_user_may_not_ask() {
 }
 
 #[test]
-fn the_socket_of_the_dead_is_replaced_and_that_of_the_living_is_not() {
+fn control_socket_of_a_dead_process_is_replaced_and_of_a_live_one_kept() {
     let folder = Folder::new();
     let path = folder.file("server.sock");
     drop(UnixListener::bind(&path).unwrap());
@@ -129,7 +129,7 @@ fn the_socket_of_the_dead_is_replaced_and_that_of_the_living_is_not() {
 }
 
 #[test]
-fn without_a_place_for_it_a_server_runs_without_one() {
+fn server_without_a_place_for_its_control_socket_runs_without() {
     if Path::new("/run/metalbond").exists() {
         eprintln!("SKIPPED: /run/metalbond is there on this machine");
         return;
@@ -151,7 +151,7 @@ fn without_a_place_for_it_a_server_runs_without_one() {
 }
 
 #[test]
-fn it_speaks_http_as_others_do() {
+fn control_socket_speaks_plain_http() {
     let folder = Folder::new();
     let (_server, _, path) = server(&folder, &[]);
     assert_eq!(get(&path, "/api/v1/status")["ready"], true);
@@ -201,7 +201,7 @@ fn curl() -> std::process::Command {
 }
 
 #[test]
-fn changes_say_what_became_of_them() {
+fn changes_over_the_control_socket_return_their_result() {
     let folder = Folder::new();
     let (_server, address, on_server) = server(&folder, &[]);
     let (_client, on_client) = client(&folder, address, &[]);
@@ -334,7 +334,7 @@ fn monitor_tells_current_routes_then_changes_then_why_it_ends() {
 }
 
 #[test]
-fn a_monitor_that_does_not_read_is_cut_off_and_holds_up_nobody() {
+fn monitor_that_does_not_read_is_cut_off_and_delays_nobody() {
     const TOGGLES: u32 = 14_000;
     let folder = Folder::new();
     let (server, address, path) = server(&folder, &["--workers", "1"]);
@@ -363,7 +363,7 @@ fn a_monitor_that_does_not_read_is_cut_off_and_holds_up_nobody() {
 }
 
 #[test]
-fn more_connections_than_there_may_be_are_turned_away() {
+fn control_connections_past_the_limit_are_turned_away() {
     let folder = Folder::new();
     let (server, _, path) = server(&folder, &[]);
     let mut monitors: Vec<Monitor> = (0..16).map(|_| Monitor::start(&path, "")).collect();
@@ -385,7 +385,7 @@ fn more_connections_than_there_may_be_are_turned_away() {
 }
 
 #[test]
-fn wrong_arguments_are_refused_in_a_line() {
+fn wrong_arguments_of_asking_commands_are_refused_in_one_line() {
     let all: [(&[&str], &str); 12] = [
         (
             &["show"],

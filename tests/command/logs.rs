@@ -10,7 +10,7 @@ use crate::support::{Raw, subscribe, update};
 use serde_json::Value;
 
 #[test]
-fn json_has_the_peer_and_the_vni_apart() {
+fn json_log_lines_have_peer_and_vni_as_fields() {
     let json = ["--log-format", "json", "--log-level", "debug"];
     let server = Process::start(
         metalbond()
@@ -75,7 +75,7 @@ fn json_has_the_peer_and_the_vni_apart() {
 }
 
 #[test]
-fn the_level_is_what_was_asked_for() {
+fn log_level_is_the_one_asked_for() {
     let all: [(&[&str], Option<&str>, bool, bool); 6] = [
         (&[], None, true, false),
         (&["-v"], None, true, true),
@@ -119,7 +119,7 @@ fn the_level_is_what_was_asked_for() {
 }
 
 #[test]
-fn a_flood_of_connections_is_no_flood_of_lines() {
+fn flood_of_connections_is_no_flood_of_log_lines() {
     let flood = 10_000;
     let (server, address) = Process::server(&["--max-accepts-per-second", "100000"]);
     let mut peer = Raw::established(address);
@@ -147,7 +147,7 @@ fn a_flood_of_connections_is_no_flood_of_lines() {
 }
 
 #[test]
-fn malformed_messages_and_flapping_sessions_are_no_flood_either() {
+fn malformed_messages_and_flapping_sessions_are_no_flood_of_log_lines() {
     let (server, address) = Process::server(&["--workers", "1"]);
     let mut bad = update(0, 1, 1, 1);
     // An address of IPv4 that has one byte less.
@@ -236,7 +236,7 @@ fn make_noise(peer: &mut Raw, rounds: usize) {
 }
 
 #[test]
-fn a_standard_error_that_nobody_reads_stops_nothing() {
+fn unread_standard_error_stops_nothing() {
     let debug = ["--log-level", "debug", "--keepalive", "1"];
     let mut server = Muted::start(
         &[
@@ -288,7 +288,7 @@ fn a_standard_error_that_nobody_reads_stops_nothing() {
 }
 
 #[test]
-fn the_last_line_is_written_before_the_end() {
+fn last_log_line_is_written_before_the_end() {
     for _ in 0..20 {
         let (server, _) = Process::server(&[]);
         let lines = server.stderr.clone();

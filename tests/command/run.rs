@@ -19,7 +19,7 @@ fn assert_refused(line: &str, expected: &str) {
 }
 
 #[test]
-fn a_wrong_command_is_refused_in_a_line() {
+fn wrong_command_is_refused_in_one_line() {
     let all = [
         (
             "",
@@ -55,7 +55,7 @@ fn a_wrong_command_is_refused_in_a_line() {
 }
 
 #[test]
-fn wrong_arguments_of_the_server_are_refused_in_a_line() {
+fn wrong_server_arguments_are_refused_in_one_line() {
     let seconds = "expected a number of seconds from 1 to 4294967295";
     let listen = "expected an address to listen on, as [::]:4711 or 127.0.0.1:4711";
     let http = "expected an address and a port to listen on, as [::1]:8080 or :8080";
@@ -92,7 +92,7 @@ fn wrong_arguments_of_the_server_are_refused_in_a_line() {
 }
 
 #[test]
-fn wrong_arguments_of_the_client_are_refused_in_a_line() {
+fn wrong_client_arguments_are_refused_in_one_line() {
     let vni = "expected a VNI from 0 to 16777215";
     let all = [
         ("-s a:b", format!("--server a:b: {SERVER}")),
@@ -156,7 +156,7 @@ fn wrong_arguments_of_the_client_are_refused_in_a_line() {
 }
 
 #[test]
-fn a_wrong_announcement_says_which_part_is_wrong() {
+fn wrong_announcement_is_refused_with_its_wrong_part() {
     let all = [
         ("100", "a part is missing"),
         (
@@ -195,7 +195,7 @@ fn a_wrong_announcement_says_which_part_is_wrong() {
 
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 #[test]
-fn a_vni_goes_to_one_table() {
+fn vni_given_two_tables_is_refused() {
     assert_refused(
         "client -s a --install-routes 1#100,2#100,1#200",
         "--install-routes: VNI 1 is given twice",
@@ -203,7 +203,7 @@ fn a_vni_goes_to_one_table() {
 }
 
 #[test]
-fn help_and_version_are_no_errors() {
+fn help_and_version_exit_with_success() {
     for line in [
         "--help",
         "-h",
@@ -222,7 +222,7 @@ fn help_and_version_are_no_errors() {
 }
 
 #[test]
-fn a_reader_that_is_gone_is_no_error() {
+fn output_to_a_closed_pipe_is_no_error() {
     for args in [&["--help"], &["demo"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -233,7 +233,7 @@ fn a_reader_that_is_gone_is_no_error() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_output_that_takes_nothing_is_a_failure() {
+fn output_to_a_full_device_is_a_failure() {
     let expected = "cannot write to the standard output: No space left on device (os error 28)";
     let (_server, address) = Process::server(&[]);
     let server = address.to_string();
@@ -249,7 +249,7 @@ fn an_output_that_takes_nothing_is_a_failure() {
 }
 
 #[test]
-fn a_client_has_32_servers_at_most() {
+fn client_with_33_servers_is_refused() {
     let servers: Vec<String> = (0..33).map(|it| format!("host-{it}")).collect();
     assert_refused(
         &format!("client -s {}", servers.join(",")),
@@ -258,7 +258,7 @@ fn a_client_has_32_servers_at_most() {
 }
 
 #[test]
-fn the_longest_interval_is_one() {
+fn longest_keepalive_interval_is_accepted() {
     let longest = ["--keepalive", "4294967295"];
     let (server, address) = Process::server(&longest);
     let client = Process::client(address, &[&longest[..], &["--hold", "4294967295"]].concat());
@@ -267,7 +267,7 @@ fn the_longest_interval_is_one() {
 }
 
 #[test]
-fn a_port_in_use_is_a_failure() {
+fn port_in_use_is_a_failure() {
     let (server, address) = Process::server(&[]);
     let address = address.to_string();
     let (code, _, stderr) = run(&["server", "-l", &address]);
@@ -296,14 +296,14 @@ fn signals_end_server_and_client_in_order() {
 }
 
 #[test]
-fn a_client_without_a_server_ends_too() {
+fn client_without_a_server_ends_at_a_signal() {
     let client = Process::start(metalbond().args(["client", "-s", "[::1]:1", "--subscribe", "1"]));
     client.stderr.expect("trying again");
     client.stop("TERM");
 }
 
 #[test]
-fn clients_see_the_routes_of_each_other_in_both_syntaxes() {
+fn announcements_in_both_syntaxes_reach_other_clients() {
     let (server, address) = Process::server(&[]);
     // The server by its name, lists by commas and by repetition, and a type in any case.
     let name = format!("localhost:{}", address.port());
@@ -355,7 +355,7 @@ fn clients_see_the_routes_of_each_other_in_both_syntaxes() {
 }
 
 #[test]
-fn a_client_whose_reader_goes_ends_unless_it_has_other_work() {
+fn client_whose_reader_closes_ends_unless_it_has_other_work() {
     let (_server, address) = Process::server(&[]);
     let server = address.to_string();
     let (reader, writer) = std::io::pipe().unwrap();
@@ -374,7 +374,7 @@ fn a_client_whose_reader_goes_ends_unless_it_has_other_work() {
 
 #[cfg(feature = "http")]
 #[test]
-fn a_reader_that_does_not_read_delays_the_end_only_a_little() {
+fn blocked_output_delays_the_end_only_a_little() {
     use std::io::Write;
     let (_server, address) = Process::server(&[]);
     let _announcer = Process::client(address, &["-a", "1#10.0.0.0/8#2001:db8::1"]);
@@ -435,7 +435,7 @@ fn caught_signals(process: u32) -> u64 {
 }
 
 #[test]
-fn the_log_follows_the_environment() {
+fn log_level_follows_the_environment() {
     let log = |name: &str| {
         let mut command = metalbond();
         command.args(["server", "-l", "127.0.0.1:0", "--keepalive", "1"]);
@@ -480,7 +480,7 @@ fn server_and_client_show_their_routes_over_http() {
 }
 
 #[test]
-fn the_demonstration_shows_each_step() {
+fn demo_shows_each_step() {
     let (code, stdout, stderr) = run(&["demo"]);
     assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
     let steps: Vec<&str> = stdout.split("\n\n").collect();
@@ -507,7 +507,7 @@ fn the_demonstration_shows_each_step() {
 }
 
 #[test]
-fn the_demonstration_stays_for_other_clients() {
+fn demo_with_stay_serves_other_clients() {
     let demo = Process::start(metalbond().args(["demo", "--stay"]));
     let line = demo.stdout.expect("metalbond client --server");
     let args: Vec<&str> = line.split_whitespace().skip(1).collect();
@@ -523,7 +523,7 @@ fn the_demonstration_stays_for_other_clients() {
 
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 #[test]
-fn a_missing_device_is_a_failure() {
+fn missing_tunnel_device_is_a_failure() {
     let args = "client -s [::1]:1 --install-routes 1#100 --tun no-such-device";
     let args: Vec<&str> = args.split(' ').collect();
     let expected = "metalbond: tunnel device no-such-device does not exist\n";
@@ -532,7 +532,7 @@ fn a_missing_device_is_a_failure() {
 
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 #[test]
-fn a_missing_right_is_a_failure() {
+fn missing_right_to_change_routes_is_a_failure() {
     use std::os::unix::process::CommandExt;
     let args = "client -s [::1]:1 --install-routes 1#100 --tun lo";
     let mut command = metalbond();

@@ -84,7 +84,7 @@ fn year(line: &str) -> u32 {
 /// Promised: no session ends, no route comes or goes, nothing is held for shorter or longer: the
 /// wall clock is what the log shows, and nothing else.
 #[test]
-fn jumps_of_the_wall_clock_are_seen_in_the_log_only() {
+fn wall_clock_jumps_change_nothing_but_the_log() {
     let Some(clock) = Clock::new() else {
         return;
     };

@@ -191,7 +191,7 @@ fn ask(namespaces: &Namespaces, [from, to]: [IpAddr; 2]) -> Option<u8> {
 }
 
 #[test]
-fn packets_take_the_announced_ways() {
+fn packets_follow_the_announced_routes() {
     let Some(namespaces) = build() else { return };
     let server = namespaces.enter("core", || {
         MetalBondServer::start("[::]:0", ServerConfig::default()).unwrap()

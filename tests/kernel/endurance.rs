@@ -68,7 +68,7 @@ fn installed() -> usize {
 }
 
 #[test]
-fn fifty_kills_take_no_route_out_of_the_kernel() {
+fn fifty_server_kills_remove_no_kernel_route() {
     in_namespace("endurance", || {
         make_device();
         let addresses = [4711, 4712].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));

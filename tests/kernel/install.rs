@@ -117,7 +117,7 @@ fn wait_installed(routes: u32) {
 }
 
 #[test]
-fn one_that_was_killed_finds_its_routes_and_writes_nothing() {
+fn restarted_client_adopts_its_routes_and_writes_nothing() {
     in_namespace("killed", || {
         make_device();
         let _server = Running::server();
@@ -149,7 +149,7 @@ fn one_that_was_killed_finds_its_routes_and_writes_nothing() {
 }
 
 #[test]
-fn routes_stay_at_the_end_unless_they_shall_not() {
+fn routes_stay_at_the_end_unless_cleanup_is_asked() {
     in_namespace("ends", || {
         make_device();
         let _server = Running::server();
@@ -175,7 +175,7 @@ fn routes_stay_at_the_end_unless_they_shall_not() {
 }
 
 #[test]
-fn routes_outlive_their_server_for_the_hold_time() {
+fn routes_outlive_their_server_for_the_stale_time() {
     in_namespace("hold", || {
         make_device();
         let server = Running::server();

@@ -9,7 +9,7 @@ const VNI: Vni = Vni(100);
 const SOON: Duration = Duration::from_millis(50);
 
 #[test]
-fn after_a_flush_all_servers_have_everything() {
+fn flush_returns_when_all_servers_have_everything() {
     let servers = [server(), server()];
     let addresses = [servers[0].local_addr(), servers[1].local_addr()];
     let client = client(&addresses, NoOpHandler);
@@ -30,7 +30,7 @@ fn after_a_flush_all_servers_have_everything() {
 }
 
 #[test]
-fn waits_end_in_time_and_say_why() {
+fn waits_end_at_their_timeout_with_a_reason() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let client = MetalBondClient::connect(&[address], NoOpHandler);
@@ -50,7 +50,7 @@ fn waits_end_in_time_and_say_why() {
 }
 
 #[test]
-fn a_synced_table_is_received_whole() {
+fn synced_table_is_whole() {
     let server = server();
     let announcer = client(&[server.local_addr()], NoOpHandler);
     for number in 0..2000 {
@@ -64,7 +64,7 @@ fn a_synced_table_is_received_whole() {
 }
 
 #[test]
-fn servers_are_added_and_removed_at_run_time() {
+fn servers_added_at_run_time_get_everything_and_removed_ones_are_left() {
     let servers = [server(), server()];
     let addresses = [servers[0].local_addr(), servers[1].local_addr()];
     let seen = Recorder::default();

@@ -35,7 +35,7 @@ fn replay(events: &Receiver<Event>, table: &mut BTreeSet<(Vni, Route)>, len: usi
 }
 
 #[test]
-fn a_channel_tells_of_servers_tables_and_routes() {
+fn channel_delivers_events_of_servers_tables_and_routes() {
     let server = server();
     let announcer = client(&[server.local_addr()], NoOpHandler);
     for number in 0..5000 {
@@ -62,7 +62,7 @@ fn a_channel_tells_of_servers_tables_and_routes() {
 }
 
 #[test]
-fn a_channel_that_nobody_reads_delays_no_shutdown() {
+fn unread_channel_delays_no_shutdown() {
     let server = server();
     let announcer = client(&[server.local_addr()], NoOpHandler);
     for number in 0..5000 {
@@ -78,7 +78,7 @@ fn a_channel_that_nobody_reads_delays_no_shutdown() {
 }
 
 #[test]
-fn a_watcher_begins_with_what_is_and_goes_on_with_what_changes() {
+fn watcher_gets_current_routes_then_changes() {
     let server = server();
     let announcer = client(&[server.local_addr()], NoOpHandler);
     let subscriber = client(&[server.local_addr()], NoOpHandler);
@@ -120,7 +120,7 @@ fn a_watcher_begins_with_what_is_and_goes_on_with_what_changes() {
 }
 
 #[test]
-fn sets_of_next_hops_are_whole() {
+fn watcher_of_next_hops_gets_whole_sets() {
     let server = server();
     let announcer = client(&[server.local_addr()], NoOpHandler);
     let (subscriber, events) = builder(&server)
@@ -153,7 +153,7 @@ fn sets_of_next_hops_are_whole() {
 }
 
 #[test]
-fn filters_and_imports_shape_what_is_received() {
+fn filters_and_imports_shape_received_routes() {
     let server = server();
     let announcer = client(&[server.local_addr()], NoOpHandler);
     for vni in [VNI, OTHER] {
@@ -191,7 +191,7 @@ fn filters_and_imports_shape_what_is_received() {
 }
 
 #[test]
-fn a_source_address_is_used() {
+fn bound_source_address_is_used() {
     let server = server();
     let from = std::net::Ipv4Addr::new(127, 0, 0, 99);
     let (client, _events) = builder(&server).bind(from).events().unwrap();
@@ -221,7 +221,7 @@ fn turn(driver: &mut Driver, limit: Duration) {
 }
 
 #[test]
-fn a_driver_does_all_that_a_client_does_without_a_thread() {
+fn driver_does_what_a_client_does_without_a_thread() {
     let servers = [server(), server()];
     let mut driver = builder(&servers[0]).keepalive(1).driver().unwrap();
     driver.announce(VNI, v4(1), hop(1)).unwrap();
@@ -275,7 +275,7 @@ fn a_driver_does_all_that_a_client_does_without_a_thread() {
 }
 
 #[test]
-fn a_driver_resolves_names_without_blocking() {
+fn driver_resolves_names_without_blocking() {
     let server = server();
     let name = format!("localhost:{}", server.local_addr().port());
     let mut driver = MetalBondClient::builder().server(name).driver().unwrap();
@@ -287,7 +287,7 @@ fn a_driver_resolves_names_without_blocking() {
 }
 
 #[test]
-fn a_handler_that_does_not_return_is_left_behind() {
+fn handler_that_does_not_return_is_left_behind() {
     struct Stuck {
         begun: crossbeam_channel::Sender<()>,
         release: Receiver<()>,

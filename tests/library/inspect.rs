@@ -121,7 +121,7 @@ fn servers_and_clients_that_agree_have_one_digest() {
 }
 
 #[test]
-fn peers_are_told_apart_and_counted() {
+fn peers_are_listed_by_kind_with_their_counts() {
     let server = server();
     let ours = client(&[server.local_addr()], NoOpHandler);
     ours.subscribe(VNI).unwrap();
@@ -177,7 +177,7 @@ fn peers_are_told_apart_and_counted() {
 }
 
 #[test]
-fn an_entry_names_its_announcers() {
+fn route_entry_names_its_announcers() {
     let server = server();
     let sources = [0, 1].map(|_| client(&[server.local_addr()], NoOpHandler));
     announce(&sources[0], VNI, [route(1), route(2)]);
@@ -204,7 +204,7 @@ fn an_entry_names_its_announcers() {
 
 /// What is there all the time is in every snapshot, once, whatever comes and goes.
 #[test]
-fn a_snapshot_is_whole_while_routes_come_and_go() {
+fn snapshot_is_whole_while_routes_come_and_go() {
     const STABLE: u32 = 20_000;
     let server = server();
     let source = client(&[server.local_addr()], NoOpHandler);
@@ -242,7 +242,7 @@ fn a_snapshot_is_whole_while_routes_come_and_go() {
 }
 
 #[test]
-fn a_watch_tells_what_is_so_and_then_every_change() {
+fn watch_tells_current_routes_then_every_change() {
     let server = server();
     let source = client(&[server.local_addr()], NoOpHandler);
     announce(&source, VNI, (0..5000).map(route));
@@ -284,7 +284,7 @@ fn a_watch_tells_what_is_so_and_then_every_change() {
 }
 
 #[test]
-fn a_watch_tells_of_peers_and_ends_with_what_it_watches() {
+fn watch_tells_of_peers_and_ends_with_its_server() {
     let server = server();
     let inspector = server.inspector();
     let mut watch = inspector.watch(None, false).unwrap();
@@ -303,7 +303,7 @@ fn a_watch_tells_of_peers_and_ends_with_what_it_watches() {
 }
 
 #[test]
-fn watchers_are_limited() {
+fn watches_past_the_limit_are_refused() {
     let server = server();
     let ours = client(&[server.local_addr()], NoOpHandler);
     for view in [server.inspector(), ours.inspector()] {
@@ -322,7 +322,7 @@ fn watchers_are_limited() {
 
 /// A server announces in its own name, as one peer among others.
 #[test]
-fn a_server_announces_itself() {
+fn route_announced_by_a_server_reaches_its_clients() {
     let server = server();
     let inspector = server.inspector();
     let recorder = Recorder::default();
@@ -350,7 +350,7 @@ fn a_server_announces_itself() {
 }
 
 #[test]
-fn a_client_is_changed_as_by_its_handle() {
+fn client_changed_through_its_inspector_behaves_as_by_its_handle() {
     let server = server();
     let ours = client(&[server.local_addr()], NoOpHandler);
     let view = ours.inspector();
@@ -368,7 +368,7 @@ fn a_client_is_changed_as_by_its_handle() {
 }
 
 #[test]
-fn a_server_whose_name_leads_nowhere_says_so() {
+fn server_name_that_does_not_resolve_is_shown_as_such() {
     // RFC 6761: a name below `invalid` never exists.
     let ours = MetalBondClient::connect(&["nowhere.invalid:4711"], NoOpHandler);
     let view = ours.inspector();
@@ -379,7 +379,7 @@ fn a_server_whose_name_leads_nowhere_says_so() {
 }
 
 #[test]
-fn a_peer_that_is_reset_comes_back() {
+fn peer_that_is_reset_comes_back() {
     let server = server();
     let ours = client(&[server.local_addr()], NoOpHandler);
     let inspector = server.inspector();
@@ -412,7 +412,7 @@ fn a_peer_that_is_reset_comes_back() {
 
 /// A drained peer got all that waited for it, and is refused for a while.
 #[test]
-fn a_peer_that_is_drained_stays_away() {
+fn peer_that_is_drained_stays_away_for_the_time() {
     let server = server();
     let inspector = server.inspector();
     let recorder = Recorder::default();

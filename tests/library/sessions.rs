@@ -24,7 +24,7 @@ fn server_starts_and_stops() {
 }
 
 #[test]
-fn an_address_in_use_is_named() {
+fn address_in_use_is_named_in_the_error() {
     let server = server();
     let address = server.local_addr();
     let error = MetalBondServer::start(address, ServerConfig::default())
@@ -34,7 +34,7 @@ fn an_address_in_use_is_named() {
 }
 
 #[test]
-fn client_connects() {
+fn client_connects_to_a_server() {
     let server = server();
     let client = client(&[server.local_addr()], NoOpHandler);
     assert_eq!(client.state(), ClientState::FullyConnected);
@@ -52,7 +52,7 @@ fn client_connects() {
 }
 
 #[test]
-fn waiting_for_a_server_that_is_not_there_times_out() {
+fn wait_for_a_server_that_is_not_there_times_out() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let client = MetalBondClient::connect(&[address], NoOpHandler);
@@ -62,7 +62,7 @@ fn waiting_for_a_server_that_is_not_there_times_out() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_named() {
+fn settings_that_cannot_work_are_refused_by_name() {
     let server = ServerConfig {
         keepalive_interval: 0,
         ..ServerConfig::default()
@@ -77,7 +77,7 @@ fn settings_that_cannot_work_are_named() {
 }
 
 #[test]
-fn routes_reach_other_clients_and_not_the_announcer() {
+fn routes_reach_other_clients_and_not_their_announcer() {
     let server = server();
     let [seen_a, seen_b] = [Recorder::default(), Recorder::default()];
     let a = client(&[server.local_addr()], seen_a.clone());
@@ -97,7 +97,7 @@ fn routes_reach_other_clients_and_not_the_announcer() {
 }
 
 #[test]
-fn announcing_twice_and_withdrawing_nothing_are_errors() {
+fn second_announcement_and_withdrawal_of_nothing_are_errors() {
     let server = server();
     let client = client(&[server.local_addr()], NoOpHandler);
     client.announce(VNI, v4(1), hop(1)).unwrap();
@@ -109,7 +109,7 @@ fn announcing_twice_and_withdrawing_nothing_are_errors() {
 }
 
 #[test]
-fn withdrawal_by_request() {
+fn withdrawn_route_leaves_other_clients() {
     let server = server();
     let seen = Recorder::default();
     let subscriber = client(&[server.local_addr()], seen.clone());
@@ -124,7 +124,7 @@ fn withdrawal_by_request() {
 }
 
 #[test]
-fn withdrawal_by_disconnect() {
+fn routes_of_a_disconnected_client_leave_other_clients() {
     let server = server();
     let seen = Recorder::default();
     let subscriber = client(&[server.local_addr()], seen.clone());
@@ -140,7 +140,7 @@ fn withdrawal_by_disconnect() {
 }
 
 #[test]
-fn initial_table() {
+fn late_subscriber_gets_the_current_table() {
     let server = server();
     let announcer = client(&[server.local_addr()], NoOpHandler);
     let mut expected = Vec::new();
@@ -157,7 +157,7 @@ fn initial_table() {
 }
 
 #[test]
-fn several_vnis_are_separate() {
+fn routes_of_one_vni_stay_out_of_others() {
     let server = server();
     let [one, both] = [Recorder::default(), Recorder::default()];
     let first = client(&[server.local_addr()], one.clone());
@@ -179,7 +179,7 @@ fn several_vnis_are_separate() {
 }
 
 #[test]
-fn next_hops_of_every_kind_arrive_as_they_are() {
+fn next_hops_of_every_kind_arrive_unchanged() {
     let server = server();
     let seen = Recorder::default();
     let subscriber = client(&[server.local_addr()], seen.clone());
@@ -206,7 +206,7 @@ fn next_hops_of_every_kind_arrive_as_they_are() {
 }
 
 #[test]
-fn two_announcers_of_one_route_and_ecmp() {
+fn route_of_two_announcers_stays_until_both_left() {
     let server = server();
     let seen = Recorder::default();
     let subscriber = client(&[server.local_addr()], seen.clone());
@@ -225,7 +225,7 @@ fn two_announcers_of_one_route_and_ecmp() {
 }
 
 #[test]
-fn several_servers_are_one_view() {
+fn routes_of_several_servers_are_one_view() {
     let servers = [server(), server()];
     let both = [servers[0].local_addr(), servers[1].local_addr()];
     let seen = Recorder::default();
@@ -251,7 +251,7 @@ fn several_servers_are_one_view() {
 }
 
 #[test]
-fn one_of_two_servers_stopping_removes_nothing_that_the_other_has() {
+fn stop_of_one_of_two_servers_removes_nothing_the_other_has() {
     let [stays, stops] = [server(), server()];
     let both = [stays.local_addr(), stops.local_addr()];
     let seen = Recorder::default();
@@ -301,7 +301,7 @@ fn routes_survive_a_restart_of_the_only_server() {
 }
 
 #[test]
-fn a_server_that_comes_late_gets_everything() {
+fn server_that_comes_late_gets_everything() {
     let early = server();
     let late_address = free_address();
     let seen = Recorder::default();
@@ -322,7 +322,7 @@ fn a_server_that_comes_late_gets_everything() {
 }
 
 #[test]
-fn a_handler_may_call_the_client_and_may_panic() {
+fn handler_may_call_the_client_and_may_panic() {
     struct Meddler {
         client: Arc<std::sync::OnceLock<MetalBondClient>>,
         calls: Arc<AtomicUsize>,

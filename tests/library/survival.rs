@@ -211,7 +211,7 @@ fn connect(
 const AWAY: Duration = Duration::from_secs(3);
 
 #[test]
-fn all_servers_away_and_back_within_hold_touch_only_what_differs() {
+fn servers_back_within_the_stale_time_change_only_what_differs() {
     let mut servers = [Process::new(), Process::new()];
     let addresses = [servers[0].address, servers[1].address];
     let seen = Recorder::default();
@@ -244,7 +244,7 @@ fn all_servers_away_and_back_within_hold_touch_only_what_differs() {
 }
 
 #[test]
-fn routes_of_servers_that_stay_away_go_after_hold_and_not_before() {
+fn routes_of_lost_servers_leave_after_the_stale_time_and_not_before() {
     let hold = Duration::from_secs(3);
     let mut servers = [Process::new(), Process::new()];
     let addresses = [servers[0].address, servers[1].address];
@@ -297,7 +297,7 @@ fn one_of_three_servers_is_enough_and_the_others_join() {
 }
 
 #[test]
-fn a_consumer_that_sleeps_a_second_an_event_costs_no_session() {
+fn slow_consumer_costs_no_session() {
     struct Sleeper {
         seen: Recorder,
         downs: Arc<AtomicU32>,

@@ -169,7 +169,7 @@ fn yaml(text: &str) -> BTreeSet<(String, String)> {
 
 /// Row 17 of what a Go peer does (`double`).
 #[test]
-fn row_17_a_server_shows_its_routes_as_go_does() {
+fn row_17_server_shows_its_routes_as_go_does() {
     let server = server();
     let announcer = client(&[server.local_addr()], NoOpHandler);
     for (vni, route) in golden_routes() {
@@ -193,7 +193,7 @@ fn row_17_a_server_shows_its_routes_as_go_does() {
 }
 
 #[test]
-fn a_client_shows_what_it_received() {
+fn client_shows_the_routes_it_received() {
     let server = server();
     let announcer = client(&[server.local_addr()], NoOpHandler);
     let subscriber = client(&[server.local_addr()], NoOpHandler);
@@ -215,7 +215,7 @@ fn a_client_shows_what_it_received() {
 }
 
 #[test]
-fn what_is_not_there_or_not_allowed_is_said() {
+fn unknown_paths_and_methods_are_refused_with_a_reason() {
     let (_server, http) = golden_server();
     let address = http.local_addr();
     let ask = |request: &str| {
@@ -258,7 +258,7 @@ fn what_is_not_there_or_not_allowed_is_said() {
 }
 
 #[test]
-fn head_is_get_without_the_body() {
+fn head_request_is_answered_without_the_body() {
     let (_server, http) = golden_server();
     let length = get(http.local_addr(), "/routes.json").len();
     let request = "HEAD /routes.json HTTP/1.1\r\nConnection: close\r\n\r\n";
@@ -269,7 +269,7 @@ fn head_is_get_without_the_body() {
 }
 
 #[test]
-fn a_connection_is_kept_and_requests_may_follow_at_once() {
+fn connection_is_kept_and_takes_pipelined_requests() {
     let (_server, http) = golden_server();
     let mut stream = TcpStream::connect(http.local_addr()).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -290,7 +290,7 @@ fn a_connection_is_kept_and_requests_may_follow_at_once() {
 }
 
 #[test]
-fn silent_connections_keep_nobody_out() {
+fn silent_http_connections_keep_nobody_out() {
     let (_server, http) = golden_server();
     let mut silent: Vec<TcpStream> = (0..40)
         .map(|_| TcpStream::connect(http.local_addr()).unwrap())
@@ -302,7 +302,7 @@ fn silent_connections_keep_nobody_out() {
 }
 
 #[test]
-fn connections_that_are_kept_give_way_at_once() {
+fn idle_kept_connections_give_way_at_once() {
     let (_server, http) = golden_server();
     let started = Instant::now();
     let served: Vec<TcpStream> = (0..100)
@@ -335,7 +335,7 @@ fn large_server() -> (MetalBondServer, HttpServer) {
 }
 
 #[test]
-fn who_reads_slowly_gets_everything_and_blocks_nobody() {
+fn slow_http_reader_gets_everything_and_blocks_nobody() {
     let (_server, http) = large_server();
     let mut slow = TcpStream::connect(http.local_addr()).unwrap();
     slow.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -370,7 +370,7 @@ fn who_reads_slowly_gets_everything_and_blocks_nobody() {
 }
 
 #[test]
-fn the_api_tells_what_is_so() {
+fn api_shows_status_peers_and_routes() {
     let server = server();
     let announcer = client(&[server.local_addr()], NoOpHandler);
     let subscriber = client(&[server.local_addr()], NoOpHandler);
@@ -429,7 +429,7 @@ fn the_api_tells_what_is_so() {
 }
 
 #[test]
-fn readiness_is_more_than_health() {
+fn client_without_a_server_is_healthy_but_not_ready() {
     let nobody = free_address().to_string();
     let config = rustbond::ClientConfig::default();
     let client = MetalBondClient::start(&[nobody], NoOpHandler, config).unwrap();
@@ -445,7 +445,7 @@ fn readiness_is_more_than_health() {
 }
 
 #[test]
-fn the_page_brings_all_it_needs_and_may_load_nothing_else() {
+fn page_brings_all_it_needs_and_loads_nothing_else() {
     let (_server, http) = golden_server();
     let (code, head, html) = fetch(http.local_addr(), "/");
     assert_eq!(code, 200);
@@ -467,7 +467,7 @@ fn the_page_brings_all_it_needs_and_may_load_nothing_else() {
 }
 
 #[test]
-fn a_stop_waits_for_nobody() {
+fn http_server_with_a_silent_connection_stops_at_once() {
     let (_server, http) = golden_server();
     let server = http.local_addr();
     let silent = TcpStream::connect(server).unwrap();
@@ -479,7 +479,7 @@ fn a_stop_waits_for_nobody() {
 }
 
 #[test]
-fn an_address_in_use_is_named() {
+fn address_in_use_is_named_in_the_error() {
     let (server, http) = golden_server();
     let error = HttpServer::start(http.local_addr(), server.inspector())
         .err()

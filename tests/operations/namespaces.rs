@@ -191,7 +191,7 @@ fn routes_reach_the_kernel_of_another_host_and_leave_it() {
 }
 
 #[test]
-fn a_host_that_falls_silent_loses_its_routes() {
+fn host_that_falls_silent_loses_its_routes() {
     let Some(mut network) = Network::new("silent") else {
         return;
     };
@@ -216,7 +216,7 @@ fn a_host_that_falls_silent_loses_its_routes() {
 }
 
 #[test]
-fn hosts_talk_to_each_other_over_installed_routes() {
+fn hosts_reach_each_other_over_installed_routes() {
     let Some(mut network) = Network::new("talk") else {
         return;
     };

@@ -60,7 +60,7 @@ fn settings<'a>(unit: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn the_units_are_as_closed_as_promised() {
+fn units_are_as_closed_as_promised() {
     for (name, most) in [("server", 1.5), ("client", 2.0), ("tunnel", 2.0)] {
         let path = format!("{UNITS}/metalbond-{name}.service");
         let args = ["security", "--offline=true", "--no-pager", &path];
@@ -80,7 +80,7 @@ fn the_units_are_as_closed_as_promised() {
 }
 
 #[test]
-fn the_units_are_valid() {
+fn units_are_valid() {
     let folder = Folder::new("units");
     let mut paths = Vec::new();
     for entry in fs::read_dir(UNITS).unwrap() {
@@ -102,7 +102,7 @@ fn the_units_are_valid() {
 }
 
 #[test]
-fn the_units_start_what_the_command_understands() {
+fn units_start_what_the_command_understands() {
     for role in ["server", "client"] {
         let unit = unit(&format!("metalbond-{role}.service"));
         let start = settings(&unit, "ExecStart");
@@ -118,7 +118,7 @@ fn the_units_start_what_the_command_understands() {
 
 /// The configuration that is shipped, with its options as they are where nothing else is said.
 #[test]
-fn the_default_files_say_what_holds_without_them() {
+fn default_files_state_the_defaults() {
     let folder = Folder::new("templates");
     for role in ["server", "client"] {
         let (code, template, _) = run(&["template", role]);
@@ -160,7 +160,7 @@ fn the_default_files_say_what_holds_without_them() {
 }
 
 #[test]
-fn pages_and_completions_know_every_command_and_option() {
+fn manual_pages_and_completions_name_every_command_and_option() {
     let folder = Folder::new("man");
     let (code, _, stderr) = run(&["man", &folder.join("man1")]);
     assert_eq!((code, stderr.as_str()), (0, ""));
@@ -199,7 +199,7 @@ fn pages_and_completions_know_every_command_and_option() {
 }
 
 #[test]
-fn bash_reads_its_completions() {
+fn bash_completes_commands_and_options() {
     let script = "source /dev/stdin && COMP_WORDS=(metalbond server --dr) COMP_CWORD=2 && \
                   _metalbond metalbond --dr server && echo \"${COMPREPLY[@]}\"";
     let (_, completions, _) = run(&["completions", "bash"]);
@@ -214,7 +214,7 @@ fn bash_reads_its_completions() {
 
 /// The lines of the tunnel's unit, as root, in place of the system.
 #[test]
-fn the_tunnel_unit_makes_the_device_and_takes_it_away() {
+fn tunnel_unit_makes_the_device_and_removes_it() {
     netns::in_namespace("tunnel", || {
         let unit = unit("metalbond-tunnel.service");
         let device = settings(&unit, "Environment")[0]
@@ -353,7 +353,7 @@ fn assert_allowed(name: &str, trace: &str) {
 
 /// Both at work, from their start to their end: no system call that their units deny.
 #[test]
-fn server_and_client_do_nothing_that_their_units_deny() {
+fn server_and_client_call_nothing_that_their_units_deny() {
     netns::in_namespace("filter", || {
         netns::make_device();
         let folder = Folder::new("strace");
@@ -406,7 +406,7 @@ fn server_and_client_do_nothing_that_their_units_deny() {
 }
 
 #[test]
-fn what_is_asked_for_help_starts_nothing() {
+fn command_asked_for_help_starts_nothing() {
     for command in ["completions", "man", "template"] {
         let (code, stdout, _) = run(&[command, "--help"]);
         assert_eq!(code, 0);

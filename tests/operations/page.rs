@@ -94,7 +94,7 @@ impl Shown {
 }
 
 #[test]
-fn a_browser_shows_peers_vnis_and_routes() {
+fn page_shows_peers_vnis_and_routes() {
     let Some(browser) = browser("tables") else {
         return;
     };
@@ -131,7 +131,7 @@ fn a_browser_shows_peers_vnis_and_routes() {
 }
 
 #[test]
-fn a_browser_searches_and_follows_a_change() {
+fn page_searches_routes_and_follows_a_change() {
     let Some(browser) = browser("search") else {
         return;
     };
@@ -177,7 +177,7 @@ fn a_browser_searches_and_follows_a_change() {
 }
 
 #[test]
-fn it_fits_a_telephone_and_the_night_and_follows_a_restart() {
+fn page_fits_a_phone_and_dark_mode_and_follows_a_restart() {
     let Some(browser) = browser("phone") else {
         return;
     };
@@ -291,7 +291,7 @@ impl Inspect for Renamed {
 
 /// Names and reasons come from peers and people: they are text, whatever is in them.
 #[test]
-fn a_client_is_shown_and_a_name_is_never_markup() {
+fn page_of_a_client_shows_names_as_text() {
     let Some(browser) = browser("names") else {
         return;
     };

@@ -16,7 +16,7 @@ use rustbond::{MetalBondServer, ServerConfig};
 const LOCAL: &str = "127.0.0.1:0";
 
 #[test]
-fn a_server_says_that_it_is_ready_how_it_fares_and_that_it_ends() {
+fn server_notifies_ready_status_and_stopping() {
     let manager = Manager::at_path();
     let server = Process::start(
         metalbond()
@@ -39,7 +39,7 @@ fn a_server_says_that_it_is_ready_how_it_fares_and_that_it_ends() {
 }
 
 #[test]
-fn a_client_is_ready_once_it_runs_and_its_status_tells_of_servers_and_tables() {
+fn client_notifies_ready_and_its_servers_and_tables() {
     let manager = Manager::at_abstract_name();
     // Connections are taken, and nobody answers yet.
     let listener = TcpListener::bind(LOCAL).unwrap();
@@ -60,7 +60,7 @@ fn a_client_is_ready_once_it_runs_and_its_status_tells_of_servers_and_tables() {
 
 /// Every loop of a server, halted one after the other: the watchdog must miss each.
 #[test]
-fn the_watchdog_hears_nothing_while_one_loop_of_a_server_hangs() {
+fn watchdog_is_not_fed_while_a_loop_of_a_server_hangs() {
     let manager = Manager::at_path();
     let args = ["server", "-l", LOCAL, "--http", LOCAL, "--workers", "2"];
     let mut command = metalbond();
@@ -81,7 +81,7 @@ fn the_watchdog_hears_nothing_while_one_loop_of_a_server_hangs() {
 
 #[cfg(feature = "netlink")]
 #[test]
-fn the_watchdog_hears_nothing_while_one_loop_of_a_client_hangs() {
+fn watchdog_is_not_fed_while_a_loop_of_a_client_hangs() {
     netns::in_namespace("watchdog", || {
         netns::make_device();
         let (server, address) = Process::server(&[]);
@@ -130,7 +130,7 @@ fn each_loop_is_missed(manager: &Manager, process: &Process, loops: &[&str]) {
 }
 
 #[test]
-fn the_watchdog_of_another_process_is_not_fed() {
+fn watchdog_of_another_process_is_not_fed() {
     let manager = Manager::at_path();
     let mut command = metalbond();
     command.args(["server", "-l", LOCAL]).envs(manager.env());
@@ -145,7 +145,7 @@ fn the_watchdog_of_another_process_is_not_fed() {
 }
 
 #[test]
-fn a_manager_that_is_not_there_changes_nothing() {
+fn missing_service_manager_changes_nothing() {
     for name in ["/nonexistent/notify", "vsock:2:1234", "@"] {
         let mut command = metalbond();
         command
@@ -170,7 +170,7 @@ fn passed(socket: OwnedFd, count: u32, args: &[&str]) -> Process {
 }
 
 #[test]
-fn a_socket_that_is_passed_is_listened_on_and_stays_with_the_manager() {
+fn passed_socket_is_listened_on_and_stays_with_the_manager() {
     let listener = TcpListener::bind(LOCAL).unwrap();
     let address = listener.local_addr().unwrap();
     for _ in 0..2 {
@@ -188,7 +188,7 @@ fn a_socket_that_is_passed_is_listened_on_and_stays_with_the_manager() {
 }
 
 #[test]
-fn what_is_passed_and_does_not_listen_is_refused() {
+fn passed_descriptor_that_does_not_listen_is_refused() {
     use socket2::{Domain, Socket, Type};
     let expected = "expected a TCP socket that listens";
     let listener = || TcpListener::bind(LOCAL).unwrap();
@@ -231,7 +231,7 @@ fn what_is_passed_and_does_not_listen_is_refused() {
 }
 
 #[test]
-fn sockets_for_another_process_are_left_alone() {
+fn sockets_passed_to_another_process_are_left_alone() {
     let mut command = metalbond();
     command.args(["server", "-l", LOCAL]);
     command.envs([("LISTEN_PID", "1"), ("LISTEN_FDS", "1")]);
@@ -241,7 +241,7 @@ fn sockets_for_another_process_are_left_alone() {
 }
 
 #[test]
-fn a_drain_closes_sessions_one_after_the_other_and_takes_no_more() {
+fn draining_server_closes_sessions_one_by_one_and_accepts_none() {
     const SESSIONS: u32 = 10;
     let seconds = Duration::from_secs(1);
     let (mut server, address) = Process::server(&["--workers", "1", "--drain", "1"]);
@@ -268,7 +268,7 @@ fn a_drain_closes_sessions_one_after_the_other_and_takes_no_more() {
 }
 
 #[test]
-fn a_second_signal_ends_a_drain() {
+fn second_signal_ends_a_drain() {
     let (mut server, address) = Process::server(&["--drain", "86400"]);
     let _peers: Vec<Raw> = (0..3).map(|_| Raw::established(address)).collect();
     server.signal("TERM");
@@ -278,13 +278,13 @@ fn a_second_signal_ends_a_drain() {
 }
 
 #[test]
-fn without_sessions_a_drain_ends_at_once() {
+fn drain_without_sessions_ends_at_once() {
     let (server, _) = Process::server(&["--drain", "86400"]);
     server.stop("TERM");
 }
 
 #[test]
-fn a_drained_peer_has_what_waited_for_it_and_its_routes_leave_with_it() {
+fn drained_peer_gets_its_queue_and_its_routes_leave() {
     let config = ServerConfig {
         workers: NonZeroUsize::MIN,
         ..ServerConfig::default()
@@ -308,7 +308,7 @@ fn a_drained_peer_has_what_waited_for_it_and_its_routes_leave_with_it() {
 }
 
 #[test]
-fn a_reload_begins_and_ends_for_the_manager() {
+fn reload_is_notified_at_its_begin_and_end() {
     let manager = Manager::at_path();
     let path = std::env::temp_dir().join(format!("metalbond-{}.toml", std::process::id()));
     std::fs::write(&path, "[server]\ndrain = 0\n").unwrap();

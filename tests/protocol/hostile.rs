@@ -101,7 +101,7 @@ impl Fort {
 }
 
 #[test]
-fn what_has_no_meaning_ends_the_session_with_the_server_that_heard_it() {
+fn meaningless_frames_from_a_client_end_its_session_with_a_reason() {
     let mut fort = Fort::new(ServerConfig::default());
     for (name, bytes, reason) in fatal_before_hello() {
         let peer = fort.connect();
@@ -139,7 +139,7 @@ fn what_has_no_meaning_ends_the_session_with_the_server_that_heard_it() {
 }
 
 #[test]
-fn what_is_malformed_is_dropped_by_the_server_and_the_rest_is_relayed() {
+fn malformed_payloads_from_a_client_are_dropped_and_the_rest_relayed() {
     let fort = Fort::new(ServerConfig::default());
     let mut subscriber = fort.established();
     subscriber.send(&subscribe(7));
@@ -184,7 +184,7 @@ fn what_is_malformed_is_dropped_by_the_server_and_the_rest_is_relayed() {
 }
 
 #[test]
-fn odd_hellos_are_good_enough_for_the_server() {
+fn odd_hellos_from_clients_are_accepted() {
     let fort = Fort::new(ServerConfig::default());
     for (name, hello) in odd_hellos() {
         let mut peer = fort.connect();
@@ -201,7 +201,7 @@ fn odd_hellos_are_good_enough_for_the_server() {
 
 /// A byte now and then is no handshake, and a frame that never ends no sign of life for ever.
 #[test]
-fn who_dribbles_is_shown_the_door() {
+fn clients_that_dribble_time_out() {
     let mut fort = Fort::new(ServerConfig {
         // Long enough for the handshakes of the healthy.
         handshake_timeout: Duration::from_secs(1),
@@ -243,7 +243,7 @@ fn who_dribbles_is_shown_the_door() {
 }
 
 #[test]
-fn a_frame_whose_end_comes_late_counts() {
+fn frame_that_arrives_in_parts_counts() {
     let fort = Fort::new(ServerConfig::default());
     let mut peer = fort.established();
     for payload in [vec![0; 1188], vec![]] {
@@ -260,7 +260,7 @@ fn a_frame_whose_end_comes_late_counts() {
 
 /// Golden frames with a few bytes changed: whatever becomes of each session, it is that alone.
 #[test]
-fn random_bytes_hurt_nobody() {
+fn random_bytes_hurt_nobody_else() {
     let fort = Fort::new(ServerConfig::default());
     let mut random = fastrand::Rng::with_seed(8);
     let whole: Vec<u8> = [
@@ -418,7 +418,7 @@ impl Traveller {
 }
 
 #[test]
-fn what_has_no_meaning_ends_the_session_with_the_client_that_heard_it() {
+fn meaningless_frames_from_a_server_end_its_session_with_a_reason() {
     let mut traveller = Traveller::new(Duration::from_secs(10));
     for (name, bytes, reason) in fatal_before_hello() {
         let raw = traveller.accept();
@@ -463,7 +463,7 @@ fn what_has_no_meaning_ends_the_session_with_the_client_that_heard_it() {
 }
 
 #[test]
-fn what_is_malformed_is_dropped_by_the_client_and_the_rest_counts() {
+fn malformed_payloads_from_a_server_are_dropped_and_the_rest_counts() {
     let mut traveller = Traveller::new(Duration::from_secs(10));
     let mut raw = traveller.established();
     eventually("established", || {
@@ -499,7 +499,7 @@ fn what_is_malformed_is_dropped_by_the_client_and_the_rest_counts() {
 }
 
 #[test]
-fn odd_hellos_are_good_enough_for_the_client() {
+fn odd_hellos_from_servers_are_accepted() {
     let mut traveller = Traveller::new(Duration::from_secs(10));
     for (name, hello) in odd_hellos() {
         let mut raw = traveller.accept();

@@ -34,7 +34,7 @@ fn sessions_past_the_limit_are_closed_and_places_are_given_back() {
 }
 
 #[test]
-fn one_address_takes_no_more_than_its_share() {
+fn one_address_gets_no_more_than_its_share_of_sessions() {
     let server = MetalBondServer::start(
         "[::]:0",
         ServerConfig {
@@ -54,7 +54,7 @@ fn one_address_takes_no_more_than_its_share() {
 }
 
 #[test]
-fn accepts_are_spread_over_time_and_none_is_lost() {
+fn accepts_past_the_rate_are_delayed_and_none_is_lost() {
     let server = server(ServerConfig {
         max_accepts_per_second: 50,
         ..ServerConfig::default()
@@ -69,7 +69,7 @@ fn accepts_are_spread_over_time_and_none_is_lost() {
 }
 
 #[test]
-fn a_flood_of_subscriptions_is_refused_and_forgotten() {
+fn flood_of_subscriptions_is_refused_and_forgotten() {
     let server = server(ServerConfig {
         max_subscriptions_per_peer: 1000,
         ..ServerConfig::default()
@@ -127,7 +127,7 @@ fn read_all(mut subscriber: Raw, mut table: Table, all: usize) -> (Raw, Table) {
 }
 
 #[test]
-fn a_frozen_subscriber_costs_nobody_and_catches_up_by_key() {
+fn frozen_subscriber_delays_nobody_and_catches_up() {
     const ROUTES: u32 = 5000;
     const ROUNDS: u8 = 60;
     let server = server(ServerConfig {
@@ -197,7 +197,7 @@ fn a_frozen_subscriber_costs_nobody_and_catches_up_by_key() {
 }
 
 #[test]
-fn a_keepalive_is_answered_before_the_bulk() {
+fn keepalive_is_answered_before_queued_updates() {
     let server = server(ServerConfig::default());
     let mut announcer = Raw::established(server.local_addr());
     let bytes: Vec<u8> = (0..200_000).flat_map(|it| update(0, 7, it, 1)).collect();
@@ -270,7 +270,7 @@ impl Drop for Poor {
 
 #[cfg(feature = "cli")]
 #[test]
-fn without_descriptors_accepting_pauses_and_does_not_spin() {
+fn server_without_descriptors_pauses_accepting_and_does_not_spin() {
     let address = free_address();
     let server = Poor::start(address, 40);
     let mut healthy = Raw::established(address);

@@ -55,14 +55,14 @@ fn survives(name: &str, is_established: bool, bytes: &[u8], ends: bool) {
 
 /// A Go server panics.
 #[test]
-fn a_header_of_65535_bytes() {
+fn header_of_65535_bytes_ends_only_its_session() {
     survives("before HELLO", false, &[1, 0xff, 0xff, 5], true);
     survives("established", true, &[1, 0xff, 0xff, 5], true);
 }
 
 /// A Go server panics.
 #[test]
-fn an_update_without_a_next_hop() {
+fn update_without_a_next_hop_is_dropped() {
     let update = support::update(0, 7, 1, 1);
     let mut bytes = update[..update.len() - 20].to_vec();
     bytes[2] -= 20;
@@ -71,14 +71,14 @@ fn an_update_without_a_next_hop() {
 
 /// A Go server panics.
 #[test]
-fn a_hello_with_interval_0() {
+fn hello_with_interval_0_is_refused() {
     survives("interval 0", false, &[1, 0, 2, 1, 8, 0], true);
     survives("no interval", false, &[1, 0, 0, 1], true);
 }
 
 /// A Go server freezes.
 #[test]
-fn subscribing_twice() {
+fn second_subscribe_changes_nothing() {
     let server = server();
     let go = Client::connect(server.local_addr(), 5, Strict);
     let other = Client::connect(server.local_addr(), 5, Strict);
@@ -95,7 +95,7 @@ fn subscribing_twice() {
 
 /// A Go server accepts a truncated route with the next hop `::`.
 #[test]
-fn frames_cut_between_segments() {
+fn frames_cut_between_segments_are_read() {
     let server = server();
     let mut peer = Raw::established(server.local_addr());
     let update = support::update(0, 7, 1, 1);
@@ -115,7 +115,7 @@ fn frames_cut_between_segments() {
 
 /// A Go server keeps them for ever.
 #[test]
-fn silent_connections() {
+fn silent_connections_are_closed() {
     let config = ServerConfig {
         // Long enough for the handshakes of the test itself.
         handshake_timeout: Duration::from_secs(1),
@@ -136,7 +136,7 @@ fn silent_connections() {
 
 /// At a Go server it blocks all others; at one of RustBond 0.1 it is served no more.
 #[test]
-fn a_slow_subscriber_among_others() {
+fn slow_subscriber_delays_nobody() {
     const ROUTES: u32 = 20_000;
     let server = server();
     let address = server.local_addr();
@@ -157,7 +157,7 @@ fn a_slow_subscriber_among_others() {
 
 /// 4,000 routes of one Go client, in one write, reset a Go server twice.
 #[test]
-fn four_thousand_routes_at_once() {
+fn four_thousand_routes_at_once_arrive() {
     let server = server();
     let mut peer = Raw::established(server.local_addr());
     let all: Vec<u8> = (0..4000)
@@ -171,7 +171,7 @@ fn four_thousand_routes_at_once() {
 
 /// A Go client with two servers removes routes that the other still has.
 #[test]
-fn one_of_two_servers_goes() {
+fn routes_stay_when_one_of_two_servers_goes() {
     let [first, second] = [server(), server()];
     let addresses = [first.local_addr(), second.local_addr()];
     let source = client(&addresses, NoOpHandler);
@@ -199,7 +199,7 @@ fn beside_a_dead_server(server: SocketAddr) -> MetalBondClient {
 
 /// A Go client stops at the first dead server, and does not start without it.
 #[test]
-fn announcing_and_withdrawing_beside_a_dead_server() {
+fn dead_server_delays_no_announcement_at_the_others() {
     let server = server();
     let ours = beside_a_dead_server(server.local_addr());
     for number in 0..10 {
@@ -214,7 +214,7 @@ fn announcing_and_withdrawing_beside_a_dead_server() {
 
 /// At a RustBond 0.1 server any peer can withdraw another's route.
 #[test]
-fn withdrawing_what_another_announces() {
+fn withdrawal_of_anothers_route_changes_nothing() {
     let server = server();
     let [one, two] = [(); 2].map(|()| Client::connect(server.local_addr(), 5, Strict));
     one.announce(VNI.0, &path(1, 1));
@@ -227,7 +227,7 @@ fn withdrawing_what_another_announces() {
 
 /// At a RustBond 0.1 server the first of two announcers to leave takes the route away.
 #[test]
-fn the_last_of_two_announcers_counts() {
+fn route_of_two_announcers_leaves_with_the_last() {
     let server = server();
     let [one, two, three] = [(); 3].map(|()| Client::connect(server.local_addr(), 5, Strict));
     for announcer in [&one, &two] {
@@ -246,7 +246,7 @@ fn the_last_of_two_announcers_counts() {
 
 /// A RustBond 0.1 client never subscribes at a server that comes up late.
 #[test]
-fn a_server_that_comes_up_late() {
+fn server_that_comes_up_late_is_subscribed() {
     let address = free_address();
     let config = ClientConfig {
         retry_min: Duration::from_millis(20),
@@ -266,7 +266,7 @@ fn a_server_that_comes_up_late() {
 /// it and Go MetalBond on Linux 6.18 install none of IPv6.
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 #[test]
-fn two_thousand_routes_of_each_family_in_the_kernel() {
+fn two_thousand_routes_of_each_family_reach_the_kernel() {
     use crate::netns::{DEVICE, in_namespace, ip, make_device};
     use rustbond::Destination;
     use rustbond::kernel::{KernelConfig, KernelWriter};

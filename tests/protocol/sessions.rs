@@ -26,7 +26,7 @@ fn route(vni: u8, number: u32, hop: u8) -> Vec<u8> {
 }
 
 #[test]
-fn a_legacy_client_is_answered_as_go_does() {
+fn legacy_client_is_answered_as_go_does() {
     let server = server();
     let mut peer = Raw::connect(server.local_addr());
     peer.send(&[1, 0, 2, 1, 8, 2]);
@@ -40,7 +40,7 @@ fn a_legacy_client_is_answered_as_go_does() {
 }
 
 #[test]
-fn one_byte_at_a_time() {
+fn session_sent_byte_by_byte_works() {
     let server = server();
     let mut peer = Raw::connect(server.local_addr());
     let mut bytes = HELLO.to_vec();
@@ -55,7 +55,7 @@ fn one_byte_at_a_time() {
 }
 
 #[test]
-fn the_whole_handshake_with_updates_in_one_segment() {
+fn handshake_and_updates_in_one_segment_count() {
     let server = server();
     let mut peer = Raw::connect(server.local_addr());
     let mut bytes = HELLO.to_vec();
@@ -69,7 +69,7 @@ fn the_whole_handshake_with_updates_in_one_segment() {
 }
 
 #[test]
-fn random_cuts() {
+fn stream_cut_anywhere_is_understood() {
     let server = server();
     for seed in 0..20 {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -92,7 +92,7 @@ fn random_cuts() {
 }
 
 #[test]
-fn a_hundred_thousand_updates_in_one_write() {
+fn hundred_thousand_updates_in_one_write_arrive() {
     let server = server();
     let mut subscriber = Raw::established(server.local_addr());
     subscriber.send(&subscribe(7));
@@ -115,7 +115,7 @@ fn a_hundred_thousand_updates_in_one_write() {
 }
 
 #[test]
-fn the_server_of_silence_and_the_one_of_many() {
+fn silent_connections_leave_room_for_a_peer() {
     let server = server();
     let silent: Vec<Raw> = (0..200)
         .map(|_| Raw::connect(server.local_addr()))
@@ -128,7 +128,7 @@ fn the_server_of_silence_and_the_one_of_many() {
 }
 
 #[test]
-fn unsubscribing_ends_the_flow_and_keeps_own_announcements() {
+fn unsubscribe_ends_the_flow_and_keeps_own_announcements() {
     let server = server();
     let [mut a, mut b] = [(); 2].map(|()| Raw::established(server.local_addr()));
     a.send(&subscribe(7));
@@ -148,7 +148,7 @@ fn unsubscribing_ends_the_flow_and_keeps_own_announcements() {
 
 /// Eight peers, three VNIs, over real sockets.
 #[test]
-fn a_random_walk_ends_where_the_model_does() {
+fn random_walk_ends_where_the_model_does() {
     let server = server();
     for seed in 0..5 {
         let mut walk = Walk::new(&server, seed);
@@ -252,7 +252,7 @@ impl<'a> Walk<'a> {
 }
 
 #[test]
-fn a_reader_that_stops_is_no_burden_to_the_others() {
+fn subscriber_that_stops_reading_delays_nobody() {
     let server = server();
     let mut stuck = Raw::established(server.local_addr());
     stuck.send(&subscribe(7));

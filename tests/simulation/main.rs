@@ -174,7 +174,7 @@ fn try_seed(seed: u64) -> Result<Story, String> {
 }
 
 #[test]
-fn seeds() {
+fn seeds_reach_their_expected_end() {
     let first = number("RUSTBOND_SIM_FIRST").unwrap_or(0);
     let (first, count) = match number("RUSTBOND_SIM_SEED") {
         Some(seed) => (seed, 1),
@@ -217,7 +217,7 @@ fn seeds() {
 }
 
 #[test]
-fn a_seed_is_always_the_same_story() {
+fn same_seed_gives_the_same_story() {
     for seed in [3, 11] {
         let setup = setup(seed);
         let steps = numbered(&setup);

@@ -144,7 +144,7 @@ fn words_stay_where_they_belong() {
 }
 
 #[test]
-fn the_core_is_pure() {
+fn core_names_nothing_impure() {
     let mut seen = 0;
     for (name, text) in sources("src") {
         if is_test(&name) || !name.starts_with(CORE) {
@@ -167,7 +167,7 @@ fn the_core_is_pure() {
 }
 
 #[test]
-fn no_test_is_ignored_without_a_reason() {
+fn ignored_tests_give_a_reason() {
     let bare = concat!("#[", "ignore]");
     for (name, text) in all_sources() {
         assert!(
@@ -178,7 +178,7 @@ fn no_test_is_ignored_without_a_reason() {
 }
 
 #[test]
-fn modules_stand_in_no_circle() {
+fn modules_form_no_cycle() {
     let mut found = Vec::new();
     for folder in ["src", "bin"] {
         let files: Vec<(String, String)> = sources(folder)

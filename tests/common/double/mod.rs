@@ -175,7 +175,7 @@ impl Reader {
 }
 
 #[test]
-fn a_full_buffer_is_an_overrun() {
+fn full_buffer_is_recorded_as_an_overrun() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     socket2::SockRef::from(&listener)
         .set_recv_buffer_size(200_000)

@@ -37,7 +37,7 @@ fn row_2_our_server_answers_the_keepalives_of_a_go_client() {
 /// Rows 8, 9 and 13 the other way round: our server to Go clients. No echo at all, no
 /// duplicate, and ports of NAT routes as they came.
 #[test]
-fn rows_8_9_13_go_clients_at_our_server() {
+fn rows_8_9_13_go_clients_get_no_echo_and_no_duplicate_from_our_server() {
     let server = server();
     let [first, second, third] = [(); 3].map(|()| Client::connect(server.local_addr(), 5, Strict));
     let routes = paths(&all_kinds(1));
@@ -68,7 +68,7 @@ fn rows_8_9_13_go_clients_at_our_server() {
 
 /// Row 7 the other way round: our server keeps what an unsubscribing client announced.
 #[test]
-fn row_7_a_go_client_unsubscribes_from_our_server() {
+fn row_7_unsubscribed_go_client_keeps_its_announcements_at_our_server() {
     let server = server();
     let [one, two] = [(); 2].map(|()| Client::connect(server.local_addr(), 5, Strict));
     one.announce(VNI.0, &path(&standard(1)));
@@ -90,7 +90,7 @@ fn row_7_a_go_client_unsubscribes_from_our_server() {
 
 /// Row 12: IPv4 next hops and unknown types are relayed, an unknown action is ADD.
 #[test]
-fn row_12_what_our_server_relays_as_it_came() {
+fn row_12_our_server_relays_unknown_values_unchanged() {
     let server = server();
     let [from, to] = [(); 2].map(|()| Client::connect(server.local_addr(), 5, Strict));
     let recorder = Recorder::default();
@@ -121,7 +121,7 @@ fn row_12_what_our_server_relays_as_it_came() {
 /// Our client says nothing there (`row_3_our_client_...`), and our server neither: its
 /// answer stands alone, whatever the client sent along.
 #[test]
-fn row_15_our_server_answers_the_handshake_alone() {
+fn row_15_our_server_sends_its_handshake_answer_alone() {
     let server = server();
     let from = Client::connect(server.local_addr(), 5, Strict);
     from.announce(VNI.0, &path(&standard(1)));
@@ -139,7 +139,7 @@ fn row_15_our_server_answers_the_handshake_alone() {
 /// Row 15: RustBond 0.1 closes its connection at an IPv4 next hop or an unknown type. It
 /// is sent them again when it is back; nobody else is hurt.
 #[test]
-fn row_15_a_peer_that_closes_at_what_it_does_not_know() {
+fn row_15_peer_that_closes_at_an_unknown_value_hurts_nobody_else() {
     let server = server();
     let [from, to] = [(); 2].map(|()| Client::connect(server.local_addr(), 5, Strict));
     to.subscribe(VNI.0);
@@ -161,7 +161,7 @@ fn row_15_a_peer_that_closes_at_what_it_does_not_know() {
 
 /// Rows 11 and 13: between our client and a Go client through our server.
 #[test]
-fn rows_11_13_our_client_and_a_go_client_at_our_server() {
+fn rows_11_13_our_client_and_a_go_client_meet_at_our_server() {
     let server = server();
     let recorder = Recorder::default();
     let ours = client(&[server.local_addr()], recorder.clone());
@@ -184,7 +184,7 @@ fn rows_11_13_our_client_and_a_go_client_at_our_server() {
 
 /// A peer that goes while it is sent a table is sent half as fast when it is back.
 #[test]
-fn who_goes_during_a_table_gets_half_the_pace() {
+fn peer_lost_during_its_table_returns_at_half_the_pace() {
     let server = server();
     let source = client(&[server.local_addr()], NoOpHandler);
     let routes: Vec<_> = (0..5000).map(|it| (VNI, standard(it))).collect();
@@ -218,7 +218,7 @@ fn who_goes_during_a_table_gets_half_the_pace() {
 
 /// The doubles themselves: what they must find, they find.
 #[test]
-fn the_doubles_find_what_they_are_for() {
+fn doubles_record_the_faults_they_are_for() {
     let server = Server::start(5, Strict, &[]);
     let twice = Client::connect(server.address(), 5, Strict);
     twice.subscribe(1);

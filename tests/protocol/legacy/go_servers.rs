@@ -11,7 +11,7 @@ use crate::support::{self, KEEPALIVE, PATIENCE, Raw, Recorder, client, eventuall
 use rustbond::{ClientConfig, MetalBondClient, NoOpHandler, Route, Vni};
 /// Rows 1, 2, 10 and 13: both ways through a Go server, live and as initial table.
 #[test]
-fn rows_1_2_10_13_all_kinds_of_routes_through_a_go_server() {
+fn rows_1_2_10_13_all_kinds_of_routes_pass_a_go_server() {
     let server = Server::start(5, Strict, &[]);
     let recorder = Recorder::default();
     let ours = client(&[server.address()], recorder.clone());
@@ -64,7 +64,7 @@ fn row_2_keepalives_keep_a_session_with_a_go_server() {
 
 /// Row 3: KEEPALIVE only behind the HELLO of the server, and no second HELLO.
 #[test]
-fn row_3_our_client_says_hello_once_and_keepalive_after_the_answer() {
+fn row_3_our_client_sends_hello_once_and_keepalive_after_the_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let ours = MetalBondClient::start(&[address], NoOpHandler, ClientConfig::default()).unwrap();
@@ -102,7 +102,7 @@ fn row_3_keepalive_before_hello_and_a_second_hello_end_a_session() {
 
 /// Row 4: a Go server's own announcements come before its first KEEPALIVE.
 #[test]
-fn row_4_own_announcements_of_a_go_server_are_seen() {
+fn row_4_own_announcements_of_a_go_server_are_received() {
     let own = [(VNI, standard(1)), (OTHER, standard(2))];
     let server = Server::start(5, Strict, &paths(&own));
     let recorder = Recorder::default();
@@ -127,7 +127,7 @@ fn row_4_own_announcements_of_a_go_server_are_seen() {
 /// Rows 5, 6 and 7: a second SUBSCRIBE freezes Go, types of messages overtake each
 /// other, and UNSUBSCRIBE withdraws the sender's own announcements.
 #[test]
-fn rows_5_6_7_unsubscribing_and_subscribing_keeps_own_announcements() {
+fn rows_5_6_7_unsubscribe_and_subscribe_keep_own_announcements() {
     let server = Server::start(5, Strict, &[]);
     let recorder = Recorder::default();
     let ours = client(&[server.address()], recorder.clone());
@@ -189,7 +189,7 @@ fn row_8_echoes_of_a_go_server_end_with_the_announcement() {
 
 /// Row 9: of several announcers each is an ADD, the last to leave is the REMOVE.
 #[test]
-fn row_9_two_announcers_at_a_go_server() {
+fn row_9_route_of_two_announcers_at_a_go_server_stays_until_both_left() {
     let server = Server::start(5, Strict, &[]);
     let recorder = Recorder::default();
     let ours = client(&[server.address()], recorder.clone());
@@ -212,7 +212,7 @@ fn row_9_two_announcers_at_a_go_server() {
 
 /// Row 11: nothing above type 5, whatever our client does; two servers, one modern.
 #[test]
-fn row_11_a_go_server_and_ours_side_by_side() {
+fn row_11_client_of_a_go_server_and_ours_sends_go_no_new_type() {
     let go_server = Server::start(5, Strict, &[]);
     let our_server = server();
     let recorder = Recorder::default();
@@ -239,7 +239,7 @@ fn row_11_a_go_server_and_ours_side_by_side() {
 
 /// Row 14, and the restart of a Go server: it is told everything again.
 #[test]
-fn row_14_a_go_server_restarts() {
+fn row_14_restarted_go_server_is_told_everything_again() {
     let server = Server::start(5, Strict, &[]);
     let address = server.address();
     let recorder = Recorder::default();
@@ -270,7 +270,7 @@ fn row_14_a_go_server_restarts() {
 /// Twenty thousand routes through a Go server. It sends them as one does that loses
 /// clients; a client that reassembles is not lost.
 #[test]
-fn many_routes_through_a_go_server() {
+fn twenty_thousand_routes_pass_a_go_server() {
     let server = Server::start(5, Strict, &[]);
     let recorder = Recorder::default();
     let [from, to] =
