@@ -174,8 +174,13 @@ impl Raw {
 
     /// Connected, and through the handshake.
     pub(crate) fn established(address: SocketAddr) -> Self {
+        Self::established_by(address, &HELLO)
+    }
+
+    /// Connected, and through the handshake, with a HELLO of the caller's.
+    pub(crate) fn established_by(address: SocketAddr, hello: &[u8]) -> Self {
         let mut raw = Self::connect(address);
-        raw.send(&HELLO);
+        raw.send(hello);
         assert_eq!(raw.frame()[3], 1);
         raw.send(&KEEPALIVE);
         assert_eq!(raw.frame(), KEEPALIVE);

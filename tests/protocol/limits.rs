@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use crate::support::{KEEPALIVE, Raw, eventually, free_address, subscribe, update};
+use crate::support::{KEEPALIVE, PATIENCE, Raw, eventually, free_address, subscribe, update};
 use rustbond::{MetalBondServer, ServerConfig};
 
 fn server(config: ServerConfig) -> MetalBondServer {
@@ -118,10 +119,20 @@ impl Table {
     }
 }
 
-/// Reads until the table has heard `all` updates.
-fn read_all(mut subscriber: Raw, mut table: Table, all: usize) -> (Raw, Table) {
-    while table.updates < all {
-        table.hear(&subscriber.frame());
+/// Reads rounds of `each` updates, and tells `has_read` after each.
+fn read_rounds(
+    mut subscriber: Raw,
+    mut table: Table,
+    each: usize,
+    rounds: u8,
+    has_read: &Sender<()>,
+) -> (Raw, Table) {
+    for _ in 0..rounds {
+        let end = table.updates + each;
+        while table.updates < end {
+            table.hear(&subscriber.frame());
+        }
+        has_read.send(()).unwrap();
     }
     (subscriber, table)
 }
@@ -134,10 +145,11 @@ fn frozen_subscriber_delays_nobody_and_catches_up() {
         keepalive_interval: 60,
         ..ServerConfig::default()
     });
-    let mut announcer = Raw::established(server.local_addr());
-    let mut subscribers: Vec<Raw> = (0..5)
-        .map(|_| Raw::established(server.local_addr()))
-        .collect();
+    // They say nothing for as long as the test takes.
+    let hello = [1, 0, 2, 1, 8, 60];
+    let peer = || Raw::established_by(server.local_addr(), &hello);
+    let mut announcer = peer();
+    let mut subscribers: Vec<Raw> = (0..5).map(|_| peer()).collect();
     for subscriber in &mut subscribers {
         subscriber.send(&subscribe(7));
         subscriber.barrier();
@@ -150,15 +162,24 @@ fn frozen_subscriber_delays_nobody_and_catches_up() {
     }
     let mut frozen = subscribers.pop().unwrap();
     let mut its_table = tables.pop().unwrap();
-    let all = ROUTES as usize * (1 + 2 * usize::from(ROUNDS));
+    let (sender, has_read) = channel();
+    let count = subscribers.len();
     let readers: Vec<_> = subscribers
         .into_iter()
         .zip(tables)
-        .map(|(subscriber, table)| std::thread::spawn(move || read_all(subscriber, table, all)))
+        .map(|(subscriber, table)| {
+            let sender = sender.clone();
+            let each = 2 * ROUTES as usize;
+            std::thread::spawn(move || read_rounds(subscriber, table, each, ROUNDS, &sender))
+        })
         .collect();
     for round in 0..ROUNDS {
         let replace = |it| [update(1, 7, it, round), update(0, 7, it, round + 1)].concat();
         announcer.send(&(0..ROUTES).flat_map(replace).collect::<Vec<u8>>());
+        // A reader that is rounds behind, on a busy machine, is told the difference alone.
+        for _ in 0..count {
+            has_read.recv_timeout(PATIENCE).expect("a round is read");
+        }
         // Over more than the half second after which the frozen one counts as stalled.
         std::thread::sleep(Duration::from_millis(25));
     }
