@@ -138,9 +138,14 @@ fn silent_connections_are_closed() {
 #[test]
 fn slow_subscriber_delays_nobody() {
     const ROUTES: u32 = 20_000;
-    let server = server();
+    let config = ServerConfig {
+        keepalive_interval: 60,
+        ..ServerConfig::default()
+    };
+    let server = MetalBondServer::start("127.0.0.1:0", config).unwrap();
     let address = server.local_addr();
-    let mut slow = Raw::established(address);
+    // It says nothing for as long as the test takes.
+    let mut slow = Raw::established_by(address, &[1, 0, 2, 1, 8, 60]);
     slow.send(&support::subscribe(7));
     let recorder = Recorder::default();
     let other = client(&[address], recorder.clone());

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use crate::support::{HELLO, KEEPALIVE, Raw, eventually, server, subscribe, update};
+use rustbond::{MetalBondServer, ServerConfig};
 
 /// The announcements and withdrawals among frames, by VNI and what follows it.
 fn replay(frames: &[Vec<u8>], table: &mut BTreeSet<Vec<u8>>) {
@@ -160,7 +161,7 @@ fn random_walk_ends_where_the_model_does() {
 }
 
 struct Walk<'a> {
-    server: &'a rustbond::MetalBondServer,
+    server: &'a MetalBondServer,
     random: fastrand::Rng,
     peers: Vec<Peer>,
     announced: BTreeMap<(u8, Vec<u8>), BTreeSet<usize>>,
@@ -172,7 +173,7 @@ struct Peer {
 }
 
 impl<'a> Walk<'a> {
-    fn new(server: &'a rustbond::MetalBondServer, seed: u64) -> Self {
+    fn new(server: &'a MetalBondServer, seed: u64) -> Self {
         let peer = |_| Peer {
             raw: Raw::established(server.local_addr()),
             tables: BTreeMap::new(),
@@ -253,13 +254,18 @@ impl<'a> Walk<'a> {
 
 #[test]
 fn subscriber_that_stops_reading_delays_nobody() {
-    let server = server();
-    let mut stuck = Raw::established(server.local_addr());
+    let config = ServerConfig {
+        keepalive_interval: 60,
+        ..ServerConfig::default()
+    };
+    let server = MetalBondServer::start("127.0.0.1:0", config).unwrap();
+    // They say nothing for as long as the test takes.
+    let peer = || Raw::established_by(server.local_addr(), &[1, 0, 2, 1, 8, 60]);
+    let [mut stuck, mut healthy] = [peer(), peer()];
     stuck.send(&subscribe(7));
-    let mut healthy = Raw::established(server.local_addr());
     healthy.send(&subscribe(7));
     healthy.barrier();
-    let mut announcer = Raw::established(server.local_addr());
+    let mut announcer = peer();
     let count = 200_000;
     let bytes: Vec<u8> = (0..count).flat_map(|it| update(0, 7, it, 1)).collect();
     let writer = std::thread::spawn(move || announcer.stream.write_all(&bytes).map(|()| announcer));

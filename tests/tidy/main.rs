@@ -6,6 +6,9 @@ mod modules;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Lines of a file at most. 600 is the goal: files of `src` and one of `tests` are longer yet.
+const LINES: usize = 740;
+
 /// What lies here holds no socket, clock, thread, channel, lock, atomic, randomness or log.
 const CORE: &str = "src/core/";
 
@@ -124,7 +127,10 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 fn files_stay_short() {
     for (name, text) in all_sources() {
         let lines = text.lines().count();
-        assert!(lines <= 800, "{name} has {lines} lines, 800 are allowed");
+        assert!(
+            lines <= LINES,
+            "{name} has {lines} lines, {LINES} are allowed"
+        );
     }
 }
 
@@ -195,7 +201,7 @@ fn modules_form_no_cycle() {
     }
     let allowed: Vec<&str> = CYCLES.iter().map(|(cycle, _)| *cycle).collect();
     for cycle in &found {
-        assert!(allowed.contains(&cycle.as_str()), "a circle of {cycle}");
+        assert!(allowed.contains(&cycle.as_str()), "a cycle of {cycle}");
     }
     for cycle in allowed {
         assert!(found.iter().any(|it| it == cycle), "there is none: {cycle}");
