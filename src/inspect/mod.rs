@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+mod names;
 mod snapshot;
 mod watch;
 

@@ -348,7 +348,11 @@ fn monitor_that_does_not_read_is_cut_off_and_delays_nobody() {
     // A turn of the server's for each: turns are what is counted. Few, because a monitor that
     // takes nothing for long is closed without a word.
     for turn in 0..TURNS {
-        peer.send(if turn % 2 == 0 { &add } else { &remove });
+        peer.send(if turn.is_multiple_of(2) {
+            &add
+        } else {
+            &remove
+        });
         peer.barrier();
     }
     eventually("all count", || {
@@ -362,7 +366,7 @@ fn monitor_that_does_not_read_is_cut_off_and_delays_nobody() {
     // Before that, nothing is left out.
     let routes = told.iter().filter(|it| !it["vni"].is_null());
     for (number, event) in (0..).zip(routes) {
-        let is_added = number / ROUTES % 2 == 0;
+        let is_added = (number / ROUTES).is_multiple_of(2);
         let change = if is_added { "add" } else { "remove" };
         assert_eq!(event["event"], change, "line {number}");
     }

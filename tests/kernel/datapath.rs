@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::netns::{DEVICE, Namespaces, ip, make_device};
-use crate::support::{self, eventually};
+use crate::support::{self, PATIENCE, eventually};
 use rustbond::kernel::{KernelConfig, KernelWriter};
 use rustbond::{Destination, MetalBondClient, MetalBondServer, NextHop, ServerConfig, Vni};
 
@@ -77,6 +77,15 @@ fn build() -> Option<Namespaces> {
     Some(namespaces)
 }
 
+/// A client whose routes are installed.
+fn install(writer: &KernelWriter, server: SocketAddr) -> MetalBondClient {
+    let (min, max) = (Duration::from_millis(20), Duration::from_millis(50));
+    let builder = MetalBondClient::builder().server(server.to_string());
+    let client = writer.install(builder.retry(min, max)).unwrap();
+    client.wait_all_established_timeout(PATIENCE).unwrap();
+    client
+}
+
 /// A hypervisor: its client, its kernel writer, and who answers there.
 struct Hypervisor {
     client: MetalBondClient,
@@ -99,7 +108,11 @@ impl Hypervisor {
                 ..KernelConfig::default()
             })
             .unwrap();
-            let client = support::client(&[server], writer.clone());
+            let client = match number {
+                // One of them wraps the writer in a handler, as programs may.
+                3 => support::client(&[server], writer.clone()),
+                _ => install(&writer, server),
+            };
             client.subscribe(VNI).unwrap();
             let _echoes = overlay(overlay_number).map(|it| Echo::start(it, number));
             Self {

@@ -117,6 +117,11 @@ impl Table {
         };
         assert!(is_news, "nothing that is known, nothing that is absent");
     }
+
+    /// Whether every route has this next hop alone.
+    fn is_at(&self, hop: u8) -> bool {
+        self.hops.values().all(|hops| hops.iter().eq([&hop]))
+    }
 }
 
 /// Reads rounds of `each` updates, and tells `has_read` after each.
@@ -185,7 +190,7 @@ fn frozen_subscriber_delays_nobody_and_catches_up() {
     }
     let healthy: Vec<(Raw, Table)> = readers.into_iter().map(|it| it.join().unwrap()).collect();
     for (_, table) in &healthy {
-        assert!(table.hops.values().all(|hops| hops.iter().eq([&ROUNDS])));
+        assert!(table.is_at(ROUNDS));
     }
     let queued = server
         .peers()
@@ -195,12 +200,7 @@ fn frozen_subscriber_delays_nobody_and_catches_up() {
         .unwrap();
     assert!(queued < 4 << 20, "{queued} bytes wait for the frozen one");
     let before = its_table.updates;
-    while !(its_table.hops.len() == ROUTES as usize
-        && its_table
-            .hops
-            .values()
-            .all(|hops| hops.iter().eq([&ROUNDS])))
-    {
+    while !(its_table.hops.len() == ROUTES as usize && its_table.is_at(ROUNDS)) {
         its_table.hear(&frozen.frame());
     }
     let received = its_table.updates - before;

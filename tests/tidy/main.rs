@@ -66,15 +66,6 @@ const CYCLES: &[(&str, &str)] = &[
         "src: core::reflector::fold, core::reflector::outbox",
         "to be opened",
     ),
-    (
-        "src: http::api, http::cache, http::metrics, http::page",
-        "to be opened",
-    ),
-    ("src: http::helper, http::worker", "to be opened"),
-    (
-        "src: http::control::change, http::control::connection, http::control::listener, http::control::monitor",
-        "to be opened",
-    ),
     ("src: server::acceptor, server::worker", "to be opened"),
     (
         "bin: args, ask, config, control, kernel, limits, logging, manual, output, pacing, refusal, reload",
