@@ -98,7 +98,7 @@ mod tests {
         text.parse()
     }
 
-    /// Row 16 of what Go peers do (`tests/double`).
+    /// Row 16 of what Go peers do (`tests/common/double`).
     #[test]
     fn row_16_both_syntaxes_say_the_same() {
         let address: IpAddr = "2001:db8::1".parse().unwrap();

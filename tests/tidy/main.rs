@@ -6,6 +6,9 @@ mod modules;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Lines of a file at most. 600 is the goal: files of `src` and one of `tests` are longer yet.
+const LINES: usize = 740;
+
 /// What lies here holds no socket, clock, thread, channel, lock, atomic, randomness or log.
 const CORE: &str = "src/core/";
 
@@ -111,7 +114,10 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 fn files_stay_short() {
     for (name, text) in all_sources() {
         let lines = text.lines().count();
-        assert!(lines <= 800, "{name} has {lines} lines, 800 are allowed");
+        assert!(
+            lines <= LINES,
+            "{name} has {lines} lines, {LINES} are allowed"
+        );
     }
 }
 
@@ -131,7 +137,7 @@ fn words_stay_where_they_belong() {
 }
 
 #[test]
-fn the_core_is_pure() {
+fn core_names_nothing_impure() {
     let mut seen = 0;
     for (name, text) in sources("src") {
         if is_test(&name) || !name.starts_with(CORE) {
@@ -154,7 +160,7 @@ fn the_core_is_pure() {
 }
 
 #[test]
-fn no_test_is_ignored_without_a_reason() {
+fn ignored_tests_give_a_reason() {
     let bare = concat!("#[", "ignore]");
     for (name, text) in all_sources() {
         assert!(
@@ -165,7 +171,7 @@ fn no_test_is_ignored_without_a_reason() {
 }
 
 #[test]
-fn modules_stand_in_no_circle() {
+fn modules_form_no_cycle() {
     let mut found = Vec::new();
     for folder in ["src", "bin"] {
         let files: Vec<(String, String)> = sources(folder)
@@ -182,7 +188,7 @@ fn modules_stand_in_no_circle() {
     }
     let allowed: Vec<&str> = CYCLES.iter().map(|(cycle, _)| *cycle).collect();
     for cycle in &found {
-        assert!(allowed.contains(&cycle.as_str()), "a circle of {cycle}");
+        assert!(allowed.contains(&cycle.as_str()), "a cycle of {cycle}");
     }
     for cycle in allowed {
         assert!(found.iter().any(|it| it == cycle), "there is none: {cycle}");
