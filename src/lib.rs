@@ -111,7 +111,8 @@ pub use client::{
 };
 pub use error::{Error, Result};
 pub use heartbeat::Heartbeat;
-pub use server::{Drain, MetalBondServer, ServerConfig, ServerStats};
+pub use inspect::ServerStats;
+pub use server::{Drain, MetalBondServer, ServerConfig};
 
 /// The programs of the README, compiled as tests.
 #[cfg(doctest)]

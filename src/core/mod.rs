@@ -19,5 +19,6 @@ pub(crate) mod pace;
 pub(crate) mod reflector;
 pub(crate) mod rib;
 pub(crate) mod session;
+pub(crate) mod status;
 pub(crate) mod types;
 pub(crate) mod wire;

@@ -28,7 +28,6 @@ use crate::core::pace::{Framing, Pacing};
 use crate::core::session::{CloseReason, Event as SessionEvent, SessionConfig};
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::Malformed;
-use crate::error::{Error, Result};
 use backoff::Backoff;
 use desired::Desired;
 pub(crate) use events::ConsumerId;
@@ -274,19 +273,19 @@ impl Core {
         true
     }
 
-    /// Wants every server to know a route of this client's.
-    pub(crate) fn announce(&mut self, vni: Vni, route: Route) -> Result<()> {
-        if !self.announcements.set((vni, route), true) {
-            return Err(Error::RouteAlreadyAnnounced);
+    /// Announces a route to every server. Returns `false` if it was announced already.
+    pub(crate) fn announce(&mut self, vni: Vni, route: Route) -> bool {
+        let is_new = self.announcements.set((vni, route), true);
+        if is_new {
+            self.announcement_changed(vni, Action::Add, route);
         }
-        self.announcement_changed(vni, Action::Add, route);
-        Ok(())
+        is_new
     }
 
-    /// Does not want them to know it any more.
-    pub(crate) fn withdraw(&mut self, vni: Vni, route: Route) -> Result<()> {
+    /// Withdraws a route from every server. Returns `false` if it was not announced.
+    pub(crate) fn withdraw(&mut self, vni: Vni, route: Route) -> bool {
         if !self.announcements.set((vni, route), false) {
-            return Err(Error::RouteNotFound);
+            return false;
         }
         let is_legacy =
             |server: &Server| matches!(&server.phase, Phase::Up(link) if link.is_legacy());
@@ -294,7 +293,7 @@ impl Core {
         let legacy = legacy.map(|server| server.bit);
         self.view.drop_echo(legacy, (vni, route));
         self.announcement_changed(vni, Action::Remove, route);
-        Ok(())
+        true
     }
 
     fn announcement_changed(&mut self, vni: Vni, action: Action, route: Route) {

@@ -8,8 +8,8 @@ use crate::core::client::link::{FlushId, Link};
 use crate::core::client::view::{Met, RouteCursor};
 use crate::core::client::{AnnouncementState, ConnectionState, ServerId};
 use crate::core::session::{CloseReason, MessageCounts};
+use crate::core::status::{PeerKind, PeerState, PeerStatus, RouteEntry, VniStatus};
 use crate::core::types::{Destination, NextHop, Route, Vni};
-use crate::inspect::{PeerKind, PeerState, PeerStatus, RouteEntry, VniStatus};
 
 impl Core {
     /// Why the last session with a server ended, or the last attempt failed.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 
 use crate::core::rib::{Segment, Span, count_frames};
-use crate::core::types::{Action, Vni};
-use crate::core::wire::{frame_len, split_update};
+use crate::core::types::Vni;
+use crate::core::wire::frame_len;
 
 use super::fold::fold;
 
@@ -308,18 +308,4 @@ impl Outbox {
             }
         }
     }
-}
-
-/// The action, key and bytes of every UPDATE frame in a span.
-pub(super) fn updates(span: &Span) -> impl Iterator<Item = (Action, &[u8], &[u8])> {
-    let mut bytes = span.bytes();
-    std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
-        }
-        let (frame, rest) = bytes.split_at(frame_len(bytes));
-        bytes = rest;
-        let (action, key) = split_update(frame);
-        Some((action, key, frame))
-    })
 }
