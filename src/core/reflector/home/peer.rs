@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::outbox::Outbox;
+use super::SessionView;
+use super::timers::Scheduled;
 use crate::core::limit::Quiet;
 use crate::core::map::{Map, map};
 use crate::core::pace::Pacer;
-use crate::core::session::{CloseReason, Session, SessionConfig};
+use crate::core::reflector::outbox::Outbox;
+use crate::core::rib::PeerId;
+use crate::core::session::{CloseReason, MessageCounts, Session, SessionConfig};
 use crate::core::types::Vni;
 
 /// One subscription of a session, as its home sees it.
@@ -49,8 +52,7 @@ pub(super) struct Peer {
     pub(super) epoch: u32,
     pub(super) counters: PeerCounters,
     /// When its entries in the timer queue are due.
-    pub(super) scheduled: Option<Instant>,
-    pub(super) pace_scheduled: Option<Instant>,
+    pub(super) scheduled: Scheduled,
     /// Stands in the list of those with something to send.
     pub(super) ready: bool,
     /// Since when the peer takes nothing, while something waits.
@@ -75,8 +77,7 @@ impl Peer {
             subscriptions: map(seed),
             epoch: 0,
             counters: PeerCounters::default(),
-            scheduled: None,
-            pace_scheduled: None,
+            scheduled: Scheduled::default(),
             ready: false,
             stalled_since: None,
             malformed_quiet: Quiet::default(),
@@ -120,6 +121,30 @@ impl Peer {
         let due = self.session.poll_timeout()?;
         let hold = self.stalled_since.map(|since| since + self.send_hold());
         Some(hold.map_or(due, |hold| hold.min(due)))
+    }
+
+    /// What the session looks like.
+    pub(super) fn view(&self, id: PeerId) -> SessionView {
+        let session = &self.session;
+        SessionView {
+            id,
+            is_established: session.is_established(),
+            is_legacy: session.knows_peer().then(|| session.is_legacy()),
+            is_draining: self.is_draining,
+            since: session.since(),
+            keepalive_interval: session.keepalive_interval(),
+            last_received: session.last_received(),
+            subscriptions: self.subscriptions.len(),
+            queued_bytes: self.outbox.bytes(),
+            legacy_rate: self.pacer.as_ref().map(Pacer::rate),
+            received: session.received(),
+            sent: MessageCounts {
+                update: self.outbox.updates_sent(),
+                end_of_rib: self.outbox.ends_of_rib_sent(),
+                ..session.sent()
+            },
+            counters: self.counters,
+        }
     }
 
     /// When the pacer has something to do.
