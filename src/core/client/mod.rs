@@ -6,6 +6,7 @@
 //! drains `take_events`.
 
 mod backoff;
+mod completeness;
 mod desired;
 mod events;
 mod link;
@@ -29,6 +30,7 @@ use crate::core::session::{CloseReason, Event as SessionEvent, SessionConfig};
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::Malformed;
 use backoff::Backoff;
+use completeness::{Completeness, Patience, Verdict};
 use desired::Desired;
 pub(crate) use events::ConsumerId;
 pub(crate) use link::FlushId;
@@ -82,30 +84,6 @@ enum Phase {
     Up(Box<Link>),
 }
 
-/// Whose table is waited for, once that of one server is complete: what another has would
-/// otherwise count as gone, because the first was restarted a moment ago.
-#[derive(Clone, Copy, Debug)]
-enum Awaited {
-    /// Servers that are established, and those that may soon be.
-    AtHand {
-        until: Instant,
-    },
-    /// Servers that are established.
-    Established {
-        until: Instant,
-    },
-    Nobody,
-}
-
-impl Awaited {
-    fn due(self) -> Option<Instant> {
-        match self {
-            Self::AtHand { until } | Self::Established { until } => Some(until),
-            Self::Nobody => None,
-        }
-    }
-}
-
 /// The client.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -116,21 +94,8 @@ pub(crate) struct Core {
     subscriptions: Desired<Vni>,
     announcements: Desired<(Vni, Route)>,
     filter: RouteFilter,
-    /// From which VNIs routes are copied into another.
-    imports: BTreeMap<Vni, BTreeSet<Vni>>,
     view: View,
-    /// VNIs of which some server's table has been complete since the subscription.
-    complete: BTreeSet<Vni>,
-    /// Those of them of which the consumers are still to be told, and who is waited for.
-    pending: BTreeMap<Vni, Awaited>,
-    /// Those of them of which the consumers were told: what they import is complete too.
-    synced: BTreeSet<Vni>,
-    /// When the routes of lost servers go, while no server is established.
-    hold_until: Option<Instant>,
-    /// How long stale routes wait for other servers, or other announcers, to be as far.
-    linger: Duration,
-    /// When the stale routes of a VNI go, if a server is complete then.
-    sweeps: BTreeMap<Vni, Instant>,
+    completeness: Completeness,
     /// Flushes that somebody waits for.
     flushes: BTreeSet<FlushId>,
     next_flush: u64,
@@ -148,14 +113,11 @@ impl Core {
             subscriptions: Desired::new(),
             announcements: Desired::new(),
             filter: RouteFilter::new(),
-            imports: BTreeMap::new(),
             view: View::new(config.seed),
-            complete: BTreeSet::new(),
-            pending: BTreeMap::new(),
-            synced: BTreeSet::new(),
-            hold_until: None,
-            linger: Duration::ZERO,
-            sweeps: BTreeMap::new(),
+            completeness: Completeness::new(Patience {
+                hold: config.hold,
+                linger: Duration::ZERO,
+            }),
             flushes: BTreeSet::new(),
             next_flush: 0,
             updates_received: 0,
@@ -178,14 +140,16 @@ impl Core {
         self.filter = filter;
         for (from, into) in imports {
             self.view.import(*from, *into);
-            self.imports.entry(*into).or_default().insert(*from);
+            self.completeness.import(*from, *into);
         }
         self.view.set_detail(detail);
     }
 
-    /// How long a complete server's word against stale routes is waited with.
+    /// Sets how long stale routes stay after a server's table is complete, for other servers
+    /// to catch up.
     pub(crate) fn set_linger(&mut self, linger: Duration) {
-        self.linger = linger;
+        let hold = self.config.hold;
+        self.completeness.set_patience(Patience { hold, linger });
     }
 
     /// Other settings: of new sessions, and of the hold time from the next loss on. Who this
@@ -200,7 +164,7 @@ impl Core {
             hold: config.hold,
             ..self.config
         };
-        self.linger = linger;
+        self.set_linger(linger);
     }
 
     /// One more server, to be dialled at once; `None` if there are as many as may be.
@@ -226,6 +190,7 @@ impl Core {
             established_at: None,
         };
         self.servers.insert(id, server);
+        self.completeness.coming(id);
         Some(id)
     }
 
@@ -240,6 +205,7 @@ impl Core {
         }
         self.lost(server, CloseReason::Shutdown, now);
         self.servers.remove(&server);
+        self.completeness.removed(server);
         true
     }
 
@@ -247,6 +213,7 @@ impl Core {
     pub(crate) fn subscribe(&mut self, vni: Vni) -> bool {
         let is_new = self.subscriptions.set(vni, true);
         if is_new {
+            self.completeness.subscribed(vni);
             self.each_link(|link, wants| link.queue_subscription(vni, wants));
         }
         is_new
@@ -257,9 +224,6 @@ impl Core {
         if !self.subscriptions.set(vni, false) {
             return false;
         }
-        self.complete.remove(&vni);
-        self.pending.remove(&vni);
-        self.synced.remove(&vni);
         self.view.cancel(&Event::Synced(vni));
         self.view.drop_vni(vni);
         for server in self.servers.values_mut() {
@@ -268,8 +232,8 @@ impl Core {
             }
         }
         self.each_link(|link, wants| link.queue_subscription(vni, wants));
-        // What waited for this VNI need not any more.
-        self.announce_synced();
+        self.completeness.unsubscribed(vni);
+        self.obey();
         true
     }
 
@@ -328,6 +292,7 @@ impl Core {
         server.phase = Phase::Dialling {
             until: now + DIAL_TIMEOUT,
         };
+        self.completeness.coming(*id);
         Some(*id)
     }
 
@@ -357,6 +322,7 @@ impl Core {
             until,
             is_retry: true,
         };
+        self.completeness.unreachable(server);
     }
 
     /// Leaves a server, and does not dial it for so long.
@@ -412,17 +378,17 @@ impl Core {
                         link.flush(*flush);
                     }
                     entry.established_at = Some(now);
-                    self.hold_until = None;
+                    self.completeness.established(server);
                     self.view.push(&Event::ServerUp(server));
                 }
                 SessionEvent::EndOfRib(vni) => {
                     if link.end_of_rib(vni) {
-                        self.complete(vni, now);
+                        self.complete(server, vni, now);
                     }
                 }
                 SessionEvent::KeepaliveReply => {
                     for vni in link.keepalive_answered(&mut wants) {
-                        self.complete(vni, now);
+                        self.complete(server, vni, now);
                     }
                 }
                 SessionEvent::Dropped(malformed) => {
@@ -456,30 +422,8 @@ impl Core {
                 Phase::Waiting { .. } | Phase::Dialling { .. } | Phase::Up(_) => {}
             }
         }
-        while let Some((&vni, _)) = self.sweeps.iter().find(|(_, at)| **at <= now) {
-            self.sweeps.remove(&vni);
-            if self.is_complete(vni) {
-                self.view.sweep(vni);
-            }
-        }
-        let is_due = |awaited: &Awaited| awaited.due().is_some_and(|due| due <= now);
-        if self.pending.values().any(is_due) {
-            for awaited in self.pending.values_mut().filter(|it| is_due(it)) {
-                *awaited = match *awaited {
-                    Awaited::AtHand { .. } => Awaited::Established {
-                        until: now + self.config.hold,
-                    },
-                    Awaited::Established { .. } | Awaited::Nobody => Awaited::Nobody,
-                };
-            }
-            self.announce_synced();
-        }
-        if self.hold_until.is_some_and(|until| until <= now) {
-            self.hold_until = None;
-            for vni in self.view.vnis() {
-                self.view.sweep(vni);
-            }
-        }
+        self.completeness.handle_timeouts(now);
+        self.obey();
     }
 
     /// When [`Self::handle_timeouts`] or [`Self::poll_dial`] has something to do.
@@ -491,10 +435,7 @@ impl Core {
                 Phase::Waiting { until, .. } | Phase::Dialling { until } => Some(*until),
                 Phase::Up(link) => link.poll_timeout(),
             });
-        let sweeps = self.sweeps.values().copied();
-        let pending = self.pending.values().filter_map(|it| it.due());
-        let own = self.hold_until.into_iter().chain(sweeps).chain(pending);
-        servers.chain(own).min()
+        servers.chain(self.completeness.poll_timeout()).min()
     }
 
     /// Bytes to send to a server.
@@ -542,8 +483,8 @@ impl Core {
     /// `None` if there are as many as may be.
     pub(crate) fn attach(&mut self, detail: EventDetail) -> Option<ConsumerId> {
         let consumer = self.view.attach(detail)?;
-        for vni in &self.synced {
-            self.view.push_to(consumer, Event::Synced(*vni));
+        for vni in self.completeness.synced() {
+            self.view.push_to(consumer, Event::Synced(vni));
         }
         for (server, entry) in &self.servers {
             if matches!(&entry.phase, Phase::Up(link) if link.session.is_established()) {
@@ -569,79 +510,19 @@ impl Core {
         }
     }
 
-    /// The table of a VNI is complete at some server.
-    fn complete(&mut self, vni: Vni, now: Instant) {
-        self.sweep(vni, now);
-        if self.subscriptions.contains(&vni) && self.complete.insert(vni) {
-            let awaited = if self.linger.is_zero() {
-                Awaited::Nobody
-            } else {
-                let until = now + self.linger;
-                Awaited::AtHand { until }
-            };
-            self.pending.insert(vni, awaited);
-        }
-        if !self.pending.is_empty() {
-            let imports = self.imports.iter();
-            let into = imports.filter(|(_, sources)| sources.contains(&vni));
-            let into = into.map(|(into, _)| *into);
-            self.announce_synced_of(into.chain([vni]).collect());
-        }
+    /// A server has told the whole table of a VNI.
+    fn complete(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        self.completeness.completed(server, vni, now);
+        self.obey();
     }
 
-    /// Has the stale routes of a VNI go, now or when the others had time to say that they
-    /// have them too.
-    ///
-    /// Of a route that is on its way through two servers, one may have told the client
-    /// when it is killed; the other will.
-    fn sweep(&mut self, vni: Vni, now: Instant) {
-        if !self.view.has_stale(vni) {
-            return;
-        }
-        if self.linger.is_zero() {
-            self.view.sweep(vni);
-        } else {
-            self.sweeps.insert(vni, now + self.linger);
-        }
-    }
-
-    fn is_complete(&self, vni: Vni) -> bool {
-        self.established().any(|link| link.is_complete(vni))
-    }
-
-    /// Whether another server's table of a VNI is waited for.
-    fn awaits(&self, vni: Vni, awaited: Awaited) -> bool {
-        let is_awaited = |server: &Server| match (&server.phase, awaited) {
-            (_, Awaited::Nobody) => false,
-            (Phase::Up(link), _) if link.session.is_established() => !link.is_complete(vni),
-            (Phase::Waiting { is_retry, .. }, Awaited::AtHand { .. }) => !is_retry,
-            (Phase::Up(_) | Phase::Dialling { .. }, Awaited::AtHand { .. }) => true,
-            (_, Awaited::Established { .. }) => false,
-        };
-        self.servers.values().any(is_awaited)
-    }
-
-    /// Tells of the VNIs that are complete with all that they import, and at all servers that
-    /// are waited for.
-    fn announce_synced(&mut self) {
-        self.announce_synced_of(self.pending.keys().copied().collect());
-    }
-
-    /// As [`Self::announce_synced`], where only these may have become so.
-    fn announce_synced_of(&mut self, candidates: Vec<Vni>) {
-        let is_loading =
-            |vni: &Vni| self.subscriptions.contains(vni) && !self.complete.contains(vni);
-        let is_told = |vni: &Vni| {
-            let sources = self.imports.get(vni).into_iter().flatten();
-            let is_whole = !sources.into_iter().any(is_loading);
-            let awaited = self.pending.get(vni);
-            is_whole && awaited.is_some_and(|awaited| !self.awaits(*vni, *awaited))
-        };
-        let whole: Vec<Vni> = candidates.into_iter().filter(is_told).collect();
-        for vni in whole {
-            self.pending.remove(&vni);
-            self.synced.insert(vni);
-            self.view.push(&Event::Synced(vni));
+    /// Does what the completeness of the tables calls for.
+    fn obey(&mut self) {
+        while let Some(verdict) = self.completeness.poll_verdict() {
+            match verdict {
+                Verdict::Sweep(vni) => self.view.sweep(vni),
+                Verdict::Synced(vni) => self.view.push(&Event::Synced(vni)),
+            }
         }
     }
 
@@ -675,8 +556,8 @@ impl Core {
         };
         let phase = std::mem::replace(&mut entry.phase, waiting);
         let bit = entry.bit;
-        // Nobody waits for its tables any more.
-        self.announce_synced();
+        self.completeness.lost(server, now);
+        self.obey();
         let Phase::Up(link) = phase else {
             return;
         };
@@ -685,13 +566,11 @@ impl Core {
         self.announcements.forget(bit, |_| true);
         for vni in link.vnis() {
             self.view.lose(bit, vni);
-            if self.is_complete(vni) {
-                self.sweep(vni, now);
+            if self.view.has_stale(vni) {
+                self.completeness.became_stale(vni, now);
             }
         }
-        if !self.is_established() && self.hold_until.is_none() {
-            self.hold_until = Some(now + self.config.hold);
-        }
+        self.obey();
         self.view.push(&Event::ServerDown(server, reason));
     }
 

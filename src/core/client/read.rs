@@ -250,8 +250,7 @@ impl Core {
     /// Whether a table of the VNI was complete since the subscription; `None` if there
     /// is no subscription.
     pub(crate) fn is_synced(&self, vni: Vni) -> Option<bool> {
-        let is_wanted = self.subscriptions.contains(&vni);
-        is_wanted.then(|| self.synced.contains(&vni))
+        self.completeness.is_synced(vni)
     }
 
     /// What each server knows of an own route; `None` if it is not announced.
