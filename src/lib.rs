@@ -100,7 +100,7 @@ pub use crate::core::client::{
     ServerId,
 };
 pub use crate::core::pace::LegacyPacing;
-pub use crate::core::session::CloseReason;
+pub use crate::core::session::{CloseReason, Fault};
 pub use crate::core::types::{
     Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,
 };

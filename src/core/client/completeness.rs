@@ -158,8 +158,7 @@ impl Completeness {
     /// The handshake with a server is complete; its tables are not.
     pub(super) fn established(&mut self, server: ServerId) {
         let complete = BTreeSet::new();
-        self.servers
-            .insert(server, Standing::Established(complete));
+        self.servers.insert(server, Standing::Established(complete));
         self.hold_until = None;
     }
 
@@ -235,7 +234,11 @@ impl Completeness {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let sweeps = self.sweeps.values().copied();
         let pending = self.pending.values().filter_map(|it| it.due());
-        self.hold_until.into_iter().chain(sweeps).chain(pending).min()
+        self.hold_until
+            .into_iter()
+            .chain(sweeps)
+            .chain(pending)
+            .min()
     }
 
     /// The next thing to be done.
@@ -251,9 +254,8 @@ impl Completeness {
 
     /// The VNIs that are synced.
     pub(super) fn synced(&self) -> impl Iterator<Item = Vni> + '_ {
-        let is_synced = |(vni, progress): (&Vni, &Progress)| {
-            (*progress == Progress::Synced).then_some(*vni)
-        };
+        let is_synced =
+            |(vni, progress): (&Vni, &Progress)| (*progress == Progress::Synced).then_some(*vni);
         self.tables.iter().filter_map(is_synced)
     }
 

@@ -543,7 +543,7 @@ impl Core {
         entry.since = now;
         if let Some(since) = entry.established_at.take() {
             entry.flaps.count(now);
-            if is_departure(reason) {
+            if reason.is_departure() {
                 entry.backoff.departed(now - since);
             } else {
                 entry.backoff.failed();
@@ -598,15 +598,5 @@ impl Core {
                 link.pump(&mut wants);
             }
         }
-    }
-}
-
-/// Whether the far end left or was restarted, so that it is likely to be back soon.
-fn is_departure(reason: CloseReason) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
-    match reason {
-        CloseReason::PeerClosed | CloseReason::Shutdown | CloseReason::Reset => true,
-        CloseReason::Io(kind) => matches!(kind, BrokenPipe | ConnectionReset),
-        _ => false,
     }
 }

@@ -413,7 +413,7 @@ impl Home {
         let now = self.now;
         let has_more = !peer.outbox.is_empty();
         let is_to_blame = |pacer: &Pacer| pacer.is_to_blame(has_more, now);
-        if is_peers_end(reason) && peer.pacer.as_ref().is_some_and(is_to_blame) {
+        if reason.is_from_outside() && peer.pacer.as_ref().is_some_and(is_to_blame) {
             self.counters.legacy_drops += 1;
             self.reports.push_back(Report::LegacyDrop(id));
         }
@@ -462,9 +462,4 @@ impl Home {
         }
         most
     }
-}
-
-/// Whether the peer ended the session, as one does that cannot go on.
-fn is_peers_end(reason: CloseReason) -> bool {
-    matches!(reason, CloseReason::PeerClosed | CloseReason::Io(_))
 }
