@@ -11,6 +11,7 @@
 )]
 
 pub(crate) mod client;
+pub(crate) mod connection;
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub(crate) mod kernel_plan;
 pub(crate) mod limit;

@@ -311,7 +311,7 @@ impl Core {
             return;
         };
         if let Phase::Up(link) = &mut entry.phase {
-            link.session.close(reason);
+            link.connection.close(reason);
             self.settle(server, now);
             return;
         }
@@ -353,7 +353,7 @@ impl Core {
             let Phase::Up(link) = &mut entry.phase else {
                 return report;
             };
-            let Some(event) = link.session.next_event(now, &mut bytes) else {
+            let Some(event) = link.connection.receive(&mut bytes, now) else {
                 break;
             };
             let bit = entry.bit;
@@ -440,19 +440,21 @@ impl Core {
 
     /// Bytes to send to a server.
     pub(crate) fn outgoing(&self, server: ServerId) -> &[u8] {
-        self.link(server).map_or(&[], Link::outgoing)
+        let link = self.link(server);
+        link.map_or(&[], |link| link.connection.outgoing())
     }
 
     /// How they are to be handed to the kernel.
     pub(crate) fn framing(&self, server: ServerId) -> Framing {
-        self.link(server).map_or(Framing::Stream, Link::framing)
+        let link = self.link(server);
+        link.map_or(Framing::Stream, |link| link.connection.framing())
     }
 
     /// Takes note that the first `count` of them were sent at `now`.
     pub(crate) fn advance(&mut self, server: ServerId, count: usize, now: Instant) {
         let phase = self.servers.get_mut(&server).map(|it| &mut it.phase);
         if let Some(Phase::Up(link)) = phase {
-            link.advance(count, now);
+            link.connection.advance(count, now);
             self.pump(server);
         }
     }
@@ -487,7 +489,7 @@ impl Core {
             self.view.push_to(consumer, Event::Synced(vni));
         }
         for (server, entry) in &self.servers {
-            if matches!(&entry.phase, Phase::Up(link) if link.session.is_established()) {
+            if matches!(&entry.phase, Phase::Up(link) if link.session().is_established()) {
                 self.view.push_to(consumer, Event::ServerUp(*server));
             }
         }
@@ -528,7 +530,7 @@ impl Core {
 
     /// After anything that touched a session: its end, or what it must be told.
     fn settle(&mut self, server: ServerId, now: Instant) {
-        match self.link(server).map(|link| link.session.closed()) {
+        match self.link(server).map(|link| link.session().closed()) {
             Some(Some(reason)) => self.end(server, reason, now),
             Some(None) => self.pump(server),
             None => {}
@@ -577,10 +579,11 @@ impl Core {
     fn pump(&mut self, server: ServerId) {
         let phase = self.servers.get_mut(&server).map(|it| &mut it.phase);
         if let Some(Phase::Up(link)) = phase {
-            link.pump(&mut Wants {
+            let mut wants = Wants {
                 subscriptions: &mut self.subscriptions,
                 announcements: &mut self.announcements,
-            });
+            };
+            link.pump(&mut wants);
         }
     }
 
@@ -588,7 +591,7 @@ impl Core {
     fn each_link(&mut self, queue: impl Fn(&mut Link, &mut Wants<'_>)) {
         for server in self.servers.values_mut() {
             if let Phase::Up(link) = &mut server.phase
-                && link.session.is_established()
+                && link.session().is_established()
             {
                 let mut wants = Wants {
                     subscriptions: &mut self.subscriptions,

@@ -22,8 +22,8 @@ impl Core {
         let state = |server: &Server| match &server.phase {
             Phase::Waiting { is_retry: true, .. } => ConnectionState::Retry,
             Phase::Waiting { .. } | Phase::Dialling { .. } => ConnectionState::Connecting,
-            Phase::Up(link) if link.session.is_established() => ConnectionState::Established,
-            Phase::Up(link) if link.session.is_hello_received() => ConnectionState::HelloReceived,
+            Phase::Up(link) if link.session().is_established() => ConnectionState::Established,
+            Phase::Up(link) if link.session().is_hello_received() => ConnectionState::HelloReceived,
             Phase::Up(_) => ConnectionState::HelloSent,
         };
         let states = self.servers.iter();
@@ -87,7 +87,7 @@ impl Core {
             Phase::Waiting { .. } | Phase::Dialling { .. } => return status,
             Phase::Up(link) => link,
         };
-        let session = &link.session;
+        let session = link.session();
         let since = now.saturating_duration_since(session.since());
         (status.kind, status.state) = match (session.knows_peer(), session.is_legacy()) {
             (false, _) => (PeerKind::Unknown, PeerState::AwaitHello),
@@ -104,7 +104,7 @@ impl Core {
             silent: now.saturating_duration_since(session.last_received()),
             subscriptions: link.subscriptions(),
             queued_bytes: link.queued_bytes(),
-            legacy_rate: link.rate(),
+            legacy_rate: link.connection.rate(),
             received: session.received(),
             sent: link.sent(),
             ..status
@@ -239,7 +239,7 @@ impl Core {
                 Phase::Up(link) => Some(&**link),
                 Phase::Waiting { .. } | Phase::Dialling { .. } => None,
             });
-        links.filter(|link| link.session.is_established())
+        links.filter(|link| link.session().is_established())
     }
 
     /// Whether some server is established, and all that are have read everything.

@@ -4,10 +4,10 @@ mod legacy;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::home::KEEPALIVES_AT_ONCE;
 use super::*;
 use std::time::Duration;
 
+use crate::core::connection::KEEPALIVES_AT_ONCE;
 use crate::core::pace::{CHUNK, LegacyPacing, Pacing};
 use crate::core::session::Role;
 use crate::core::session::SessionConfig;

@@ -43,7 +43,7 @@ impl Home {
     pub(super) fn unsubscribe(&mut self, id: PeerId, vni: Vni) -> Option<Request> {
         let peer = self.peers.get_mut(&id)?;
         peer.subscriptions.remove(&vni)?;
-        peer.outbox.purge(vni);
+        peer.connection.queue_mut().purge(vni);
         self.end_flow(id, vni);
         self.reports.push_back(Report::Unsubscribed(id, vni));
         Some(Request::Unsubscribe(vni))
@@ -70,17 +70,18 @@ impl Home {
         subscription.active = true;
         self.subscribers.entry(vni).or_default().push(id);
         for span in spans {
-            peer.outbox.push_table(vni, span);
+            peer.connection.queue_mut().push_table(vni, span);
         }
         if peer
-            .session
+            .connection
+            .session()
             .capabilities()
             .contains(Capabilities::END_OF_RIB)
         {
             let mut frame = Vec::new();
             encode_subscription(&mut frame, MessageType::EndOfRib, vni);
             let span = Span::whole(Segment::unmarked(frame, 1));
-            peer.outbox.push_end_of_rib(vni, span);
+            peer.connection.queue_mut().push_end_of_rib(vni, span);
         }
         self.make_ready(id);
     }
@@ -129,16 +130,16 @@ impl Home {
         if !peer.subscriptions.get(&vni).is_some_and(|it| it.active) {
             return;
         }
-        push(&mut peer.outbox);
-        let waiting = peer.outbox.delta_bytes();
+        push(peer.connection.queue_mut());
+        let waiting = peer.connection.queue().delta_bytes();
         let due = waiting > config.hard_limit / 2
-            || (waiting > config.soft_limit && peer.is_stalled(now, STALL));
-        if due && peer.outbox.has_doubled() {
+            || (waiting > config.soft_limit && peer.connection.is_stalled(now, STALL));
+        if due && peer.connection.queue().has_doubled() {
             peer.fold(config.seed);
             self.counters.folds += 1;
         }
-        if peer.outbox.delta_bytes() > config.hard_limit {
-            peer.session.close(CloseReason::TooSlow);
+        if peer.connection.queue().delta_bytes() > config.hard_limit {
+            peer.connection.close(CloseReason::TooSlow);
             self.doomed.push(id);
         }
         self.make_ready(id);
@@ -150,9 +151,9 @@ impl Home {
     pub(in crate::core::reflector) fn resume(&mut self, id: PeerId, now: Instant) {
         let soft_limit = self.config.soft_limit;
         if let Some(peer) = self.peers.get_mut(&id)
-            && peer.is_stalled(now, STALL)
-            && peer.outbox.delta_bytes() > soft_limit
-            && peer.outbox.has_grown()
+            && peer.connection.is_stalled(now, STALL)
+            && peer.connection.queue().delta_bytes() > soft_limit
+            && peer.connection.queue().has_grown()
         {
             peer.fold(self.config.seed);
             self.counters.folds += 1;

@@ -15,18 +15,14 @@ pub(crate) use peer::PeerCounters;
 
 use super::config::ShardConfig;
 use super::message::Request;
-use super::outbox::Which;
 use crate::core::map::{Map, map};
-use crate::core::pace::{CHUNK, Framing, LegacyPacing, Pacer, SendQueue};
+use crate::core::pace::{Framing, SendQueue};
 use crate::core::rib::PeerId;
-use crate::core::session::{CloseReason, Event, MessageCounts, SessionConfig, Transmit};
+use crate::core::session::{CloseReason, Event, MessageCounts, SessionConfig};
 use crate::core::types::Vni;
-use crate::core::wire::{KEEPALIVE_FRAME, Malformed};
+use crate::core::wire::Malformed;
 use peer::Peer;
 use timers::{Timer, Timers};
-
-/// KEEPALIVE replies that wait for a socket at most; more are answered later.
-pub(super) const KEEPALIVES_AT_ONCE: usize = 64;
 
 /// What the caller may want to log or act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +111,7 @@ impl Home {
         if self.peers.contains_key(&id) {
             return false;
         }
-        let peer = Peer::new(self.config.session, halvings, self.config.seed, now);
+        let peer = Peer::new(&self.config, halvings, now);
         self.peers.insert(id, peer);
         self.schedule(id);
         true
@@ -143,7 +139,7 @@ impl Home {
     pub(super) fn close(&mut self, id: PeerId, reason: CloseReason, now: Instant) {
         self.now = now;
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.session.close(reason);
+            peer.connection.close(reason);
             self.settle(id);
         }
     }
@@ -152,10 +148,7 @@ impl Home {
     pub(super) fn drain(&mut self, id: PeerId, now: Instant) {
         self.now = now;
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.is_draining = true;
-            if peer.outbox.is_empty() {
-                peer.session.close(CloseReason::Drained);
-            }
+            peer.connection.drain();
             self.settle(id);
         }
     }
@@ -172,7 +165,7 @@ impl Home {
         self.now = now;
         loop {
             let peer = self.peers.get_mut(&id)?;
-            let request = match peer.session.next_event(now, bytes)? {
+            let request = match peer.connection.receive(bytes, now)? {
                 Event::Update(update) => {
                     peer.counters.updates += 1;
                     self.counters.updates += 1;
@@ -210,9 +203,9 @@ impl Home {
                 continue;
             }
             match timer {
-                Timer::Session => peer.handle_timeout(now),
+                Timer::Session => peer.connection.handle_timeout(now),
                 Timer::Pace => {
-                    if peer.pacer.as_mut().is_some_and(|it| it.handle_timeout(now)) {
+                    if peer.connection.handle_pace_timeout(now) {
                         self.looks.push(id);
                     }
                 }
@@ -256,10 +249,8 @@ impl Home {
 
     /// Tells what the kernel knows at `now` of a session's connection.
     pub(super) fn observe(&mut self, id: PeerId, queue: SendQueue, now: Instant) {
-        if let Some(peer) = self.peers.get_mut(&id)
-            && let Some(pacer) = &mut peer.pacer
-        {
-            pacer.observe(queue, now);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.connection.observe(queue, now);
             self.settle(id);
         }
     }
@@ -274,27 +265,19 @@ impl Home {
         let Some(peer) = self.peers.get(&id) else {
             return 0;
         };
-        match &peer.pacer {
-            None => peer.outbox.gather(slices, budget),
-            Some(pacer) => match pacer.room() {
-                Some(room) => peer.outbox.gather_chunk(slices, room, Which::All),
-                None => peer.outbox.gather_chunk(slices, CHUNK, Which::Urgent),
-            },
-        }
+        peer.connection.gather(slices, budget)
     }
 
     /// How a peer's bytes are to be handed to the kernel.
     pub(super) fn framing(&self, id: PeerId) -> Framing {
         let peer = self.peers.get(&id);
-        match peer.and_then(|peer| peer.pacer.as_ref()) {
-            None => Framing::Stream,
-            Some(_) => Framing::Chunk,
-        }
+        peer.map_or(Framing::Stream, |peer| peer.connection.framing())
     }
 
     /// Whether something can be sent to a peer at this moment.
     pub(super) fn is_sendable(&self, id: PeerId) -> bool {
-        self.peers.get(&id).is_some_and(Peer::is_sendable)
+        let peer = self.peers.get(&id);
+        peer.is_some_and(|peer| peer.connection.is_sendable())
     }
 
     /// Drops the first `count` bytes for a peer: they were sent at `now`.
@@ -303,24 +286,11 @@ impl Home {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let before = peer.outbox.updates_sent();
-        peer.outbox.advance(count);
-        self.counters.updates_sent += peer.outbox.updates_sent() - before;
-        if let Some(pacer) = &mut peer.pacer {
-            pacer.sent(count, now);
-            let is_cut = peer.outbox.isolate_begun_frame() > 0;
-            peer.counters.cut_chunks += u64::from(is_cut);
-            self.counters.cut_chunks += u64::from(is_cut);
-        }
-        let is_drained = peer.is_draining && peer.outbox.is_empty();
-        if is_drained {
-            peer.session.close(CloseReason::Drained);
-        }
-        if peer.outbox.is_empty() {
-            peer.stalled_since = None;
-        } else if count > 0 || peer.stalled_since.is_none() {
-            peer.stalled_since = Some(now);
-        }
+        let before = peer.connection.queue().updates_sent();
+        let is_cut = peer.connection.advance(count, now);
+        self.counters.updates_sent += peer.connection.queue().updates_sent() - before;
+        peer.counters.cut_chunks += u64::from(is_cut);
+        self.counters.cut_chunks += u64::from(is_cut);
         self.settle(id);
     }
 
@@ -357,7 +327,7 @@ impl Home {
 
     fn make_ready(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(&id)
-            && peer.is_sendable()
+            && peer.connection.is_sendable()
             && !std::mem::replace(&mut peer.ready, true)
         {
             self.ready.push(id);
@@ -369,28 +339,11 @@ impl Home {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if let Some(reason) = peer.session.closed() {
+        if let Some(reason) = peer.connection.closed() {
             self.remove(id, reason);
             return;
         }
-        if !peer.outbox.has_control() {
-            let mut frames = Vec::new();
-            let due = std::iter::from_fn(|| peer.session.poll_transmit());
-            for transmit in due.take(KEEPALIVES_AT_ONCE) {
-                match transmit {
-                    Transmit::Hello(frame) => frames.extend_from_slice(&frame),
-                    Transmit::Keepalive => frames.extend_from_slice(&KEEPALIVE_FRAME),
-                }
-            }
-            if !frames.is_empty() {
-                peer.outbox.push_control(frames);
-                let is_paced = self.config.pacing.mode == LegacyPacing::Auto;
-                if is_paced && peer.pacer.is_none() && peer.session.is_legacy() {
-                    let pacer = Pacer::new(self.config.pacing, peer.halvings, self.now);
-                    peer.pacer = Some(pacer);
-                }
-            }
-        }
+        peer.connection.transmit();
         self.make_ready(id);
         self.schedule(id);
     }
@@ -399,7 +352,7 @@ impl Home {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let (session, pace) = (peer.poll_timeout(), peer.poll_pace());
+        let (session, pace) = (peer.connection.poll_timeout(), peer.connection.poll_pace());
         let scheduled = &mut peer.scheduled;
         self.timers.keep(id, Timer::Session, session, scheduled);
         self.timers.keep(id, Timer::Pace, pace, scheduled);
@@ -410,10 +363,7 @@ impl Home {
             return;
         };
         self.established -= usize::from(peer.was_established);
-        let now = self.now;
-        let has_more = !peer.outbox.is_empty();
-        let is_to_blame = |pacer: &Pacer| pacer.is_to_blame(has_more, now);
-        if reason.is_from_outside() && peer.pacer.as_ref().is_some_and(is_to_blame) {
+        if reason.is_from_outside() && peer.connection.is_pace_to_blame(self.now) {
             self.counters.legacy_drops += 1;
             self.reports.push_back(Report::LegacyDrop(id));
         }
@@ -458,7 +408,7 @@ impl Home {
     pub(super) fn most_changes_queued(&self) -> usize {
         let mut most = 0;
         for (_, peer) in &self.peers {
-            most = most.max(peer.outbox.delta_bytes());
+            most = most.max(peer.connection.queue().delta_bytes());
         }
         most
     }
