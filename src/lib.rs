@@ -48,11 +48,13 @@
 //! | `core` | |
 //! |---|---|
 //! | `wire` | frames out of a stream cut anywhere; the messages |
-//! | `session` | the state machine of both roles |
+//! | `session` | the state machine of both roles; `session/close` has the reasons to close |
+//! | `connection` | a session with its send queue, pace and send hold, for both roles |
 //! | `pace` | how fast a legacy peer is sent to |
 //! | `rib` | the RIB of a VNI: who announces what, and the log that is sent to subscribers |
-//! | `reflector` | a shard of a server: sessions at their home, tables at their owner, queues |
-//! | `client` | servers, what the caller wants, the union view, events |
+//! | `reflector` | a shard of a server: a router, the sessions at their home, the tables at their owner |
+//! | `client` | servers, what the caller wants, completeness of tables, the union view, events |
+//! | `status` | what is told of peers, VNIs and routes |
 //! | `kernel_plan` | what to write so that the kernel holds what is wanted |
 //!
 //! | shell | |

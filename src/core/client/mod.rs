@@ -12,6 +12,7 @@ mod events;
 mod link;
 mod policy;
 mod read;
+mod server;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,6 @@ pub use events::{Event, EventDetail};
 pub use policy::{RouteFilter, RouteMatch};
 pub use status::{AnnouncementState, Changed, ConnectionState, ServerId};
 
-use crate::core::limit::{Quiet, Recent};
 use crate::core::pace::{Framing, Pacing};
 use crate::core::session::{CloseReason, Event as SessionEvent, SessionConfig};
 use crate::core::types::{Action, Route, Vni};
@@ -35,6 +35,7 @@ use desired::Desired;
 pub(crate) use events::ConsumerId;
 pub(crate) use link::FlushId;
 use link::{Link, Wants};
+use server::{Phase, Server};
 pub(crate) use view::ServerBit;
 use view::View;
 
@@ -52,36 +53,6 @@ pub(crate) struct CoreConfig {
     pub(crate) retry_max: Duration,
     /// Secret of this process, against chosen collisions, and for jitter.
     pub(crate) seed: u64,
-}
-
-#[derive(Debug)]
-struct Server {
-    bit: ServerBit,
-    phase: Phase,
-    backoff: Backoff,
-    last_loss: Option<CloseReason>,
-    /// Messages dropped as malformed since the start.
-    malformed: u64,
-    /// Not before then is one reported again.
-    malformed_quiet: Quiet,
-    /// How often its session ended.
-    flaps: Recent,
-    /// Since when it is in the phase it is in.
-    since: Instant,
-    /// Asked to be left alone until its next turn.
-    is_drained: bool,
-    established_at: Option<Instant>,
-}
-
-/// Where the connection to a server stands.
-#[derive(Debug)]
-enum Phase {
-    /// To be dialled then.
-    Waiting { until: Instant, is_retry: bool },
-    /// Being dialled.
-    Dialling { until: Instant },
-    /// Connected.
-    Up(Box<Link>),
 }
 
 /// The client.
@@ -174,21 +145,8 @@ impl Core {
         let id = ServerId(self.next_server);
         self.next_server += 1;
         let seed = self.config.seed.wrapping_add(id.0 as u64);
-        let server = Server {
-            bit,
-            phase: Phase::Waiting {
-                until: now,
-                is_retry: false,
-            },
-            backoff: Backoff::new(self.config.retry_min, self.config.retry_max, seed),
-            last_loss: None,
-            malformed: 0,
-            malformed_quiet: Quiet::default(),
-            flaps: Recent::new(now),
-            since: now,
-            is_drained: false,
-            established_at: None,
-        };
+        let backoff = Backoff::new(self.config.retry_min, self.config.retry_max, seed);
+        let server = Server::new(bit, backoff, now);
         self.servers.insert(id, server);
         self.completeness.coming(id);
         Some(id)
@@ -227,7 +185,7 @@ impl Core {
         self.view.cancel(&Event::Synced(vni));
         self.view.drop_vni(vni);
         for server in self.servers.values_mut() {
-            if let Phase::Up(link) = &mut server.phase {
+            if let Some(link) = server.link_mut() {
                 link.ignore(vni);
             }
         }
@@ -315,13 +273,7 @@ impl Core {
             self.settle(server, now);
             return;
         }
-        entry.last_loss = Some(reason);
-        entry.since = now;
-        let until = now + entry.backoff.next();
-        entry.phase = Phase::Waiting {
-            until,
-            is_retry: true,
-        };
+        entry.lose(reason, now);
         self.completeness.unreachable(server);
     }
 
@@ -452,8 +404,8 @@ impl Core {
 
     /// Takes note that the first `count` of them were sent at `now`.
     pub(crate) fn advance(&mut self, server: ServerId, count: usize, now: Instant) {
-        let phase = self.servers.get_mut(&server).map(|it| &mut it.phase);
-        if let Some(Phase::Up(link)) = phase {
+        let entry = self.servers.get_mut(&server);
+        if let Some(link) = entry.and_then(Server::link_mut) {
             link.connection.advance(count, now);
             self.pump(server);
         }
@@ -506,10 +458,7 @@ impl Core {
     }
 
     fn link(&self, server: ServerId) -> Option<&Link> {
-        match &self.servers.get(&server)?.phase {
-            Phase::Up(link) => Some(link),
-            Phase::Waiting { .. } | Phase::Dialling { .. } => None,
-        }
+        self.servers.get(&server)?.link()
     }
 
     /// A server has told the whole table of a VNI.
@@ -541,26 +490,11 @@ impl Core {
         let Some(entry) = self.servers.get_mut(&server) else {
             return;
         };
-        entry.last_loss = Some(reason);
-        entry.since = now;
-        if let Some(since) = entry.established_at.take() {
-            entry.flaps.count(now);
-            if reason.is_departure() {
-                entry.backoff.departed(now - since);
-            } else {
-                entry.backoff.failed();
-            }
-        }
-        let until = now + entry.backoff.next();
-        let waiting = Phase::Waiting {
-            until,
-            is_retry: true,
-        };
-        let phase = std::mem::replace(&mut entry.phase, waiting);
+        let link = entry.lose(reason, now);
         let bit = entry.bit;
         self.completeness.lost(server, now);
         self.obey();
-        let Phase::Up(link) = phase else {
+        let Some(link) = link else {
             return;
         };
         self.updates_sent += link.sent().update;
@@ -577,8 +511,8 @@ impl Core {
     }
 
     fn pump(&mut self, server: ServerId) {
-        let phase = self.servers.get_mut(&server).map(|it| &mut it.phase);
-        if let Some(Phase::Up(link)) = phase {
+        let entry = self.servers.get_mut(&server);
+        if let Some(link) = entry.and_then(Server::link_mut) {
             let mut wants = Wants {
                 subscriptions: &mut self.subscriptions,
                 announcements: &mut self.announcements,
@@ -590,7 +524,7 @@ impl Core {
     /// Has every established server told of something.
     fn each_link(&mut self, queue: impl Fn(&mut Link, &mut Wants<'_>)) {
         for server in self.servers.values_mut() {
-            if let Phase::Up(link) = &mut server.phase
+            if let Some(link) = server.link_mut()
                 && link.session().is_established()
             {
                 let mut wants = Wants {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::{Core, Phase, Server};
+use super::Core;
+use super::server::{Phase, Server};
 use crate::core::client::link::{FlushId, Link};
 use crate::core::client::view::{Met, RouteCursor};
 use crate::core::client::{AnnouncementState, ConnectionState, ServerId};
@@ -136,17 +137,9 @@ impl Core {
 
     /// UPDATEs received and sent.
     pub(crate) fn updates(&self) -> (u64, u64) {
-        let links = self
-            .servers
-            .values()
-            .filter_map(|server| match &server.phase {
-                Phase::Up(link) => Some(link.sent().update),
-                Phase::Waiting { .. } | Phase::Dialling { .. } => None,
-            });
-        (
-            self.updates_received,
-            self.updates_sent + links.sum::<u64>(),
-        )
+        let links = self.servers.values().filter_map(Server::link);
+        let sent = links.map(|link| link.sent().update);
+        (self.updates_received, self.updates_sent + sent.sum::<u64>())
     }
 
     /// Is another number after any change of a table.
@@ -205,10 +198,7 @@ impl Core {
     /// Entries in the queues of all servers.
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn queued(&self) -> usize {
-        let of = |server: &Server| match &server.phase {
-            Phase::Up(link) => link.queued(),
-            Phase::Waiting { .. } | Phase::Dialling { .. } => 0,
-        };
+        let of = |server: &Server| server.link().map_or(0, Link::queued);
         self.servers.values().map(of).sum()
     }
 
@@ -232,13 +222,7 @@ impl Core {
     }
 
     pub(super) fn established(&self) -> impl Iterator<Item = &Link> {
-        let links = self
-            .servers
-            .values()
-            .filter_map(|server| match &server.phase {
-                Phase::Up(link) => Some(&**link),
-                Phase::Waiting { .. } | Phase::Dialling { .. } => None,
-            });
+        let links = self.servers.values().filter_map(Server::link);
         links.filter(|link| link.session().is_established())
     }
 
