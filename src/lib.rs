@@ -74,7 +74,7 @@
 //! once; a subscriber that joins later is sent the same log from its beginning.
 //!
 //! Where this differs from what one might expect: routes announced by two peers are
-//! told to each of the two by a notice of its own, because each must see the route
+//! told to each of the two by a change of its own, because each must see the route
 //! exactly when *another* announces it; and a peer that was in such a pair gets its
 //! initial table encoded for it alone (`rib::VniTable::join`), because the log
 //! marks a change with one peer only.

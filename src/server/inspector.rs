@@ -350,6 +350,6 @@ fn peer_status(
         sent: view.sent,
         malformed: view.counters.malformed,
         refused: view.counters.refused,
-        folds: view.counters.folds,
+        folds: view.counters.coalesced,
     }
 }

@@ -48,7 +48,7 @@ impl WorkerStats {
         self.updates_received
             .store(counters.updates, Ordering::Relaxed);
         self.malformed.store(counters.malformed, Ordering::Relaxed);
-        self.folds.store(counters.folds, Ordering::Relaxed);
+        self.folds.store(counters.coalesced, Ordering::Relaxed);
         self.legacy_drops
             .store(counters.legacy_drops, Ordering::Relaxed);
         self.cut_chunks

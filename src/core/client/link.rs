@@ -151,7 +151,7 @@ impl Link {
         self.connection.queue().bytes()
     }
 
-    /// Whether it counts that the server has, or has no longer, a route.
+    /// Whether the view is to hear that the server has, or has no longer, a route.
     pub(super) fn hears(
         &mut self,
         action: Action,
@@ -179,7 +179,7 @@ impl Link {
         self.tables.keys().copied()
     }
 
-    /// The caller does not want a VNI any more: what still comes is old.
+    /// Drops what still comes for a VNI: the caller unsubscribed.
     pub(super) fn ignore(&mut self, vni: Vni) {
         self.tables.remove(&vni);
         self.withdrawn.retain(|(of, _)| *of != vni);
@@ -306,7 +306,7 @@ impl Link {
         self.flushes.insert(flush, begin);
     }
 
-    /// Nobody waits for it any more.
+    /// Forgets a flush.
     pub(super) fn end_flush(&mut self, flush: FlushId) {
         self.flushes.remove(&flush);
     }

@@ -51,7 +51,7 @@ pub(crate) struct CoreConfig {
     pub(crate) hold: Duration,
     pub(crate) retry_min: Duration,
     pub(crate) retry_max: Duration,
-    /// Secret of this process, against chosen collisions, and for jitter.
+    /// Random seed of this process: keys hash maps against collision attacks, jitters retries.
     pub(crate) seed: u64,
 }
 
@@ -138,7 +138,7 @@ impl Core {
         self.set_linger(linger);
     }
 
-    /// One more server, to be dialled at once; `None` if there are as many as may be.
+    /// Adds a server, to be dialled at once. Returns `None` if the limit is reached.
     pub(crate) fn add_server(&mut self, now: Instant) -> Option<ServerId> {
         let taken = self.servers.values().fold(0, |all, it| all | it.bit.mask());
         let bit = ServerBit::first_free(taken)?;
@@ -152,7 +152,7 @@ impl Core {
         Some(id)
     }
 
-    /// A server does not count any more; `false` if there is none of that number.
+    /// Removes a server. Returns `false` if there is none of that number.
     ///
     /// What only it had is treated as if it were lost for ever: gone at once if a
     /// server that is complete does not have it, else when one is, or after the
@@ -167,7 +167,7 @@ impl Core {
         true
     }
 
-    /// Wants the routes of a VNI from every server; `false` if it did.
+    /// Subscribes to a VNI at every server. Returns `false` if already subscribed.
     pub(crate) fn subscribe(&mut self, vni: Vni) -> bool {
         let is_new = self.subscriptions.set(vni, true);
         if is_new {
@@ -177,7 +177,7 @@ impl Core {
         is_new
     }
 
-    /// Does not want them any more; `false` if it did not.
+    /// Unsubscribes from a VNI at every server. Returns `false` if not subscribed.
     pub(crate) fn unsubscribe(&mut self, vni: Vni) -> bool {
         if !self.subscriptions.set(vni, false) {
             return false;
@@ -233,7 +233,7 @@ impl Core {
         flush
     }
 
-    /// Nobody waits for a flush any more.
+    /// Forgets a flush.
     pub(crate) fn end_flush(&mut self, flush: FlushId) {
         self.flushes.remove(&flush);
         self.each_link(|link, _| link.end_flush(flush));
@@ -277,7 +277,7 @@ impl Core {
         self.completeness.unreachable(server);
     }
 
-    /// Leaves a server, and does not dial it for so long.
+    /// Leaves a server, and does not dial it for `time`.
     pub(crate) fn drain(&mut self, server: ServerId, time: Duration, now: Instant) {
         self.lost(server, CloseReason::Drained, now);
         if let Some(entry) = self.servers.get_mut(&server)
@@ -402,7 +402,7 @@ impl Core {
         link.map_or(Framing::Stream, |link| link.connection.framing())
     }
 
-    /// Takes note that the first `count` of them were sent at `now`.
+    /// Marks the first `count` bytes as sent at `now`.
     pub(crate) fn advance(&mut self, server: ServerId, count: usize, now: Instant) {
         let entry = self.servers.get_mut(&server);
         if let Some(link) = entry.and_then(Server::link_mut) {
@@ -433,8 +433,8 @@ impl Core {
         self.view.take(consumer, limit)
     }
 
-    /// One more consumer: it is told of all that is so, and of changes after that;
-    /// `None` if there are as many as may be.
+    /// Adds a consumer: it is told the current state, then every change. Returns `None` if the
+    /// limit is reached.
     pub(crate) fn attach(&mut self, detail: EventDetail) -> Option<ConsumerId> {
         let consumer = self.view.attach(detail)?;
         for vni in self.completeness.synced() {

@@ -17,13 +17,13 @@ pub(super) struct Server {
     pub(super) last_loss: Option<CloseReason>,
     /// Messages dropped as malformed since the start.
     pub(super) malformed: u64,
-    /// Not before then is one reported again.
+    /// Limits how often that is reported.
     pub(super) malformed_quiet: Quiet,
     /// How often its session ended.
     pub(super) flaps: Recent,
     /// Since when it is in the phase it is in.
     pub(super) since: Instant,
-    /// Asked to be left alone until its next turn.
+    /// An operator asked the client to leave it until it is dialled next.
     pub(super) is_drained: bool,
     pub(super) established_at: Option<Instant>,
 }

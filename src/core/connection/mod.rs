@@ -290,7 +290,7 @@ impl<Q: Queue> Connection<Q> {
         }
     }
 
-    /// Does what the pace has due at `now`. Returns whether [`Self::observe`] is to be called.
+    /// Does what the pace has due at `now`. Returns whether [`Self::report_queue`] is to be called.
     pub(crate) fn handle_pace_timeout(&mut self, now: Instant) -> bool {
         match &mut self.pace {
             Pace::Unlimited | Pace::Undecided { .. } => false,
@@ -303,9 +303,9 @@ impl<Q: Queue> Connection<Q> {
     }
 
     /// Tells what the kernel knows at `now` of the sending side.
-    pub(crate) fn observe(&mut self, queue: SendQueue, now: Instant) {
+    pub(crate) fn report_queue(&mut self, queue: SendQueue, now: Instant) {
         match &mut self.pace {
-            Pace::Client(pacer) => pacer.observe(queue, now),
+            Pace::Client(pacer) => pacer.report_queue(queue, now),
             Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => {}
         }
     }

@@ -50,7 +50,7 @@ impl Far {
                 is_empty: self.now >= self.acknowledged,
                 window: self.knows_window.then_some(window),
             };
-            self.pacer.observe(queue, self.now);
+            self.pacer.report_queue(queue, self.now);
         }
         while let Some(room) = self.pacer.room() {
             let bytes = room.max(36);

@@ -13,14 +13,14 @@
 //! ```
 //!
 //! The caller feeds `receive`, `deliver`, `handle_timeouts`, then calls `turn` and
-//! drains `take_messages`, `take_looks` (with `observe`), `take_ready` (with `gather`
+//! drains `take_messages`, `take_queue_queries` (with `report_queue`), `take_ready` (with `gather`
 //! and `advance`), `poll_report`.
 //!
 //! This file routes: it hands each request and each message to the home or the owner in
 //! this shard, or queues it for another one.
 
+mod coalesce;
 mod config;
-mod fold;
 mod home;
 mod message;
 mod outbox;
@@ -32,9 +32,9 @@ mod tests;
 use std::io::IoSlice;
 use std::time::Instant;
 
-pub(crate) use config::ShardConfig;
 #[cfg(feature = "internals")]
-pub(crate) use fold::fold_frames;
+pub(crate) use coalesce::coalesce_frames;
+pub(crate) use config::ShardConfig;
 use home::Home;
 pub(crate) use home::{PeerCounters, Report, SessionView};
 use message::Request;
@@ -148,8 +148,8 @@ impl Shard {
     }
 
     /// Tells how many routes are announced at the other shards.
-    pub(crate) fn set_elsewhere(&mut self, announcements: usize) {
-        self.owner.set_elsewhere(announcements);
+    pub(crate) fn set_remote_announcements(&mut self, announcements: usize) {
+        self.owner.set_remote_announcements(announcements);
     }
 
     /// Whether another [`Self::turn`] is wanted at once.
@@ -167,14 +167,14 @@ impl Shard {
         self.home.take_ready()
     }
 
-    /// Sessions whose [`SendQueue`] is to be told to [`Self::observe`].
-    pub(crate) fn take_looks(&mut self) -> Vec<PeerId> {
-        self.home.take_looks()
+    /// Sessions whose [`SendQueue`] is to be told to [`Self::report_queue`].
+    pub(crate) fn take_queue_queries(&mut self) -> Vec<PeerId> {
+        self.home.take_queue_queries()
     }
 
     /// Tells what the kernel knows at `now` of a session's connection.
-    pub(crate) fn observe(&mut self, id: PeerId, queue: SendQueue, now: Instant) {
-        self.home.observe(id, queue, now);
+    pub(crate) fn report_queue(&mut self, id: PeerId, queue: SendQueue, now: Instant) {
+        self.home.report_queue(id, queue, now);
         self.route_departures();
     }
 

@@ -8,14 +8,14 @@ use crate::core::rib::{Segment, Span, count_frames};
 use crate::core::types::Vni;
 use crate::core::wire::frame_len;
 
-use super::fold::fold;
+use super::coalesce::coalesce;
 
 /// Why frames are in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// HELLO or KEEPALIVE: ahead of everything else.
     Control,
-    /// Part of an initial table: each route once, nothing to fold.
+    /// Part of an initial table: each route once, nothing to coalesce.
     Table(Vni),
     EndOfRib(Vni),
     /// Changes of a VNI since the table.
@@ -35,10 +35,10 @@ struct Item {
 pub(crate) struct Outbox {
     items: VecDeque<Item>,
     bytes: usize,
-    /// Of them, changes: what can be folded, and what the limits are about.
+    /// Of them, changes: what can be coalesced, and what the limits are about.
     delta_bytes: usize,
-    /// What remained of the changes when they were last folded.
-    folded_bytes: usize,
+    /// What remained of the changes when they were last coalesced.
+    coalesced_bytes: usize,
     /// UPDATEs sent so far.
     updates: u64,
     /// END_OF_RIBs sent so far.
@@ -143,19 +143,19 @@ impl Outbox {
         1
     }
 
-    /// Whether folding would pay for itself: the changes have doubled since the last time.
+    /// Whether coalescing would pay for itself: the changes have doubled since the last time.
     pub(crate) fn has_doubled(&self) -> bool {
-        self.delta_bytes > 2 * self.folded_bytes
+        self.delta_bytes > 2 * self.coalesced_bytes
     }
 
-    /// Whether an eighth more of changes waits than the last fold left: enough to pay
+    /// Whether an eighth more of changes waits than the last coalescing left: enough to pay
     /// for another, when the peer reads again.
     pub(crate) fn has_grown(&self) -> bool {
-        self.delta_bytes > self.folded_bytes + self.folded_bytes / 8
+        self.delta_bytes > self.coalesced_bytes + self.coalesced_bytes / 8
     }
 
     /// Reduces the changes to what they amount to, apart from a frame that was begun.
-    pub(crate) fn fold(&mut self, seed: u64) {
+    pub(crate) fn coalesce(&mut self, seed: u64) {
         let keep = self.isolate_begun_frame();
         let mut deltas: BTreeMap<Vni, Vec<Span>> = BTreeMap::new();
         let mut rest = VecDeque::new();
@@ -171,12 +171,12 @@ impl Outbox {
         // not depend on each other.
         self.items = rest;
         for (vni, spans) in deltas {
-            for span in fold(&spans, seed) {
+            for span in coalesce(&spans, seed) {
                 self.push_back(span, Kind::Delta(vni));
             }
         }
         self.recount();
-        self.folded_bytes = self.delta_bytes;
+        self.coalesced_bytes = self.delta_bytes;
     }
 
     fn recount(&mut self) {
@@ -290,7 +290,7 @@ impl Queue for Outbox {
         }
         debug_assert_eq!(count, 0, "no more can be sent than was lent");
         if self.items.is_empty() {
-            self.folded_bytes = 0;
+            self.coalesced_bytes = 0;
             // A queue that once was long must not cost an idle session its memory.
             if self.items.capacity() > 32 {
                 self.items = VecDeque::new();

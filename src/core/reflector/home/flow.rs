@@ -13,7 +13,7 @@ use crate::core::wire::{Capabilities, MessageType, encode_subscription};
 
 /// A peer that takes nothing for this long is stalled, not just busy.
 ///
-/// Folding the queue of a peer that reads would cost more than it saves: a burst
+/// Coalescing the queue of a peer that reads would cost more than it saves: a burst
 /// of new routes does not get shorter.
 const STALL: Duration = Duration::from_millis(500);
 
@@ -135,8 +135,8 @@ impl Home {
         let due = waiting > config.hard_limit / 2
             || (waiting > config.soft_limit && peer.connection.is_stalled(now, STALL));
         if due && peer.connection.queue().has_doubled() {
-            peer.fold(config.seed);
-            self.counters.folds += 1;
+            peer.coalesce(config.seed);
+            self.counters.coalesced += 1;
         }
         if peer.connection.queue().delta_bytes() > config.hard_limit {
             peer.connection.close(CloseReason::TooSlow);
@@ -155,8 +155,8 @@ impl Home {
             && peer.connection.queue().delta_bytes() > soft_limit
             && peer.connection.queue().has_grown()
         {
-            peer.fold(self.config.seed);
-            self.counters.folds += 1;
+            peer.coalesce(self.config.seed);
+            self.counters.coalesced += 1;
         }
     }
 }

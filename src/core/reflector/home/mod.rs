@@ -79,7 +79,7 @@ pub(super) struct Home {
     timers: Timers,
     ready: Vec<PeerId>,
     /// Sessions whose send queue in the kernel is to be asked for.
-    looks: Vec<PeerId>,
+    queue_queries: Vec<PeerId>,
     reports: VecDeque<Report>,
     /// Closed while the subscribers were walked; removed at the end of the turn.
     doomed: Vec<PeerId>,
@@ -99,7 +99,7 @@ impl Home {
             counters: PeerCounters::default(),
             timers: Timers::default(),
             ready: Vec::new(),
-            looks: Vec::new(),
+            queue_queries: Vec::new(),
             reports: VecDeque::new(),
             doomed: Vec::new(),
             gone: Vec::new(),
@@ -206,7 +206,7 @@ impl Home {
                 Timer::Session => peer.connection.handle_timeout(now),
                 Timer::Pace => {
                     if peer.connection.handle_pace_timeout(now) {
-                        self.looks.push(id);
+                        self.queue_queries.push(id);
                     }
                 }
             }
@@ -242,15 +242,15 @@ impl Home {
         ready
     }
 
-    /// Sessions whose [`SendQueue`] is to be told to [`Self::observe`].
-    pub(super) fn take_looks(&mut self) -> Vec<PeerId> {
-        std::mem::take(&mut self.looks)
+    /// Sessions whose [`SendQueue`] is to be told to [`Self::report_queue`].
+    pub(super) fn take_queue_queries(&mut self) -> Vec<PeerId> {
+        std::mem::take(&mut self.queue_queries)
     }
 
     /// Tells what the kernel knows at `now` of a session's connection.
-    pub(super) fn observe(&mut self, id: PeerId, queue: SendQueue, now: Instant) {
+    pub(super) fn report_queue(&mut self, id: PeerId, queue: SendQueue, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.connection.observe(queue, now);
+            peer.connection.report_queue(queue, now);
             self.settle(id);
         }
     }

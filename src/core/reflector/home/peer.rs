@@ -33,8 +33,8 @@ pub(crate) struct PeerCounters {
     pub(crate) malformed: u64,
     /// Announcements and subscriptions refused because of a limit.
     pub(crate) refused: u64,
-    /// Times the queue was folded.
-    pub(crate) folds: u64,
+    /// Times the queue was coalesced.
+    pub(crate) coalesced: u64,
     /// Legacy sessions that the peer ended while a table was sent.
     pub(crate) legacy_drops: u64,
     /// Chunks for legacy peers of which the kernel took a part.
@@ -51,9 +51,9 @@ pub(super) struct Peer {
     pub(super) scheduled: Scheduled,
     /// Stands in the list of those with something to send.
     pub(super) ready: bool,
-    /// Not before then is a malformed message reported again.
+    /// Limits how often malformed messages are reported.
     pub(super) malformed_quiet: Quiet,
-    /// Not before then is a refusal reported again.
+    /// Limits how often refusals are reported.
     pub(super) refused_quiet: Quiet,
     /// The handshake was completed.
     pub(super) was_established: bool,
@@ -75,9 +75,9 @@ impl Peer {
     }
 
     /// Coalesces the queued changes by key.
-    pub(super) fn fold(&mut self, seed: u64) {
-        self.connection.queue_mut().fold(seed);
-        self.counters.folds += 1;
+    pub(super) fn coalesce(&mut self, seed: u64) {
+        self.connection.queue_mut().coalesce(seed);
+        self.counters.coalesced += 1;
     }
 
     /// What the session looks like.
