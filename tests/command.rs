@@ -186,7 +186,7 @@ fn a_wrong_announcement_says_which_part_is_wrong() {
         ),
         (
             "1#10.0.0.0/8@::1#nat#2#1",
-            "the first port of NAT is not above the last",
+            "NAT: the first port must not be greater than the last",
         ),
         ("1#10.0.0.0/8@::1#lb#1#2", "only NAT takes ports"),
     ];

@@ -1,6 +1,6 @@
 //! Among Go peers: our client against a double of Go MetalBond's server, our server
 //! against a double of its client. "Row" is a row of what a Go peer does, in `double`.
-//! Rows 16 and 17 are tested beside the command: `row_16_...` in `bin/announcement.rs`,
+//! Rows 16 and 17 are tested beside the command: `row_16_...` in `bin/cli/announcement.rs`,
 //! `row_17_...` in `http.rs`.
 //!
 //! The doubles end a test at a cut frame, an overrun, a second SUBSCRIBE, a message

@@ -11,7 +11,11 @@ use super::driver::Driver;
 use super::engine::{Engine, EngineConfig};
 use super::handle::MetalBondClient;
 use super::handler::{self, RouteHandler};
+#[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
+use super::intake::{ClientWaker, Intake};
 use super::status::Shared;
+#[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
+use super::worker::Way;
 use crate::core::client::{Core, Event, EventDetail, RouteFilter};
 use crate::core::pace::LegacyPacing;
 use crate::core::types::Vni;
@@ -155,6 +159,21 @@ impl Builder {
         let (sender, receiver) = crossbeam_channel::bounded(CHANNEL_EVENTS);
         client.consume(move || handler::forward(&sender, &feed))?;
         Ok((client, receiver))
+    }
+
+    /// Starts a client whose events a consumer takes on the client's own thread, route by
+    /// route whatever [`Self::detail`] says.
+    #[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
+    pub(crate) fn direct<I: Intake + 'static>(
+        self,
+        intake: impl FnOnce(ClientWaker) -> I,
+    ) -> Result<MetalBondClient> {
+        let builder = self.detail(EventDetail::Routes);
+        let config = builder.config.clone();
+        let (engine, shared) = builder.engine()?;
+        let postbox = engine.postbox();
+        let intake = intake(Box::new(move || postbox.wake()));
+        MetalBondClient::run_with(engine, shared, config, Way::Direct(Box::new(intake)))
     }
 
     /// Makes a client without any thread, for a program with a poll loop of its own.

@@ -15,7 +15,7 @@ use super::engine::{Engine, Goal, Mail, Waiter};
 use super::handler::{self, Feed, RouteHandler};
 use super::inspector::Inspector;
 use super::status::{Shared, Status};
-use super::worker::{self, Sink};
+use super::worker::{self, Sink, Way};
 use crate::core::client::{
     AnnouncementState, Changed, ConnectionState, ConsumerId, Core, Event, EventDetail, ServerId,
 };
@@ -100,11 +100,23 @@ impl MetalBondClient {
     ///
     /// Its first consumer's events are to be found in the feed.
     pub(super) fn run(
-        mut engine: Engine,
+        engine: Engine,
         shared: Arc<Shared>,
         config: ClientConfig,
     ) -> Result<(Self, Feed)> {
         let (batches, receiver) = crossbeam_channel::bounded(1);
+        let client = Self::run_with(engine, shared, config, Way::Thread(batches))?;
+        let feed = client.feed(receiver);
+        Ok((client, feed))
+    }
+
+    /// A client of an engine that is ready to run, and the way to its first consumer.
+    pub(super) fn run_with(
+        mut engine: Engine,
+        shared: Arc<Shared>,
+        config: ClientConfig,
+        way: Way,
+    ) -> Result<Self> {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let postbox = engine.postbox();
         let client = Self {
@@ -119,13 +131,12 @@ impl MetalBondClient {
         };
         engine.sinks.push(Sink {
             consumer: ConsumerId::FIRST,
-            batches,
+            way,
         });
         client
             .inner
             .spawn(THREAD_NAME, move || worker::run(engine))?;
-        let feed = client.feed(receiver);
-        Ok((client, feed))
+        Ok(client)
     }
 
     /// What can be seen and changed of the client while it runs.
@@ -177,7 +188,8 @@ impl MetalBondClient {
                 let text = "a client has 8 consumers of events at most";
                 return Err(Error::InvalidConfig(text.into()));
             };
-            engine.sinks.push(Sink { consumer, batches });
+            let way = Way::Thread(batches);
+            engine.sinks.push(Sink { consumer, way });
             Ok(consumer)
         })??;
         let (sender, events) = crossbeam_channel::bounded(CHANNEL_EVENTS);

@@ -3,6 +3,8 @@
 //! ```text
 //! caller --Call--> metalbond-client --batches of events--> metalbond-handler
 //!                  engine: core, sockets                   RouteHandler, or a channel
+//!                        |
+//!                        +--batches of events--> an Intake: the kernel writer's thread
 //!
 //! caller's own loop: Driver(engine)
 //! ```
@@ -14,6 +16,8 @@ mod engine;
 mod handle;
 mod handler;
 mod inspector;
+#[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
+mod intake;
 #[cfg(feature = "internals")]
 mod sim;
 mod status;
@@ -24,6 +28,8 @@ pub use config::ClientConfig;
 pub use driver::{Driver, FlushToken};
 pub use handle::MetalBondClient;
 pub use handler::{LoggingHandler, NoOpHandler, RouteHandler};
+#[cfg(all(feature = "netlink", target_os = "linux"))]
+pub(crate) use intake::{ClientWaker, Intake, Room};
 #[cfg(feature = "internals")]
 pub use sim::{ClientSetup, SimClient};
 pub use status::ClientState;

@@ -1,41 +1,99 @@
 //! The thread of a client: steps its engine, and hands events to the consumers.
 
+use std::time::Duration;
+
 use crossbeam_channel::{Sender, TrySendError};
 
 use super::engine::Engine;
-use crate::core::client::{ConsumerId, Event};
+#[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
+use super::intake::{Intake, Room};
+use crate::core::client::{ConsumerId, Core, Event};
 
 /// Events handed to a consumer at once: 64 KiB.
 const EVENT_BATCH: usize = 1024;
 
-/// A consumer and the way to its thread, which holds one batch: while it is full, events
-/// wait in the core, which coalesces them.
+/// A consumer and the way to it.
 pub(super) struct Sink {
     pub(super) consumer: ConsumerId,
-    pub(super) batches: Sender<Vec<Event>>,
+    pub(super) way: Way,
+}
+
+/// How events come to a consumer; while that is full, they wait in the core, which coalesces
+/// them.
+pub(super) enum Way {
+    /// Through a channel that holds one batch, to a thread that tells a handler or feeds a
+    /// channel.
+    Thread(Sender<Vec<Event>>),
+    /// Straight to a consumer with a thread of its own.
+    #[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
+    Direct(Box<dyn Intake>),
+}
+
+/// What became of the events that wait for a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handed {
+    /// There are none left, or the consumer will wake the client.
+    Enough,
+    /// There are more, and room for them.
+    #[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
+    More,
+    /// The consumer is gone.
+    Gone,
+}
+
+impl Sink {
+    /// Hands over one batch at most, so that the sockets have their turn.
+    fn hand_over(&mut self, core: &mut Core) -> Handed {
+        let consumer = self.consumer;
+        match &mut self.way {
+            Way::Thread(batches) => {
+                if !core.has_events(consumer) || batches.is_full() {
+                    return Handed::Enough;
+                }
+                match batches.try_send(core.take_events(consumer, EVENT_BATCH)) {
+                    Ok(()) => Handed::Enough,
+                    // It had room above, and only this thread sends.
+                    Err(TrySendError::Full(_)) => unreachable!("one thread sends"),
+                    Err(TrySendError::Disconnected(_)) => Handed::Gone,
+                }
+            }
+            #[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
+            Way::Direct(intake) => match intake.room() {
+                Room::Full => Handed::Enough,
+                Room::Closed => Handed::Gone,
+                Room::Free if !core.has_events(consumer) => Handed::Enough,
+                Room::Free => {
+                    intake.take(core.take_events(consumer, EVENT_BATCH));
+                    match core.has_events(consumer) {
+                        true => Handed::More,
+                        false => Handed::Enough,
+                    }
+                }
+            },
+        }
+    }
 }
 
 /// Serves until told to stop.
 pub(super) fn run(mut engine: Engine) {
-    while engine.step(None) {
+    let mut limit = None;
+    while engine.step(limit) {
+        limit = None;
         let Engine { core, sinks, .. } = &mut engine;
-        sinks.retain(|sink| {
-            if !core.has_events(sink.consumer) || sink.batches.is_full() {
-                return true;
+        sinks.retain_mut(|sink| match sink.hand_over(core) {
+            Handed::Enough => true,
+            #[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
+            Handed::More => {
+                limit = Some(Duration::ZERO);
+                true
             }
-            let batch = core.take_events(sink.consumer, EVENT_BATCH);
-            match sink.batches.try_send(batch) {
-                Ok(()) => true,
-                // Not seen above, so only this thread could have filled it.
-                Err(TrySendError::Full(_)) => unreachable!("one thread sends"),
-                // Nobody else takes the place of the first; the thread of another says
-                // by mail that it is gone.
-                Err(TrySendError::Disconnected(_)) if sink.consumer == ConsumerId::FIRST => {
-                    core.detach(sink.consumer);
-                    false
-                }
-                Err(TrySendError::Disconnected(_)) => true,
+            // Nobody else takes the place of the first; the thread of another says by mail
+            // that it is gone.
+            Handed::Gone if sink.consumer == ConsumerId::FIRST => {
+                core.detach(sink.consumer);
+                false
             }
+            Handed::Gone => true,
         });
     }
     engine.finish();
