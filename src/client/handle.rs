@@ -283,7 +283,8 @@ impl MetalBondClient {
     /// [`Error::RouteAlreadyAnnounced`] if it is; [`Error::Closed`] after a shutdown.
     pub fn announce(&self, vni: Vni, destination: Destination, next_hop: NextHop) -> Result<()> {
         let route = Route::new(destination, next_hop);
-        self.ask(move |core| core.announce(vni, route))?
+        let is_new = self.ask(move |core| core.announce(vni, route))?;
+        is_new.then_some(()).ok_or(Error::RouteAlreadyAnnounced)
     }
 
     /// Withdraws a route from every server.
@@ -293,7 +294,8 @@ impl MetalBondClient {
     /// [`Error::RouteNotFound`] if it is not announced; [`Error::Closed`] after a shutdown.
     pub fn withdraw(&self, vni: Vni, destination: Destination, next_hop: NextHop) -> Result<()> {
         let route = Route::new(destination, next_hop);
-        self.ask(move |core| core.withdraw(vni, route))?
+        let was_there = self.ask(move |core| core.withdraw(vni, route))?;
+        was_there.then_some(()).ok_or(Error::RouteNotFound)
     }
 
     /// Waits until every established server has read all that this client wants at

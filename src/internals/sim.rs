@@ -214,9 +214,9 @@ impl SimServer {
     /// Ends a turn; no session is past the hard limit after that.
     pub fn turn(&mut self, shard: usize, now: Instant) {
         let announced = |it: &Shard| it.gauges().announcements;
-        let elsewhere = self.shards.iter().map(announced).sum::<usize>();
-        let elsewhere = elsewhere - announced(&self.shards[shard]);
-        self.shards[shard].set_elsewhere(elsewhere);
+        let remote = self.shards.iter().map(announced).sum::<usize>();
+        let remote = remote - announced(&self.shards[shard]);
+        self.shards[shard].set_remote_announcements(remote);
         self.shards[shard].turn(now);
         let most = self.shards[shard].most_changes_queued();
         assert!(
@@ -230,14 +230,14 @@ impl SimServer {
         ready.into_iter().map(|id| id.0).collect()
     }
 
-    pub fn take_looks(&mut self, shard: usize) -> Vec<u32> {
-        let looks = self.shards[shard].take_looks();
-        looks.into_iter().map(|id| id.0).collect()
+    pub fn take_queue_queries(&mut self, shard: usize) -> Vec<u32> {
+        let queries = self.shards[shard].take_queue_queries();
+        queries.into_iter().map(|id| id.0).collect()
     }
 
-    pub fn observe(&mut self, peer: u32, is_empty: bool, window: Option<u32>, now: Instant) {
+    pub fn report_queue(&mut self, peer: u32, is_empty: bool, window: Option<u32>, now: Instant) {
         let (shard, id) = self.at(peer);
-        shard.observe(id, SendQueue { is_empty, window }, now);
+        shard.report_queue(id, SendQueue { is_empty, window }, now);
     }
 
     /// The next bytes for a peer, at most `budget`, and whether they are a chunk.
@@ -288,10 +288,10 @@ impl SimServer {
         sum
     }
 
-    /// How often a queue was folded, and how many sessions fell behind while a table was sent.
-    pub fn folds(&self) -> u64 {
-        let folds = |it: &Shard| it.gauges().counters.folds;
-        self.shards.iter().map(folds).sum()
+    /// How often a queue was coalesced.
+    pub fn coalesced(&self) -> u64 {
+        let coalesced = |it: &Shard| it.gauges().counters.coalesced;
+        self.shards.iter().map(coalesced).sum()
     }
 }
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::acceptor::Notice;
 use super::flaps::Flaps;
-use super::stats::{ServerStats, WorkerStats};
+use super::stats::WorkerStats;
 use super::tap::tap;
 use super::worker::{Mail, Worker};
 use crate::core::map::{Map, map};
@@ -21,8 +21,8 @@ use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::Update;
 use crate::error::{Error, Result};
 use crate::inspect::{
-    Announcers, Command, Done, Inspect, PeerKind, PeerState, PeerStatus, RouteEntry, Side,
-    Snapshot, Status, VniStatus, Watch,
+    Announcers, Command, Done, Inspect, PeerKind, PeerState, PeerStatus, RouteEntry, ServerStats,
+    Side, Snapshot, Status, VniStatus, Watch,
 };
 use crate::net::Postbox;
 
@@ -350,6 +350,6 @@ fn peer_status(
         sent: view.sent,
         malformed: view.counters.malformed,
         refused: view.counters.refused,
-        folds: view.counters.folds,
+        folds: view.counters.coalesced,
     }
 }

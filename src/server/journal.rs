@@ -102,12 +102,9 @@ impl Journal {
         reason: CloseReason,
         now: Instant,
     ) {
-        let level = match reason {
-            CloseReason::PeerClosed
-            | CloseReason::Shutdown
-            | CloseReason::Reset
-            | CloseReason::Drained => Level::Info,
-            _ => Level::Warn,
+        let level = match reason.is_orderly() {
+            true => Level::Info,
+            false => Level::Warn,
         };
         if let Some(since) = self.since.remove(&id) {
             let seconds = now.saturating_duration_since(since).as_secs();
@@ -116,7 +113,7 @@ impl Journal {
                 "peer {address}: session ended after {seconds} s: {reason}");
             return;
         }
-        // Who looks whether something listens here is no event.
+        // A connection that only checks whether the port is open is not worth a line.
         let level = match level {
             Level::Info => Level::Debug,
             level => self.level(Kind::Failed, level, now),

@@ -157,8 +157,9 @@ impl Worker {
             self.read_sockets(now);
             self.shard.handle_timeouts(now);
             self.end_drained(now);
-            self.look(now);
-            self.shard.set_elsewhere(self.announced_elsewhere());
+            self.query_queues(now);
+            self.shard
+                .set_remote_announcements(self.remote_announcements());
             self.shard.turn(now);
             self.post();
             self.feed_taps();
@@ -211,7 +212,7 @@ impl Worker {
         self.taps.retain_mut(|tap| tap.feed([happened.clone()]));
     }
 
-    fn announced_elsewhere(&self) -> usize {
+    fn remote_announcements(&self) -> usize {
         let others = self.links.stats.iter().enumerate();
         let others = others.filter(|(id, _)| *id != self.id);
         let announced = others.map(|(_, stats)| stats.announcements.load(Ordering::Relaxed));
@@ -255,8 +256,8 @@ impl Worker {
     }
 
     /// Finds out what the pacing of legacy peers waits for.
-    fn look(&mut self, now: Instant) {
-        for id in self.shard.take_looks() {
+    fn query_queues(&mut self, now: Instant) {
+        for id in self.shard.take_queue_queries() {
             let Some(conn) = self.conns.get(&id) else {
                 continue;
             };
@@ -268,7 +269,7 @@ impl Worker {
                     window: None,
                 }
             });
-            self.shard.observe(id, queue, now);
+            self.shard.report_queue(id, queue, now);
         }
     }
 

@@ -263,9 +263,9 @@ impl World {
 
     fn look(&mut self, server: usize, shard: usize) {
         let now = self.now;
-        for id in self.core(server).take_looks(shard) {
+        for id in self.core(server).take_queue_queries(shard) {
             if let Some((is_empty, window)) = self.send_queue(id, Side::Server) {
-                self.core(server).observe(id, is_empty, window, now);
+                self.core(server).report_queue(id, is_empty, window, now);
             }
         }
     }

@@ -56,16 +56,11 @@ const IMPURE: [&str; 10] = [
 /// Modules that may name each other in a circle, and why that is better than none.
 const CYCLES: &[(&str, &str)] = &[
     ("src: client, internals, kernel", "to be opened"),
-    ("src: core, error, inspect, net, server", "to be opened"),
     (
         "src: client::builder, client::handle, client::inspector",
         "to be opened",
     ),
     ("src: client::engine, client::worker", "to be opened"),
-    (
-        "src: core::reflector::fold, core::reflector::outbox",
-        "to be opened",
-    ),
     ("src: server::acceptor, server::worker", "to be opened"),
 ];
 
