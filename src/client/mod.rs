@@ -1,11 +1,13 @@
-//! The client: servers, wishes, and one view of what the servers say.
+//! The client: its servers, what its caller wants, and one view of what the servers say.
 //!
 //! ```text
-//! caller --Call--> metalbond-client --batches of events--> metalbond-handler
+//! caller --Mail--> metalbond-client --batches of events--> metalbond-handler
 //!                  engine: core, sockets                   RouteHandler, or a channel
 //!
 //! caller's own loop: Driver(engine)
 //! ```
+//!
+//! `mail` lists all that can come to the engine from another thread.
 
 mod builder;
 mod config;
@@ -14,8 +16,8 @@ mod engine;
 mod handle;
 mod handler;
 mod inspector;
-#[cfg(feature = "internals")]
-mod sim;
+mod mail;
+mod running;
 mod status;
 mod worker;
 
@@ -24,6 +26,4 @@ pub use config::ClientConfig;
 pub use driver::{Driver, FlushToken};
 pub use handle::MetalBondClient;
 pub use handler::{LoggingHandler, NoOpHandler, RouteHandler};
-#[cfg(feature = "internals")]
-pub use sim::{ClientSetup, SimClient};
 pub use status::ClientState;

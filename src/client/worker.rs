@@ -1,19 +1,12 @@
 //! The thread of a client: steps its engine, and hands events to the consumers.
 
-use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_channel::TrySendError;
 
 use super::engine::Engine;
-use crate::core::client::{ConsumerId, Event};
+use crate::core::client::ConsumerId;
 
 /// Events handed to a consumer at once: 64 KiB.
 const EVENT_BATCH: usize = 1024;
-
-/// A consumer and the way to its thread, which holds one batch: while it is full, events
-/// wait in the core, which coalesces them.
-pub(super) struct Sink {
-    pub(super) consumer: ConsumerId,
-    pub(super) batches: Sender<Vec<Event>>,
-}
 
 /// Serves until told to stop.
 pub(super) fn run(mut engine: Engine) {

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::api::{Body, Chunk, Response};
 use super::message::{self, Delimiter, Head, LAST_CHUNK, Parsed, REQUEST_MAX, RequestBody};
-use crate::core::pace::Framing;
-use crate::net::Conn;
+use crate::net::{Conn, Ready};
 
 /// How long a request may take to come.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -162,7 +161,7 @@ impl Connection {
                     }
                 }
             }
-            if !self.conn.ready.readable {
+            if !self.conn.is_readable() {
                 return Turn::Wait;
             }
             let free = REQUEST_MAX - self.input.len();
@@ -238,7 +237,7 @@ impl Sending {
 
 fn write(conn: &mut Conn, sending: &mut Sending) -> Turn {
     let mut budget = WRITE_BUDGET;
-    while conn.ready.writable && budget > 0 && !sending.is_sent() {
+    while conn.is_writable() && budget > 0 && !sending.is_sent() {
         if sending.sent == sending.bytes.len() {
             sending.refill();
             // A piece without a byte took its time too.
@@ -249,7 +248,7 @@ fn write(conn: &mut Conn, sending: &mut Sending) -> Turn {
         if bytes.is_empty() {
             continue;
         }
-        match conn.write(&[IoSlice::new(bytes)], Framing::Stream) {
+        match conn.write(&[IoSlice::new(bytes)]) {
             Ok(count) => {
                 sending.sent += count;
                 budget -= count;
@@ -257,7 +256,7 @@ fn write(conn: &mut Conn, sending: &mut Sending) -> Turn {
             Err(_) => return Turn::Done,
         }
     }
-    if conn.ready.writable {
+    if conn.is_writable() {
         Turn::Again
     } else {
         Turn::Wait
@@ -266,10 +265,10 @@ fn write(conn: &mut Conn, sending: &mut Sending) -> Turn {
 
 fn linger(conn: &mut Conn) -> Turn {
     let mut buffer = [0; REQUEST_MAX];
-    if conn.ready.readable && conn.read(&mut buffer).is_err() {
+    if conn.is_readable() && conn.read(&mut buffer).is_err() {
         return Turn::Done;
     }
-    if conn.ready.readable {
+    if conn.is_readable() {
         Turn::Again
     } else {
         Turn::Wait

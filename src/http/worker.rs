@@ -11,7 +11,7 @@ use super::connection::{Connection, Turn};
 use super::helper::{Asker, Helpers};
 use super::message::Head;
 use crate::core::limit::Quiet;
-use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Postbox};
+use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Peer, Postbox};
 
 /// Connections at one time, 8 KiB each and a piece of an answer; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 32;
@@ -102,7 +102,7 @@ impl Worker {
             for event in &events {
                 self.has_waiting |= event.token() == LISTENER;
                 if let Some(Some(connection)) = self.connections.get_mut(event.token().0) {
-                    connection.conn.ready.update(event);
+                    connection.conn.note(event);
                 }
             }
             let mut is_busy = false;
@@ -139,7 +139,7 @@ impl Worker {
             }
             Turn::Answer(head) => {
                 let Head { method, target, .. } = &head;
-                log::debug!("{}: {method} {target}", connection.conn.address);
+                log::debug!("{}: {method} {target}", connection.conn.peer());
                 let asker = Asker {
                     place,
                     serial: connection.serial,
@@ -180,13 +180,14 @@ impl Worker {
             let place = self.free_place()?;
             match self.listener.accept() {
                 Ok((stream, address)) => {
-                    match Conn::new(stream, address, self.poll.registry(), Token(place)) {
+                    let peer = Peer::accepted(address);
+                    match Conn::accepted(stream.into(), peer, self.poll.registry(), Token(place)) {
                         Ok(conn) => {
                             self.accepted += 1;
                             let connection = Connection::new(conn, self.accepted, now);
                             self.connections[place] = Some(connection);
                         }
-                        Err(error) => log::warn!("{address}: {error}"),
+                        Err(error) => log::warn!("{peer}: {error}"),
                     }
                 }
                 Err(error) => match error.kind() {

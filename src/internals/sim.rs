@@ -3,11 +3,14 @@
 //! The clients' door is [`SimClient`], the kernel's [`SimKernel`]. All of them are the code
 //! that the shell drives, with as little around it as can be.
 
+mod client;
+
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
-pub use crate::client::{ClientSetup, SimClient};
+pub use client::{ClientSetup, SimClient};
+
 use crate::core::pace::{DEFAULT_RATE, Framing, LegacyPacing, Pacing, SendQueue};
 use crate::core::reflector::{Limits, Message, Report, Shard, ShardConfig, Topology};
 use crate::core::rib::PeerId;

@@ -34,8 +34,8 @@ use desired::Desired;
 pub(crate) use events::ConsumerId;
 pub(crate) use link::FlushId;
 use link::{Link, Wants};
-pub(crate) use view::ServerBit;
 use view::View;
+pub(crate) use view::{RouteCursor, ServerBit};
 
 /// How long a connection attempt may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
