@@ -48,11 +48,13 @@
 //! | `core` | |
 //! |---|---|
 //! | `wire` | frames out of a stream cut anywhere; the messages |
-//! | `session` | the state machine of both roles |
+//! | `session` | the state machine of both roles; `session/close` has the reasons to close |
+//! | `connection` | a session with its send queue, pace and send hold, for both roles |
 //! | `pace` | how fast a legacy peer is sent to |
 //! | `rib` | the RIB of a VNI: who announces what, and the log that is sent to subscribers |
-//! | `reflector` | a shard of a server: sessions at their home, tables at their owner, queues |
-//! | `client` | servers, what the caller wants, the union view, events |
+//! | `reflector` | a shard of a server: a router, the sessions at their home, the tables at their owner |
+//! | `client` | servers, what the caller wants, completeness of tables, the union view, events |
+//! | `status` | what is told of peers, VNIs and routes |
 //! | `kernel_plan` | what to write so that the kernel holds what is wanted |
 //!
 //! | shell | |
@@ -100,7 +102,7 @@ pub use crate::core::client::{
     ServerId,
 };
 pub use crate::core::pace::LegacyPacing;
-pub use crate::core::session::CloseReason;
+pub use crate::core::session::{CloseReason, Fault};
 pub use crate::core::types::{
     Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,
 };
@@ -111,8 +113,9 @@ pub use client::{
 };
 pub use error::{Error, Result};
 pub use heartbeat::Heartbeat;
+pub use inspect::ServerStats;
 pub use net::{Endpoint, Transport};
-pub use server::{Drain, MetalBondServer, ServerConfig, ServerStats};
+pub use server::{Drain, MetalBondServer, ServerConfig};
 
 /// The programs of the README, compiled as tests.
 #[cfg(doctest)]

@@ -92,7 +92,8 @@ impl Driver {
     ///
     /// [`Error::RouteAlreadyAnnounced`] if it is.
     pub fn announce(&mut self, vni: Vni, destination: Destination, hop: NextHop) -> Result<()> {
-        self.engine.core.announce(vni, Route::new(destination, hop))
+        let is_new = self.engine.core.announce(vni, Route::new(destination, hop));
+        is_new.then_some(()).ok_or(Error::RouteAlreadyAnnounced)
     }
 
     /// Withdraws a route from every server.
@@ -101,7 +102,8 @@ impl Driver {
     ///
     /// [`Error::RouteNotFound`] if it is not announced.
     pub fn withdraw(&mut self, vni: Vni, destination: Destination, hop: NextHop) -> Result<()> {
-        self.engine.core.withdraw(vni, Route::new(destination, hop))
+        let was_there = self.engine.core.withdraw(vni, Route::new(destination, hop));
+        was_there.then_some(()).ok_or(Error::RouteNotFound)
     }
 
     /// Adds a server (`HOST:PORT`), which is told everything that this client wants.

@@ -15,7 +15,7 @@ use super::running::{Running, STOP_TIMEOUT};
 use super::status::Status;
 use crate::core::client::{Changed, ConnectionState, Event, EventDetail, ServerId};
 use crate::core::types::{Destination, NextHop, Route, Vni};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;
 
 /// A client of one or more MetalBond servers.
@@ -48,8 +48,8 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) if the client has 8 consumers, the one it was made with
-    /// among them; [`Error::Closed`](crate::Error::Closed) after a shutdown; [`Error::Io`](crate::Error::Io) if there is no
+    /// [`Error::InvalidConfig`] if the client has 8 consumers, the one it was made with
+    /// among them; [`Error::Closed`] after a shutdown; [`Error::Io`] if there is no
     /// thread left.
     pub fn watch(&self, detail: EventDetail) -> Result<Receiver<Event>> {
         self.running.watch(detail)
@@ -59,7 +59,7 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`](crate::Error::Closed) after a shutdown.
+    /// [`Error::Closed`] after a shutdown.
     pub fn subscribe(&self, vni: Vni) -> Result<Changed> {
         self.running.command(|reply| Command::Subscribe(vni, reply))
     }
@@ -68,7 +68,7 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`](crate::Error::Closed) after a shutdown.
+    /// [`Error::Closed`] after a shutdown.
     pub fn unsubscribe(&self, vni: Vni) -> Result<Changed> {
         self.running
             .command(|reply| Command::Unsubscribe(vni, reply))
@@ -78,22 +78,24 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::RouteAlreadyAnnounced`](crate::Error::RouteAlreadyAnnounced) if it is; [`Error::Closed`](crate::Error::Closed) after a shutdown.
+    /// [`Error::RouteAlreadyAnnounced`] if it is; [`Error::Closed`] after a shutdown.
     pub fn announce(&self, vni: Vni, destination: Destination, next_hop: NextHop) -> Result<()> {
         let route = Route::new(destination, next_hop);
-        self.running
-            .command(|reply| Command::Announce(vni, route, reply))?
+        let command = |reply| Command::Announce(vni, route, reply);
+        let is_new = self.running.command(command)?;
+        is_new.then_some(()).ok_or(Error::RouteAlreadyAnnounced)
     }
 
     /// Withdraws a route from every server.
     ///
     /// # Errors
     ///
-    /// [`Error::RouteNotFound`](crate::Error::RouteNotFound) if it is not announced; [`Error::Closed`](crate::Error::Closed) after a shutdown.
+    /// [`Error::RouteNotFound`] if it is not announced; [`Error::Closed`] after a shutdown.
     pub fn withdraw(&self, vni: Vni, destination: Destination, next_hop: NextHop) -> Result<()> {
         let route = Route::new(destination, next_hop);
-        self.running
-            .command(|reply| Command::Withdraw(vni, route, reply))?
+        let command = |reply| Command::Withdraw(vni, route, reply);
+        let was_there = self.running.command(command)?;
+        was_there.then_some(()).ok_or(Error::RouteNotFound)
     }
 
     /// Waits until every established server has read all that this client wants at
@@ -106,7 +108,7 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`](crate::Error::Timeout) if it takes longer; [`Error::Closed`](crate::Error::Closed) after a shutdown.
+    /// [`Error::Timeout`] if it takes longer; [`Error::Closed`] after a shutdown.
     pub fn flush(&self, timeout: Duration) -> Result<()> {
         self.running.wait(timeout, Command::Flush)
     }
@@ -119,8 +121,8 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::NotSubscribed`](crate::Error::NotSubscribed) at once; [`Error::Timeout`](crate::Error::Timeout) if it takes longer;
-    /// [`Error::Closed`](crate::Error::Closed) after a shutdown.
+    /// [`Error::NotSubscribed`] at once; [`Error::Timeout`] if it takes longer;
+    /// [`Error::Closed`] after a shutdown.
     pub fn wait_synced(&self, vni: Vni, timeout: Duration) -> Result<()> {
         let command = |waiter| Command::AwaitSynced(vni, waiter);
         self.running.wait(timeout, command)
@@ -130,7 +132,7 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) if the text is not `HOST:PORT` or there are 32 servers already; [`Error::Closed`](crate::Error::Closed) after a
+    /// [`Error::InvalidConfig`] if the text is not `HOST:PORT` or there are 32 servers already; [`Error::Closed`] after a
     /// shutdown.
     pub fn add_server(&self, server: impl Into<String>) -> Result<ServerId> {
         let server = server.into();
@@ -147,7 +149,7 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`](crate::Error::Closed) after a shutdown.
+    /// [`Error::Closed`] after a shutdown.
     pub fn remove_server(&self, server: ServerId) -> Result<Changed> {
         let command = |reply| Command::RemoveServer(server, reply);
         self.running.command(command)
@@ -161,8 +163,8 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) for a setting outside its limits, then nothing is changed;
-    /// [`Error::Closed`](crate::Error::Closed) after a shutdown.
+    /// [`Error::InvalidConfig`] for a setting outside its limits, then nothing is changed;
+    /// [`Error::Closed`] after a shutdown.
     pub fn reconfigure(&self, config: ClientConfig) -> Result<Vec<&'static str>> {
         config.check_settings()?;
         let mut running = self.running.config.lock();
@@ -229,7 +231,7 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`](crate::Error::Closed) if the client is shut down meanwhile.
+    /// [`Error::Closed`] if the client is shut down meanwhile.
     pub fn wait_established(&self) -> Result<()> {
         self.wait_any_established()
     }
@@ -238,7 +240,7 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`](crate::Error::Closed) if the client is shut down meanwhile.
+    /// [`Error::Closed`] if the client is shut down meanwhile.
     pub fn wait_any_established(&self) -> Result<()> {
         self.running.published.wait(None, has_any)
     }
@@ -247,7 +249,7 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`](crate::Error::Closed) if the client is shut down meanwhile.
+    /// [`Error::Closed`] if the client is shut down meanwhile.
     pub fn wait_all_established(&self) -> Result<()> {
         self.running.published.wait(None, has_all)
     }
@@ -256,7 +258,7 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`](crate::Error::Timeout) then; [`Error::Closed`](crate::Error::Closed) if the client is shut down.
+    /// [`Error::Timeout`] then; [`Error::Closed`] if the client is shut down.
     pub fn wait_established_timeout(&self, timeout: Duration) -> Result<()> {
         self.wait_any_established_timeout(timeout)
     }
@@ -265,7 +267,7 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`](crate::Error::Timeout) then; [`Error::Closed`](crate::Error::Closed) if the client is shut down.
+    /// [`Error::Timeout`] then; [`Error::Closed`] if the client is shut down.
     pub fn wait_any_established_timeout(&self, timeout: Duration) -> Result<()> {
         self.running.published.wait(Some(timeout), has_any)
     }
@@ -274,7 +276,7 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`](crate::Error::Timeout) then; [`Error::Closed`](crate::Error::Closed) if the client is shut down.
+    /// [`Error::Timeout`] then; [`Error::Closed`] if the client is shut down.
     pub fn wait_all_established_timeout(&self, timeout: Duration) -> Result<()> {
         self.running.published.wait(Some(timeout), has_all)
     }
@@ -290,11 +292,11 @@ impl MetalBondClient {
 
     /// Closes all connections and waits for the client's threads, 5 s at most.
     ///
-    /// Other handles of this client answer [`Error::Closed`](crate::Error::Closed) from then on.
+    /// Other handles of this client answer [`Error::Closed`] from then on.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`](crate::Error::Timeout) as for [`Self::shutdown_timeout`].
+    /// [`Error::Timeout`] as for [`Self::shutdown_timeout`].
     pub fn shutdown(&self) -> Result<()> {
         self.shutdown_timeout(STOP_TIMEOUT)
     }
@@ -303,7 +305,7 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`](crate::Error::Timeout) if a handler does not return in time: its thread ends when it
+    /// [`Error::Timeout`] if a handler does not return in time: its thread ends when it
     /// does. The connections are closed in any case.
     pub fn shutdown_timeout(&self, timeout: Duration) -> Result<()> {
         self.running.stop(timeout)

@@ -29,8 +29,10 @@ pub(super) enum Mail {
 pub(super) enum Command {
     Subscribe(Vni, Reply<Changed>),
     Unsubscribe(Vni, Reply<Changed>),
-    Announce(Vni, Route, Reply<Result<()>>),
-    Withdraw(Vni, Route, Reply<Result<()>>),
+    /// Answers whether the announcement is new.
+    Announce(Vni, Route, Reply<bool>),
+    /// Answers whether there was such an announcement.
+    Withdraw(Vni, Route, Reply<bool>),
     AddServer(String, Reply<Result<ServerId>>),
     RemoveServer(ServerId, Reply<Changed>),
     /// Leave the servers that a name stands for; dial them again after a while, or after this

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::flaps::Flaps;
 use super::mail::{AcceptorMail, Ending, Peers, Piece, Request, Walk, WorkerMail};
-use super::stats::{ServerStats, WorkerStats};
+use super::stats::WorkerStats;
 use super::watch::{Scope, channel};
 use crate::core::map::{Map, map};
 use crate::core::reflector::{SessionView, Topology};
@@ -20,8 +20,8 @@ use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::Update;
 use crate::error::{Error, Result};
 use crate::inspect::{
-    Command, Done, Inspect, PeerKind, PeerState, PeerStatus, RouteEntry, Side, Snapshot, Status,
-    VniStatus, Watch,
+    Command, Done, Inspect, PeerKind, PeerState, PeerStatus, RouteEntry, ServerStats, Side,
+    Snapshot, Status, VniStatus, Watch,
 };
 use crate::net::{Peer, PeerSelector, Postbox, Reply};
 

@@ -96,12 +96,9 @@ impl Journal {
     }
 
     pub(super) fn closed(&mut self, id: PeerId, peer: Peer, reason: CloseReason, now: Instant) {
-        let level = match reason {
-            CloseReason::PeerClosed
-            | CloseReason::Shutdown
-            | CloseReason::Reset
-            | CloseReason::Drained => Level::Info,
-            _ => Level::Warn,
+        let level = match reason.is_orderly() {
+            true => Level::Info,
+            false => Level::Warn,
         };
         if let Some(since) = self.since.remove(&id) {
             let seconds = now.saturating_duration_since(since).as_secs();
@@ -110,7 +107,7 @@ impl Journal {
                 "peer {peer}: session ended after {seconds} s: {reason}");
             return;
         }
-        // A port check, which connects and closes, is not worth a line.
+        // A connection that only checks whether the port is open is not worth a line.
         let level = match level {
             Level::Info => Level::Debug,
             level => self.level(Kind::Failed, level, now),

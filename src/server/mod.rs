@@ -32,13 +32,12 @@ use parking_lot::Mutex;
 
 pub use config::ServerConfig;
 pub use drain::Drain;
-pub use stats::ServerStats;
 
 use crate::core::reflector::{Shard, Topology};
 use crate::core::types::{Route, Vni};
 use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;
-use crate::inspect::{Inspect, PeerStatus};
+use crate::inspect::{Inspect, PeerStatus, ServerStats};
 use crate::net::{MAILBOX_WEIGHT, Postbox, listen_on_first};
 use acceptor::Acceptor;
 use drain::Order;

@@ -52,11 +52,6 @@ const IMPURE: [&str; 10] = [
 
 /// Modules that may name each other in a circle, and why that is better than none.
 const CYCLES: &[(&str, &str)] = &[
-    ("src: core, error, inspect, net, server", "to be opened"),
-    (
-        "src: core::reflector::fold, core::reflector::outbox",
-        "to be opened",
-    ),
     (
         "src: http::api, http::cache, http::metrics, http::page",
         "to be opened",

@@ -10,8 +10,7 @@ use hashbrown::hash_table::Entry;
 use crate::core::rib::count_frames;
 use crate::core::rib::{SEGMENT_BYTES, Segment, Span};
 use crate::core::types::Action;
-
-use super::outbox::updates;
+use crate::core::wire::{frame_len, split_update};
 
 /// What happened to one route.
 struct Story<'a> {
@@ -55,6 +54,20 @@ pub(crate) fn fold(spans: &[Span], seed: u64) -> Vec<Span> {
     }
     let told = stories.iter().filter(|story| story.first == story.last);
     pack(told.map(|story| story.last_frame))
+}
+
+/// The action, key and bytes of every UPDATE frame in a span.
+fn updates(span: &Span) -> impl Iterator<Item = (Action, &[u8], &[u8])> {
+    let mut bytes = span.bytes();
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let (frame, rest) = bytes.split_at(frame_len(bytes));
+        bytes = rest;
+        let (action, key) = split_update(frame);
+        Some((action, key, frame))
+    })
 }
 
 fn pack<'a>(frames: impl Iterator<Item = &'a [u8]>) -> Vec<Span> {

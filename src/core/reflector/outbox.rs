@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 
+use crate::core::connection::{Queue, Which};
 use crate::core::rib::{Segment, Span, count_frames};
-use crate::core::types::{Action, Vni};
-use crate::core::wire::{frame_len, split_update};
+use crate::core::types::Vni;
+use crate::core::wire::frame_len;
 
 use super::fold::fold;
 
@@ -29,14 +30,6 @@ struct Item {
     kind: Kind,
 }
 
-/// Which frames are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Which {
-    All,
-    /// The rest of a frame that was begun, HELLO and KEEPALIVE.
-    Urgent,
-}
-
 /// The queue of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -53,10 +46,6 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
     /// Bytes that wait, tables included.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -110,28 +99,6 @@ impl Outbox {
         });
     }
 
-    /// Whether a control frame still waits; one item of them at a time is enough.
-    pub(crate) fn has_control(&self) -> bool {
-        // It stands first, or behind the rest of a frame.
-        let is_control = |item: &Item| item.kind == Kind::Control;
-        self.items.iter().take(2).any(is_control)
-    }
-
-    /// Puts control frames ahead of everything, at the next frame boundary.
-    pub(crate) fn push_control(&mut self, frames: Vec<u8>) {
-        debug_assert!(!self.has_control());
-        let count = count_frames(&frames);
-        let span = Span::whole(Segment::unmarked(frames, count));
-        self.bytes += span.len();
-        let at = self.isolate_begun_frame();
-        let item = Item {
-            span,
-            sent: 0,
-            kind: Kind::Control,
-        };
-        self.items.insert(at, item);
-    }
-
     /// Drops what waits of a VNI, apart from a frame that was begun.
     pub(crate) fn purge(&mut self, vni: Vni) {
         let keep = self.isolate_begun_frame();
@@ -147,7 +114,7 @@ impl Outbox {
     }
 
     /// Makes the rest of a frame that was begun an item of its own; how many items that is.
-    pub(crate) fn isolate_begun_frame(&mut self) -> usize {
+    fn isolate_begun_frame(&mut self) -> usize {
         let Some(front) = self.items.front_mut().filter(|item| item.sent > 0) else {
             return 0;
         };
@@ -218,9 +185,41 @@ impl Outbox {
         self.bytes = self.items.iter().map(left).sum();
         self.delta_bytes = self.items.iter().filter(is_delta).map(left).sum();
     }
+}
 
-    /// Lends the next bytes to send, at most `budget` of them; how many slices were filled.
-    pub(crate) fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>], budget: usize) -> usize {
+impl Queue for Outbox {
+    fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    // The rest of a frame stands alone; there are no chunks to go on with.
+    fn has_begun_chunk(&self) -> bool {
+        false
+    }
+
+    // One item of them at a time is enough.
+    fn has_control(&self) -> bool {
+        // It stands first, or behind the rest of a frame.
+        let is_control = |item: &Item| item.kind == Kind::Control;
+        self.items.iter().take(2).any(is_control)
+    }
+
+    // Ahead of everything, at the next frame boundary.
+    fn push_control(&mut self, frames: Vec<u8>) {
+        debug_assert!(!self.has_control());
+        let count = count_frames(&frames);
+        let span = Span::whole(Segment::unmarked(frames, count));
+        self.bytes += span.len();
+        let at = self.isolate_begun_frame();
+        let item = Item {
+            span,
+            sent: 0,
+            kind: Kind::Control,
+        };
+        self.items.insert(at, item);
+    }
+
+    fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>], budget: usize) -> usize {
         let mut left = budget;
         let mut filled = 0;
         for (slice, item) in slices.iter_mut().zip(&self.items) {
@@ -236,16 +235,8 @@ impl Outbox {
         filled
     }
 
-    /// Lends whole frames, at most `limit` bytes of them or one; how many slices were filled.
-    ///
-    /// The rest of a frame that was begun goes first, and counts as a frame.
-    /// [`Self::isolate_begun_frame`] is to be called after each [`Self::advance`].
-    pub(crate) fn gather_chunk<'a>(
-        &'a self,
-        slices: &mut [IoSlice<'a>],
-        limit: usize,
-        which: Which,
-    ) -> usize {
+    // The rest of a frame that was begun goes first, and counts as a frame.
+    fn gather_chunk<'a>(&'a self, slices: &mut [IoSlice<'a>], limit: usize, which: Which) -> usize {
         let mut left = limit;
         let mut filled = 0;
         for (slice, item) in slices.iter_mut().zip(&self.items) {
@@ -276,14 +267,12 @@ impl Outbox {
         filled
     }
 
-    /// Whether something waits that no pace holds up.
-    pub(crate) fn has_urgent(&self) -> bool {
+    fn has_urgent(&self) -> bool {
         let front = self.items.front();
         front.is_some_and(|item| item.kind == Kind::Control || item.sent > 0)
     }
 
-    /// Drops the first `count` bytes: they are sent.
-    pub(crate) fn advance(&mut self, mut count: usize) {
+    fn advance(&mut self, mut count: usize) {
         self.bytes -= count;
         while let Some(front) = self.items.front_mut() {
             let taken = count.min(front.span.len() - front.sent);
@@ -308,18 +297,9 @@ impl Outbox {
             }
         }
     }
-}
 
-/// The action, key and bytes of every UPDATE frame in a span.
-pub(super) fn updates(span: &Span) -> impl Iterator<Item = (Action, &[u8], &[u8])> {
-    let mut bytes = span.bytes();
-    std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
-        }
-        let (frame, rest) = bytes.split_at(frame_len(bytes));
-        bytes = rest;
-        let (action, key) = split_update(frame);
-        Some((action, key, frame))
-    })
+    fn advance_chunk(&mut self, count: usize) -> bool {
+        self.advance(count);
+        self.isolate_begun_frame() > 0
+    }
 }

@@ -281,7 +281,7 @@ impl Owner {
         self.flush(vni);
         let mut frame = Vec::new();
         encode_update(&mut frame, notice.action, vni, &notice.route);
-        let message = Message::Notice {
+        let message = Message::ChangeForOne {
             peer: notice.to,
             vni,
             span: Span::whole(Segment::unmarked(frame, 1)),
@@ -303,7 +303,7 @@ impl Owner {
             }
             for (shard, _) in owned.by_shard.iter().enumerate().filter(|(_, n)| **n > 0) {
                 let spans = spans.clone();
-                self.outgoing.push((shard, Message::Delta { vni, spans }));
+                self.outgoing.push((shard, Message::Changes { vni, spans }));
             }
         }
         if owned.table.wants_compaction() && !owned.compacting {

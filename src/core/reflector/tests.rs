@@ -2,11 +2,18 @@
 
 mod legacy;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
+use std::time::Duration;
+
+use crate::core::connection::KEEPALIVES_AT_ONCE;
+use crate::core::pace::{CHUNK, LegacyPacing, Pacing};
 use crate::core::session::Role;
+use crate::core::session::SessionConfig;
+use crate::core::types::Vni;
 use crate::core::types::{Action, Destination, NextHop, Route};
+use crate::core::wire::{Capabilities, KEEPALIVE_FRAME, MessageType, encode_subscription};
 use crate::core::wire::{
     Extensions, Hello, Reassembler, decode_subscription, decode_update, encode_hello, encode_update,
 };

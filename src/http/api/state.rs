@@ -11,10 +11,10 @@ use super::params::{Paging, Params, bad_cursor};
 use super::routes::is_named;
 use super::{Response, Status as Code};
 use crate::core::types::Vni;
+use crate::inspect::ServerStats;
 use crate::inspect::{
     Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus, Side, Status, VniStatus,
 };
-use crate::server::ServerStats;
 
 /// All states, with their names.
 pub(crate) const STATES: [(PeerState, &str); 6] = [

@@ -154,12 +154,9 @@ fn command_response(result: crate::Result<Done>) -> Response {
         Ok(Done::Changed(count)) => ok(&json!({ "changed": count })),
         // It is as it was asked for, whoever has made it so.
         Ok(Done::Unchanged)
-        | Err(
-            Error::RouteAlreadyAnnounced
-            | Error::RouteNotFound
-            | Error::AlreadySubscribed(_)
-            | Error::NotSubscribed(_),
-        ) => ok(&json!({ "changed": 0 })),
+        | Err(Error::RouteAlreadyAnnounced | Error::RouteNotFound | Error::NotSubscribed(_)) => {
+            ok(&json!({ "changed": 0 }))
+        }
         Err(error) => {
             let status = match error {
                 Error::InvalidConfig(_) => Status::BadRequest,

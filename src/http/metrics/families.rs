@@ -3,8 +3,8 @@
 use super::super::api::{STATES, kind_name, side_name, state_name};
 use super::process::Process;
 use super::{Family, Samples};
+use crate::inspect::ServerStats;
 use crate::inspect::{KernelStatus, MessageCounts, PeerState, PeerStatus, Side, Status, VniStatus};
-use crate::server::ServerStats;
 
 /// What there is one of.
 pub(super) struct Whole {

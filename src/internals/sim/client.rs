@@ -62,11 +62,11 @@ impl SimClient {
     }
 
     pub fn announce(&mut self, vni: Vni, route: Route) -> bool {
-        self.core.announce(vni, route).is_ok()
+        self.core.announce(vni, route)
     }
 
     pub fn withdraw(&mut self, vni: Vni, route: Route) -> bool {
-        self.core.withdraw(vni, route).is_ok()
+        self.core.withdraw(vni, route)
     }
 
     pub fn poll_dial(&mut self, now: Instant) -> Option<usize> {
