@@ -45,16 +45,18 @@ pub(crate) fn run(args: &ClientArgs, environment: Environment) -> Result<(), Fai
     let (ender, ending) = signals::catch()?;
     let hangups = signals::catch_hangups(args.config.file.is_some())?;
     let kernel = Kernel::start(args)?;
-    let config = args.settings();
+    let builder = MetalBondClient::builder()
+        .config(args.settings())
+        .servers(&args.server);
     let client = match &kernel {
-        Some(kernel) => MetalBondClient::start(&args.server, kernel.handler(), config),
+        Some(kernel) => kernel.client(builder),
         None => {
             let has_other_work = !args.announce.is_empty() || args.http.is_some();
             let printer = Printer {
                 ender: (!has_other_work).then_some(ender),
                 is_read: AtomicBool::new(true),
             };
-            MetalBondClient::start(&args.server, printer, config)
+            builder.handler(printer)
         }
     };
     let client = client?;

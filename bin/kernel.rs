@@ -10,7 +10,7 @@ mod imp {
 
     use rustbond::inspect::Inspect;
     use rustbond::kernel::{KernelConfig, KernelWriter};
-    use rustbond::{Heartbeat, MetalBondClient, RouteHandler};
+    use rustbond::{Builder, Heartbeat, MetalBondClient};
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;
@@ -34,9 +34,9 @@ mod imp {
             Ok(Some(Self(writer)))
         }
 
-        /// What installs the routes of a client.
-        pub(crate) fn handler(&self) -> impl RouteHandler + use<> {
-            self.0.clone()
+        /// Starts a client whose routes it installs.
+        pub(crate) fn client(&self, builder: Builder) -> rustbond::Result<MetalBondClient> {
+            self.0.install(builder)
         }
 
         /// A client whose routes it installs, to look at.
@@ -92,7 +92,7 @@ mod imp {
     use std::sync::Arc;
 
     use rustbond::inspect::Inspect;
-    use rustbond::{Heartbeat, MetalBondClient, NoOpHandler};
+    use rustbond::{Builder, Heartbeat, MetalBondClient, NoOpHandler};
 
     use crate::args::ClientArgs;
     use crate::failure::Failure;
@@ -108,8 +108,8 @@ mod imp {
             Ok(None)
         }
 
-        pub(crate) fn handler(&self) -> NoOpHandler {
-            NoOpHandler
+        pub(crate) fn client(&self, builder: Builder) -> rustbond::Result<MetalBondClient> {
+            builder.handler(NoOpHandler)
         }
 
         pub(crate) fn inspector(&self, client: &MetalBondClient) -> Arc<dyn Inspect> {

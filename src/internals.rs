@@ -8,7 +8,7 @@ mod session;
 pub mod sim;
 
 #[cfg(feature = "http")]
-pub use crate::http::internals::{Answer, serve};
+pub use crate::http::internals::{Listener, Served, serve};
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub use crate::kernel::internals::HostileKernel;
 pub use rib::{Notice, Rib, Spans};

@@ -24,7 +24,7 @@ use std::time::Duration;
 use netns::{DEVICE, Namespaces, ip, make_device};
 use rustbond::kernel::{KernelConfig, KernelWriter};
 use rustbond::{Destination, MetalBondClient, MetalBondServer, NextHop, ServerConfig, Vni};
-use support::eventually;
+use support::{PATIENCE, eventually};
 
 const VNI: Vni = Vni(7);
 const PORT: u16 = 7000;
@@ -82,6 +82,15 @@ fn build() -> Option<Namespaces> {
     Some(namespaces)
 }
 
+/// A client whose routes are installed.
+fn install(writer: &KernelWriter, server: SocketAddr) -> MetalBondClient {
+    let (min, max) = (Duration::from_millis(20), Duration::from_millis(50));
+    let builder = MetalBondClient::builder().server(server.to_string());
+    let client = writer.install(builder.retry(min, max)).unwrap();
+    client.wait_all_established_timeout(PATIENCE).unwrap();
+    client
+}
+
 /// A hypervisor: its client, its kernel writer, and who answers there.
 struct Hypervisor {
     client: MetalBondClient,
@@ -104,7 +113,11 @@ impl Hypervisor {
                 ..KernelConfig::default()
             })
             .unwrap();
-            let client = support::client(&[server], writer.clone());
+            let client = match number {
+                // One of them wraps the writer in a handler, as programs may.
+                3 => support::client(&[server], writer.clone()),
+                _ => install(&writer, server),
+            };
             client.subscribe(VNI).unwrap();
             let _echoes = overlay(overlay_number).map(|it| Echo::start(it, number));
             Self {

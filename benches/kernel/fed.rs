@@ -32,7 +32,7 @@ pub(crate) fn load(count: u32, hops: u32, v6: bool) {
         let mut announcer = Announcer::connect(&address);
         announcer.send(What::Announce, routes());
         announcer.barrier();
-        client.ask::<1>(&format!("target {count}"));
+        client.ask::<1>(&format!("target {count} {count}"));
         let cpu = client.cpu();
         let [start] = client.ask("subscribe");
         let [_, end, _] = client.ask("reached");
@@ -44,7 +44,7 @@ pub(crate) fn load(count: u32, hops: u32, v6: bool) {
         );
         assert_eq!(installed(), count as usize);
         for _ in 0..2 {
-            client.ask::<1>("target 0");
+            client.ask::<1>("target 0 0");
             let start = announcer.send(What::Withdraw, routes());
             let [_, end, _] = client.ask("reached");
             rate(
@@ -53,13 +53,13 @@ pub(crate) fn load(count: u32, hops: u32, v6: bool) {
                 since(start, end),
             );
             assert_empty();
-            client.ask::<1>(&format!("target {count}"));
+            client.ask::<1>(&format!("target {count} {count}"));
             let start = announcer.send(What::Announce, routes());
             let [_, end, _] = client.ask("reached");
             rate("burst, from the first byte sent", count, since(start, end));
             assert_eq!(installed(), count as usize);
         }
-        client.ask::<1>("target 0");
+        client.ask::<1>("target 0 0");
         drop(announcer);
         client.ask::<3>("reached");
         assert_empty();
@@ -82,11 +82,11 @@ pub(crate) fn leave() {
         leaver.send(What::Announce, (0..ROUTES).map(|n| (n, gone, n % 2 == 0)));
         partners.barrier();
         leaver.barrier();
-        client.ask::<1>(&format!("target {}", 2 * ROUTES));
+        client.ask::<1>(&format!("target {} {ROUTES}", 2 * ROUTES));
         client.ask::<1>("subscribe");
         client.ask::<3>("reached");
         assert_eq!(installed(), ROUTES as usize);
-        let [before] = client.ask(&format!("target {ROUTES}"));
+        let [before] = client.ask(&format!("target {ROUTES} {ROUTES}"));
         let start = crate::role::clock();
         drop(leaver);
         let [decided, end, messages] = client.ask("reached");
@@ -110,14 +110,14 @@ pub(crate) fn restart() {
         announcer.send(What::Announce, routes());
         announcer.barrier();
         client.ask::<1>("subscribe");
-        client.ask::<4>("complete");
+        client.ask::<4>(&format!("complete {ROUTES}"));
         assert_eq!(installed(), ROUTES as usize);
         client.kill();
         let monitor = Monitor::start();
         let start = crate::role::clock();
         let mut client = Role::client(&address);
         client.ask::<1>("subscribe");
-        let [complete, end, messages, in_sync] = client.ask("complete");
+        let [complete, end, messages, in_sync] = client.ask(&format!("complete {ROUTES}"));
         let seen = monitor.stop();
         println!(
             "  END_OF_RIB {:.1?} after the start of the process, in sync {:.1?} later, {messages} messages, `ip monitor` saw {} lines",
@@ -143,7 +143,7 @@ pub(crate) fn million() {
         let mut announcer = Announcer::connect(&address);
         announcer.send(What::Announce, routes());
         announcer.barrier();
-        client.ask::<1>(&format!("target {}", 2 * DESTINATIONS));
+        client.ask::<1>(&format!("target {} {DESTINATIONS}", 2 * DESTINATIONS));
         let [start] = client.ask("subscribe");
         let [_, end, _] = client.ask("reached");
         let [now, peak] = client.memory();
@@ -170,7 +170,7 @@ pub(crate) fn million() {
             "  the kernel's dump is what is wanted, hop by hop ({:.1?})",
             begin.elapsed()
         );
-        client.ask::<1>("target 0");
+        client.ask::<1>("target 0 0");
         let start = crate::role::clock();
         drop(announcer);
         let [_, end, _] = client.ask("reached");

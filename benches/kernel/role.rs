@@ -4,16 +4,10 @@
 //! A client is asked by lines and answers each with a line of numbers; times are
 //! nanoseconds of the monotonic clock, which all processes share.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
-use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use rustbond::kernel::{KernelConfig, KernelWriter};
-use rustbond::{
-    ClientConfig, MetalBondClient, MetalBondServer, Route, RouteHandler, ServerConfig, Vni,
-};
+use rustbond::kernel::{KernelConfig, KernelStatus, KernelWriter};
+use rustbond::{MetalBondClient, MetalBondServer, ServerConfig};
 
 use crate::process::Process;
 use crate::{VNI, WAIT, procfs};
@@ -99,69 +93,34 @@ fn serve() -> ! {
     std::process::exit(0)
 }
 
-/// Installs, and says when as many routes are held as somebody waits for.
-struct Counting {
-    writer: KernelWriter,
-    held: AtomicI64,
-    target: Arc<AtomicI64>,
-    reached: Sender<u64>,
-    complete: Sender<u64>,
-}
-
-impl Counting {
-    fn count(&self, change: i64) {
-        let held = self.held.fetch_add(change, SeqCst) + change;
-        if held == self.target.load(SeqCst) {
-            // Nobody asked for more than one answer.
-            let _ = self.reached.try_send(clock());
-        }
-    }
-}
-
-impl RouteHandler for Counting {
-    fn add_route(&self, vni: Vni, route: Route) {
-        RouteHandler::add_route(&self.writer, vni, route);
-        self.count(1);
-    }
-
-    fn remove_route(&self, vni: Vni, route: Route) {
-        RouteHandler::remove_route(&self.writer, vni, route);
-        self.count(-1);
-    }
-
-    fn synced(&self, vni: Vni) {
-        RouteHandler::synced(&self.writer, vni);
-        let _ = self.complete.try_send(clock());
-    }
-}
-
+/// A client whose routes are installed, and how many a question waits for.
 struct Asked {
     client: MetalBondClient,
     writer: KernelWriter,
-    target: Arc<AtomicI64>,
-    reached: Receiver<u64>,
-    complete: Receiver<u64>,
+    target: Target,
 }
+
+/// What [`Asked`] waits for.
+#[derive(Clone, Copy, Default)]
+struct Target {
+    /// Routes that the client holds.
+    routes: usize,
+    /// Destinations of those routes.
+    destinations: u64,
+    /// Messages to the kernel when the target was set.
+    messages: u64,
+}
+
+/// How often a state is looked at that nobody announces.
+const GLANCE: Duration = Duration::from_micros(500);
 
 fn install(server: &str, config: KernelConfig) -> ! {
     let writer = KernelWriter::start(config).expect("the namespace has the device");
-    let target = Arc::new(AtomicI64::new(-1));
-    let (reached_sender, reached) = bounded(1);
-    let (complete_sender, complete) = bounded(1);
-    let handler = Counting {
-        writer: writer.clone(),
-        held: AtomicI64::new(0),
-        target: Arc::clone(&target),
-        reached: reached_sender,
-        complete: complete_sender,
-    };
-    let client = MetalBondClient::start(&[server], handler, ClientConfig::default());
-    let asked = Asked {
-        client: client.expect("the client starts"),
+    let builder = MetalBondClient::builder().server(server);
+    let mut asked = Asked {
+        client: writer.install(builder).expect("the client starts"),
         writer,
-        target,
-        reached,
-        complete,
+        target: Target::default(),
     };
     for line in std::io::stdin().lines() {
         let answer = asked.answer(&line.expect("the parent writes text"));
@@ -171,9 +130,17 @@ fn install(server: &str, config: KernelConfig) -> ! {
     std::process::exit(0)
 }
 
+fn wait_until(what: &str, mut is_reached: impl FnMut() -> bool) {
+    let end = Instant::now() + WAIT;
+    while !is_reached() {
+        assert!(Instant::now() < end, "not reached: {what}");
+        std::thread::sleep(GLANCE);
+    }
+}
+
 impl Asked {
-    fn answer(&self, question: &str) -> Vec<u64> {
-        let stats = || self.writer.stats();
+    fn answer(&mut self, question: &str) -> Vec<u64> {
+        let number = |text: &str| text.parse::<u32>().expect("a number");
         match question.split_whitespace().collect::<Vec<_>>()[..] {
             ["established"] => {
                 let established = self.client.wait_established_timeout(WAIT);
@@ -185,28 +152,50 @@ impl Asked {
                 self.client.subscribe(VNI).expect("the client runs");
                 vec![start]
             }
-            // From then on `reached` means this many routes.
-            ["target", number] => {
-                let number = number.parse().expect("a number");
-                while self.reached.try_recv().is_ok() {}
-                self.target.store(number, SeqCst);
-                vec![stats().messages]
+            // From then on `reached` means this many routes and destinations.
+            ["target", routes, destinations] => {
+                self.target = Target {
+                    routes: number(routes) as usize,
+                    destinations: number(destinations).into(),
+                    messages: self.writer.stats().messages,
+                };
+                vec![self.target.messages]
             }
             ["reached"] => {
-                let last = self.reached.recv_timeout(WAIT).expect("the routes come");
-                self.writer.flush(WAIT).expect("the kernel takes them");
+                let target = self.target;
+                wait_until("the routes", || self.client.route_count() == target.routes);
+                let last = clock();
+                let stats = self.installed(target);
                 let end = clock();
-                assert_eq!(stats().failed, 0, "{:?}", stats());
-                vec![last, end, stats().messages]
+                assert_eq!(stats.failed, 0, "{stats:?}");
+                vec![last, end, stats.messages]
             }
-            ["complete"] => {
-                let complete = self.complete.recv_timeout(WAIT).expect("END_OF_RIB comes");
-                self.writer.flush(WAIT).expect("the kernel takes them");
-                let end = clock();
-                let stats = stats();
-                vec![complete, end, stats.messages, u64::from(stats.in_sync)]
+            // All routes lead to one hop each.
+            ["complete", routes] => {
+                let synced = self.client.wait_synced(VNI, WAIT);
+                synced.expect("END_OF_RIB comes");
+                let complete = clock();
+                let stats = self.installed(Target {
+                    destinations: number(routes).into(),
+                    ..Target::default()
+                });
+                let in_sync = u64::from(stats.in_sync);
+                vec![complete, clock(), stats.messages, in_sync]
             }
             _ => panic!("not understood: {question}"),
         }
+    }
+
+    /// Waits until the kernel has what the client holds.
+    fn installed(&self, target: Target) -> KernelStatus {
+        let has_written = |stats: &KernelStatus| {
+            target.routes == 0 && target.messages == 0 || stats.messages > target.messages
+        };
+        let mut stats = self.writer.stats();
+        wait_until("the kernel has the routes", || {
+            stats = self.writer.stats();
+            stats.in_sync && stats.desired == target.destinations && has_written(&stats)
+        });
+        stats
     }
 }

@@ -1,11 +1,11 @@
-//! Any bytes on the HTTP port are answered in HTTP, wherever they were cut on their way.
+//! Both HTTP listeners answer any bytes in HTTP, the same wherever the bytes are cut.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rustbond::internals::{Answer, serve};
+use rustbond::internals::{Listener, Served, serve};
 
-/// Reads an answer as a plain client would.
-fn check(bytes: &[u8]) {
+/// Reads a response as a plain client would, and returns its status.
+fn check(bytes: &[u8], is_head: bool) -> &str {
     let end = bytes
         .windows(4)
         .position(|it| it == b"\r\n\r\n")
@@ -32,24 +32,38 @@ fn check(bytes: &[u8]) {
         }
     }
     match length {
+        _ if is_head => assert!(body.is_empty()),
         Some(length) => assert!(!is_chunked && length == body.len()),
         None if is_chunked => assert!(body.ends_with(b"0\r\n\r\n")),
         None => {}
     }
+    status
+}
+
+/// Reads all responses, and returns their statuses.
+fn statuses(served: &Served) -> Vec<&str> {
+    let responses = served.responses.iter().zip(&served.methods);
+    let mut all: Vec<&str> = responses
+        .map(|(response, method)| check(response, method == "HEAD"))
+        .collect();
+    if let Some(refused) = served.responses.get(served.methods.len()) {
+        // Bytes that are no request get one response more, the last one.
+        assert!(!served.is_open);
+        all.push(check(refused, false));
+    }
+    assert_eq!(all.len(), served.responses.len());
+    all
 }
 
 fuzz_target!(|input: (u16, &[u8])| {
     let (cut, bytes) = input;
-    let bytes = &bytes[..bytes.len().min(8192)];
-    let whole = serve(bytes);
-    match &whole {
-        Answer::Wait => {}
-        Answer::Sent(_, answer) | Answer::Refused(answer) => check(answer),
-    }
-    let part = &bytes[..usize::from(cut).min(bytes.len())];
-    match (serve(part), &whole) {
-        (Answer::Wait, _) | (Answer::Refused(_), Answer::Refused(_)) => {}
-        (Answer::Sent(len, _), Answer::Sent(all, _)) => assert_eq!(len, *all),
-        (early, whole) => panic!("{early:?} of a part, {whole:?} of the whole"),
+    let bytes = &bytes[..bytes.len().min(16 * 1024)];
+    let (first, rest) = bytes.split_at(usize::from(cut).min(bytes.len()));
+    for listener in [Listener::Http, Listener::Control] {
+        let whole = serve(listener, &[bytes]);
+        let cut = serve(listener, &[first, rest]);
+        assert_eq!(statuses(&whole), statuses(&cut));
+        assert_eq!(whole.bodies, cut.bodies);
+        assert_eq!(whole.is_open, cut.is_open);
     }
 });

@@ -11,7 +11,11 @@ use super::driver::Driver;
 use super::engine::{Engine, EngineConfig};
 use super::handle::MetalBondClient;
 use super::handler::{self, CHANNEL_EVENTS, RouteHandler};
+#[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
+use super::intake::{ClientWaker, Intake};
 use super::running::Running;
+#[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
+use super::sink::Way;
 use super::status::Published;
 use crate::core::client::{Core, Event, EventDetail, RouteFilter};
 use crate::core::pace::LegacyPacing;
@@ -185,6 +189,23 @@ impl Builder {
         let (sender, receiver) = crossbeam_channel::bounded(CHANNEL_EVENTS);
         running.consume(move || handler::forward(&sender, &feed))?;
         Ok((MetalBondClient::new(running), receiver))
+    }
+
+    /// Starts a client whose events a consumer takes on the client's own thread, route by
+    /// route whatever [`Self::detail`] says.
+    #[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
+    pub(crate) fn direct<I: Intake + 'static>(
+        self,
+        intake: impl FnOnce(ClientWaker) -> I,
+    ) -> Result<MetalBondClient> {
+        let builder = self.detail(EventDetail::Routes);
+        let config = builder.config.clone();
+        let (engine, published) = builder.engine()?;
+        let postbox = engine.postbox();
+        let intake = intake(Box::new(move || postbox.wake()));
+        let way = Way::Direct(Box::new(intake));
+        let running = Running::start_with(engine, published, config, way)?;
+        Ok(MetalBondClient::new(running))
     }
 
     /// Makes a client without any thread, for a program with a poll loop of its own.

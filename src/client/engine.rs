@@ -11,12 +11,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::Sender;
 use mio::{Events, Poll, Token};
 
 use super::mail::Mail;
+use super::sink::Sink;
 use super::status::Published;
-use crate::core::client::{ConnectionState, ConsumerId, Core, Event, FlushId, ServerBit, ServerId};
+use crate::core::client::{ConnectionState, Core, FlushId, ServerBit, ServerId};
 use crate::core::pace::Framing;
 use crate::core::session::CloseReason;
 use crate::core::types::Vni;
@@ -40,13 +40,6 @@ struct Waiting {
     goal: Goal,
     reply: Reply<Result<()>>,
     is_waiting: Weak<()>,
-}
-
-/// A consumer and the way to its thread, which holds one batch: while it is full, events
-/// wait in the core, which coalesces them.
-pub(super) struct Sink {
-    pub(super) consumer: ConsumerId,
-    pub(super) batches: Sender<Vec<Event>>,
 }
 
 /// What an engine is made with, beside its core.

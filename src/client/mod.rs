@@ -3,6 +3,8 @@
 //! ```text
 //! caller --Mail--> metalbond-client --batches of events--> metalbond-handler
 //!                  engine: core, sockets                   RouteHandler, or a channel
+//!                        |
+//!                        +--batches of events--> an Intake: the kernel writer's thread
 //!
 //! caller's own loop: Driver(engine)
 //! ```
@@ -16,8 +18,11 @@ mod engine;
 mod handle;
 mod handler;
 mod inspector;
+#[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
+mod intake;
 mod mail;
 mod running;
+mod sink;
 mod status;
 mod worker;
 
@@ -26,4 +31,6 @@ pub use config::ClientConfig;
 pub use driver::{Driver, FlushToken};
 pub use handle::MetalBondClient;
 pub use handler::{LoggingHandler, NoOpHandler, RouteHandler};
+#[cfg(all(feature = "netlink", target_os = "linux"))]
+pub(crate) use intake::{ClientWaker, Intake, Room};
 pub use status::ClientState;

@@ -8,9 +8,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 
 use super::config::ClientConfig;
-use super::engine::{Engine, Sink};
+use super::engine::Engine;
 use super::handler::{self, CHANNEL_EVENTS, Feed};
 use super::mail::{Command, Mail, Question, Waiter};
+use super::sink::{Sink, Way};
 use super::status::Published;
 use super::worker;
 use crate::core::client::{ConsumerId, Event, EventDetail};
@@ -44,11 +45,23 @@ struct Thread {
 impl Running {
     /// Starts the thread of an engine. The feed has the events of its first consumer.
     pub(super) fn start(
-        mut engine: Engine,
+        engine: Engine,
         published: Arc<Published>,
         config: ClientConfig,
     ) -> Result<(Self, Feed)> {
         let (batches, receiver) = crossbeam_channel::bounded(1);
+        let running = Self::start_with(engine, published, config, Way::Thread(batches))?;
+        let feed = running.feed(receiver);
+        Ok((running, feed))
+    }
+
+    /// Starts the thread of an engine, whose first consumer is reached in this way.
+    pub(super) fn start_with(
+        mut engine: Engine,
+        published: Arc<Published>,
+        config: ClientConfig,
+        way: Way,
+    ) -> Result<Self> {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let running = Self {
             postbox: engine.postbox(),
@@ -60,11 +73,10 @@ impl Running {
         };
         engine.sinks.push(Sink {
             consumer: ConsumerId::FIRST,
-            batches,
+            way,
         });
         running.spawn(THREAD_NAME, move || worker::run(engine))?;
-        let feed = running.feed(receiver);
-        Ok((running, feed))
+        Ok(running)
     }
 
     fn feed(&self, batches: Receiver<Vec<Event>>) -> Feed {

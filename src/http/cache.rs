@@ -1,26 +1,26 @@
-//! Snapshots, shared by those who ask at about the same time.
+//! Snapshots of the routing table, shared by requests that come at about the same time.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::api::{Response, Status};
+use super::response::Response;
 use crate::core::types::Vni;
 use crate::inspect::{Inspect, Snapshot};
 
-/// Snapshots in memory at one time, answers that are being sent among them; about 100 MB each
-/// for a million routes.
+/// Most snapshots in memory, with those that are being sent. A snapshot of a million routes takes
+/// about 100 MB.
 const SNAPSHOTS_MAX: usize = 4;
 
-/// How old a snapshot of a changing table may be, in times of what it took to make it: so many
-/// requests may come, making snapshots takes a fifth of a core.
+/// How long a snapshot of a changing table is used, as a multiple of the time to make it. With any
+/// number of requests, making snapshots takes at most a fifth of a core.
 const REUSE_FACTOR: u32 = 4;
 
-/// How old it may be in any case.
+/// Longest time for which a snapshot of a changing table is used.
 const REUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How long a snapshot is kept that nobody asks for.
+/// How long a snapshot is kept without a request for it.
 pub(crate) const KEEP: Duration = Duration::from_secs(10);
 
 /// The latest snapshots.
@@ -30,13 +30,13 @@ pub(crate) struct SnapshotCache(Mutex<Cached>);
 #[derive(Debug, Default)]
 struct Cached {
     kept: Vec<Kept>,
-    /// All that were given out.
+    /// All snapshots that were given out.
     alive: Vec<Weak<Snapshot>>,
 }
 
 #[derive(Debug)]
 struct Kept {
-    /// Of which VNI; none: of all.
+    /// The VNI of the routes; `None` for all routes.
     vni: Option<Vni>,
     generation: u64,
     made: Instant,
@@ -45,27 +45,27 @@ struct Kept {
     snapshot: Arc<Snapshot>,
 }
 
-/// A snapshot, and the generation that it is at least of.
+/// A snapshot. It holds at least the changes up to its generation.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) generation: u64,
 }
 
-/// As many snapshots are being sent as may be.
+/// The error if [`SNAPSHOTS_MAX`] snapshots are being sent.
 #[derive(Debug)]
 pub(crate) struct Busy;
 
 impl SnapshotCache {
-    /// A snapshot that holds the routes of `vni`, or all.
+    /// Returns a snapshot that holds the routes of `vni`, or all routes.
     ///
-    /// Takes a new one if the table has changed, unless the last one is very young; others
-    /// that ask meanwhile wait for it.
+    /// Takes a new snapshot if the table has changed and the last one is not very young. Other
+    /// callers wait meanwhile.
     pub(crate) fn get(&self, inspect: &dyn Inspect, vni: Option<Vni>) -> Result<Shared, Busy> {
         let mut cached = self.0.lock();
         let now = Instant::now();
         cached.forget(now);
-        // Before the snapshot: what changes while it is taken makes it old.
+        // Read before the snapshot is taken: a change meanwhile makes the snapshot old.
         let generation = inspect.generation();
         let fresh = cached.kept.iter_mut().find(|it| {
             (it.vni.is_none() || it.vni == vni)
@@ -77,7 +77,7 @@ impl SnapshotCache {
         }
         cached.kept.retain(|it| it.vni != vni);
         if cached.alive() >= SNAPSHOTS_MAX {
-            // Those of which nothing is being sent.
+            // Drops the snapshots that are not being sent.
             cached.kept.clear();
         }
         if cached.alive() >= SNAPSHOTS_MAX {
@@ -99,7 +99,7 @@ impl SnapshotCache {
         Ok(shared)
     }
 
-    /// Lets go of what nobody asked for lately; whether something is left.
+    /// Drops snapshots without recent requests. Returns whether one is left.
     pub(crate) fn forget_unused(&self) -> bool {
         let mut cached = self.0.lock();
         cached.forget(Instant::now());
@@ -133,9 +133,6 @@ impl Kept {
 
 impl Busy {
     pub(crate) fn response(&self) -> Response {
-        let text = "as many tables are being sent as may be at one time; try again later";
-        let mut response = Response::problem(Status::ServiceUnavailable, text);
-        response.headers.push(("Retry-After", "1".into()));
-        response
+        Response::try_later("too many routing tables are being sent already; try again later")
     }
 }

@@ -1,74 +1,40 @@
-//! One connection: requests come, answers go.
+//! One connection of the HTTP server: an [`Exchange`] with its socket and its deadlines.
 
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
-use super::api::{Body, Chunk, Response};
-use super::message::{self, Delimiter, Head, LAST_CHUNK, Parsed, REQUEST_MAX, RequestBody};
+use super::codec::{Bodies, Exchange, READ_SIZE, Request, Step};
+use super::response::Response;
 use crate::net::{Conn, Ready};
 
-/// How long a request may take to come.
+/// Longest time in which a request comes.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may wait for another request.
+/// Longest wait for the next request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long an answer may take to be made and to go; 200 MB, a million routes, take 27 s at
+/// Longest time in which a response is made and sent. 200 MB, a million routes, take 27 s at
 /// 60 Mbit/s.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the peer may take to close after the answer.
+/// Longest wait for the peer to close the connection after the last response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bytes sent on one connection before the next has its turn.
+/// Bytes that one connection sends before the next has its turn.
 const WRITE_BUDGET: usize = 256 * 1024;
 
-/// How an answer is to be sent.
-#[derive(Clone, Copy, Debug)]
-struct Manner {
-    is_head: bool,
-    takes_chunks: bool,
-    keeps_alive: bool,
-}
-
-/// To something that was no request.
-const AND_CLOSE: Manner = Manner {
-    is_head: false,
-    takes_chunks: false,
-    keeps_alive: false,
-};
-
-/// An answer on its way.
-#[derive(Debug)]
-struct Sending {
-    bytes: Vec<u8>,
-    sent: usize,
-    /// What is to be made yet.
-    rest: Option<Body>,
-    is_chunked: bool,
-    keeps_alive: bool,
-}
-
-#[derive(Debug)]
-enum State {
-    Reading,
-    /// Another thread makes the answer.
-    Waiting(Manner),
-    Writing(Sending),
-    /// All is sent. Closing with unread bytes would reset the connection, and the peer
-    /// might lose the answer: read on until it closes.
-    Lingering,
-}
+/// Budget for making one piece of a response: a filter may read much and find few bytes.
+const PIECE_COST: usize = 4 * 1024;
 
 /// What a connection needs of its owner.
 #[derive(Debug)]
 pub(super) enum Turn {
-    /// To wait for its socket or its deadline.
+    /// To wait for the socket or the deadline.
     Wait,
-    /// Another turn, after the others had theirs.
+    /// Another turn, after those of the others.
     Again,
-    /// The answer to a request, by [`Connection::respond`].
-    Answer(Head),
+    /// The response to this request, by [`Connection::respond`].
+    Respond(Request),
     /// To be dropped.
     Done,
 }
@@ -76,11 +42,9 @@ pub(super) enum Turn {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) conn: Conn,
-    /// Tells it from others that had its place.
+    /// Differs from those of earlier connections in the same place.
     pub(super) serial: u64,
-    state: State,
-    input: Vec<u8>,
-    has_served: bool,
+    exchange: Exchange,
     pub(super) deadline: Instant,
 }
 
@@ -89,182 +53,102 @@ impl Connection {
         Self {
             conn,
             serial,
-            state: State::Reading,
-            input: Vec::new(),
-            has_served: false,
+            exchange: Exchange::new(Bodies::Ignored),
             deadline: now + REQUEST_TIMEOUT,
         }
     }
 
-    /// Whether it has been served and asks for nothing.
+    /// Returns whether a request was answered and none has come since.
     pub(super) fn is_idle(&self) -> bool {
-        self.has_served && matches!(self.state, State::Reading) && self.input.is_empty()
+        self.exchange.is_idle()
     }
 
-    /// Goes as far as the socket allows.
+    /// Goes as far as the socket and the budget allow.
     pub(super) fn turn(&mut self, now: Instant) -> Turn {
         if now >= self.deadline {
             return Turn::Done;
         }
-        match &mut self.state {
-            State::Reading => self.read(now),
-            State::Waiting(_) => Turn::Wait,
-            State::Writing(sending) => {
-                let turn = write(&mut self.conn, sending);
-                if !sending.is_sent() {
-                    return turn;
+        let mut budget = WRITE_BUDGET;
+        loop {
+            match self.exchange.step() {
+                Step::Receive if !self.conn.is_readable() => return Turn::Wait,
+                Step::Receive => {
+                    if !self.receive(now) {
+                        return Turn::Done;
+                    }
                 }
-                self.has_served = true;
-                if sending.keeps_alive {
-                    self.state = State::Reading;
-                    self.deadline = now + IDLE_TIMEOUT;
-                } else {
-                    self.conn.finish();
-                    self.state = State::Lingering;
-                    self.deadline = now + LINGER_TIMEOUT;
+                Step::Respond(request) => {
+                    self.deadline = now + RESPONSE_TIMEOUT;
+                    return Turn::Respond(request);
                 }
-                Turn::Again
+                Step::Wait => return Turn::Wait,
+                Step::Send if !self.conn.is_writable() => return Turn::Wait,
+                Step::Send if budget == 0 => return Turn::Again,
+                Step::Send => match self.send(budget) {
+                    Some(count) => budget = budget.saturating_sub(count + PIECE_COST),
+                    None => return Turn::Done,
+                },
+                Step::Sent => {
+                    self.after_response(now);
+                    return Turn::Again;
+                }
+                Step::Close => return linger(&mut self.conn),
             }
-            State::Lingering => linger(&mut self.conn),
         }
     }
 
-    /// Has an answer sent, now or after [`Self::turn`] asked for one.
+    /// Takes the response that [`Self::turn`] asked for.
     pub(super) fn respond(&mut self, response: Response, now: Instant) {
-        let manner = match self.state {
-            State::Waiting(manner) => manner,
-            State::Reading | State::Writing(_) | State::Lingering => AND_CLOSE,
-        };
-        self.state = State::Writing(Sending::new(response, manner));
+        self.exchange.respond(response);
         self.deadline = now + RESPONSE_TIMEOUT;
     }
 
-    fn read(&mut self, now: Instant) -> Turn {
-        // What is left of the last read may be the next request.
-        let mut is_new = !self.input.is_empty();
-        let mut buffer = [0; REQUEST_MAX];
-        loop {
-            if is_new {
-                match Parsed::of(&self.input) {
-                    Parsed::Incomplete => {}
-                    Parsed::Complete(head, len) => {
-                        self.input.drain(..len);
-                        self.state = State::Waiting(Manner::of(&head));
-                        self.deadline = now + RESPONSE_TIMEOUT;
-                        return Turn::Answer(head);
-                    }
-                    parsed => {
-                        if let Some(problem) = parsed.problem() {
-                            self.respond(problem, now);
-                        }
-                        return Turn::Again;
-                    }
-                }
-            }
-            if !self.conn.is_readable() {
-                return Turn::Wait;
-            }
-            let free = REQUEST_MAX - self.input.len();
-            match self.conn.read(&mut buffer[..free]) {
-                Ok(0) => is_new = false,
-                Ok(count) => {
-                    if self.input.is_empty() {
-                        self.deadline = now + REQUEST_TIMEOUT;
-                    }
-                    self.input.extend_from_slice(&buffer[..count]);
-                    is_new = true;
-                }
-                Err(_) => return Turn::Done,
-            }
-        }
-    }
-}
-
-impl Manner {
-    fn of(head: &Head) -> Self {
-        Self {
-            is_head: head.method == "HEAD",
-            takes_chunks: head.takes_chunks,
-            // A body is not read.
-            keeps_alive: head.keeps_alive && head.body == RequestBody::Empty,
-        }
-    }
-}
-
-impl Sending {
-    fn new(response: Response, manner: Manner) -> Self {
-        let delimiter = Delimiter::of(&response, manner.takes_chunks);
-        let keeps_alive = manner.keeps_alive && (manner.is_head || delimiter != Delimiter::Close);
-        Self {
-            bytes: message::head(&response, delimiter, keeps_alive),
-            sent: 0,
-            rest: (!manner.is_head).then_some(response.body),
-            is_chunked: delimiter == Delimiter::Chunks,
-            keeps_alive,
-        }
-    }
-
-    fn is_sent(&self) -> bool {
-        self.sent == self.bytes.len() && self.rest.is_none()
-    }
-
-    /// Makes the next piece, if all that was made is sent.
-    fn refill(&mut self) {
-        if self.sent < self.bytes.len() {
-            return;
-        }
-        let Some(body) = &mut self.rest else {
-            return;
+    /// Reads once. Returns `false` if the connection has ended.
+    fn receive(&mut self, now: Instant) -> bool {
+        let mut buffer = [0; READ_SIZE];
+        let room = self.exchange.room().min(buffer.len());
+        let Ok(count) = self.conn.read(&mut buffer[..room]) else {
+            return false;
         };
-        let (piece, is_last) = match body.next() {
-            Chunk::More(bytes) => (bytes, false),
-            Chunk::Last(bytes) => (bytes, true),
-        };
-        self.sent = 0;
-        self.bytes = if self.is_chunked {
-            message::chunk(&piece)
-        } else {
-            piece
-        };
-        if is_last {
-            self.rest = None;
-            if self.is_chunked {
-                self.bytes.extend_from_slice(LAST_CHUNK);
-            }
+        if count > 0 && self.exchange.is_between_requests() {
+            self.deadline = now + REQUEST_TIMEOUT;
         }
+        self.exchange.receive(&buffer[..count]);
+        true
     }
-}
 
-fn write(conn: &mut Conn, sending: &mut Sending) -> Turn {
-    let mut budget = WRITE_BUDGET;
-    while conn.is_writable() && budget > 0 && !sending.is_sent() {
-        if sending.sent == sending.bytes.len() {
-            sending.refill();
-            // A piece without a byte took its time too.
-            budget = budget.saturating_sub(4 * 1024);
-        }
-        let bytes = &sending.bytes[sending.sent..];
+    /// Writes at most `budget` bytes, once. Returns how many, or `None` if the connection has ended.
+    fn send(&mut self, budget: usize) -> Option<usize> {
+        let bytes = self.exchange.unsent();
         let bytes = &bytes[..bytes.len().min(budget)];
         if bytes.is_empty() {
-            continue;
+            return Some(0);
         }
-        match conn.write(&[IoSlice::new(bytes)]) {
-            Ok(count) => {
-                sending.sent += count;
-                budget -= count;
-            }
-            Err(_) => return Turn::Done,
-        }
+        let slices = [IoSlice::new(bytes)];
+        let count = self.conn.write(&slices).ok()?;
+        self.exchange.sent(count);
+        Some(count)
     }
-    if conn.is_writable() {
-        Turn::Again
-    } else {
-        Turn::Wait
+
+    fn after_response(&mut self, now: Instant) {
+        let timeout = if self.exchange.is_closed() {
+            self.conn.finish();
+            LINGER_TIMEOUT
+        } else if self.exchange.is_between_requests() {
+            IDLE_TIMEOUT
+        } else {
+            REQUEST_TIMEOUT
+        };
+        self.deadline = now + timeout;
     }
 }
 
+/// Reads until the peer closes the connection.
+///
+/// If it were closed with unread bytes, the kernel would reset it, and the peer could lose the
+/// response.
 fn linger(conn: &mut Conn) -> Turn {
-    let mut buffer = [0; REQUEST_MAX];
+    let mut buffer = [0; READ_SIZE];
     if conn.is_readable() && conn.read(&mut buffer).is_err() {
         return Turn::Done;
     }

@@ -1,4 +1,4 @@
-//! Something to look at that holds whatever a test puts into it.
+//! A process to inspect, with whatever a test puts into it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};

@@ -1,44 +1,38 @@
-//! The threads that make answers that take time, so that the loop does not wait for them.
+//! Two threads that make slow responses, so that the loop never waits.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
-use super::api::{Query, Response, Status, Work};
+use super::api::{Query, Work};
 use super::cache::{KEEP, SnapshotCache};
-use super::worker::Told;
+use super::mail::{ConnectionId, Mail};
+use super::response::{Response, Status};
 use crate::error::{Error, Result};
 use crate::inspect::Inspect;
 use crate::net::Postbox;
 
-/// Requests that may wait for a thread; each of a connection, but those that were given up.
+/// Most requests that wait for a thread. A connection has one; closed connections leave theirs.
 const JOBS_MAX: usize = 64;
 
-/// Whose answer it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asker {
-    pub(super) place: usize,
-    pub(super) serial: u64,
-}
-
 struct Job {
-    asker: Asker,
+    from: ConnectionId,
     query: Query,
 }
 
-/// Both threads; they end when this is dropped.
+/// Handles of both threads. They end when this is dropped.
 pub(super) struct Helpers {
     inspect: Arc<dyn Inspect>,
     cache: Arc<SnapshotCache>,
-    /// Questions do not wait behind snapshots.
+    /// A channel of their own: questions do not wait behind snapshots.
     questions: Sender<Job>,
     snapshots: Sender<Job>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Helpers {
-    pub(super) fn start(inspect: Arc<dyn Inspect>, postbox: &Postbox<Told>) -> Result<Self> {
+    pub(super) fn start(inspect: Arc<dyn Inspect>, postbox: &Postbox<Mail>) -> Result<Self> {
         let cache = Arc::new(SnapshotCache::default());
         let mut threads = Vec::new();
         let mut start = |name: &str| {
@@ -67,28 +61,28 @@ impl Helpers {
         })
     }
 
-    /// The answer, or none: then it comes by the mailbox.
-    pub(super) fn answer(&self, query: Query, asker: Asker) -> Option<Response> {
+    /// Returns the response. If it takes time, returns `None` and posts it to the loop later.
+    pub(super) fn answer(&self, query: Query, from: ConnectionId) -> Option<Response> {
         let jobs = match query.work() {
             Work::None => return Some(query.answer(&*self.inspect, &self.cache)),
             Work::Question => &self.questions,
             Work::Snapshot => &self.snapshots,
         };
-        match jobs.try_send(Job { asker, query }) {
+        match jobs.try_send(Job { from, query }) {
             Ok(()) => None,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                let text = "too many requests wait already; try again later";
+                let text = "too many requests are waiting already; try again later";
                 Some(Response::problem(Status::ServiceUnavailable, text))
             }
         }
     }
 
-    /// Waits for the threads to end, each after the answer that it is making.
+    /// Waits for the threads to end. Each finishes the response that it is making.
     pub(super) fn stop(self) {
         drop((self.questions, self.snapshots));
         for thread in self.threads {
             if thread.join().is_err() {
-                log::error!("a thread that makes answers had panicked");
+                log::error!("a thread that makes HTTP responses had panicked");
             }
         }
     }
@@ -98,7 +92,7 @@ struct Helper {
     jobs: Receiver<Job>,
     inspect: Arc<dyn Inspect>,
     cache: Arc<SnapshotCache>,
-    postbox: Postbox<Told>,
+    postbox: Postbox<Mail>,
 }
 
 impl Helper {
@@ -111,10 +105,10 @@ impl Helper {
                 self.jobs.recv().map_err(RecvTimeoutError::from)
             };
             match job {
-                Ok(Job { asker, query }) => {
+                Ok(Job { from, query }) => {
                     has_snapshots |= query.work() == Work::Snapshot;
                     let response = query.answer(&*self.inspect, &self.cache);
-                    self.postbox.post(Told::Answer(asker, response), 1);
+                    self.postbox.post(Mail::Response(from, response), 1);
                 }
                 Err(RecvTimeoutError::Timeout) => has_snapshots = self.cache.forget_unused(),
                 Err(RecvTimeoutError::Disconnected) => return,

@@ -1,24 +1,34 @@
-//! Requests and the bytes of their answers, without a socket.
+//! Requests and the bytes of their responses, without a socket.
 
 use std::sync::OnceLock;
 
-use super::api::{Chunk, Request, Response, respond};
+use super::api::{self, respond};
 use super::cache::SnapshotCache;
+use super::codec::{Bodies, Exchange, Step};
 use super::fake::Fake;
-use super::message::{self, Delimiter, LAST_CHUNK, Parsed};
 use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::inspect::{Announcers, RouteEntry};
 
-/// What the bytes received so far lead to.
+/// Which listener the bytes come to.
+#[derive(Clone, Copy, Debug)]
+pub enum Listener {
+    /// The HTTP server: bodies of requests are not read.
+    Http,
+    /// The control socket: bodies of requests are read.
+    Control,
+}
+
+/// What came of the bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Nothing yet.
-    Wait,
-    /// Another request may follow after so many bytes; the answer's bytes, its body in chunks
-    /// if it is long.
-    Sent(usize, Vec<u8>),
-    /// The answer's bytes, after which the connection ends.
-    Refused(Vec<u8>),
+pub struct Served {
+    /// The bytes of each response.
+    pub responses: Vec<Vec<u8>>,
+    /// The methods of the requests, in their order.
+    pub methods: Vec<String>,
+    /// The bodies of the requests, in their order.
+    pub bodies: Vec<Vec<u8>>,
+    /// Another request may follow.
+    pub is_open: bool,
 }
 
 /// A table of three routes.
@@ -41,38 +51,52 @@ fn shown() -> &'static Fake {
     })
 }
 
-pub fn serve(bytes: &[u8]) -> Answer {
-    let parsed = Parsed::of(bytes);
-    if let Some(problem) = parsed.problem() {
-        return Answer::Refused(sent(problem, false));
-    }
-    let Parsed::Complete(head, len) = parsed else {
-        return Answer::Wait;
-    };
+/// Serves a connection whose bytes come in these pieces.
+pub fn serve(listener: Listener, pieces: &[&[u8]]) -> Served {
+    let mut exchange = Exchange::new(match listener {
+        Listener::Http => Bodies::Ignored,
+        Listener::Control => Bodies::Read,
+    });
     let cache = SnapshotCache::default();
-    let request = Request::new(&head.method, &head.target);
-    let response = respond(&request, shown(), &cache);
-    Answer::Sent(len, sent(response, head.takes_chunks))
-}
-
-fn sent(mut response: Response, takes_chunks: bool) -> Vec<u8> {
-    let delimiter = Delimiter::of(&response, takes_chunks);
-    let mut out = message::head(&response, delimiter, false);
-    let mut put = |bytes: &[u8]| match delimiter {
-        Delimiter::Chunks => out.extend(message::chunk(bytes)),
-        Delimiter::Length(_) | Delimiter::Close => out.extend_from_slice(bytes),
+    let mut served = Served {
+        responses: Vec::new(),
+        methods: Vec::new(),
+        bodies: Vec::new(),
+        is_open: true,
     };
+    let mut response = Vec::new();
+    let mut pieces = pieces.iter().copied();
+    let mut unread: &[u8] = &[];
     loop {
-        match response.body.next() {
-            Chunk::More(bytes) => put(&bytes),
-            Chunk::Last(bytes) => {
-                put(&bytes);
-                break;
+        match exchange.step() {
+            Step::Receive => {
+                while unread.is_empty() {
+                    match pieces.next() {
+                        Some(piece) => unread = piece,
+                        None => return served,
+                    }
+                }
+                let count = exchange.room().min(unread.len());
+                exchange.receive(&unread[..count]);
+                unread = &unread[count..];
+            }
+            Step::Respond(request) => {
+                let asked = api::Request::new(&request.method, &request.target);
+                exchange.respond(respond(&asked, shown(), &cache));
+                served.methods.push(request.method);
+                served.bodies.push(request.body);
+            }
+            Step::Send => {
+                let bytes = exchange.unsent();
+                response.extend_from_slice(bytes);
+                let count = bytes.len();
+                exchange.sent(count);
+            }
+            Step::Sent => served.responses.push(std::mem::take(&mut response)),
+            Step::Wait | Step::Close => {
+                served.is_open = false;
+                return served;
             }
         }
     }
-    if delimiter == Delimiter::Chunks {
-        out.extend_from_slice(LAST_CHUNK);
-    }
-    out
 }

@@ -3,17 +3,27 @@
 //!
 //! ```text
 //! HttpServer --Stop--> metalbond-http: listener, at most 32 connections
-//!                        | Query     ^ Answer
+//!                        | Query     ^ Response
 //!                        v           |
 //!                      metalbond-query, metalbond-snapshot: ask the Inspect
 //! ```
 //!
-//! The loop answers nothing that takes time itself, and makes long answers piece by piece as
-//! their readers take them. Each step of a connection has a deadline, so that silent and slow
-//! ones pass.
+//! The loop gives slow requests to other threads, and makes long responses piece by piece while
+//! they are sent. Each step of a connection has a deadline, which ends silent and slow ones.
+//!
+//! [`control`] serves the same requests on a Unix socket, and others that change something. Both
+//! use the modules below; nothing in a lower row names a higher one:
+//!
+//! ```text
+//! worker, connection, helper        control
+//! codec (bytes)                     api (which request gets which response)
+//!                                   cache, metrics, page
+//! response (statuses, headers, media types, bodies)
+//! ```
 
 mod api;
 mod cache;
+mod codec;
 mod connection;
 mod control;
 #[cfg(any(test, feature = "internals"))]
@@ -22,9 +32,12 @@ mod helper;
 #[cfg(feature = "internals")]
 #[allow(missing_docs, reason = "not an interface for anybody else")]
 pub(crate) mod internals;
-mod message;
+mod mail;
 mod metrics;
 mod page;
+mod response;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -37,27 +50,28 @@ use crate::inspect::Inspect;
 use crate::net::{Postbox, listen_on_first};
 pub use control::{Actions, ControlSocket, Outcome};
 use helper::Helpers;
-use worker::{Entrance, Told, Worker};
+use mail::Mail;
+use worker::{Entrance, Worker};
 
 const THREAD_NAME: &str = "metalbond-http";
 
 /// A running HTTP server.
 ///
-/// Stops when told to by [`Self::shutdown`], or when dropped; both wait for its threads, which
-/// end after the answers they are making (milliseconds, for a million routes part of a second).
+/// [`Self::shutdown`] and dropping it stop it. Both wait for its threads, which finish the
+/// responses that they are making: milliseconds, for a million routes part of a second.
 pub struct HttpServer {
     address: SocketAddr,
-    postbox: Postbox<Told>,
+    postbox: Postbox<Mail>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl HttpServer {
-    /// Starts a server on `address` that shows what `inspect` tells.
+    /// Starts a server on `address` that shows what `inspect` returns.
     ///
     /// # Errors
     ///
-    /// An address that cannot be listened on, or a system that has no threads or
-    /// descriptors left.
+    /// If the address cannot be listened on, or if the system has no threads or descriptors
+    /// left.
     pub fn start(address: impl ToSocketAddrs, inspect: Arc<dyn Inspect>) -> Result<Self> {
         let listener = listen_on_first(address)?;
         let address = listener
@@ -79,19 +93,19 @@ impl HttpServer {
         })
     }
 
-    /// The address listened on, with the port that was chosen if it was 0.
+    /// Returns the address of the listener, with the chosen port if it was 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// The loop of the server's thread, to see whether it turns.
+    /// Returns the heartbeat of the server's thread, to see whether its loop turns.
     #[must_use]
     pub fn heartbeat(&self) -> Heartbeat {
         Heartbeat::new(vec![self.postbox.beat(THREAD_NAME)])
     }
 
-    /// Stops the server; what is being sent is cut off.
+    /// Stops the server. Responses that are being sent are cut off.
     pub fn shutdown(mut self) {
         self.stop();
     }
@@ -100,7 +114,7 @@ impl HttpServer {
         let Some(thread) = self.thread.take() else {
             return;
         };
-        self.postbox.post(Told::Stop, 1);
+        self.postbox.post(Mail::Stop, 1);
         if thread.join().is_err() {
             log::error!("the HTTP thread had panicked");
         }

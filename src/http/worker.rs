@@ -1,4 +1,4 @@
-//! The thread: its loop, its listener, its connections.
+//! The HTTP thread: its loop, its listener and its connections.
 
 use std::io;
 use std::net::TcpListener;
@@ -6,43 +6,37 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
-use super::api::{Query, Request, Response};
+use super::api::{Query, Request};
 use super::connection::{Connection, Turn};
-use super::helper::{Asker, Helpers};
-use super::message::Head;
+use super::helper::Helpers;
+use super::mail::{ConnectionId, Mail};
+use super::response::Response;
 use crate::core::limit::Quiet;
 use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Peer, Postbox};
 
-/// Connections at one time, 8 KiB each and a piece of an answer; more wait to be accepted.
+/// Most connections. Each takes 8 KiB and a piece of a response; others wait to be accepted.
 const CONNECTIONS_MAX: usize = 32;
 
-/// How long accepting rests when the system has no descriptor or memory left.
+/// Pause of accepting after the system had no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKE: Token = Token(usize::MAX - 1);
 
-/// What the thread is told.
-pub(super) enum Told {
-    Stop,
-    /// An answer that a helper made.
-    Answer(Asker, Response),
-}
-
-/// What the thread is made of, before its helpers are there.
+/// The listener and the mailbox, before the helpers exist.
 pub(super) struct Entrance {
     poll: Poll,
-    mailbox: Mailbox<Told>,
+    mailbox: Mailbox<Mail>,
     listener: mio::net::TcpListener,
 }
 
 pub(super) struct Worker {
     poll: Poll,
-    mailbox: Mailbox<Told>,
+    mailbox: Mailbox<Mail>,
     listener: mio::net::TcpListener,
-    /// Somebody may wait to be accepted.
+    /// A connection may wait to be accepted.
     has_waiting: bool,
-    /// The number of a place is its connection's token.
+    /// The index of a connection is its token.
     connections: [Option<Connection>; CONNECTIONS_MAX],
     accepted: u64,
     failures: Quiet,
@@ -50,7 +44,7 @@ pub(super) struct Worker {
 }
 
 impl Entrance {
-    pub(super) fn new(listener: TcpListener) -> io::Result<(Self, Postbox<Told>)> {
+    pub(super) fn new(listener: TcpListener) -> io::Result<(Self, Postbox<Mail>)> {
         let poll = Poll::new()?;
         let (mailbox, postbox) = Mailbox::new(&poll, WAKE, MAILBOX_WEIGHT)?;
         let mut listener = mio::net::TcpListener::from_std(listener);
@@ -79,7 +73,7 @@ impl Worker {
         }
     }
 
-    /// Serves until told to stop.
+    /// Serves until it receives [`Mail::Stop`].
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(CONNECTIONS_MAX + 2);
         let mut wait_until = None;
@@ -93,10 +87,10 @@ impl Worker {
             }
             self.mailbox.rearm();
             let now = Instant::now();
-            while let Some(told) = self.mailbox.take() {
-                match told {
-                    Told::Stop => return self.helpers.stop(),
-                    Told::Answer(asker, response) => self.pass_on(asker, response, now),
+            while let Some(mail) = self.mailbox.take() {
+                match mail {
+                    Mail::Stop => return self.helpers.stop(),
+                    Mail::Response(to, response) => self.pass_on(to, response, now),
                 }
             }
             for event in &events {
@@ -116,16 +110,16 @@ impl Worker {
         }
     }
 
-    /// Gives an answer to who asked, if it still waits.
-    fn pass_on(&mut self, asker: Asker, response: Response, now: Instant) {
-        if let Some(connection) = &mut self.connections[asker.place]
-            && connection.serial == asker.serial
+    /// Gives a response to its connection, if that is still open.
+    fn pass_on(&mut self, to: ConnectionId, response: Response, now: Instant) {
+        if let Some(connection) = &mut self.connections[to.place]
+            && connection.serial == to.serial
         {
             connection.respond(response, now);
         }
     }
 
-    /// Gives a connection its turn; whether it wants another without waiting.
+    /// Gives a connection its turn. Returns whether it needs another turn at once.
     fn serve(&mut self, place: usize, now: Instant) -> bool {
         let Some(connection) = &mut self.connections[place] else {
             return false;
@@ -137,15 +131,15 @@ impl Worker {
                 self.connections[place] = None;
                 false
             }
-            Turn::Answer(head) => {
-                let Head { method, target, .. } = &head;
+            Turn::Respond(request) => {
+                let (method, target) = (&request.method, &request.target);
                 log::debug!("{}: {method} {target}", connection.conn.peer());
-                let asker = Asker {
+                let from = ConnectionId {
                     place,
                     serial: connection.serial,
                 };
                 let answer = match Query::parse(&Request::new(method, target)) {
-                    Ok(query) => self.helpers.answer(query, asker),
+                    Ok(query) => self.helpers.answer(query, from),
                     Err(response) => Some(response),
                 };
                 match answer {
@@ -159,7 +153,7 @@ impl Worker {
         }
     }
 
-    /// A free place; if there is none, the one of the connection that has been idle longest.
+    /// Returns a free place, or that of the connection that has been idle longest.
     fn free_place(&mut self) -> Option<usize> {
         let free = self.connections.iter().position(Option::is_none);
         free.or_else(|| {
@@ -172,11 +166,11 @@ impl Worker {
         })
     }
 
-    /// Accepts what waits, as long as there is a place; when to look again, if not at the
-    /// next event.
+    /// Accepts connections while there is a place. Returns when to try again, if that is before
+    /// the next event.
     fn accept_all(&mut self, now: Instant) -> Option<Instant> {
         while self.has_waiting {
-            // A place is freed by a turn, and every turn comes here.
+            // Only a turn frees a place, and each turn comes here.
             let place = self.free_place()?;
             match self.listener.accept() {
                 Ok((stream, address)) => {

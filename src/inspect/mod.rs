@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+mod names;
 mod server;
 mod snapshot;
 mod watch;

@@ -70,7 +70,7 @@ impl Default for KernelConfig {
 const MIN_NEXTHOP_IDS: usize = 1 << 16;
 
 impl KernelConfig {
-    /// Refuses what cannot work.
+    /// Refuses settings that cannot work.
     pub(super) fn validate(&self) -> Result<()> {
         if self.vni_tables.is_empty() {
             let text = "no VNI is mapped to a kernel table";
@@ -79,7 +79,7 @@ impl KernelConfig {
         self.validate_settings()
     }
 
-    /// As [`Self::validate`]; that no VNI is mapped is allowed.
+    /// Does the same as [`Self::validate`], but allows that no VNI is mapped.
     pub(super) fn validate_settings(&self) -> Result<()> {
         let refuse = |text: String| Err(Error::InvalidConfig(text));
         if let Some((vni, _)) = self.vni_tables.iter().find(|(_, table)| **table == 0) {
@@ -123,8 +123,8 @@ impl KernelConfig {
         Ok(())
     }
 
-    /// Which of these settings are others than those of a running writer, and are fixed at
-    /// its start.
+    /// Returns the settings that differ from those of a running writer and are fixed at its
+    /// start.
     pub(super) fn fixed(&self, running: &Self) -> Vec<&'static str> {
         let differs = [
             ("device", self.device != running.device),
@@ -140,7 +140,7 @@ impl KernelConfig {
         differs.map(|(name, _)| name).collect()
     }
 
-    /// The VNIs of which routes belong into the kernel that did not with other settings.
+    /// Returns the VNIs of which more routes belong into the kernel than with other settings.
     pub(super) fn widened(&self, before: &Self) -> BTreeSet<Vni> {
         let mut excluded = before.excluded_types.iter();
         let takes_more = excluded.any(|it| !self.excluded_types.contains(it))
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_by_name() {
+    fn settings_that_cannot_work_are_refused_by_name() {
         assert!(valid().validate().is_ok());
         let refused = |config: KernelConfig| config.validate().unwrap_err().to_string();
         assert!(refused(KernelConfig::default()).contains("no VNI"));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::KernelWriter;
 use crate::client::{MetalBondClient, RouteHandler};
+use crate::core::client::Event;
 use crate::core::types::{Route, Vni};
 use crate::inspect::Inspect;
 
@@ -27,17 +28,34 @@ impl MetalBondClient {
 /// - Unsubscribed VNIs: their routes are removed.
 impl RouteHandler for KernelWriter {
     fn add_route(&self, vni: Vni, route: Route) {
-        log::debug!(vni = vni.0; "VNI {vni}: added {route}");
+        log_event(&Event::RouteAdded(vni, route));
         self.add(vni, route);
     }
 
     fn remove_route(&self, vni: Vni, route: Route) {
-        log::debug!(vni = vni.0; "VNI {vni}: removed {route}");
+        log_event(&Event::RouteRemoved(vni, route));
         self.remove(vni, route);
     }
 
     fn synced(&self, vni: Vni) {
-        log::info!(vni = vni.0; "VNI {vni}: table complete");
+        log_event(&Event::Synced(vni));
         self.synced(vni);
+    }
+}
+
+/// Logs what a client tells the writer.
+pub(super) fn log_event(event: &Event) {
+    match event {
+        Event::RouteAdded(vni, route) => {
+            log::debug!(vni = vni.0; "VNI {vni}: added {route}");
+        }
+        Event::RouteRemoved(vni, route) => {
+            log::debug!(vni = vni.0; "VNI {vni}: removed {route}");
+        }
+        Event::Synced(vni) => log::info!(vni = vni.0; "VNI {vni}: table complete"),
+        Event::NextHopsChanged(..)
+        | Event::Current
+        | Event::ServerUp(_)
+        | Event::ServerDown(..) => {}
     }
 }

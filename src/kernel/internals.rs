@@ -9,8 +9,7 @@ use crossbeam_channel::{Sender, bounded};
 
 use super::message::{Mark, flag};
 use super::socket::Netlink;
-use super::stats::Shared;
-use super::writer::{Command, Next, Writer, WriterConfig};
+use super::writer::{Command, Ends, Next, Writer, WriterConfig};
 use crate::core::kernel_plan::{Mode, Plan, PlanConfig};
 use crate::core::types::{Route, Vni};
 
@@ -115,9 +114,13 @@ impl HostileKernel {
             cleanup_on_exit: true,
         };
         let (commands, receiver) = bounded(1024);
-        let shared = Arc::new(Shared::default());
+        let ends = Ends {
+            commands: receiver,
+            clients: Arc::default(),
+            shared: Arc::default(),
+        };
         Self {
-            writer: Writer::new(script, plan, mark, config, receiver, shared),
+            writer: Writer::new(script, plan, mark, config, ends),
             commands,
             now: Instant::now(),
         }
@@ -156,7 +159,7 @@ impl HostileKernel {
         }
     }
 
-    /// Has it clean up and end.
+    /// Has the writer clean up and end.
     ///
     /// # Panics
     ///
@@ -170,7 +173,7 @@ impl HostileKernel {
         self.command(Command::Shutdown(reply, deadline));
         while self.now <= deadline + Duration::from_millis(1) {
             if self.writer.turn(self.now) == Next::Stop {
-                assert!(answer.try_recv().is_ok(), "who asked is told");
+                assert!(answer.try_recv().is_ok(), "the caller gets an answer");
                 return;
             }
             self.now += Duration::from_millis(1);

@@ -11,8 +11,9 @@
 //!                                    ^ notifications of links, routes, nexthops
 //! ```
 //!
-//! A [`KernelWriter`] is a [`RouteHandler`](crate::RouteHandler): give a clone of it to a
-//! client, and what the client receives is installed.
+//! [`KernelWriter::install`] starts a client whose routes are installed. A [`KernelWriter`]
+//! is also a [`RouteHandler`](crate::RouteHandler), for programs that wrap it in a handler of
+//! their own.
 //!
 //! What one process wrote, the next one adopts: routes found at start stay until
 //! [`KernelWriter::synced`] says that the tables are complete. Two writers in one network
@@ -20,11 +21,13 @@
 
 mod config;
 mod handler;
+mod intake;
 #[cfg(feature = "internals")]
 #[allow(missing_docs, reason = "not an interface for anybody else")]
 pub(crate) mod internals;
 mod message;
 mod parse;
+mod room;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod sim;

@@ -1,4 +1,4 @@
-//! What the writer shows of itself.
+//! What the writer publishes of its state.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};

@@ -1,25 +1,25 @@
 //! The loop against a kernel made of bytes that can fail any call.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
+mod double;
+mod intake;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ipnet::IpNet;
 
-use super::message::{AF_INET, Mark, attr, encode_op, flag, kind};
-use super::parse::{self, Message, ObjectKind};
-use super::socket::Netlink;
+use super::message::Mark;
+use super::room::Clients;
 use super::stats::Shared;
-use super::writer::{Change, Command, Next, Writer, WriterConfig};
-use crate::core::kernel_plan::model::{EINVAL, Installed, Model, Nexthop};
-use crate::core::kernel_plan::{Mode, Op, Plan, PlanConfig, RouteId, Scope, Target, Verb, errno};
+use super::writer::{Change, Command, Ends, Next, Writer, WriterConfig};
+use crate::core::kernel_plan::model::{EINVAL, Installed};
+use crate::core::kernel_plan::{Mode, Plan, PlanConfig, Scope, errno};
 use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::error::Error;
+use double::Net;
 
 const DEVICE: u32 = 5;
 const MARK: Mark = Mark {
@@ -30,277 +30,12 @@ const MARK: Mark = Mark {
 const ENOMEM: i32 = 12;
 const EAGAIN: i32 = 11;
 
-/// A kernel behind sockets.
-#[derive(Default)]
-struct Kernel {
-    model: Model,
-    /// Index of the device, if there is one, and whether it is up.
-    link: Option<(u32, bool)>,
-    answers: VecDeque<Vec<u8>>,
-    notifications: VecDeque<Vec<u8>>,
-    calls: usize,
-    /// The call that fails, and how.
-    fail: Option<(usize, i32)>,
-    /// Messages that changed something or tried to.
-    changes: usize,
-}
-
-#[derive(Clone, Default)]
-struct Net(Rc<RefCell<Kernel>>);
-
-impl Kernel {
-    /// Counts a call that may fail.
-    fn call(&mut self) -> io::Result<()> {
-        self.calls += 1;
-        match self.fail {
-            Some((at, errno)) if at == self.calls => Err(io::Error::from_raw_os_error(errno)),
-            _ => Ok(()),
-        }
-    }
-
-    fn push(&mut self, kind: u16, sequence: u32, body: &[u8]) {
-        self.answers.push_back(datagram(kind, 0, sequence, body));
-    }
-
-    fn request(&mut self, message: &Message<'_>) {
-        let sequence = message.sequence;
-        match message.kind {
-            kind::GET_LINK => match self.link {
-                Some((index, up)) => {
-                    let answer = link(index, up);
-                    self.push(kind::NEW_LINK, sequence, &answer);
-                }
-                None => self.error(sequence, errno::ENODEV),
-            },
-            kind::GET_NEXTHOP => self.dump_objects(sequence),
-            kind::GET_ROUTE => self.dump_routes(sequence, message.body),
-            _ => {
-                self.changes += 1;
-                let result = match self.link {
-                    Some((_, true)) => self.model.apply(&operation(message)),
-                    _ => Err(errno::ENETDOWN),
-                };
-                match result {
-                    Err(errno) => self.error(sequence, errno),
-                    Ok(()) if message.flags & flag::ACK != 0 => self.error(sequence, 0),
-                    Ok(()) => {}
-                }
-            }
-        }
-    }
-
-    fn error(&mut self, sequence: u32, errno: i32) {
-        let mut body = (-errno).to_ne_bytes().to_vec();
-        body.resize(20, 0);
-        self.push(kind::ERROR, sequence, &body);
-    }
-
-    fn dump_objects(&mut self, sequence: u32) {
-        for (&id, object) in &self.model.objects {
-            let address = Ipv6Addr::LOCALHOST;
-            let (op, mark) = match object.clone() {
-                Nexthop::Hop(address) => (hop_op(id, address), MARK),
-                Nexthop::Group(members) => (
-                    Op::AddGroup {
-                        object: 0,
-                        id,
-                        members,
-                    },
-                    MARK,
-                ),
-                Nexthop::Foreign => (
-                    hop_op(id, address),
-                    Mark {
-                        protocol: 3,
-                        ..MARK
-                    },
-                ),
-            };
-            let mut bytes = Vec::new();
-            encode_op(&mut bytes, &op, sequence, &mark);
-            self.answers.push_back(bytes);
-        }
-        self.push(kind::DONE, sequence, &[0; 4]);
-    }
-
-    fn dump_routes(&mut self, sequence: u32, body: &[u8]) {
-        let (family, protocol) = (body[0], body[5]);
-        let asked = parse::attributes(&body[12..])
-            .find(|(kind, _)| *kind == attr::RTA_TABLE)
-            .map(|(_, table)| u32::from_ne_bytes(table.try_into().unwrap()))
-            .unwrap();
-        let mut any = false;
-        for ((table, prefix), route) in &self.model.routes {
-            let of_family = (family == AF_INET) == matches!(prefix, IpNet::V4(_));
-            if let Installed::Ours(target) = route
-                && *table == asked
-                && of_family
-                && [0, MARK.protocol].contains(&protocol)
-            {
-                any = true;
-                let op = route_op(Verb::Add, *table, *prefix, target.clone());
-                let mut bytes = Vec::new();
-                encode_op(&mut bytes, &op, sequence, &MARK);
-                self.answers.push_back(bytes);
-            }
-        }
-        if any {
-            self.push(kind::DONE, sequence, &[0; 4]);
-        } else {
-            // As Linux says for a table that was never used.
-            self.error(sequence, errno::ENOENT);
-        }
-    }
-
-    /// Somebody else deletes a route.
-    fn delete_route(&mut self, key: (u32, IpNet)) {
-        let Some(Installed::Ours(target)) = self.model.routes.remove(&key) else {
-            panic!("it is there");
-        };
-        let op = route_op(Verb::Delete, key.0, key.1, target);
-        let mut bytes = Vec::new();
-        encode_op(&mut bytes, &op, 0, &MARK);
-        self.notifications.push_back(bytes);
-    }
-
-    /// The device changes; the kernel drops what goes through it.
-    fn set_link(&mut self, link_now: Option<(u32, bool)>) {
-        let (index, up) = link_now.or(self.link).unwrap();
-        let gone = link_now.is_none();
-        self.link = link_now;
-        if gone || !up {
-            self.model.lose_device();
-        }
-        let kind = if gone { kind::DEL_LINK } else { kind::NEW_LINK };
-        let body = link(index, up && !gone);
-        self.notifications.push_back(datagram(kind, 0, 0, &body));
-    }
-}
-
-fn datagram(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(16 + body.len()).unwrap();
-    let mut bytes = len.to_ne_bytes().to_vec();
-    bytes.extend_from_slice(&kind.to_ne_bytes());
-    bytes.extend_from_slice(&flags.to_ne_bytes());
-    bytes.extend_from_slice(&sequence.to_ne_bytes());
-    bytes.extend_from_slice(&[0; 4]);
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-fn link(index: u32, up: bool) -> Vec<u8> {
-    let flags: u32 = if up { 0x1_0001 } else { 0 };
-    let mut body = vec![0; 4];
-    body.extend_from_slice(&index.to_ne_bytes());
-    body.extend_from_slice(&flags.to_ne_bytes());
-    body.extend_from_slice(&[0; 4]);
-    // IFLA_IFNAME "tun".
-    body.extend_from_slice(&8_u16.to_ne_bytes());
-    body.extend_from_slice(&attr::IFLA_IFNAME.to_ne_bytes());
-    body.extend_from_slice(b"tun\0");
-    body
-}
-
-fn hop_op(id: u32, address: Ipv6Addr) -> Op {
-    Op::AddHop {
-        object: 0,
-        id,
-        address,
-    }
-}
-
-fn route_op(verb: Verb, table: u32, prefix: IpNet, target: Target) -> Op {
-    Op::Route {
-        route: RouteId::default(),
-        verb,
-        table,
-        prefix,
-        target,
-        previous: 0,
-    }
-}
-
-/// The operation that a message asks for.
-fn operation(message: &Message<'_>) -> Op {
-    let replace = message.flags & flag::REPLACE != 0;
-    match message.kind {
-        kind::NEW_NEXTHOP => {
-            let object = parse::object(message.body).unwrap();
-            assert_eq!(object.protocol, MARK.protocol);
-            match object.kind {
-                ObjectKind::Hop { address, .. } => hop_op(object.id, address),
-                ObjectKind::Group(members) if replace => Op::ReplaceGroup {
-                    id: object.id,
-                    members,
-                },
-                ObjectKind::Group(members) => Op::AddGroup {
-                    object: 0,
-                    id: object.id,
-                    members,
-                },
-                ObjectKind::Other => panic!("not one that the writer makes"),
-            }
-        }
-        kind::DEL_NEXTHOP => Op::DeleteObject {
-            id: parse::object(message.body).unwrap().id,
-        },
-        kind::NEW_ROUTE | kind::DEL_ROUTE => {
-            let route = parse::route(message.body).unwrap();
-            assert_eq!(route.protocol, MARK.protocol);
-            let verb = match message.kind {
-                kind::DEL_ROUTE => Verb::Delete,
-                _ if replace => Verb::Replace,
-                _ => Verb::Add,
-            };
-            let hops = route
-                .hops
-                .map(|hops| Target::Inline(hops.into_iter().map(|(_, hop)| hop).collect()));
-            let target = route.object.map(Target::Object).or(hops);
-            route_op(
-                verb,
-                route.table,
-                route.prefix,
-                target.unwrap_or(Target::Other),
-            )
-        }
-        other => panic!("message of type {other}"),
-    }
-}
-
-impl Netlink for Net {
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut kernel = self.0.borrow_mut();
-        kernel.call()?;
-        for message in parse::messages(bytes) {
-            kernel.request(&message);
-        }
-        Ok(())
-    }
-
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut kernel = self.0.borrow_mut();
-        kernel.call()?;
-        let bytes = kernel.answers.pop_front();
-        let bytes = bytes.ok_or(io::ErrorKind::WouldBlock)?;
-        buffer[..bytes.len()].copy_from_slice(&bytes);
-        Ok(bytes.len())
-    }
-
-    fn notification(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut kernel = self.0.borrow_mut();
-        kernel.call()?;
-        let bytes = kernel.notifications.pop_front();
-        let bytes = bytes.ok_or(io::ErrorKind::WouldBlock)?;
-        buffer[..bytes.len()].copy_from_slice(&bytes);
-        Ok(bytes.len())
-    }
-}
-
 /// A writer, its kernel, and a clock that jumps.
 struct Bench {
     net: Net,
     writer: Writer<Net>,
     commands: Sender<Command>,
+    clients: Arc<Clients>,
     shared: Arc<Shared>,
     now: Instant,
 }
@@ -321,19 +56,24 @@ impl Bench {
             cleanup_on_exit: false,
         };
         let (commands, receiver) = bounded(100_000);
+        let clients = Arc::<Clients>::default();
         let shared = Arc::new(Shared::default());
         let writer = Writer::new(
             net.clone(),
             plan,
             MARK,
             config,
-            receiver,
-            Arc::clone(&shared),
+            Ends {
+                commands: receiver,
+                clients: Arc::clone(&clients),
+                shared: Arc::clone(&shared),
+            },
         );
         Self {
             net,
             writer,
             commands,
+            clients,
             shared,
             now: Instant::now(),
         }
@@ -411,7 +151,7 @@ fn announce(bench: &Bench) {
 }
 
 #[test]
-fn every_call_may_fail_once() {
+fn writer_recovers_from_any_one_call_that_fails() {
     for mode in [Mode::Objects, Mode::Inline] {
         let calls = whole_story(mode, None);
         assert!(calls > 30, "{calls}");
@@ -504,7 +244,7 @@ fn refused_routes_do_not_hold_back_others_and_are_tried_again() {
 }
 
 #[test]
-fn flaps_while_the_writer_is_busy_cost_nothing() {
+fn routes_that_flap_while_the_writer_is_busy_cost_no_message() {
     let mut bench = Bench::up(Mode::Objects);
     bench.add("10.0.0.0/24", 1);
     assert!(bench.settle(SECOND));
@@ -520,7 +260,7 @@ fn flaps_while_the_writer_is_busy_cost_nothing() {
 }
 
 #[test]
-fn what_is_removed_before_the_rest_arrives_does_not_come_back() {
+fn route_removed_before_the_rest_arrives_does_not_come_back() {
     let mut bench = Bench::up(Mode::Objects);
     bench.add("10.0.0.0/24", 1);
     assert!(bench.settle(SECOND));
@@ -561,7 +301,7 @@ fn what_is_removed_before_the_rest_arrives_does_not_come_back() {
 }
 
 #[test]
-fn a_lost_hop_waits_a_moment_for_the_others_to_lose_it() {
+fn route_that_lost_a_hop_waits_for_others_to_lose_it() {
     let mut bench = Bench::up(Mode::Objects);
     bench.send(Command::Synced(Vni(1)));
     announce(&bench);
@@ -585,7 +325,7 @@ fn a_lost_hop_waits_a_moment_for_the_others_to_lose_it() {
 }
 
 #[test]
-fn a_long_burst_of_withdraws_may_pause_and_costs_one_message() {
+fn long_burst_of_withdraws_with_pauses_costs_one_message() {
     let mut bench = Bench::up(Mode::Objects);
     bench.send(Command::Synced(Vni(1)));
     let prefix = |n: u16| format!("10.{}.{}.0/24", n >> 8, n & 255);
@@ -612,7 +352,7 @@ fn a_long_burst_of_withdraws_may_pause_and_costs_one_message() {
 }
 
 #[test]
-fn the_end_is_bounded() {
+fn shutdown_ends_by_its_deadline_when_every_write_fails() {
     let mut bench = Bench::up(Mode::Objects);
     bench.settle(SECOND);
     // Every write fails: what was submitted cannot be written.

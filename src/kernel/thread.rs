@@ -17,16 +17,17 @@ use parking_lot::Mutex;
 use super::config::{KernelConfig, NexthopMode};
 use super::message::{self, Mark, kind};
 use super::parse;
+use super::room::Clients;
 use super::socket::{KernelSocket, Netlink};
 use super::stats::{KernelStatus, Shared};
-use super::writer::{Change, Command, Device, Next, Writer, WriterConfig, query_device};
+use super::writer::{Change, Command, Device, Ends, Next, Writer, WriterConfig, query_device};
 use crate::core::kernel_plan::{Mode, Plan, PlanConfig, errno};
 use crate::core::types::{Route, Vni};
 use crate::error::{Error, Result};
 use crate::heartbeat::{Beat, Heartbeat, Turns};
 
 /// Commands that may wait for the thread, 88 bytes each: 1.4 MiB. The thread takes several
-/// million a second; who finds the channel full waits for that.
+/// million a second; a caller that finds the channel full waits for room.
 const COMMANDS: usize = 1 << 14;
 
 /// How long the last handle that is dropped waits for the thread.
@@ -50,7 +51,8 @@ struct Inner {
     wake: Arc<Wake>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// As last told; not on the way of a route.
+    clients: Arc<Clients>,
+    /// The settings in use; off the hot path.
     config: Mutex<KernelConfig>,
 }
 
@@ -108,6 +110,7 @@ impl KernelWriter {
         let shared = Arc::new(Shared::default());
         shared.uses_objects.store(mode == Mode::Objects, Relaxed);
         shared.running.store(true, Relaxed);
+        let clients = Arc::<Clients>::default();
         let (commands, receiver) = bounded(COMMANDS);
         let writer_config = WriterConfig {
             device: config.device,
@@ -119,8 +122,11 @@ impl KernelWriter {
             plan,
             mark,
             writer_config,
-            receiver,
-            Arc::clone(&shared),
+            Ends {
+                commands: receiver,
+                clients: Arc::clone(&clients),
+                shared: Arc::clone(&shared),
+            },
         );
         let thread_wake = Arc::clone(&wake);
         let thread = std::thread::Builder::new()
@@ -133,12 +139,13 @@ impl KernelWriter {
                 wake,
                 shared,
                 thread: Mutex::new(Some(thread)),
+                clients,
                 config: kept,
             }),
         })
     }
 
-    /// Wants a route in the kernel; one that is wanted already changes nothing.
+    /// Asks for a route in the kernel. A route that was asked for before changes nothing.
     ///
     /// Host bits do not count, and routes to one underlay address are one hop. Ignored: other
     /// VNIs, excluded types, IPv6 destinations with `ipv4_only`. Never waits for the kernel;
@@ -147,21 +154,22 @@ impl KernelWriter {
         self.inner.send(Command::Add(vni, route));
     }
 
-    /// No longer wants a route that [`Self::add`] wanted, else does nothing. Waits as it does.
+    /// Takes back a route that [`Self::add`] asked for; other routes change nothing. Waits as
+    /// [`Self::add`] does.
     pub fn remove(&self, vni: Vni, route: Route) {
         self.inner.send(Command::Remove(vni, route));
     }
 
-    /// The initial table of a VNI is complete.
+    /// Reports that the initial table of a VNI is complete.
     ///
-    /// Once that is said of all VNIs of a kernel table, routes that were found there at
-    /// start and that nobody wants are removed.
+    /// When all VNIs of a kernel table are complete, the writer removes the routes that it
+    /// found there at start and that nobody asked for.
     pub fn synced(&self, vni: Vni) {
         self.inner.send(Command::Synced(vni));
     }
 
-    /// Changes settings of a running writer; the names of those that it cannot change, which
-    /// stay as they are.
+    /// Changes settings of a running writer. Returns the names of the changed settings that
+    /// are fixed at start; these stay as they are.
     ///
     /// The tables of VNIs, `ipv4_only`, `excluded_types`, `cleanup_on_exit` and
     /// `check_interval` can change, and the last VNI may go. Routes that do not belong into the
@@ -232,7 +240,7 @@ impl KernelWriter {
         })?
     }
 
-    /// How things stand.
+    /// Returns what the writer last published of its state.
     #[must_use]
     pub fn stats(&self) -> KernelStatus {
         self.inner.shared.snapshot()
@@ -244,6 +252,16 @@ impl KernelWriter {
         let wake = Arc::clone(&self.inner.wake);
         let turns = wake.turns.clone();
         Heartbeat::new(vec![Beat::new(THREAD_NAME, turns, move || wake.wake())])
+    }
+
+    /// The way of a client to the thread, and what tells it of room there.
+    pub(super) fn ends(&self) -> (Sender<Command>, Arc<Clients>) {
+        (self.inner.commands.clone(), Arc::clone(&self.inner.clients))
+    }
+
+    /// Wakes the thread.
+    pub(super) fn wake(&self) {
+        self.inner.wake.wake();
     }
 
     /// Writes what was submitted before, or with `cleanup_on_exit` removes all that is ours,
@@ -302,7 +320,7 @@ impl Drop for Inner {
 
 /// The thread.
 fn run(mut writer: Writer<KernelSocket>, mut poll: Poll, wake: &Wake) {
-    /// Says that the thread ended, however it did.
+    /// Marks the thread as ended, even after a panic.
     struct Ended(Arc<Shared>);
     impl Drop for Ended {
         fn drop(&mut self) {
@@ -319,7 +337,7 @@ fn run(mut writer: Writer<KernelSocket>, mut poll: Poll, wake: &Wake) {
             Next::Again => continue,
             Next::Wait(at) => at,
         };
-        // Who sends after this looks at the flag; who sent before is seen here.
+        // A sender after this sees the flag; a command sent before is seen here.
         wake.asleep.store(true, SeqCst);
         if writer.has_commands() {
             wake.asleep.store(false, SeqCst);

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use super::{Engine, Goal, Sink, Waiting};
+use super::{Engine, Goal, Waiting};
 use crate::client::mail::{Command, Piece, Question, Summary, Waiter};
+use crate::client::sink::{Sink, Way};
 use crate::core::client::{ConsumerId, Event, EventDetail, RouteCursor, ServerId};
 use crate::core::session::CloseReason;
 use crate::core::types::Vni;
@@ -92,7 +93,8 @@ impl Engine {
             let text = "a client has 8 consumers of events at most";
             return Err(Error::InvalidConfig(text.into()));
         };
-        self.sinks.push(Sink { consumer, batches });
+        let way = Way::Thread(batches);
+        self.sinks.push(Sink { consumer, way });
         Ok(consumer)
     }
 

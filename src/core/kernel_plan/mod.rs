@@ -17,6 +17,7 @@ mod intern;
 pub(crate) mod model;
 mod objects;
 mod remap;
+mod results;
 mod resync;
 mod store;
 #[cfg(test)]
@@ -29,11 +30,11 @@ use std::ops::Range;
 use ipnet::IpNet;
 
 use crate::core::types::{NextHopType, Route, Vni};
-pub(crate) use batch::{Failure, errno};
 use catalog::{Announcement, Catalog};
 use intern::NONE;
 use objects::{Kind, Object, Objects};
 pub(crate) use remap::Scope;
+pub(crate) use results::{Failure, errno};
 pub(crate) use store::RouteId;
 use store::{ADOPTED, OWNED, QUEUED, SETTLING, State, Store};
 

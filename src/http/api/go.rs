@@ -1,23 +1,22 @@
-//! A routing table as text, with Go MetalBond's schema.
+//! The routing table as text, with the schema of Go MetalBond.
 //!
-//! No string in it needs escaping: they are numbers, addresses and the version.
+//! No string in it needs escaping: all are numbers, addresses or the version.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::body::{Body, Source};
-use super::{Response, Status};
 use crate::core::types::{Destination, IpVersion, NextHop, Vni};
+use crate::http::response::{Media, Response, Source};
 use crate::inspect::Snapshot;
 
-/// What `metalbondVersion` says.
+/// The value of `metalbondVersion`.
 const VERSION: &str = concat!("rustbond-", env!("CARGO_PKG_VERSION"));
 
-/// Entries that are looked at in a step.
+/// Entries that are read in a step.
 const ENTRIES_PER_STEP: usize = 32;
 
-/// How a routing table is written.
+/// The format of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// `/routes.json`.
@@ -26,22 +25,23 @@ pub(crate) enum Format {
     Yaml,
 }
 
-/// The table; without what a client suppresses, which is no use to its data plane.
+/// Returns the table without the routes that a client suppresses: its data plane has no use for
+/// them.
 pub(super) fn response(snapshot: Arc<Snapshot>, format: Format) -> Response {
     let media = match format {
-        Format::Json => "application/json",
-        Format::Yaml => "application/yaml",
+        Format::Json => Media::Json,
+        Format::Yaml => Media::Yaml,
     };
-    Response::new(Status::Ok, media, Body::stream(Text::new(snapshot, format)))
+    Response::stream(media, Text::new(snapshot, format))
 }
 
-/// The text of a table, from its beginning to its end.
+/// Makes the text of a table from its beginning to its end.
 struct Text {
     snapshot: Arc<Snapshot>,
     format: Format,
-    /// The next entry; none: the head.
+    /// The next entry; `None` before the head is written.
     at: Option<usize>,
-    /// What the last hop belongs to.
+    /// The VNI and destination of the last next hop.
     under: Option<(Vni, Destination)>,
 }
 
@@ -134,7 +134,7 @@ impl Source for Text {
         let mut text = String::new();
         let has_more = self.write(&mut text);
         to.extend_from_slice(text.as_bytes());
-        has_more.expect("a String takes all that is written")
+        has_more.expect("writing to a String does not fail")
     }
 }
 
@@ -173,7 +173,7 @@ fn write_yaml_hop(to: &mut String, hop: &NextHop) -> fmt::Result {
     )
 }
 
-/// What an address stands between, lest it be something else than a string.
+/// Returns the quotes that an address needs to be a string in YAML.
 fn yaml_quote(address: &str) -> &'static str {
     // Digits between colons are a number of base 60 in YAML 1.1.
     let is_number = address
@@ -182,7 +182,7 @@ fn yaml_quote(address: &str) -> &'static str {
     if is_number {
         "\""
     } else if address.ends_with(':') {
-        // It would be the key of a mapping.
+        // Without quotes, it is the key of a mapping.
         "'"
     } else {
         ""
@@ -193,7 +193,7 @@ fn target_vni(hop: &NextHop) -> u32 {
     hop.target_vni.map_or(0, u32::from)
 }
 
-/// A destination as the JSON that is a key, with the quotes as they are to be written.
+/// A destination as the JSON text that Go uses as a key. The second field is the quote to write.
 struct Key(Destination, &'static str);
 
 impl fmt::Display for Key {
@@ -210,11 +210,11 @@ impl fmt::Display for Key {
     }
 }
 
-/// A moment in UTC; displayed as RFC 3339 has it.
+/// A time in UTC, displayed as in RFC 3339.
 pub(crate) struct Date(Duration);
 
 impl Date {
-    /// With milliseconds.
+    /// Returns the text with milliseconds.
     pub(crate) fn to_text_with_millis(&self) -> String {
         let mut text = self.to_string();
         let fraction = format!(".{:03}", self.0.subsec_millis());
@@ -222,7 +222,7 @@ impl Date {
         text
     }
 
-    /// A clock before 1970 is wrong anyhow.
+    /// Converts a time. A time before 1970 becomes 1970.
     pub(crate) fn of(time: SystemTime) -> Self {
         Self(time.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
@@ -246,7 +246,7 @@ impl fmt::Display for Date {
     }
 }
 
-/// The same as Go MetalBond writes it.
+/// A time as Go MetalBond writes it.
 struct GoDate(Date);
 
 impl fmt::Display for GoDate {
@@ -255,9 +255,9 @@ impl fmt::Display for GoDate {
     }
 }
 
-/// Year, month and day of a number of days since 1970-01-01.
+/// Returns year, month and day for a number of days since 1970-01-01.
 fn civil(days: u64) -> (u64, u64, u64) {
-    // Counted from 0000-03-01, leap days end the years of a 400-year era.
+    // Years are counted from 0000-03-01: a leap day is then the last day of its year.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =
@@ -281,7 +281,7 @@ mod tests {
     use crate::inspect::{Announcers, RouteEntry};
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
+    fn dates_follow_the_calendar() {
         let all = [
             (0, "1970-01-01 00:00:00"),
             (951_782_399, "2000-02-28 23:59:59"),
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_table_is_a_table() {
+    fn empty_table_has_an_empty_vnet() {
         let json = text(&[], Format::Json);
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["vnet"], serde_json::json!({}));
@@ -322,8 +322,8 @@ mod tests {
     }
 
     #[test]
-    fn next_hops_of_a_destination_stand_together() {
-        // More than a step.
+    fn next_hops_of_one_destination_are_in_one_list() {
+        // More than one step writes.
         let destination = Destination::new("10.0.0.1/24".parse().unwrap());
         let routes: Vec<Route> = (1..=100)
             .map(|it: u16| std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, it))
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn yaml_takes_no_address_for_something_else() {
+    fn addresses_that_yaml_would_misread_are_quoted() {
         for plain in ["::1", "2001:db8::cafe", "10.0.0.1", "1:2:3:4:5:6:7:a"] {
             assert_eq!(yaml_quote(plain), "", "{plain}");
         }

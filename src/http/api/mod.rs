@@ -1,10 +1,9 @@
-//! What is answered to which request, whatever brings it.
+//! Which request gets which response.
 //!
-//! [`respond`] knows no socket and no thread: the HTTP server and the control socket put the
-//! same requests to it. It is in two halves, so that a loop can give what takes time to a
-//! thread: [`Query::parse`] costs nothing, [`Query::answer`] costs what [`Query::work`] says.
+//! [`respond`] knows no socket and no thread: the HTTP server and the control socket both use it.
+//! It has two halves, so that a loop can give slow requests to a thread: [`Query::parse`] costs
+//! nothing, [`Query::answer`] costs what [`Query::work`] says.
 
-mod body;
 mod go;
 mod params;
 mod routes;
@@ -12,49 +11,23 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
-
 use super::cache::SnapshotCache;
+use super::response::{Response, Status};
 use super::{metrics, page};
 use crate::inspect::Inspect;
-pub(crate) use body::{Body, Chunk, Source, write_json};
 pub(crate) use go::Date;
 pub(crate) use params::Params;
 pub(crate) use routes::{RouteRow, parse_type};
-pub(crate) use state::{STATES, kind_name, side_name, state_name};
 
-/// A request, as far as it matters here.
+/// The parts of a request that choose its response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'a> {
     /// `GET`, `HEAD` or another.
     pub(crate) method: &'a str,
-    /// What is asked for, percent-encoded.
+    /// The path, percent-encoded.
     pub(crate) path: &'a str,
-    /// What follows the question mark, or nothing.
+    /// The parameters after the question mark, or nothing.
     pub(crate) query: &'a str,
-}
-
-/// An answer. To a HEAD request, its body is not sent.
-#[derive(Debug)]
-pub(crate) struct Response {
-    pub(crate) status: Status,
-    /// Beside those of the transport and of the body's length.
-    pub(crate) headers: Vec<(&'static str, Cow<'static, str>)>,
-    pub(crate) body: Body,
-}
-
-/// The outcome (RFC 9110, section 15).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    Ok,
-    BadRequest,
-    NotFound,
-    MethodNotAllowed,
-    /// It cannot be done here.
-    Conflict,
-    TooLarge,
-    TooLong,
-    ServiceUnavailable,
 }
 
 /// What a request asks for.
@@ -71,26 +44,22 @@ pub(crate) enum Query {
     Go(go::Format),
 }
 
-/// What an answer costs.
+/// The cost of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Microseconds.
     None,
     /// A question to the loops: milliseconds.
     Question,
-    /// Perhaps a snapshot of the table: for a million routes, part of a second.
+    /// A snapshot of the table, if the last one is old: for a million routes, part of a second.
     Snapshot,
 }
 
-/// What there is, for those who ask for something else.
+/// The paths, for a request with another one.
 const PATHS: &str = "there are /, /healthz, /readyz, /metrics, /routes.json, /routes.yaml, \
      /api/v1/status, /api/v1/peers, /api/v1/vnis and /api/v1/routes";
 
-/// Answers a request.
-#[allow(
-    dead_code,
-    reason = "for callers that may wait; the loop uses the two halves"
-)]
+/// Returns the response to a request.
 pub(crate) fn respond(
     request: &Request<'_>,
     inspect: &dyn Inspect,
@@ -103,7 +72,7 @@ pub(crate) fn respond(
 }
 
 impl<'a> Request<'a> {
-    /// Takes a request target apart, which may be a whole URL (RFC 9112, section 3.2.2).
+    /// Splits a request target, which may be a whole URL (RFC 9112, section 3.2.2).
     pub(crate) fn new(method: &'a str, target: &'a str) -> Self {
         let path = match target.split_once("://") {
             Some((scheme, rest)) if !scheme.contains('/') => {
@@ -122,7 +91,7 @@ impl<'a> Request<'a> {
 }
 
 impl Query {
-    /// What a request asks for, or what is wrong with it.
+    /// Returns what a request asks for, or the error.
     pub(crate) fn parse(request: &Request<'_>) -> Result<Self, Response> {
         let mut params = Params::new(request.query);
         let query = match request.path {
@@ -148,15 +117,12 @@ impl Query {
             },
         };
         if !matches!(request.method, "GET" | "HEAD") {
-            let mut response =
-                Response::problem(Status::MethodNotAllowed, "allowed are GET and HEAD");
-            response.headers.push(("Allow", "GET, HEAD".into()));
-            return Err(response);
+            return Err(Response::not_allowed("GET, HEAD"));
         }
         query.map_err(|text| Response::problem(Status::BadRequest, &text))
     }
 
-    /// What [`Self::answer`] costs.
+    /// Returns the cost of [`Self::answer`].
     pub(crate) fn work(&self) -> Work {
         match self {
             Self::Page(_) | Self::Health => Work::None,
@@ -167,7 +133,7 @@ impl Query {
         }
     }
 
-    /// The answer.
+    /// Makes the response.
     pub(crate) fn answer(self, inspect: &dyn Inspect, cache: &SnapshotCache) -> Response {
         match self {
             Self::Page(asset) => asset.response(),
@@ -189,68 +155,5 @@ impl Query {
                 Err(busy) => busy.response(),
             },
         }
-    }
-}
-
-impl Status {
-    pub(crate) const fn code(self) -> u16 {
-        match self {
-            Self::Ok => 200,
-            Self::BadRequest => 400,
-            Self::NotFound => 404,
-            Self::MethodNotAllowed => 405,
-            Self::Conflict => 409,
-            Self::TooLarge => 413,
-            Self::TooLong => 431,
-            Self::ServiceUnavailable => 503,
-        }
-    }
-
-    pub(crate) const fn reason(self) -> &'static str {
-        match self {
-            Self::Ok => "OK",
-            Self::BadRequest => "Bad Request",
-            Self::NotFound => "Not Found",
-            Self::MethodNotAllowed => "Method Not Allowed",
-            Self::Conflict => "Conflict",
-            Self::TooLarge => "Content Too Large",
-            Self::TooLong => "Request Header Fields Too Large",
-            Self::ServiceUnavailable => "Service Unavailable",
-        }
-    }
-}
-
-impl Response {
-    pub(crate) fn new(status: Status, media: &'static str, body: Body) -> Self {
-        let headers = vec![
-            ("Content-Type", media.into()),
-            ("Cache-Control", "no-store".into()),
-            ("X-Content-Type-Options", "nosniff".into()),
-        ];
-        Self {
-            status,
-            headers,
-            body,
-        }
-    }
-
-    pub(crate) fn json(status: Status, body: Body) -> Self {
-        Self::new(status, "application/json", body)
-    }
-
-    pub(crate) fn text(status: Status, text: impl Into<Cow<'static, str>>) -> Self {
-        let bytes = match text.into() {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        };
-        Self::new(status, "text/plain; charset=utf-8", Body::Whole(bytes))
-    }
-
-    /// `{"error":TEXT}`.
-    pub(crate) fn problem(status: Status, text: &str) -> Self {
-        let mut bytes = Vec::new();
-        write_json(&mut bytes, &serde_json::json!({ "error": text }));
-        bytes.push(b'\n');
-        Self::json(status, Body::Whole(bytes.into()))
     }
 }

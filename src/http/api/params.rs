@@ -7,15 +7,15 @@ use crate::core::types::Vni;
 /// Items of a list if the request does not say how many.
 const LIMIT: usize = 100;
 
-/// The parameters after the question mark, each taken once.
+/// The parameters after the question mark. Each is taken once.
 pub(crate) struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-/// Which part of a list is asked for.
+/// Which part of a list a request asks for.
 #[derive(Debug)]
 pub(super) struct Paging {
     /// Most items to return.
     pub(super) limit: usize,
-    /// What an earlier answer said to go on with.
+    /// The `next` of an earlier response.
     pub(super) cursor: Option<String>,
 }
 
@@ -24,7 +24,7 @@ impl<'a> Params<'a> {
         Self(form_urlencoded::parse(query.as_bytes()).collect())
     }
 
-    /// A parameter as it came.
+    /// Takes a parameter as text; an empty one counts as missing.
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, String> {
         let at = self.0.iter().position(|it| it.0 == name);
         let found = at.map(|at| self.0.remove(at).1.into_owned());
@@ -34,7 +34,7 @@ impl<'a> Params<'a> {
         Ok(found.filter(|it| !it.is_empty()))
     }
 
-    /// A parameter that `parse` understands; `expected` says what that is.
+    /// Takes a parameter that `parse` reads. `expected` describes it for the error.
     pub(crate) fn value<T>(
         &mut self,
         name: &str,
@@ -66,7 +66,7 @@ impl<'a> Params<'a> {
         })
     }
 
-    /// To be called when all are taken; `known` are their names.
+    /// Returns an error if a parameter is left. `known` are the names of all parameters.
     pub(crate) fn finish(self, known: &str) -> Result<(), String> {
         match self.0.first() {
             None => Ok(()),
@@ -75,7 +75,7 @@ impl<'a> Params<'a> {
     }
 }
 
-/// What is wrong with a cursor that was not given out here.
+/// Returns the error for a cursor that is no `next` of an earlier response.
 pub(super) fn bad_cursor(text: &str) -> String {
-    format!("cursor={text}: expected what an answer gave as next")
+    format!("cursor={text}: expected what a response gave as next")
 }

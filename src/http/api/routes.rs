@@ -1,4 +1,4 @@
-//! `/api/v1/routes`: the table, filtered and in pages.
+//! `/api/v1/routes`: the table, with filters and pages.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,19 +8,18 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::body::{Body, List};
 use super::go::Date;
 use super::params::{Paging, Params, bad_cursor};
-use super::{Response, Status};
 use crate::core::types::{Destination, NextHop, NextHopType, Route, Vni};
 use crate::http::cache::{Busy, Shared, SnapshotCache};
+use crate::http::response::{List, Media, Response};
 use crate::inspect::{Inspect, RouteEntry, Snapshot};
 
-/// The names of what [`RoutesQuery::parse`] takes.
+/// The names of the parameters that [`RoutesQuery::parse`] takes.
 pub(super) const PARAMETERS: &str =
     "vni, prefix, match, within, next_hop, type, peer, limit and cursor";
 
-/// Which routes are asked for.
+/// The routes that a request asks for.
 #[derive(Debug)]
 pub(crate) struct RoutesQuery {
     vni: Option<Vni>,
@@ -35,11 +34,11 @@ pub(crate) struct RoutesQuery {
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Anywhere,
-    /// This very prefix.
+    /// Exactly this prefix.
     Exact(IpNet),
-    /// The longest prefix of each VNI that covers this one.
+    /// The longest prefix of each VNI that contains this one.
     Longest(IpNet),
-    /// This prefix and those that it covers.
+    /// This prefix and all that it contains.
     Within(IpNet),
 }
 
@@ -100,8 +99,8 @@ impl RoutesQuery {
             at: from,
             end: to,
         };
-        let body = Body::stream(List::new(&head, "routes", rows));
-        Ok(Response::json(Status::Ok, body))
+        let list = List::new(&head, "routes", rows);
+        Ok(Response::stream(Media::Json, list))
     }
 }
 
@@ -113,7 +112,7 @@ fn parse_net(text: &str) -> Option<IpNet> {
     }
 }
 
-/// The names of the types, as `--announce` takes them.
+/// Reads the name or the number of a type, as `--announce` takes it.
 pub(crate) fn parse_type(text: &str) -> Option<NextHopType> {
     let number = match text.to_ascii_lowercase().as_str() {
         "std" | "standard" => 0,
@@ -124,7 +123,7 @@ pub(crate) fn parse_type(text: &str) -> Option<NextHopType> {
     Some(NextHopType::from_number(number))
 }
 
-/// The name of a type; of one that has none, its number.
+/// Returns the name of a type, or its number if it has no name.
 pub(crate) fn type_name(hop_type: NextHopType) -> String {
     match hop_type {
         NextHopType::Standard => "std".into(),
@@ -134,14 +133,14 @@ pub(crate) fn type_name(hop_type: NextHopType) -> String {
     }
 }
 
-/// What a route is tested for.
+/// The conditions for a route.
 struct Filter {
     place: Place,
-    /// Of [`Place::Longest`]: the length of the longest match of each VNI that has one.
+    /// With [`Place::Longest`]: the length of the longest match in each VNI that has one.
     longest: Vec<(Vni, u8)>,
     next_hop: Option<IpAddr>,
     hop_type: Option<NextHopType>,
-    /// Ids of the announcers asked for.
+    /// Ids of the announcers that the request asks for.
     peers: Option<BTreeSet<u32>>,
 }
 
@@ -161,7 +160,7 @@ impl Filter {
         filter
     }
 
-    /// Among the routes that pass otherwise.
+    /// Finds the longest matches among the routes that meet all other conditions.
     fn longest_matches(&self, net: IpNet, entries: &[RouteEntry]) -> Vec<(Vni, u8)> {
         let mut found: Vec<(Vni, u8)> = Vec::new();
         for entry in entries {
@@ -208,12 +207,12 @@ impl Filter {
     }
 }
 
-/// The ids of the announcers with this name, or of all from this address.
+/// Returns the ids of the announcers with this name, or from this address.
 fn announcers_named(peer: &str, snapshot: &Snapshot, entries: &[RouteEntry]) -> BTreeSet<u32> {
     let mut all = BTreeSet::new();
     let mut last = None;
     for id in entries.iter().flat_map(|it| it.announcers.ids()) {
-        // Nearly always the same as before.
+        // Most entries have the same announcer as the one before.
         if last.replace(*id) != Some(*id) {
             all.insert(*id);
         }
@@ -222,7 +221,7 @@ fn announcers_named(peer: &str, snapshot: &Snapshot, entries: &[RouteEntry]) -> 
     all
 }
 
-/// Whether `peer` is this name, or the address in it.
+/// Returns whether `peer` is this name, or the address in it.
 pub(super) fn is_named(name: &str, peer: &str) -> bool {
     if name == peer {
         return true;
@@ -239,11 +238,11 @@ fn of(snapshot: &Snapshot, vni: Option<Vni>) -> &[RouteEntry] {
     vni.map_or_else(|| snapshot.entries(), |vni| snapshot.of(vni))
 }
 
-/// The page that is asked for.
+/// The page that a request asks for.
 struct Selected {
-    /// Routes that pass the filter, on all pages.
+    /// Number of routes that pass the filter, on all pages.
     total: usize,
-    /// Where those of this page are among all entries.
+    /// The entries among which the routes of this page are.
     range: Range<usize>,
     next: Option<String>,
 }
@@ -267,7 +266,7 @@ impl Selected {
             let before = (base.start..start).filter(passes).count();
             let mut here = (start..base.end).filter(passes);
             let last = here.by_ref().take(query.limit).fold((0, start), |it, at| {
-                // The end of the page is behind its last route.
+                // The page ends behind its last route.
                 (it.0 + 1, at + 1)
             });
             let behind = here.count();
@@ -282,7 +281,7 @@ impl Selected {
     }
 }
 
-/// A place in the table, which it is whether that route is still there or not.
+/// Returns the place of a route in the table, which stays valid after the route is gone.
 fn cursor(vni: Vni, route: &Route) -> String {
     let hop = &route.next_hop;
     format!(
@@ -339,7 +338,7 @@ pub(crate) struct RouteRow {
     suppressed: Option<bool>,
 }
 
-/// What is written as it is displayed.
+/// A value that is written as it is displayed.
 #[derive(Debug)]
 struct IpText<T>(T);
 
@@ -363,7 +362,7 @@ impl RouteRow {
         }
     }
 
-    /// A route of which no more is known.
+    /// Returns a row without announcers.
     pub(crate) fn of(vni: Vni, route: &Route) -> Self {
         let hop = &route.next_hop;
         let (from, to) = (hop.nat_port_range_from, hop.nat_port_range_to);
@@ -382,7 +381,7 @@ impl RouteRow {
     }
 }
 
-/// The routes of a page, as they are sent.
+/// The routes of a page, made while they are sent.
 struct Rows {
     snapshot: Arc<Snapshot>,
     filter: Filter,

@@ -5,75 +5,24 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::body::{Body, List, write_json};
 use super::go::Date;
 use super::params::{Paging, Params, bad_cursor};
 use super::routes::is_named;
-use super::{Response, Status as Code};
 use crate::core::types::Vni;
+use crate::http::response::{List, Media, Response};
 use crate::inspect::ServerStats;
 use crate::inspect::{
-    Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus, Side, Status, VniStatus,
+    Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus, Status, VniStatus,
 };
-
-/// All states, with their names.
-pub(crate) const STATES: [(PeerState, &str); 6] = [
-    (PeerState::Connecting, "connecting"),
-    (PeerState::AwaitHello, "await_hello"),
-    (PeerState::AwaitKeepalive, "await_keepalive"),
-    (PeerState::Established, "established"),
-    (PeerState::Retry, "retry"),
-    (PeerState::Draining, "draining"),
-];
-
-pub(crate) const fn state_name(state: PeerState) -> &'static str {
-    match state {
-        PeerState::Connecting => "connecting",
-        PeerState::AwaitHello => "await_hello",
-        PeerState::AwaitKeepalive => "await_keepalive",
-        PeerState::Established => "established",
-        PeerState::Retry => "retry",
-        PeerState::Draining => "draining",
-    }
-}
-
-/// All kinds, with their names.
-const KINDS: [(PeerKind, &str); 3] = [
-    (PeerKind::Unknown, "unknown"),
-    (PeerKind::RustBond, "rustbond"),
-    (PeerKind::Legacy, "legacy"),
-];
-
-pub(crate) const fn kind_name(kind: PeerKind) -> &'static str {
-    match kind {
-        PeerKind::Unknown => "unknown",
-        PeerKind::RustBond => "rustbond",
-        PeerKind::Legacy => "legacy",
-    }
-}
-
-pub(crate) const fn side_name(side: Side) -> &'static str {
-    match side {
-        Side::Server => "server",
-        Side::Client => "client",
-    }
-}
-
-fn by_name<T: Copy>(all: &[(T, &str)], name: &str) -> Option<T> {
-    all.iter().find(|it| it.1 == name).map(|it| it.0)
-}
 
 /// `/api/v1/status`.
 pub(super) fn status(inspect: &dyn Inspect) -> Response {
     let generation = inspect.generation();
     let status = inspect.status();
-    let mut bytes = Vec::new();
-    write_json(&mut bytes, &StatusJson::new(&status, generation));
-    bytes.push(b'\n');
-    Response::json(Code::Ok, Body::Whole(bytes.into()))
+    Response::json(&StatusJson::new(&status, generation))
 }
 
-/// Seconds, to the millisecond.
+/// Returns seconds, rounded down to milliseconds.
 fn seconds(duration: Duration) -> f64 {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
 }
@@ -94,7 +43,7 @@ struct StatusJson<'a> {
     announced: usize,
     updates_received: u64,
     updates_sent: u64,
-    /// Text: not every reader of JSON keeps 64 bits.
+    /// As text: some readers of JSON lose bits of large numbers.
     generation: String,
     server: Option<ServerJson>,
     kernel: Option<KernelJson<'a>>,
@@ -104,7 +53,7 @@ impl<'a> StatusJson<'a> {
     fn new(status: &'a Status, generation: u64) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            side: side_name(status.side),
+            side: status.side.name(),
             started: Date::of(status.started).to_string(),
             uptime_seconds: seconds(status.uptime),
             listening: status.listening,
@@ -200,7 +149,7 @@ struct Head {
     next: Option<String>,
 }
 
-/// Which peers are asked for.
+/// The peers that a request asks for.
 #[derive(Debug)]
 pub(crate) struct PeersQuery {
     peer: Option<String>,
@@ -211,12 +160,12 @@ pub(crate) struct PeersQuery {
 
 impl PeersQuery {
     pub(super) fn parse(mut params: Params<'_>) -> Result<Self, String> {
-        let states = STATES.map(|it| it.1).join(", ");
-        let kinds = KINDS.map(|it| it.1).join(", ");
+        let states = PeerState::ALL.map(PeerState::name).join(", ");
+        let kinds = PeerKind::ALL.map(PeerKind::name).join(", ");
         let query = Self {
             peer: params.text("peer")?,
-            state: params.value("state", &states, |it| by_name(&STATES, it))?,
-            kind: params.value("kind", &kinds, |it| by_name(&KINDS, it))?,
+            state: params.value("state", &states, PeerState::from_name)?,
+            kind: params.value("kind", &kinds, PeerKind::from_name)?,
             paging: params.paging()?,
         };
         params.finish("peer, state, kind, limit and cursor")?;
@@ -245,7 +194,7 @@ impl PeersQuery {
     }
 }
 
-/// One page of a sorted list: `limit` of those that come `after` the last page.
+/// Returns one page of a sorted list: at most `limit` items that come `after` the last page.
 fn page<T: Send + 'static, J: Serialize + 'static>(
     name: &str,
     all: Vec<T>,
@@ -262,7 +211,7 @@ fn page<T: Send + 'static, J: Serialize + 'static>(
     };
     let rows = all.into_iter().skip(start).take(end - start);
     let rows = rows.map(move |it| Some(json(&it)));
-    Response::json(Code::Ok, Body::stream(List::new(&head, name, rows)))
+    Response::stream(Media::Json, List::new(&head, name, rows))
 }
 
 /// A peer as JSON.
@@ -296,8 +245,8 @@ impl PeerJson {
             id: peer.id,
             name: peer.name.clone(),
             address: peer.address,
-            kind: kind_name(peer.kind),
-            state: state_name(peer.state),
+            kind: peer.kind.name(),
+            state: peer.state.name(),
             since_seconds: seconds(peer.since),
             uptime_seconds: peer.uptime.map(seconds),
             flaps: peer.flaps,
@@ -340,7 +289,7 @@ impl CountsJson {
     }
 }
 
-/// Which VNIs are asked for.
+/// The VNIs that a request asks for.
 #[derive(Debug)]
 pub(crate) struct VnisQuery {
     vni: Option<Vni>,

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::http::fake::{Fake, peer};
+use crate::http::response::Chunk;
 use crate::inspect::{Announcers, RouteEntry};
 
 fn ask(fake: &Fake, target: &str) -> Value {
@@ -25,13 +26,13 @@ fn ask_with(fake: &Fake, cache: &SnapshotCache, target: &str) -> (Status, Value)
             Chunk::Last(bytes) => {
                 text.extend(bytes);
                 let value = serde_json::from_slice(&text).unwrap();
-                return (response.status, value);
+                return (response.head.status, value);
             }
         }
     }
 }
 
-/// A table with much that is nested, in three VNIs, by four announcers.
+/// A table with many nested prefixes, in three VNIs, from four announcers.
 fn table(random: &mut fastrand::Rng, len: usize) -> Fake {
     let mut entries = Vec::new();
     for _ in 0..len {
@@ -83,7 +84,7 @@ fn key(row: &Value) -> String {
     row.to_string()
 }
 
-/// The keys of all routes that pass, in order, found one by one.
+/// Returns the keys of all routes that pass, in order, by testing one by one.
 fn expected(fake: &Fake, passes: impl Fn(&RouteEntry) -> bool) -> Vec<String> {
     let entries = fake.entries.lock();
     let passing = entries.iter().filter(|it| passes(it));
@@ -96,7 +97,7 @@ fn expected(fake: &Fake, passes: impl Fn(&RouteEntry) -> bool) -> Vec<String> {
     passing.map(row).collect()
 }
 
-/// All pages of a query, put together; every page says the same total.
+/// Returns the rows of all pages of a query. Every page has the same total.
 fn all_pages(fake: &Fake, query: &str, limit: usize) -> Vec<String> {
     let mut rows = Vec::new();
     let mut cursor = String::new();
@@ -123,12 +124,12 @@ fn is_type(entry: &RouteEntry, number: i32) -> bool {
     entry.route.next_hop.hop_type.number() == number
 }
 
-/// The network that an address of this prefix is in, cut at `len`.
+/// Returns the network of length `len` that contains the address of `net`.
 fn cut(net: IpNet, len: u8) -> IpNet {
     IpNet::new(net.addr(), len).unwrap().trunc()
 }
 
-/// Whether every address of `net` matches the prefix of the route.
+/// Returns whether the prefix of the route contains all of `net`.
 fn covers(entry: &RouteEntry, net: IpNet) -> bool {
     let prefix = entry.route.destination.prefix;
     prefix.max_prefix_len() == net.max_prefix_len()
@@ -136,7 +137,7 @@ fn covers(entry: &RouteEntry, net: IpNet) -> bool {
         && cut(net, prefix.prefix_len()) == prefix.trunc()
 }
 
-/// The longest prefix that covers `net`, by VNI, of those that pass.
+/// Returns for each VNI the length of the longest prefix that contains `net` and passes.
 fn longest(fake: &Fake, net: IpNet, passes: impl Fn(&RouteEntry) -> bool) -> BTreeMap<Vni, u8> {
     let mut found = BTreeMap::new();
     let entries = fake.entries.lock();
@@ -154,7 +155,7 @@ fn compare(fake: &Fake, query: &str, limit: usize, passes: impl Fn(&RouteEntry) 
 }
 
 #[test]
-fn filters_and_pages_give_what_a_search_one_by_one_gives() {
+fn filters_and_pages_agree_with_a_linear_search() {
     let mut random = fastrand::Rng::with_seed(7);
     for _ in 0..12 {
         let fake = table(&mut random, 400);
@@ -178,7 +179,7 @@ fn filters_and_pages_give_what_a_search_one_by_one_gives() {
 }
 
 #[test]
-fn prefixes_are_found_as_a_search_one_by_one_finds_them() {
+fn prefix_filters_agree_with_a_linear_search() {
     let mut random = fastrand::Rng::with_seed(8);
     for _ in 0..12 {
         let fake = table(&mut random, 400);
@@ -197,7 +198,7 @@ fn prefixes_are_found_as_a_search_one_by_one_finds_them() {
             let found = longest(&fake, net, |_| true);
             let query = format!("match={net}");
             compare(&fake, &query, limit, |it| is_longest(&found, it));
-            // The longest of those of the type.
+            // The longest among the routes of the type.
             let found = longest(&fake, net, |it| is_type(it, 1));
             let query = format!("match={net}&type=nat");
             compare(&fake, &query, limit, |it| {
@@ -218,7 +219,7 @@ fn prefixes_are_found_as_a_search_one_by_one_finds_them() {
 }
 
 #[test]
-fn a_page_goes_on_where_the_last_one_ended_though_its_last_route_is_gone() {
+fn next_page_begins_at_the_right_place_after_the_cursor_route_is_removed() {
     let fake = table(&mut fastrand::Rng::with_seed(1), 50);
     let all = all_pages(&fake, "", usize::MAX);
     let page = ask(&fake, "/api/v1/routes?limit=10");
@@ -230,7 +231,7 @@ fn a_page_goes_on_where_the_last_one_ended_though_its_last_route_is_gone() {
 }
 
 #[test]
-fn a_snapshot_is_shared_while_nothing_changes() {
+fn snapshot_is_reused_until_the_table_changes() {
     let fake = table(&mut fastrand::Rng::with_seed(1), 50);
     let cache = SnapshotCache::default();
     for target in ["/api/v1/routes", "/api/v1/routes?vni=1"] {
@@ -239,7 +240,7 @@ fn a_snapshot_is_shared_while_nothing_changes() {
     let taken = |fake: &Fake| fake.snapshots.load(Ordering::Relaxed);
     assert_eq!(taken(&fake), 1);
     fake.generation.fetch_add(1, Ordering::Relaxed);
-    // It may be shown a little late, but not for ever.
+    // The old snapshot may be used for a short time.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while ask_with(&fake, &cache, "/api/v1/routes").1["generation"] != "1" {
         assert!(std::time::Instant::now() < deadline);
@@ -248,14 +249,14 @@ fn a_snapshot_is_shared_while_nothing_changes() {
 }
 
 #[test]
-fn only_so_many_snapshots_are_alive() {
+fn snapshot_above_the_limit_is_refused() {
     let fake = table(&mut fastrand::Rng::with_seed(1), 50);
     let cache = SnapshotCache::default();
     let mut held = Vec::new();
     let mut refused = None;
     for number in 1..=100 {
         fake.generation.store(number, Ordering::Relaxed);
-        // Beyond the time for which one is used again.
+        // Longer than a snapshot of a changing table is reused.
         std::thread::sleep(std::time::Duration::from_millis(5));
         match cache.get(&fake, None) {
             Ok(shared) => held.push(shared),
@@ -266,17 +267,17 @@ fn only_so_many_snapshots_are_alive() {
         }
     }
     let response = refused.expect("there is a limit").response();
-    assert_eq!(response.status, Status::ServiceUnavailable);
-    assert!(response.headers.iter().any(|it| it.0 == "Retry-After"));
+    assert_eq!(response.head.status, Status::ServiceUnavailable);
+    assert!(response.head.headers.iter().any(|it| it.0 == "Retry-After"));
     held.clear();
     assert!(
         cache.get(&fake, None).is_ok(),
-        "what is let go of makes room"
+        "a dropped snapshot makes room"
     );
 }
 
 #[test]
-fn strings_are_escaped_and_names_are_found() {
+fn peer_names_are_escaped_and_found() {
     let evil = "a\"b\\c\n<script>\u{1}é";
     let fake = Fake::default();
     *fake.peers.lock() = vec![
@@ -305,7 +306,7 @@ fn strings_are_escaped_and_names_are_found() {
 }
 
 #[test]
-fn targets_may_be_whole_urls() {
+fn target_may_be_a_whole_url() {
     for target in ["/healthz", "/healthz?x=1", "http://a.example:80/healthz"] {
         let request = Request::new("GET", target);
         assert!(
@@ -321,8 +322,8 @@ fn targets_may_be_whole_urls() {
         "/healthz/",
     ] {
         let response = Query::parse(&Request::new("GET", target)).unwrap_err();
-        assert_eq!(response.status, Status::NotFound, "{target}");
+        assert_eq!(response.head.status, Status::NotFound, "{target}");
     }
     let response = Query::parse(&Request::new("PUT", "/api/v1/peers?x=1")).unwrap_err();
-    assert_eq!(response.status, Status::MethodNotAllowed);
+    assert_eq!(response.head.status, Status::MethodNotAllowed);
 }

@@ -11,19 +11,20 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Outcome;
-use super::listener::Shared;
+use super::shared::Shared;
 use crate::core::types::{Destination, NextHop, NextHopType, Route, Vni};
 use crate::error::Error;
-use crate::http::api::{self, Body, Response, Status, parse_type};
+use crate::http::api::{self, parse_type};
+use crate::http::response::{Response, Status};
 use crate::inspect::{Command, Done};
 
-/// How long a peer is not taken back if the request does not say.
+/// How long a drained peer is kept out if the request does not say.
 const DRAIN: Duration = Duration::from_secs(60);
 
-/// Longest time that a peer may be kept out.
+/// Longest time for which a peer is kept out.
 const DRAIN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What is to be changed.
+/// A change that a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Command(Command),
@@ -68,7 +69,7 @@ struct LevelJson {
 }
 
 impl Change {
-    /// What a request wants changed; none if its path is not one of these.
+    /// Reads a change or the error. Returns `None` if the path is not one of these.
     pub(super) fn parse(request: &api::Request<'_>, body: &[u8]) -> Option<Result<Self, Response>> {
         let path = request.path.strip_prefix("/api/v1/")?;
         let parts: Vec<&str> = path.split('/').collect();
@@ -78,7 +79,7 @@ impl Change {
                 match method {
                     "POST" => route(body).map(|(vni, it)| Command::Announce(vni, it).into()),
                     "DELETE" => route(body).map(|(vni, it)| Command::Withdraw(vni, it).into()),
-                    _ => return Some(Err(not_allowed("POST, DELETE"))),
+                    _ => return Some(Err(Response::not_allowed("POST, DELETE"))),
                 },
             ),
             (["subscriptions"], method) => (
@@ -86,7 +87,7 @@ impl Change {
                 match method {
                     "POST" => vni(body).map(|vni| Command::Subscribe(vni).into()),
                     "DELETE" => vni(body).map(|vni| Command::Unsubscribe(vni).into()),
-                    _ => return Some(Err(not_allowed("POST, DELETE"))),
+                    _ => return Some(Err(Response::not_allowed("POST, DELETE"))),
                 },
             ),
             (["peers", name, "reset"], _) => {
@@ -98,12 +99,12 @@ impl Change {
             _ => return None,
         };
         if !allowed.split(", ").any(|it| it == request.method) {
-            return Some(Err(not_allowed(allowed)));
+            return Some(Err(Response::not_allowed(allowed)));
         }
         Some(parsed.map_err(|text| Response::problem(Status::BadRequest, &text)))
     }
 
-    /// Changes it, and says what became of that.
+    /// Makes the change, and returns the response.
     pub(super) fn execute(self, shared: &Shared) -> Response {
         let actions = &shared.actions;
         match self {
@@ -126,36 +127,24 @@ impl From<Command> for Change {
     }
 }
 
-fn not_allowed(allowed: &'static str) -> Response {
-    let text = format!("allowed is {}", allowed.replace(", ", " and "));
-    let mut response = Response::problem(Status::MethodNotAllowed, &text);
-    response.headers.push(("Allow", allowed.into()));
-    response
-}
-
 fn unsupported(text: &str) -> Response {
     Response::problem(Status::Conflict, text)
 }
 
-fn ok(value: &serde_json::Value) -> Response {
-    let text = format!("{value}\n").into_bytes();
-    Response::json(Status::Ok, Body::Whole(text.into()))
-}
-
 fn outcome(outcome: Outcome) -> Response {
     match outcome {
-        Ok(text) => ok(&json!({ "result": text })),
+        Ok(text) => Response::json(&json!({ "result": text })),
         Err(text) => Response::problem(Status::Conflict, &text),
     }
 }
 
 fn command_response(result: crate::Result<Done>) -> Response {
     match result {
-        Ok(Done::Changed(count)) => ok(&json!({ "changed": count })),
-        // It is as it was asked for, whoever has made it so.
+        Ok(Done::Changed(count)) => Response::json(&json!({ "changed": count })),
+        // The state is already the one that the request asks for.
         Ok(Done::Unchanged)
         | Err(Error::RouteAlreadyAnnounced | Error::RouteNotFound | Error::NotSubscribed(_)) => {
-            ok(&json!({ "changed": 0 }))
+            Response::json(&json!({ "changed": 0 }))
         }
         Err(error) => {
             let status = match error {
@@ -178,7 +167,7 @@ fn route(body: &[u8]) -> Result<(Vni, Route), String> {
                     perhaps type, target_vni, port_from and port_to";
     let json: RouteJson = parse(body, expected)?;
     let prefix = IpNet::from_str(&json.prefix)
-        .map_err(|_| format!("prefix {}: expected one as 10.0.1.0/24", json.prefix))?;
+        .map_err(|_| format!("prefix {}: expected a prefix like 10.0.1.0/24", json.prefix))?;
     let hop_type = match json.r#type.as_deref() {
         None => NextHopType::Standard,
         Some(text) => parse_type(text)
@@ -186,7 +175,7 @@ fn route(body: &[u8]) -> Result<(Vni, Route), String> {
     };
     let (from, to) = match (json.port_from, json.port_to, hop_type) {
         (None, None, NextHopType::Nat) => {
-            return Err("nat takes port_from and port_to".into());
+            return Err("nat needs port_from and port_to".into());
         }
         (Some(_), _, NextHopType::Standard | NextHopType::LoadBalancerTarget)
         | (_, Some(_), NextHopType::Standard | NextHopType::LoadBalancerTarget) => {
@@ -196,7 +185,7 @@ fn route(body: &[u8]) -> Result<(Vni, Route), String> {
         (from, to, _) => (from.unwrap_or_default(), to.unwrap_or(u16::MAX)),
     };
     if from > to {
-        return Err("port_from is above port_to".into());
+        return Err("port_from must not be greater than port_to".into());
     }
     let next_hop = NextHop {
         target_vni: json.target_vni.and_then(NonZeroU32::new),
@@ -236,7 +225,7 @@ fn level(body: &[u8]) -> Result<LevelFilter, String> {
     level.map_err(|_| format!("level {}: expected {expected}", json.level))
 }
 
-/// Undoes percent-encoding (RFC 3986, section 2.1).
+/// Decodes percent-encoding (RFC 3986, section 2.1).
 fn decode(text: &str) -> Result<String, String> {
     let bad = || format!("{text}: expected a name, percent-encoded");
     let mut bytes = Vec::with_capacity(text.len());
@@ -262,11 +251,11 @@ mod tests {
     fn change(method: &str, target: &str, body: &str) -> Option<Result<Change, u16>> {
         let request = api::Request::new(method, target);
         let change = Change::parse(&request, body.as_bytes());
-        change.map(|it| it.map_err(|response| response.status.code()))
+        change.map(|it| it.map_err(|response| response.head.status.code()))
     }
 
     #[test]
-    fn changes_are_told_apart() {
+    fn each_path_and_method_has_its_change() {
         let vni = r#"{"vni": 7}"#;
         let all = [
             ("POST", "subscriptions", vni, Command::Subscribe(Vni(7))),
@@ -308,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_refused() {
+    fn wrong_method_or_body_is_refused() {
         let all = [
             ("GET", "subscriptions", "", 405),
             ("GET", "reload", "", 405),
@@ -328,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_are_those_that_can_be_shown() {
+    fn next_hops_are_read_as_the_api_shows_them() {
         let hop_of = |tail: &str| {
             let text = format!(r#"{{"vni":1,"prefix":"10.0.0.1/8","next_hop":"::1"{tail}}}"#);
             route(text.as_bytes()).map(|it| it.1.next_hop)

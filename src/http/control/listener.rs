@@ -1,11 +1,10 @@
-//! The listener's thread, and what its connections share.
+//! The listener's thread.
 
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,55 +12,31 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
+use super::connection;
 use super::path::Bound;
-use super::{Actions, connection};
-use crate::http::cache::{KEEP, SnapshotCache};
-use crate::inspect::Inspect;
+use super::shared::Shared;
+use crate::http::cache::KEEP;
 use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
 
-/// Connections at one time, a thread each; more are turned away.
+/// Most connections, each with a thread. Others are turned away.
 const CONNECTIONS_MAX: usize = 16;
 
-/// How long connections have to end by themselves: a monitor still says why.
+/// Time for connections to end by themselves: a monitor still writes its last line.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How long accepting rests when the system has no descriptor or thread left.
+/// Pause of accepting after the system had no descriptor or thread left.
 const PAUSE: Duration = Duration::from_millis(100);
 
 const LISTENER: Token = Token(0);
 const WAKE: Token = Token(1);
 
-/// The only thing to tell the thread: to stop.
+/// The only message to the thread: it ends.
 #[derive(Debug)]
 pub(super) struct Stop;
 
-/// What all connections ask.
-pub(super) struct Shared {
-    pub(super) inspect: Arc<dyn Inspect>,
-    pub(super) actions: Actions,
-    pub(super) cache: SnapshotCache,
-    is_stopping: AtomicBool,
-}
-
-impl Shared {
-    pub(super) fn new(inspect: Arc<dyn Inspect>, actions: Actions) -> Self {
-        Self {
-            inspect,
-            actions,
-            cache: SnapshotCache::default(),
-            is_stopping: AtomicBool::new(false),
-        }
-    }
-
-    /// Whether a connection should come to its end.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::Relaxed)
-    }
-}
-
 /// A connection that is being served.
 struct Open {
-    /// To end what its thread waits for.
+    /// To wake its thread, which may wait for the socket.
     stream: UnixStream,
     thread: JoinHandle<()>,
 }
@@ -72,7 +47,7 @@ pub(super) struct Listener {
     bound: Bound,
     shared: Arc<Shared>,
     open: Vec<Open>,
-    /// Each thread has one; nothing is ever sent.
+    /// Each thread has a clone. Nothing is ever sent.
     is_open: Sender<()>,
     are_closed: Receiver<()>,
 }
@@ -97,7 +72,7 @@ impl Listener {
         Ok((listener, postbox))
     }
 
-    /// Accepts until told to stop.
+    /// Accepts until it receives [`Stop`].
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(2);
         let mut wait = None;
@@ -113,14 +88,14 @@ impl Listener {
             }
             let pause = self.accept_all();
             self.open.retain(|it| !it.thread.is_finished());
-            // Who is served may have a snapshot made.
+            // An open connection may fill the cache.
             let is_idle = !self.shared.cache.forget_unused() && self.open.is_empty();
             wait = pause.or_else(|| (!is_idle).then_some(KEEP));
         }
         self.stop();
     }
 
-    /// Accepts what waits; how long to rest before the next try, if not until the next event.
+    /// Accepts all that wait. Returns the pause before the next try, if there is one.
     fn accept_all(&mut self) -> Option<Duration> {
         loop {
             let started = match self.bound.listener.accept() {
@@ -173,12 +148,12 @@ impl Listener {
             ..
         } = self;
         drop(is_open);
-        shared.is_stopping.store(true, Ordering::Relaxed);
-        // What is closed already needs neither.
+        shared.stop();
+        // A socket that is closed already needs no shutdown.
         for it in &open {
             drop(it.stream.shutdown(Shutdown::Read));
         }
-        // The last to go disconnects the channel, which ends the wait.
+        // The last thread to end disconnects the channel, which ends this wait.
         let _: Result<(), _> = are_closed.recv_timeout(GRACE);
         for it in &open {
             drop(it.stream.shutdown(Shutdown::Both));

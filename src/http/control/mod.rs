@@ -1,4 +1,4 @@
-//! A Unix socket to look at a running server or client, and to change it.
+//! A Unix socket that shows and changes a running server or client.
 //!
 //! ```text
 //! ControlSocket --Stop--> metalbond-control: listener
@@ -7,15 +7,16 @@
 //!                         metalbond-request: reads, asks the loops, answers
 //! ```
 //!
-//! It speaks HTTP/1.1 with the router of the HTTP server, and answers requests that change
-//! something besides. Only the user that runs the process may connect. A thread for each
-//! connection may wait for its peer, with a limit; nobody waits for the thread.
+//! It speaks HTTP/1.1, answers all requests that the HTTP server answers, and those that change
+//! something. Only the user that runs the process may connect. The thread of a connection waits
+//! for its peer, with a time limit; no other thread waits for it.
 
 mod change;
 mod connection;
 mod listener;
 mod monitor;
 mod path;
+mod shared;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -27,22 +28,23 @@ use log::LevelFilter;
 use crate::error::{Error, Result};
 use crate::inspect::Inspect;
 use crate::net::Postbox;
-use listener::{Listener, Shared, Stop};
+use listener::{Listener, Stop};
 use path::Bound;
+use shared::Shared;
 
-/// What is done by the program around the server or client, if it can be done.
+/// Actions of the program around the server or client. `None`: the program has no such action.
 ///
-/// An action returns what became of it, or why it failed, in words for its user.
+/// An action returns a text for the user: its result, or why it failed.
 #[derive(Default)]
 #[non_exhaustive]
 pub struct Actions {
-    /// Changes from which level on is logged.
+    /// Changes the log level.
     pub set_log_level: Option<Box<dyn Fn(LevelFilter) -> Outcome + Send + Sync>>,
     /// Reads the configuration again.
     pub reload: Option<Box<dyn Fn() -> Outcome + Send + Sync>>,
 }
 
-/// What became of an action.
+/// The result of an action, or why it failed.
 pub type Outcome = std::result::Result<String, String>;
 
 impl fmt::Debug for Actions {
@@ -56,8 +58,8 @@ impl fmt::Debug for Actions {
 
 /// A running control socket.
 ///
-/// Stops when told to by [`Self::shutdown`], or when dropped; both end all its threads, wait
-/// for them, and remove the socket.
+/// [`Self::shutdown`] and dropping it stop it. Both end all its threads, wait for them, and remove
+/// the socket.
 pub struct ControlSocket {
     path: PathBuf,
     postbox: Postbox<Stop>,
@@ -65,12 +67,12 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Listens on a socket at `path`, of mode 0600. One that a dead process left is replaced.
+    /// Listens on a socket at `path`, of mode 0600. Replaces a socket that a dead process left.
     ///
     /// # Errors
     ///
-    /// A path that cannot be listened on, also because a living process does or because
-    /// something else than a socket is there.
+    /// If the socket cannot be made, a living process listens on it, or the file at `path` is no
+    /// socket.
     pub fn start(
         path: impl AsRef<Path>,
         inspect: Arc<dyn Inspect>,
@@ -93,13 +95,13 @@ impl ControlSocket {
         })
     }
 
-    /// Where it is.
+    /// Returns the path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Stops it; who is being answered is cut off.
+    /// Stops it. Responses that are being sent are cut off.
     pub fn shutdown(mut self) {
         self.stop();
     }

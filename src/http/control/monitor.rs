@@ -1,4 +1,4 @@
-//! What happens, a line of JSON for each event, until the peer has seen enough.
+//! Events as they happen, each as a line of JSON, until one side ends the connection.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
@@ -7,30 +7,31 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use socket2::SockRef;
 
-use super::connection::{LAST_CHUNK, append_chunk, status_line};
-use super::listener::Shared;
+use super::shared::Shared;
 use crate::core::types::Action;
 use crate::error::Error;
-use crate::http::api::{self, Params, Response, RouteRow, Status, write_json};
+use crate::http::api::{self, Params, RouteRow};
+use crate::http::codec::{Encoder, Manner};
+use crate::http::response::{Head, Media, Response, Status, write_json};
 use crate::inspect::{Watch, WatchEvent};
 
-/// Where it is.
+/// The path of the monitor.
 pub(super) const PATH: &str = "/api/v1/monitor";
 
-/// How soon the end is noticed while nothing happens: of the process, and of the peer.
+/// Longest wait for events before the monitor checks that process and peer are still there.
 const WAIT: Duration = Duration::from_millis(200);
 
-/// Bytes of lines that are written at once, about.
+/// Bytes of lines that are written at once. A write ends with the first line that reaches this.
 const CHUNK: usize = 64 * 1024;
 
 pub(super) struct Monitor<'a> {
     shared: &'a Shared,
     watch: Watch,
-    /// What was so before comes first.
+    /// The current routes are being sent; live changes follow.
     is_before: bool,
 }
 
-/// An event, and when it was noticed.
+/// An event, and when it was read from the watch.
 #[derive(Serialize)]
 struct Line<'a> {
     event: &'static str,
@@ -44,12 +45,10 @@ struct Line<'a> {
 }
 
 impl<'a> Monitor<'a> {
-    /// Begins to watch; or the answer if that is not possible.
+    /// Begins to watch, or returns the error.
     pub(super) fn start(request: &api::Request<'_>, shared: &'a Shared) -> Result<Self, Response> {
         if request.method != "GET" {
-            let mut response = Response::problem(Status::MethodNotAllowed, "allowed is GET");
-            response.headers.push(("Allow", "GET".into()));
-            return Err(response);
+            return Err(Response::not_allowed("GET"));
         }
         let parse = || {
             let mut params = Params::new(request.query);
@@ -63,7 +62,7 @@ impl<'a> Monitor<'a> {
         let watch = shared.inspect.watch(vni, is_before);
         let watch = watch.map_err(|error| {
             let text = match error {
-                Error::Busy => "too many monitors run already".into(),
+                Error::Busy => "too many monitors are running already; end one first".into(),
                 error => error.to_string(),
             };
             Response::problem(Status::ServiceUnavailable, &text)
@@ -75,16 +74,9 @@ impl<'a> Monitor<'a> {
         })
     }
 
-    /// Writes events until somebody ends it; the last line says who.
-    pub(super) fn run(self, stream: &UnixStream, is_chunked: bool) -> io::Result<()> {
-        let mut head = status_line(Status::Ok);
-        head += "Content-Type: application/x-ndjson\r\nCache-Control: no-store\r\n";
-        if is_chunked {
-            head += "Transfer-Encoding: chunked\r\n";
-        }
-        head += "Connection: close\r\n\r\n";
-        let mut out = Out { stream, is_chunked };
-        out.stream.write_all(head.as_bytes())?;
+    /// Writes events until the process, the watch or the peer ends. The last line says why.
+    pub(super) fn run(self, stream: &UnixStream, manner: Manner) -> io::Result<()> {
+        let mut out = Out::begin(stream, manner)?;
         let Self {
             shared,
             mut watch,
@@ -103,7 +95,7 @@ impl<'a> Monitor<'a> {
             }
             out.events(&events, &mut is_before)?;
         };
-        // It takes its share of what is kept until then.
+        // The watch takes one of a few places until it is dropped.
         drop(watch);
         let mut text = Vec::new();
         Line::new(
@@ -112,12 +104,11 @@ impl<'a> Monitor<'a> {
         )
         .with_reason(&reason)
         .append(&mut text);
-        out.chunk(&text)?;
-        out.finish()
+        out.finish(&text)
     }
 }
 
-/// Whether the peer has closed its end; it says nothing otherwise.
+/// Returns whether the peer has closed its side. It sends nothing else after its request.
 fn is_gone(stream: &UnixStream) -> bool {
     let mut buffer = [std::mem::MaybeUninit::uninit(); 1];
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
@@ -179,40 +170,44 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The rest of the answer.
+/// The response of a monitor: its body has no known length.
 struct Out<'a> {
     stream: &'a UnixStream,
-    is_chunked: bool,
+    encoder: Encoder,
 }
 
-impl Out<'_> {
+impl<'a> Out<'a> {
+    fn begin(mut stream: &'a UnixStream, manner: Manner) -> io::Result<Self> {
+        let head = Head::new(Status::Ok, Media::JsonLines);
+        let mut bytes = Vec::new();
+        let encoder = Encoder::begin(&head, None, manner.and_close(), &mut bytes);
+        stream.write_all(&bytes)?;
+        Ok(Self { stream, encoder })
+    }
+
     fn events(&mut self, events: &[WatchEvent], is_before: &mut bool) -> io::Result<()> {
         let time = api::Date::of(SystemTime::now()).to_text_with_millis();
         let mut text = Vec::new();
         for event in events {
             Line::of(event, &time, is_before).append(&mut text);
             if text.len() >= CHUNK {
-                self.chunk(&text)?;
+                self.piece(&text)?;
                 text.clear();
             }
         }
-        self.chunk(&text)
+        self.piece(&text)
     }
 
-    fn chunk(&mut self, text: &[u8]) -> io::Result<()> {
-        if self.is_chunked {
-            let mut chunk = Vec::with_capacity(text.len() + 16);
-            append_chunk(&mut chunk, text);
-            self.stream.write_all(&chunk)
-        } else {
-            self.stream.write_all(text)
-        }
+    fn piece(&mut self, text: &[u8]) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(text.len() + 16);
+        self.encoder.piece(text, &mut bytes);
+        self.stream.write_all(&bytes)
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        if self.is_chunked {
-            self.stream.write_all(LAST_CHUNK)?;
-        }
-        Ok(())
+    fn finish(&mut self, text: &[u8]) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        self.encoder.piece(text, &mut bytes);
+        self.encoder.end(&mut bytes);
+        self.stream.write_all(&bytes)
     }
 }

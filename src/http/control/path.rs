@@ -1,4 +1,4 @@
-//! A socket in the file system: made, taken over from the dead, removed.
+//! The file of the control socket: how it is made, replaced and removed.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
@@ -6,14 +6,14 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-/// Who may connect: the owner.
+/// Only the owner may connect.
 const MODE: u32 = 0o600;
 
-/// A listening socket and its file, which goes with it.
+/// A listening socket and its file. Dropping it removes the file.
 pub(super) struct Bound {
     pub(super) listener: UnixListener,
     path: PathBuf,
-    /// Device and number of the file: another process may have put its own in the place.
+    /// Device and inode of the file, to recognize the file of another process.
     file: (u64, u64),
 }
 
@@ -21,12 +21,12 @@ impl Bound {
     /// Listens at `path`, without blocking.
     pub(super) fn new(path: &Path) -> io::Result<Self> {
         clear(path)?;
-        // Made under another name and renamed, it is never there with another mode.
+        // The socket gets its mode under a hidden name, before anybody can find it.
         let hidden = hidden_name(path)?;
         drop(fs::remove_file(&hidden));
         let listener = UnixListener::bind(&hidden)?;
         let made = prepare(&listener, &hidden).and_then(|file| {
-            // Unlike a rename, a link does not replace what has come meanwhile.
+            // Unlike a rename, a link fails if another file is there meanwhile.
             fs::hard_link(&hidden, path)?;
             Ok(file)
         });
@@ -50,7 +50,7 @@ impl Drop for Bound {
     }
 }
 
-/// Removes what a dead process left.
+/// Removes the socket of a dead process.
 fn clear(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -63,11 +63,11 @@ fn clear(path: &Path) -> io::Result<()> {
     }
     match connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            log::info!("{}: replacing what a dead process left", path.display());
+            log::info!("{}: replacing the socket of a dead process", path.display());
             fs::remove_file(path)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        // Whatever else happens, somebody listens.
+        // All other results mean that somebody listens.
         Ok(_) | Err(_) => Err(io::Error::new(
             ErrorKind::AddrInUse,
             "another process listens there",
@@ -75,7 +75,7 @@ fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Connects, or not, at once: the queue of a process that hangs may be full.
+/// Connects without waiting: a process that hangs may have a full queue.
 fn connect(path: &Path) -> io::Result<()> {
     use socket2::{Domain, SockAddr, Socket, Type};
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -83,7 +83,7 @@ fn connect(path: &Path) -> io::Result<()> {
     socket.connect(&SockAddr::unix(path)?)
 }
 
-/// A name beside `path` that no other process takes.
+/// Returns a name beside `path` that no other process uses.
 fn hidden_name(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().and_then(|it| it.to_str());
     let name = name.ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "not a file name"))?;
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_private_and_goes_with_its_owner() {
+    fn socket_is_private_and_is_removed_with_its_owner() {
         let folder = folder("private");
         let path = folder.join("a.sock");
         let bound = Bound::new(&path).unwrap();
@@ -134,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dead_is_replaced_and_what_is_no_socket_is_not() {
+    fn socket_of_a_dead_process_is_replaced_and_another_file_is_not() {
         let folder = folder("dead");
         let path = folder.join("a.sock");
         drop(UnixListener::bind(&path).unwrap());
         assert!(UnixStream::connect(&path).is_err());
         let bound = Bound::new(&path).unwrap();
         assert!(UnixStream::connect(&path).is_ok());
-        // What another has put there meanwhile stays.
+        // A file that another process made meanwhile stays.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "").unwrap();
         drop(bound);

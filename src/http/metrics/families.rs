@@ -1,24 +1,23 @@
-//! The families, in the order in which they are shown; the README lists them.
+//! The families in the order of the text. The README lists them.
 
-use super::super::api::{STATES, kind_name, side_name, state_name};
 use super::process::Process;
 use super::{Family, Samples};
 use crate::inspect::ServerStats;
 use crate::inspect::{KernelStatus, MessageCounts, PeerState, PeerStatus, Side, Status, VniStatus};
 
-/// What there is one of.
+/// The process as a whole.
 pub(super) struct Whole {
     pub(super) status: Status,
     pub(super) process: Process,
-    /// Peers by state, in the order of [`STATES`].
-    pub(super) states: [usize; STATES.len()],
+    /// Number of peers in each state, in the order of [`PeerState::ALL`].
+    pub(super) states: [usize; PeerState::ALL.len()],
 }
 
-pub(super) fn count_states(peers: &[PeerStatus]) -> [usize; STATES.len()] {
-    STATES.map(|(state, _)| peers.iter().filter(|it| it.state == state).count())
+pub(super) fn count_states(peers: &[PeerStatus]) -> [usize; PeerState::ALL.len()] {
+    PeerState::ALL.map(|state| peers.iter().filter(|it| it.state == state).count())
 }
 
-/// A family that only a server has.
+/// A counter that only a server has.
 const fn server(
     name: &'static str,
     help: &'static str,
@@ -42,7 +41,7 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
         |to, it| {
             let labels = [
                 ("version", env!("CARGO_PKG_VERSION")),
-                ("side", side_name(it.status.side)),
+                ("side", it.status.side.name()),
             ];
             to.put_with(&labels, 1);
         },
@@ -61,10 +60,10 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
         "metalbond_peers",
         "Sessions of a server, servers of a client, by state.",
         |to, it| {
-            for ((state, name), count) in STATES.iter().zip(it.states) {
+            for (state, count) in PeerState::ALL.into_iter().zip(it.states) {
                 let is_a_servers = !matches!(state, PeerState::Connecting | PeerState::Retry);
                 if it.status.side == Side::Client || is_a_servers {
-                    to.put_with(&[("state", name)], count);
+                    to.put_with(&[("state", state.name())], count);
                 }
             }
         },
@@ -129,7 +128,7 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
     ),
     server(
         "metalbond_server_folds_total",
-        "Times that the queue of a slow peer was folded.",
+        "Times that the queue of a slow peer was coalesced.",
         |to, it| of_server(to, it, |it| it.folds),
     ),
     server(
@@ -241,7 +240,7 @@ pub(super) const PEER: &[Family<PeerStatus>] = &[
         "Always 1; what the peer is, and where, are its labels.",
         |to, it| {
             let address = it.address.map(|it| it.to_string()).unwrap_or_default();
-            to.put_with(&[("kind", kind_name(it.kind)), ("address", &address)], 1);
+            to.put_with(&[("kind", it.kind.name()), ("address", &address)], 1);
         },
     ),
     Family::gauge(
@@ -252,7 +251,7 @@ pub(super) const PEER: &[Family<PeerStatus>] = &[
     Family::gauge(
         "metalbond_peer_state",
         "Always 1; the state of the session is its label.",
-        |to, it| to.put_with(&[("state", state_name(it.state))], 1),
+        |to, it| to.put_with(&[("state", it.state.name())], 1),
     ),
     Family::gauge(
         "metalbond_peer_uptime_seconds",
@@ -304,7 +303,7 @@ pub(super) const PEER: &[Family<PeerStatus>] = &[
     ),
     Family::counter(
         "metalbond_peer_folds_total",
-        "Times that the peer's queue was folded.",
+        "Times that the queue of the peer was coalesced.",
         |to, it| to.put(it.folds),
     ),
 ];

@@ -1,6 +1,7 @@
-//! `/metrics`: what there is to count, in Prometheus' text format 0.0.4.
+//! `/metrics`, in the text format of Prometheus, version 0.0.4.
 //!
-//! Made family by family while it is sent, so that ten thousand peers are no large text.
+//! The text is made family by family while it is sent: with ten thousand peers it is never whole
+//! in memory.
 
 mod families;
 mod process;
@@ -9,13 +10,13 @@ mod tests;
 
 use std::fmt::{Display, Write};
 
-use super::api::{Body, Response, Source, Status as Code};
+use super::response::{Media, Response, Source};
 use crate::inspect::{Inspect, PeerStatus, VniStatus};
 
-/// Peers or VNIs that are written in a step.
+/// Peers or VNIs that a step writes.
 const ITEMS_PER_STEP: usize = 64;
 
-/// What Prometheus knows of a family of series.
+/// The type of a family of series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Gauge,
@@ -23,7 +24,7 @@ enum Kind {
     Counter,
 }
 
-/// Series of one name, and how they are made of a `T`.
+/// The series of one name, and how to make them from a `T`.
 struct Family<T> {
     name: &'static str,
     kind: Kind,
@@ -31,11 +32,11 @@ struct Family<T> {
     samples: fn(&mut Samples<'_>, &T),
 }
 
-/// The samples of one family and one peer, VNI or process.
+/// The samples of one family for one peer, VNI or process.
 struct Samples<'a> {
     to: &'a mut String,
     name: &'a str,
-    /// Those that all samples have, `name="value"` with commas between.
+    /// The labels of all samples: `name="value"`, separated by commas.
     labels: &'a str,
 }
 
@@ -78,7 +79,7 @@ impl<T> Family<T> {
         );
     }
 
-    /// All of a family that is about one thing.
+    /// Writes a family that has one item.
     fn write_whole(&self, to: &mut String, item: &T) {
         let mut samples = String::new();
         (self.samples)(
@@ -121,10 +122,11 @@ impl Samples<'_> {
 }
 
 fn append(to: &mut String, text: std::fmt::Arguments<'_>) {
-    to.write_fmt(text).expect("a String takes all");
+    to.write_fmt(text)
+        .expect("writing to a String does not fail");
 }
 
-/// Appends `name="value"` with what must not stand in a value escaped.
+/// Appends `name="value"`, with the value escaped.
 fn push_label(to: &mut String, name: &str, value: &str) {
     let comma = if to.is_empty() { "" } else { "," };
     append(to, format_args!("{comma}{name}=\""));
@@ -139,16 +141,16 @@ fn push_label(to: &mut String, name: &str, value: &str) {
     to.push('"');
 }
 
-/// Families about each of many things, one family after the other.
+/// Families with many items, one family after the other.
 struct Series<T: 'static> {
     families: &'static [Family<T>],
     items: Vec<(String, T)>,
-    /// The family, and its next item.
+    /// The current family, and its next item.
     at: (usize, usize),
 }
 
 impl<T> Series<T> {
-    /// `label` is what tells one from another.
+    /// `label` returns the labels that identify an item.
     fn new(families: &'static [Family<T>], items: Vec<T>, label: fn(&T) -> String) -> Self {
         let items = items.into_iter().map(|it| (label(&it), it)).collect();
         Self {
@@ -158,7 +160,7 @@ impl<T> Series<T> {
         }
     }
 
-    /// Whether there is more to come.
+    /// Appends some items. Returns whether there is more to come.
     fn step(&mut self, to: &mut String) -> bool {
         let Some(family) = self.families.get(self.at.0) else {
             return false;
@@ -183,7 +185,7 @@ impl<T> Series<T> {
     }
 }
 
-/// The text, from its beginning to its end.
+/// Makes the text from its beginning to its end.
 struct Text {
     head: String,
     peers: Series<PeerStatus>,
@@ -202,7 +204,7 @@ impl Text {
         for family in families::WHOLE {
             family.write_whole(&mut head, &whole);
         }
-        // Two series with the same labels would make the whole text invalid.
+        // Two series with the same labels make the whole text invalid.
         peers.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         peers.dedup_by(|later, earlier| later.name == earlier.name);
         Self {
@@ -228,8 +230,7 @@ impl Source for Text {
     }
 }
 
-/// `/metrics`.
+/// Returns the response to `/metrics`.
 pub(super) fn response(inspect: &dyn Inspect) -> Response {
-    let media = "text/plain; version=0.0.4; charset=utf-8";
-    Response::new(Code::Ok, media, Body::stream(Text::new(inspect)))
+    Response::stream(Media::Metrics, Text::new(inspect))
 }

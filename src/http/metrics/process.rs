@@ -1,11 +1,11 @@
-//! What the system says of this process.
+//! This process, as the system sees it.
 
 use std::fs;
 
-/// Clock ticks a second in what the kernel tells processes (proc(5), `USER_HZ`).
+/// Clock ticks in a second, as the kernel counts them in `/proc` (proc(5), `USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// This process, as far as `/proc` is there to tell.
+/// Figures from `/proc`; `None` where it is missing.
 #[derive(Debug, Default)]
 pub(super) struct Process {
     pub(super) resident_bytes: Option<u64>,
@@ -31,7 +31,7 @@ impl Process {
             resident_bytes: kilobytes("VmRSS:"),
             virtual_bytes: kilobytes("VmSize:"),
             threads: number_after(&status, "Threads:"),
-            // Without the one that reads the folder.
+            // Without the descriptor that reads the folder.
             open_fds: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|it| (it.count() as u64).saturating_sub(1)),
@@ -46,15 +46,15 @@ impl Process {
     }
 }
 
-/// The first number behind the name at the beginning of a line.
+/// Returns the first number of the line that begins with `name`.
 fn number_after(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// A field of `/proc/self/stat`, numbered as in proc(5).
+/// Returns a field of `/proc/self/stat`, numbered as in proc(5).
 fn ticks(stat: &str, field: usize) -> Option<f64> {
-    // The second field is a name in brackets, which may hold anything.
+    // The second field is a name in brackets, which may contain spaces and brackets.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(field - 3)?.parse().ok()
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_known() {
+    fn own_process_has_all_figures() {
         let process = Process::read();
         assert!(process.resident_bytes.is_some_and(|it| it > 100_000));
         assert!(process.virtual_bytes >= process.resident_bytes);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_hold_anything() {
+    fn process_name_with_brackets_and_spaces_is_skipped() {
         let stat = "1 (a) b) S 2 3 4 5 6 7 8 9 10 11 120 130 16";
         assert_eq!(ticks(stat, 14), Some(120.0));
         assert_eq!(ticks(stat, 15), Some(130.0));

@@ -2,11 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::core::types::Vni;
-use crate::http::api::{Body, Chunk};
 use crate::http::fake::{Fake, peer};
+use crate::http::response::{Body, Chunk};
 use crate::inspect::TableSummary;
 
-/// The text, made as it is sent.
+/// Returns the whole text.
 fn scrape(fake: &Fake) -> String {
     let mut body = response(fake).body;
     let mut text = Vec::new();
@@ -23,8 +23,8 @@ fn scrape(fake: &Fake) -> String {
 
 type Labels = BTreeMap<String, String>;
 
-/// Parses as strictly as the format is meant: each family once, its HELP and TYPE first, no
-/// series twice.
+/// Parses the text strictly: each family stands once, HELP and TYPE come first, no series stands
+/// twice.
 fn parse(text: &str) -> BTreeMap<(String, Labels), f64> {
     let mut series = BTreeMap::new();
     let mut seen = BTreeSet::new();
@@ -94,7 +94,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 }
 
 #[test]
-fn the_text_is_what_prometheus_reads() {
+fn text_can_be_read_by_prometheus() {
     let evil = "a\"b\\c\nd{} é";
     let fake = Fake::default();
     let mut one = peer(evil);
@@ -150,7 +150,7 @@ fn the_text_is_what_prometheus_reads() {
     assert!(value("process_start_time_seconds", &[]) > 1e9);
 }
 
-/// The digest of a route.
+/// Returns the digest of a table with one route.
 fn digest_of_a_route() -> crate::inspect::Digest {
     let mut table = TableSummary::default();
     let destination = crate::core::types::Destination::from_ipv4([10, 0, 0, 1].into(), 32);
@@ -160,7 +160,7 @@ fn digest_of_a_route() -> crate::inspect::Digest {
 }
 
 #[test]
-fn series_of_who_left_are_gone() {
+fn series_of_a_peer_that_left_disappear() {
     let fake = Fake::default();
     *fake.peers.lock() = vec![peer("stays"), peer("leaves")];
     assert!(scrape(&fake).contains("peer=\"leaves\""));
@@ -171,7 +171,7 @@ fn series_of_who_left_are_gone() {
 }
 
 #[test]
-fn ten_thousand_peers_come_in_pieces() {
+fn text_of_ten_thousand_peers_comes_in_pieces() {
     let fake = Fake::default();
     *fake.peers.lock() = (0..10_000).map(|it| peer(&format!("peer-{it}"))).collect();
     let mut body = response(&fake).body;
@@ -190,9 +190,8 @@ fn ten_thousand_peers_come_in_pieces() {
     assert_eq!(parse(&all).len() / 10_000, 24);
 }
 
-/// What the README lists is what there is.
 #[test]
-fn the_readme_names_them_all() {
+fn readme_lists_every_metric() {
     let readme = include_str!("../../../README.md");
     let whole = families::WHOLE.iter().map(|it| it.name);
     let names = whole

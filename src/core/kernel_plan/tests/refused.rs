@@ -1,6 +1,6 @@
 //! What the kernel refuses, and what follows.
 
-use super::super::batch::Outcome;
+use super::super::results::Outcome;
 use super::*;
 
 /// Does the next batch, of which the kernel refuses what `inject` says.

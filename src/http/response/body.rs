@@ -1,44 +1,44 @@
-//! Bodies: all at once, or made piece by piece while they are sent.
+//! Bodies: complete, or made piece by piece while they are sent.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
 
-/// Bytes of a chunk, about.
+/// Bytes of a chunk. A chunk ends with the first step that reaches this size.
 const CHUNK: usize = 64 * 1024;
 
-/// Steps after which a chunk ends though it is short: a filter may pass over much.
+/// Most steps for a chunk. A filter may skip many items, and the chunk is then short.
 const STEPS_MAX: usize = 1024;
 
-/// Items that a list looks at in a step.
+/// Items that a list reads in a step.
 const ITEMS_PER_STEP: usize = 32;
 
-/// What a response carries.
+/// The body of a response.
 pub(crate) enum Body {
-    /// All of it.
+    /// The complete body.
     Whole(Cow<'static, [u8]>),
-    /// What is made while it is sent.
+    /// A body that is made while it is sent.
     Stream(Box<dyn Source>),
 }
 
-/// Makes a body, a little at a time.
+/// Makes a body, a little in each step.
 pub(crate) trait Source: Send {
-    /// Appends a little, perhaps nothing; whether there is more to come.
+    /// Appends a few bytes, or none. Returns whether there is more to come.
     fn step(&mut self, to: &mut Vec<u8>) -> bool;
 }
 
 /// A chunk of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Chunk {
-    /// More is to come; the bytes may be none.
+    /// More chunks follow. This one may be empty.
     More(Vec<u8>),
-    /// The end.
+    /// The last chunk. It may be empty.
     Last(Vec<u8>),
 }
 
 impl Body {
-    /// A stream; a short one is made at once and whole.
+    /// Returns a stream, or a complete body if the first chunk is all.
     pub(crate) fn stream(source: impl Source + 'static) -> Self {
         let mut source: Box<dyn Source> = Box::new(source);
         match fill(&mut *source) {
@@ -50,7 +50,7 @@ impl Body {
         }
     }
 
-    /// The next piece; of [`Body::Whole`], all of it.
+    /// Makes the next chunk. The first chunk of [`Body::Whole`] is all of it.
     pub(crate) fn next(&mut self) -> Chunk {
         match self {
             Self::Whole(bytes) => Chunk::Last(std::mem::take(bytes).into_owned()),
@@ -58,7 +58,7 @@ impl Body {
         }
     }
 
-    /// The length in bytes, where it is known.
+    /// Returns the length in bytes, if it is known.
     pub(crate) fn len(&self) -> Option<usize> {
         match self {
             Self::Whole(bytes) => Some(bytes.len()),
@@ -89,7 +89,7 @@ fn fill(source: &mut dyn Source) -> Chunk {
     Chunk::More(bytes)
 }
 
-/// A source of which the first chunk has been made.
+/// A source whose first chunk is already made.
 struct Begun {
     first: Vec<u8>,
     rest: Box<dyn Source>,
@@ -106,8 +106,8 @@ impl Source for Begun {
     }
 }
 
-/// `{"total":…,"next":…,"NAME":[…]}`, the items made as they are sent.
-pub(super) struct List<I> {
+/// Makes `{"total":…,"next":…,"NAME":[…]}`, item by item.
+pub(crate) struct List<I> {
     head: Vec<u8>,
     items: I,
     is_first: bool,
@@ -118,8 +118,8 @@ where
     I: Iterator<Item = Option<T>> + Send,
     T: Serialize,
 {
-    /// `head` stands before the items, as the fields of an object; an item of none is left out.
-    pub(super) fn new(head: &impl Serialize, name: &str, items: I) -> Self {
+    /// The fields of the object `head` stand before the items. `None` leaves an item out.
+    pub(crate) fn new(head: &impl Serialize, name: &str, items: I) -> Self {
         let mut text = Vec::new();
         write_json(&mut text, head);
         let brace = text.pop();
@@ -161,7 +161,8 @@ where
 
 /// Appends a value as JSON.
 pub(crate) fn write_json(to: &mut Vec<u8>, value: &impl Serialize) {
-    serde_json::to_writer(to, value).expect("a Vec takes all, and keys are strings");
+    serde_json::to_writer(to, value)
+        .expect("writing to a Vec does not fail, and all keys are strings");
 }
 
 #[cfg(test)]
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_list_is_whole_and_a_long_one_is_not() {
+    fn short_list_is_complete_and_long_list_is_a_stream() {
         let head = serde_json::json!({ "total": 3 });
         for (len, is_whole) in [(0_u32, true), (10, true), (100_000, false)] {
             let items = (0..len).map(|it| (it % 2 == 0).then_some(it));
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_ends_though_a_filter_lets_nothing_pass() {
+    fn chunk_ends_even_if_a_filter_skips_every_item() {
         let head = serde_json::json!({ "total": 0 });
         let items = (0..10_000_000).map(|_| None::<u8>);
         let mut body = Body::stream(List::new(&head, "none", items));

@@ -1,0 +1,91 @@
+//! Both listeners answer with the same bytes.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+
+use super::fake::{Fake, peer};
+use super::*;
+
+/// Long enough for a slow machine; reached only when something is wrong.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// An HTTP server and a control socket that show the same.
+struct Listeners {
+    http: HttpServer,
+    control: ControlSocket,
+}
+
+impl Listeners {
+    fn start(name: &str) -> Self {
+        let fake = Fake::default();
+        fake.peers.lock().push(peer("one"));
+        let inspect: Arc<dyn Inspect> = Arc::new(fake);
+        let file = format!("rustbond-{name}-{}.sock", std::process::id());
+        let path = std::env::temp_dir().join(file);
+        let control = ControlSocket::start(path, Arc::clone(&inspect), Actions::default());
+        Self {
+            http: HttpServer::start("127.0.0.1:0", inspect).unwrap(),
+            control: control.unwrap(),
+        }
+    }
+
+    /// Sends a text to both, and returns all that comes until they close the connection.
+    fn exchange(&self, text: &str) -> [String; 2] {
+        let mut tcp = TcpStream::connect(self.http.local_addr()).unwrap();
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut unix = UnixStream::connect(self.control.path()).unwrap();
+        unix.set_read_timeout(Some(PATIENCE)).unwrap();
+        tcp.write_all(text.as_bytes()).unwrap();
+        unix.write_all(text.as_bytes()).unwrap();
+        let mut answers = [String::new(), String::new()];
+        tcp.read_to_string(&mut answers[0]).unwrap();
+        unix.read_to_string(&mut answers[1]).unwrap();
+        answers
+    }
+}
+
+#[test]
+fn both_listeners_answer_a_request_with_the_same_bytes() {
+    let listeners = Listeners::start("same");
+    for (text, status) in [
+        ("GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n", 200),
+        ("GET /healthz HTTP/1.0\r\n\r\n", 200),
+        ("HEAD /api/v1/peers HTTP/1.0\r\n\r\n", 200),
+        ("GET /api/v1/peers HTTP/1.0\r\n\r\n", 200),
+        ("GET / HTTP/1.1\r\nConnection: te, close\r\n\r\n", 200),
+        (
+            "GET /healthz HTTP/1.1\r\n\r\nGET /readyz HTTP/1.0\r\n\r\n",
+            200,
+        ),
+        ("GET /nothing HTTP/1.0\r\n\r\n", 404),
+        ("PUT /healthz HTTP/1.0\r\n\r\n", 405),
+        ("GET /api/v1/peers?limit=0 HTTP/1.0\r\n\r\n", 400),
+        ("hello\r\n\r\n", 400),
+        ("PUT / HTTP/1.1\r\nContent-Length: +3\r\n\r\n", 400),
+        (
+            "PUT / HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 3\r\n\r\n",
+            400,
+        ),
+        ("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    ] {
+        let [http, control] = listeners.exchange(text);
+        assert_eq!(http, control, "{text:?}");
+        let line = format!("HTTP/1.1 {status} ");
+        assert!(http.starts_with(&line), "{text:?}: {http}");
+    }
+}
+
+#[test]
+fn both_listeners_refuse_a_head_without_end_with_the_same_bytes() {
+    let listeners = Listeners::start("endless");
+    for text in [
+        "\r\n".repeat(4096),
+        format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(8192 - 19)),
+        format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(65)),
+    ] {
+        let [http, control] = listeners.exchange(&text);
+        assert_eq!(http, control, "{text:.40?}");
+        assert!(http.starts_with("HTTP/1.1 431 "), "{text:.40?}: {http}");
+    }
+}
