@@ -43,7 +43,7 @@
 //! The core takes bytes, instants and commands, and returns bytes, events and the
 //! next deadline; it holds no socket, clock, thread, channel, lock or randomness,
 //! so that it can be tested step by step. The shell around it has the threads and
-//! the sockets. `tests/tidy.rs` and the lints of clippy keep them apart.
+//! the sockets. `tests/tidy` and the lints of clippy keep them apart.
 //!
 //! | `core` | |
 //! |---|---|

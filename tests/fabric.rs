@@ -8,8 +8,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "figures, and why a test is skipped")]
 
+#[path = "common/double/mod.rs"]
 mod double;
+#[path = "common/netns.rs"]
 mod netns;
+#[path = "common/support.rs"]
 mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -226,22 +229,22 @@ const fn micros(micros: u64) -> Reading {
 }
 
 #[test]
-fn to_a_go_client_at_once() {
+fn go_client_that_reads_at_once_gets_a_whole_table() {
     to_a_go_client("to a Go client, LAN, 0 us", None, Strict);
 }
 
 #[test]
-fn to_a_go_client_with_20_microseconds_for_each_route() {
+fn go_client_with_20_microseconds_a_route_gets_a_whole_table() {
     to_a_go_client("to a Go client, LAN, 20 us", None, micros(20));
 }
 
 #[test]
-fn to_a_go_client_with_100_microseconds_for_each_route() {
+fn go_client_with_100_microseconds_a_route_gets_a_whole_table() {
     to_a_go_client("to a Go client, LAN, 100 us", None, micros(100));
 }
 
 #[test]
-fn to_a_go_client_over_20_mbits() {
+fn go_client_behind_20_mbits_gets_a_whole_table() {
     for (name, reading) in [
         ("to a Go client, 20 Mbit/s, 0 us", Strict),
         ("to a Go client, 20 Mbit/s, 20 us", micros(20)),
@@ -252,22 +255,22 @@ fn to_a_go_client_over_20_mbits() {
 }
 
 #[test]
-fn to_a_go_server_at_once() {
+fn go_server_that_reads_at_once_gets_a_whole_table() {
     to_a_go_server("to a Go server, LAN, 0 us", None, Strict);
 }
 
 #[test]
-fn to_a_go_server_with_20_microseconds_for_each_route() {
+fn go_server_with_20_microseconds_a_route_gets_a_whole_table() {
     to_a_go_server("to a Go server, LAN, 20 us", None, micros(20));
 }
 
 #[test]
-fn to_a_go_server_with_100_microseconds_for_each_route() {
+fn go_server_with_100_microseconds_a_route_gets_a_whole_table() {
     to_a_go_server("to a Go server, LAN, 100 us", None, micros(100));
 }
 
 #[test]
-fn to_a_go_server_over_20_mbits() {
+fn go_server_behind_20_mbits_gets_a_whole_table() {
     for (name, reading) in [
         ("to a Go server, 20 Mbit/s, 0 us", Strict),
         ("to a Go server, 20 Mbit/s, 20 us", micros(20)),
@@ -316,7 +319,7 @@ fn in_this_namespace<T: Send>(call: impl FnOnce() -> T + Send) -> T {
 
 /// 200 Go clients at once; 20 modern ones do not wait for them.
 #[test]
-fn two_hundred_go_clients_and_twenty_of_ours() {
+fn two_hundred_go_clients_and_twenty_of_ours_get_whole_tables() {
     const EACH: u32 = 5000;
     over_a_link("two hundred", None, |far| {
         let server = far.server();

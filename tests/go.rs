@@ -5,14 +5,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "why a test is skipped")]
 
+#[path = "common/support.rs"]
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use rustbond::{MetalBondClient, NoOpHandler, Route, Vni};
-use support::{Recorder, client, eventually, hop, server, v4};
+use support::{Recorder, client, eventually, free_address, hop, server, v4};
 
 const VNI: Vni = Vni(100);
 const ROUTES: u32 = 20_000;
@@ -63,11 +64,6 @@ fn binary(test: &str) -> Option<String> {
     binary
 }
 
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
 /// How many next hops a `/routes.json` shows; none while nobody answers.
 fn shown(http: SocketAddr) -> usize {
     let Ok(mut stream) = TcpStream::connect(http) else {
@@ -94,12 +90,12 @@ fn expected(count: u32) -> Vec<(Vni, Route)> {
 }
 
 #[test]
-fn our_clients_at_two_go_servers_one_of_which_restarts() {
+fn our_clients_keep_all_routes_while_one_of_two_go_servers_restarts() {
     let Some(binary) = binary("our clients at two Go servers") else {
         return;
     };
-    let addresses = [free_port(), free_port()];
-    let http = [free_port(), free_port()];
+    let addresses = [free_address(), free_address()];
+    let http = [free_address(), free_address()];
     let _first = Go::server(&binary, addresses[0], http[0]);
     let second = Go::server(&binary, addresses[1], http[1]);
     let source = client(&addresses, NoOpHandler);
@@ -120,7 +116,7 @@ fn our_clients_at_two_go_servers_one_of_which_restarts() {
 }
 
 #[test]
-fn a_go_client_at_two_of_our_servers_one_of_which_restarts() {
+fn go_client_keeps_all_routes_while_one_of_our_two_servers_restarts() {
     let Some(binary) = binary("a Go client at two of our servers") else {
         return;
     };
@@ -132,7 +128,7 @@ fn a_go_client_at_two_of_our_servers_one_of_which_restarts() {
         let all = ROUTES as usize;
         eventually("our server has all", || server.stats().routes == all);
     }
-    let http = free_port();
+    let http = free_address();
     let [first, second, http_text] = [addresses[0], addresses[1], http].map(|it| it.to_string());
     let args = [
         "client",

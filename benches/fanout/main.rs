@@ -12,7 +12,7 @@
 mod latency;
 mod peer;
 mod process;
-#[path = "../../tests/procfs/mod.rs"]
+#[path = "../../tests/common/procfs.rs"]
 mod procfs;
 mod relay;
 

@@ -7,11 +7,11 @@
 
 mod announcer;
 mod fed;
-#[path = "../../tests/netns/mod.rs"]
+#[path = "../../tests/common/netns.rs"]
 mod netns;
 #[path = "../process/mod.rs"]
 mod process;
-#[path = "../../tests/procfs/mod.rs"]
+#[path = "../../tests/common/procfs.rs"]
 mod procfs;
 mod raw;
 mod role;

@@ -22,7 +22,7 @@
 
 #[path = "../process/mod.rs"]
 mod process;
-#[path = "../../tests/procfs/mod.rs"]
+#[path = "../../tests/common/procfs.rs"]
 mod procfs;
 mod raw;
 mod role;

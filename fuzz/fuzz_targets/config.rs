@@ -6,57 +6,15 @@
     reason = "the command's own modules, of which one is run"
 )]
 
-#[path = "../../bin/announcement.rs"]
-mod announcement;
-#[path = "../../bin/args.rs"]
-mod args;
-#[path = "../../bin/ask/mod.rs"]
-mod ask;
-#[path = "../../bin/client.rs"]
-mod client;
-#[path = "../../bin/config/mod.rs"]
-mod config;
-#[path = "../../bin/control.rs"]
-mod control;
-#[path = "../../bin/demo/mod.rs"]
-mod demo;
-#[path = "../../bin/descriptors.rs"]
-mod descriptors;
-#[path = "../../bin/endpoint.rs"]
-mod endpoint;
-#[path = "../../bin/failure.rs"]
-mod failure;
-#[path = "../../bin/http.rs"]
-mod http;
-#[path = "../../bin/kernel.rs"]
-mod kernel;
-#[path = "../../bin/limits.rs"]
-mod limits;
-#[path = "../../bin/logging/mod.rs"]
-mod logging;
-#[path = "../../bin/manual.rs"]
-mod manual;
-#[path = "../../bin/output.rs"]
-mod output;
-#[path = "../../bin/pacing.rs"]
-mod pacing;
-#[path = "../../bin/refusal.rs"]
-mod refusal;
-#[path = "../../bin/reload.rs"]
-mod reload;
-#[path = "../../bin/server.rs"]
-mod server;
-#[path = "../../bin/service/mod.rs"]
-mod service;
-#[path = "../../bin/signals.rs"]
-mod signals;
+#[path = "../../bin/cli/mod.rs"]
+mod cli;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use cli::refusal::{self, Parsed};
 use libfuzzer_sys::fuzz_target;
-use refusal::Parsed;
 
 /// A file in memory, of this process.
 fn file() -> &'static PathBuf {

@@ -3,7 +3,7 @@
 //!
 //! There is no socket, clock, thread, channel, lock, atomic, randomness or log in here, so that
 //! each part can be tested step by step and replayed from a seed. The lints below and
-//! `tests/tidy.rs` hold that line.
+//! `tests/tidy` hold that line.
 #![deny(
     clippy::disallowed_methods,
     clippy::disallowed_types,

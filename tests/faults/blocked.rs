@@ -45,7 +45,7 @@ impl Drop for Blocked {
 ///
 /// Promised: sessions live on, everybody is served, and the kernel has what it should.
 #[test]
-fn logs_that_nobody_reads_stop_nothing() {
+fn unread_logs_stop_nothing() {
     in_namespace("blocked", || {
         make_device();
         let endpoint = "127.0.0.1:4711";

@@ -45,7 +45,7 @@ fn end(peer: Raw, how: End) {
 ///
 /// Promised: its route goes everywhere else, what it began never comes, and nobody else notices.
 #[test]
-fn peers_that_end_within_a_frame_leave_nothing() {
+fn clients_that_end_within_a_frame_leave_nothing() {
     let (server, address) = Process::server(&["--keepalive", "1"]);
     let endpoint = address.to_string();
     let witness = Observer::new(&[&endpoint]);
@@ -156,7 +156,7 @@ fn only_talk(mut stream: TcpStream) -> Duration {
 /// Promised: they are closed twice the timeout (5 s) after the last byte that they took, not
 /// before; what waits for them is bounded; everybody else is served meanwhile.
 #[test]
-fn subscribers_with_a_window_of_zero_are_closed_and_cost_nobody() {
+fn subscribers_with_a_zero_window_are_closed_and_delay_nobody() {
     const LEGACY: &[u8] = &[1, 0, 2, 1, 8, 1];
     const STREAM: &[u8] = &[1, 0, 9, 1, 8, 1, 0xc2, 0x3e, 4, 8, 1, 0x10, 1];
     let (server, address) = Process::server(&["--keepalive", "1"]);
@@ -203,7 +203,7 @@ fn resident_kib(id: u32) -> usize {
 /// Promised: the client leaves it twice the timeout after the last byte that it took and dials
 /// it again; the other server has all that the client says, at once.
 #[test]
-fn a_server_with_a_window_of_zero_is_left_and_holds_nothing_up() {
+fn server_with_a_zero_window_is_left_and_delays_nothing() {
     let (server, address) = Process::server(&["--keepalive", "1"]);
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     listener.set_recv_buffer_size(4096).unwrap();

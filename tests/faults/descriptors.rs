@@ -36,7 +36,7 @@ fn cpu(id: u32) -> Duration {
 /// Promised: sessions that are there are served as before; the rest waits to be accepted, at no
 /// cost and with few words; when the crowd has gone, new sessions and requests are served.
 #[test]
-fn a_server_without_descriptors_serves_who_is_there() {
+fn server_without_descriptors_serves_its_existing_sessions() {
     let server = limited(64, "server -l 127.0.0.1:0 --keepalive 1 --http 127.0.0.1:0");
     let (address, http) = (
         server.listens_on("listening on "),
@@ -100,7 +100,7 @@ fn get(address: SocketAddr) -> String {
 /// Promised: it serves with those that it has descriptors for, tells the others that it cannot
 /// reach them, and rests between attempts.
 #[test]
-fn a_client_without_descriptors_uses_the_servers_it_can() {
+fn client_without_descriptors_uses_the_servers_it_reached() {
     let (server, address) = {
         let all = ["server", "--listen", "0.0.0.0:0", "--keepalive", "1"];
         let server = Process::start(metalbond().args(all));

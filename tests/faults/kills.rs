@@ -53,7 +53,7 @@ fn installer() -> Process {
 /// the kernel's routes outlive who installed them and are taken over, not written again; and
 /// whenever it is quiet, all tables and the kernel are equal.
 #[test]
-fn a_hundred_kills_take_nothing_and_leave_nothing() {
+fn hundred_kills_lose_no_route_and_leave_none() {
     in_namespace("kills", || {
         make_device();
         let endpoints = PORTS.map(|port| format!("127.0.0.1:{port}"));

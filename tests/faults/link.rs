@@ -19,7 +19,7 @@ use crate::support::{PATIENCE, eventually};
 /// - nobody else loses a session or waits;
 /// - when the network is back, all tables are equal, and no route came or went twice.
 #[test]
-fn cut_off_hosts_are_dropped_keep_what_they_have_and_come_back() {
+fn hosts_that_are_cut_off_are_dropped_and_come_back_with_their_routes() {
     const VICTIMS: [&str; 4] = ["deaf", "mute", "hole", "cable"];
     let hosts = [
         "server", "source", "witness", "deaf", "mute", "hole", "cable",
@@ -100,7 +100,7 @@ fn cut_off_hosts_are_dropped_keep_what_they_have_and_come_back() {
 /// Promised: no client removes or adds a route because of it, what changes meanwhile comes over
 /// the other server, and the server that is back has the same table as the other.
 #[test]
-fn a_server_that_is_cut_off_takes_no_route_with_it() {
+fn server_that_is_cut_off_takes_no_route_with_it() {
     let Some(stage) = Stage::new("half", &["one", "other", "source", "witness"]) else {
         return;
     };

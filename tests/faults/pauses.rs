@@ -35,7 +35,7 @@ fn subscriber(server: std::net::SocketAddr, keepalive: &str, number: u32) -> Pro
 /// the former come back, the latter have never been away, and what each has printed amounts to
 /// the table of one that never stopped.
 #[test]
-fn stopped_subscribers_cost_nobody_and_catch_up() {
+fn stopped_subscribers_delay_nobody_and_catch_up() {
     let (strict, strict_at) = Process::server(&["--keepalive", "1"]);
     let (patient, patient_at) = Process::server(&["--keepalive", "60"]);
     let endpoints = [strict_at, patient_at].map(|it| it.to_string());
@@ -108,7 +108,7 @@ fn stopped_subscribers_cost_nobody_and_catch_up() {
 /// served by the other; when it goes on, its dead sessions end, theirs are made anew, and both
 /// servers have the same table.
 #[test]
-fn a_stopped_server_is_left_and_taken_back() {
+fn stopped_server_is_left_and_taken_back() {
     let servers = [(); 2].map(|()| Process::server(&["--keepalive", "1"]));
     let endpoints = servers.each_ref().map(|(_, address)| address.to_string());
     let (witness, steady) = (Observer::new(&endpoints), Observer::new(&endpoints));

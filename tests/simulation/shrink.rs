@@ -38,7 +38,7 @@ pub(crate) fn shrink(count: usize, fails: impl Fn(&[usize]) -> bool) -> Vec<usiz
 }
 
 #[test]
-fn what_matters_is_what_is_left() {
+fn shrinking_leaves_only_the_steps_that_matter() {
     let matters = [3, 17, 18, 90];
     let fails = |kept: &[usize]| matters.iter().all(|it| kept.contains(it));
     assert_eq!(shrink(100, fails), matters);

@@ -6,6 +6,9 @@ mod modules;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Lines of a file at most. 600 is the goal: files of `src` and one of `tests` are longer yet.
+const LINES: usize = 740;
+
 /// What lies here holds no socket, clock, thread, channel, lock, atomic, randomness or log.
 const CORE: &str = "src/core/";
 
@@ -30,7 +33,7 @@ const RULES: [(&str, &[&str], &str); 5] = [
     ("rtnetlink", &["src/kernel/"], "only kernel speaks netlink"),
     (
         "serde_json",
-        &["src/http/", "bin/logging/", "bin/ask/"],
+        &["src/http/", "bin/cli/logging/", "bin/cli/ask/"],
         "only http, the log and the commands that ask know JSON",
     ),
     ("clap", &["bin/"], "only the command reads arguments"),
@@ -51,10 +54,7 @@ const IMPURE: [&str; 10] = [
 ];
 
 /// Modules that may name each other in a circle, and why that is better than none.
-const CYCLES: &[(&str, &str)] = &[(
-    "bin: args, ask, config, control, kernel, limits, logging, manual, output, pacing, refusal, reload",
-    "to be opened",
-)];
+const CYCLES: &[(&str, &str)] = &[];
 
 fn sources(folder: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -101,7 +101,10 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 fn files_stay_short() {
     for (name, text) in all_sources() {
         let lines = text.lines().count();
-        assert!(lines <= 800, "{name} has {lines} lines, 800 are allowed");
+        assert!(
+            lines <= LINES,
+            "{name} has {lines} lines, {LINES} are allowed"
+        );
     }
 }
 
@@ -121,7 +124,7 @@ fn words_stay_where_they_belong() {
 }
 
 #[test]
-fn the_core_is_pure() {
+fn core_names_nothing_impure() {
     let mut seen = 0;
     for (name, text) in sources("src") {
         if is_test(&name) || !name.starts_with(CORE) {
@@ -144,7 +147,7 @@ fn the_core_is_pure() {
 }
 
 #[test]
-fn no_test_is_ignored_without_a_reason() {
+fn ignored_tests_give_a_reason() {
     let bare = concat!("#[", "ignore]");
     for (name, text) in all_sources() {
         assert!(
@@ -155,7 +158,7 @@ fn no_test_is_ignored_without_a_reason() {
 }
 
 #[test]
-fn modules_stand_in_no_circle() {
+fn modules_form_no_cycle() {
     let mut found = Vec::new();
     for folder in ["src", "bin"] {
         let files: Vec<(String, String)> = sources(folder)
@@ -172,7 +175,7 @@ fn modules_stand_in_no_circle() {
     }
     let allowed: Vec<&str> = CYCLES.iter().map(|(cycle, _)| *cycle).collect();
     for cycle in &found {
-        assert!(allowed.contains(&cycle.as_str()), "a circle of {cycle}");
+        assert!(allowed.contains(&cycle.as_str()), "a cycle of {cycle}");
     }
     for cycle in allowed {
         assert!(found.iter().any(|it| it == cycle), "there is none: {cycle}");

@@ -194,7 +194,7 @@ fn expand(prefix: &[String], tree: &str, found: &mut Vec<Path>) {
 }
 
 #[test]
-fn modules_that_name_each_other_are_a_circle() {
+fn modules_that_name_each_other_are_a_cycle() {
     let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
     let modules = Modules::new(&[
         file("lib.rs", "mod a; mod b; mod c;"),

@@ -1,6 +1,6 @@
 //! The core of the client against scripted servers, on a clock of its own.
 //!
-//! "Go row" is a row of what a Go peer does, as `tests/double` lists it.
+//! "Go row" is a row of what a Go peer does, as `tests/common/double` lists it.
 #![allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
 
 mod desired;

@@ -8,7 +8,7 @@ use crate::core::wire::{
     decode_subscription, decode_update, encode_hello, encode_subscription, encode_update,
 };
 
-/// Whose habits a server has (listed in `tests/double`).
+/// Whose habits a server has (listed in `tests/common/double`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// This implementation's.

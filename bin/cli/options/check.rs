@@ -1,0 +1,116 @@
+//! Checks between values that are right on their own.
+
+use std::collections::BTreeSet;
+
+use super::{Client, Common, Mistake, Options, Role, Server};
+use crate::cli::socket::Choice;
+
+/// Whether this binary can install routes.
+const HAS_KERNEL: bool = cfg!(all(feature = "netlink", target_os = "linux"));
+
+impl Options {
+    /// Refuses the first option that does not go with the others, or with this binary.
+    pub(super) fn check(&self) -> Result<(), Mistake> {
+        match self.role {
+            Role::Server => self.server.check()?,
+            Role::Client => self.client.check()?,
+        }
+        self.common.check()
+    }
+}
+
+impl Server {
+    fn check(&self) -> Result<(), Mistake> {
+        if self.config.queue_soft_limit > self.config.queue_hard_limit {
+            let problem = "is above queue-hard-limit";
+            return Err(Mistake::new("queue-soft-limit", None, problem));
+        }
+        Ok(())
+    }
+}
+
+impl Client {
+    fn check(&self) -> Result<(), Mistake> {
+        if let Some(server) = first_repeated(&self.servers) {
+            return Err(Mistake::new("server", Some(server), "given twice"));
+        }
+        let checked = self.config.check(&self.servers);
+        checked.map_err(|error| Mistake::new("server", None, &error.to_string()))?;
+        let announced = self.announce.iter().map(|it| (it.vni, it.route));
+        if let Some((vni, route)) = first_repeated(announced) {
+            let problem = format!("VNI {vni} {route} is given twice");
+            return Err(Mistake::new("announce", None, &problem));
+        }
+        let mapped = self.install_routes.iter().map(|it| it.vni);
+        if let Some(vni) = first_repeated(mapped) {
+            let problem = format!("VNI {vni} is given twice");
+            return Err(Mistake::new("install-routes", None, &problem));
+        }
+        if !self.install_routes.is_empty() && !HAS_KERNEL {
+            let problem = "this metalbond was built without kernel routes";
+            return Err(Mistake::new("install-routes", None, problem));
+        }
+        Ok(())
+    }
+}
+
+impl Common {
+    fn check(&self) -> Result<(), Mistake> {
+        if cfg!(feature = "http") {
+            return Ok(());
+        }
+        let problem = "this metalbond was built without HTTP";
+        match (&self.http, &self.control) {
+            (Some(address), _) => Err(Mistake::new("http", Some(address), problem)),
+            (None, Some(Choice::At(path))) => Err(Mistake::new(
+                "control",
+                Some(&path.to_string_lossy()),
+                problem,
+            )),
+            (None, None | Some(Choice::Off)) => Ok(()),
+        }
+    }
+}
+
+fn first_repeated<T: Ord + Copy>(items: impl IntoIterator<Item = T>) -> Option<T> {
+    let mut seen = BTreeSet::new();
+    items.into_iter().find(|item| !seen.insert(*item))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustbond::{ClientConfig, ServerConfig};
+
+    use super::super::{Row, Value, rows};
+    use super::*;
+
+    /// Returns the default that a row says there is, in its own column or in the help.
+    fn default(row: &Row) -> Option<&'static str> {
+        let text = row.help.split_once("[default: ");
+        let text = text.and_then(|(_, rest)| rest.strip_suffix(']'));
+        row.default.or(text)
+    }
+
+    #[test]
+    fn defaults_of_the_table_are_those_of_the_library() {
+        for role in Role::ALL {
+            let mut options = Options::default();
+            for row in rows(role).filter(|it| it.value != Value::Flag) {
+                // Not a value: "one for each core", "the kernel's".
+                let value = default(row).filter(|it| !it.contains(' '));
+                if let Some(value) = value {
+                    (row.fill)(&mut options, value).unwrap();
+                }
+            }
+            let (server, client) = (ServerConfig::default(), ClientConfig::default());
+            assert_eq!(
+                format!("{:?}", options.server.config),
+                format!("{server:?}")
+            );
+            assert_eq!(
+                format!("{:?}", options.client.config),
+                format!("{client:?}")
+            );
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Parsers of single values, and what puts the result into a field.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use log::LevelFilter;
+use rustbond::{LegacyPacing, NextHopType};
+
+use super::Mapping;
+use super::row::Wrong;
+use crate::cli::logging::Format;
+use crate::cli::value::{bytes, decimal, vni};
+
+/// Sets a field to a value that was parsed.
+pub(super) fn set<T>(field: &mut T, parsed: Option<impl Into<T>>) -> Result<(), Wrong> {
+    *field = parsed.ok_or(Wrong::Value)?.into();
+    Ok(())
+}
+
+/// Adds a value that was parsed to a list.
+pub(super) fn push<T>(list: &mut Vec<T>, parsed: Option<T>) -> Result<(), Wrong> {
+    list.push(parsed.ok_or(Wrong::Value)?);
+    Ok(())
+}
+
+pub(super) fn flag(text: &str) -> Option<bool> {
+    text.parse().ok()
+}
+
+/// A number from 1 to 4294967295.
+pub(super) fn positive(text: &str) -> Option<u32> {
+    decimal(text).filter(|it| *it != 0)
+}
+
+/// The same, where the library counts in words of the machine.
+pub(super) fn count(text: &str) -> Option<usize> {
+    positive(text)?.try_into().ok()
+}
+
+pub(super) fn positive_seconds(text: &str) -> Option<Duration> {
+    positive(text).map(|it| Duration::from_secs(it.into()))
+}
+
+pub(super) fn seconds(text: &str) -> Option<Duration> {
+    decimal(text).map(|it: u32| Duration::from_secs(it.into()))
+}
+
+/// Seconds of a day at most.
+pub(super) fn drain(text: &str) -> Option<u32> {
+    decimal(text).filter(|it| *it <= 86_400)
+}
+
+pub(super) fn workers(text: &str) -> Option<NonZeroUsize> {
+    decimal(text).filter(|it: &NonZeroUsize| it.get() <= 256)
+}
+
+pub(super) fn mapping(text: &str) -> Option<Mapping> {
+    let (number, table) = text.split_once('#')?;
+    let table = decimal(table).filter(|it| *it != 0)?;
+    let vni = vni(number)?;
+    Some(Mapping { vni, table })
+}
+
+pub(super) fn device(text: &str) -> Option<String> {
+    let is_bad = |it: char| it == '/' || it.is_whitespace() || it.is_control();
+    let is_name = (1..=15).contains(&text.len()) && !text.contains(is_bad);
+    is_name.then(|| text.into())
+}
+
+/// A route protocol; the kernel itself uses those below 5.
+pub(super) fn protocol(text: &str) -> Option<u8> {
+    decimal(text).filter(|it| *it >= 5)
+}
+
+pub(super) fn kind(text: &str) -> Option<NextHopType> {
+    match text.to_ascii_lowercase().as_str() {
+        "std" => Some(NextHopType::Standard),
+        "nat" => Some(NextHopType::Nat),
+        "lb" => Some(NextHopType::LoadBalancerTarget),
+        _ => None,
+    }
+}
+
+pub(super) fn level(text: &str) -> Option<LevelFilter> {
+    match text {
+        "off" => Some(LevelFilter::Off),
+        "error" => Some(LevelFilter::Error),
+        "warn" => Some(LevelFilter::Warn),
+        "info" => Some(LevelFilter::Info),
+        "debug" => Some(LevelFilter::Debug),
+        "trace" => Some(LevelFilter::Trace),
+        _ => None,
+    }
+}
+
+pub(super) fn format(text: &str) -> Option<Format> {
+    match text {
+        "text" => Some(Format::Text),
+        "json" => Some(Format::Json),
+        _ => None,
+    }
+}
+
+pub(super) fn pacing(text: &str) -> Option<LegacyPacing> {
+    match text {
+        "auto" => Some(LegacyPacing::Auto),
+        "off" => Some(LegacyPacing::Off),
+        _ => None,
+    }
+}
+
+/// Bytes per second, at least 4096.
+pub(super) fn rate(text: &str) -> Option<u32> {
+    let rate = u32::try_from(bytes(text)?).ok();
+    rate.filter(|it| *it >= 4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_has_a_minimum_and_the_default_of_the_library() {
+        assert_eq!(
+            rate("8M").unwrap(),
+            rustbond::ServerConfig::default().legacy_rate
+        );
+        assert_eq!(rate("4k").unwrap(), 4096);
+        for text in ["", "0", "4095", "4G", "-1", "fast"] {
+            assert!(rate(text).is_none(), "{text:?}");
+        }
+        assert_eq!(pacing("off").unwrap(), LegacyPacing::Off);
+        assert!(pacing("OFF").is_none());
+    }
+}

@@ -1,0 +1,15 @@
+//! Routes in the kernel, in network namespaces.
+#![cfg(all(feature = "netlink", target_os = "linux"))]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../common/netns.rs"]
+mod netns;
+#[path = "../common/support.rs"]
+mod support;
+
+mod datapath;
+#[cfg(feature = "cli")]
+mod endurance;
+#[cfg(feature = "cli")]
+mod install;
+mod routes;

@@ -1,0 +1,13 @@
+//! The public API: servers and clients in this process.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../common/double/mod.rs"]
+mod double;
+#[path = "../common/support.rs"]
+mod support;
+
+mod client;
+mod events;
+mod inspect;
+mod sessions;
+mod survival;
