@@ -59,7 +59,7 @@
 //!
 //! | shell | |
 //! |---|---|
-//! | `net` | mailboxes that wake a loop; sockets and what is known of their readiness |
+//! | `net` | endpoints and streams (a new transport goes here), the turn of a loop, mailboxes that wake it |
 //! | `server` | acceptor and workers, one thread each |
 //! | `client` | an engine that is stepped: by a thread, or by the caller's loop; one thread for the handler |
 //! | `kernel` | the netlink writer's thread |
@@ -114,6 +114,7 @@ pub use client::{
 pub use error::{Error, Result};
 pub use heartbeat::Heartbeat;
 pub use inspect::ServerStats;
+pub use net::{Endpoint, Transport};
 pub use server::{Drain, MetalBondServer, ServerConfig};
 
 /// The programs of the README, compiled as tests.

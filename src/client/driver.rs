@@ -76,12 +76,12 @@ impl Driver {
         core.take_events(ConsumerId::FIRST, EVENT_BATCH)
     }
 
-    /// Wants the routes of a VNI.
+    /// Subscribes to a VNI at every server.
     pub fn subscribe(&mut self, vni: Vni) -> Changed {
         self.engine.core.subscribe(vni).into()
     }
 
-    /// Does not want the routes of a VNI any more; they are removed.
+    /// Unsubscribes from a VNI; its routes are removed.
     pub fn unsubscribe(&mut self, vni: Vni) -> Changed {
         self.engine.core.unsubscribe(vni).into()
     }
@@ -106,11 +106,11 @@ impl Driver {
         was_there.then_some(()).ok_or(Error::RouteNotFound)
     }
 
-    /// One more server, which is brought to all that this client wants.
+    /// Adds a server (`HOST:PORT`), which is told everything that this client wants.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if there are 32 already.
+    /// [`Error::InvalidConfig`] if the text is not `HOST:PORT` or there are 32 servers already.
     pub fn add_server(&mut self, server: impl Into<String>) -> Result<ServerId> {
         self.engine.add_server(server.into(), Instant::now())
     }

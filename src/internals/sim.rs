@@ -3,11 +3,16 @@
 //! The clients' door is [`SimClient`], the kernel's [`SimKernel`]. All of them are the code
 //! that the shell drives, with as little around it as can be.
 
+mod client;
+mod turn;
+
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
-pub use crate::client::{ClientSetup, SimClient};
+pub use client::{ClientSetup, SimClient};
+pub use turn::{SimReady, SimTurn};
+
 use crate::core::pace::{DEFAULT_RATE, Framing, LegacyPacing, Pacing, SendQueue};
 use crate::core::reflector::{Limits, Message, Report, Shard, ShardConfig, Topology};
 use crate::core::rib::PeerId;
@@ -21,6 +26,9 @@ pub use crate::kernel::sim::{KernelWork, SimKernel};
 
 /// Longest chunk for a legacy peer, unless a single frame is longer.
 pub const CHUNK: usize = crate::core::pace::CHUNK;
+
+/// Bytes offered to one connection at a time.
+pub const WRITE_BUDGET: usize = crate::net::WRITE_BUDGET;
 
 /// A frame as somebody who listens in hears it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,6 +262,12 @@ impl SimServer {
     pub fn advance(&mut self, peer: u32, count: usize, now: Instant) {
         let (shard, id) = self.at(peer);
         shard.advance(id, count, now);
+    }
+
+    /// Whether a peer is sent chunks.
+    pub fn is_chunked(&self, peer: u32) -> bool {
+        let (shard, id) = self.of(peer);
+        shard.framing(id) == Framing::Chunk
     }
 
     pub fn is_sendable(&self, peer: u32) -> bool {

@@ -36,8 +36,8 @@ pub(crate) use events::ConsumerId;
 pub(crate) use link::FlushId;
 use link::{Link, Wants};
 use server::{Phase, Server};
-pub(crate) use view::ServerBit;
 use view::View;
+pub(crate) use view::{RouteCursor, ServerBit};
 
 /// How long a connection attempt may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);

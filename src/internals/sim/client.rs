@@ -9,7 +9,8 @@ use crate::core::client::{
 use crate::core::pace::Framing;
 use crate::core::session::{CloseReason, Role};
 use crate::core::types::{Route, Vni};
-use crate::internals::sim::{pacing, session};
+
+use super::{pacing, session};
 
 /// What a client is made with.
 #[derive(Clone, Copy, Debug)]
