@@ -182,7 +182,7 @@ impl SimServer {
     }
 
     pub fn handle_timeouts(&mut self, shard: usize, now: Instant) {
-        self.shards[shard].handle_timeouts(now);
+        self.shards[shard].handle_timeouts(now, |_| false);
     }
 
     pub fn poll_timeout(&self, shard: usize) -> Option<Instant> {

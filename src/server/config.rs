@@ -31,9 +31,10 @@ pub struct ServerConfig {
     /// Connections at once; more are closed as they come. Costs up to 4 KiB each, and
     /// what the kernel takes. Default: 32,768.
     pub max_sessions: usize,
-    /// Connections at once from one address. Default: 8,192.
+    /// Connections at once from one IPv4 address or one IPv6 /64. Default: 8,192.
     pub max_sessions_per_address: usize,
-    /// Connections accepted in a second; more wait in the kernel's queue. Default: 5,000.
+    /// Connections accepted in a second; more wait, and addresses take turns. One that is refused
+    /// or has ended does not count. Default: 5,000.
     pub max_accepts_per_second: u32,
     /// Routes one peer may announce, counted at each worker. Costs up to 130 B each.
     /// Default: 2,000,000.

@@ -313,3 +313,23 @@ fn server_without_descriptors_pauses_accepting_and_does_not_spin() {
         "accepted when there is room again"
     );
 }
+
+#[test]
+fn connections_that_reset_cost_the_others_no_accepts() {
+    let server = server(ServerConfig {
+        max_accepts_per_second: 50,
+        ..ServerConfig::default()
+    });
+    for _ in 0..400 {
+        let stream = std::net::TcpStream::connect(server.local_addr()).unwrap();
+        // Closing it resets it.
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+    let start = std::time::Instant::now();
+    let mut healthy = Raw::established(server.local_addr());
+    assert!(healthy.barrier().is_empty());
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_secs(3), "{waited:?}, 400 take 7 s");
+}

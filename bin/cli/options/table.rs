@@ -301,13 +301,13 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         name: "max-sessions-per-address",
-        help: "Connections at once from one address [default: 8192]",
+        help: "Connections at once from one IPv4 address or IPv6 /64 [default: 8192]",
         fill: |it, text| set(&mut it.server.config.max_sessions_per_address, count(text)),
         ..LIMIT
     },
     Row {
         name: "max-accepts-per-second",
-        help: "Connections accepted in a second; more wait [default: 5000]",
+        help: "Connections accepted in a second; more wait, addresses take turns [default: 5000]",
         fill: |it, text| set(&mut it.server.config.max_accepts_per_second, positive(text)),
         ..LIMIT
     },

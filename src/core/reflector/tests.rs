@@ -520,11 +520,11 @@ fn who_takes_nothing_is_closed_after_twice_the_timeout() {
         world.write(announcer, usize::MAX);
         world.keepalive(subscriber);
         let now = world.now;
-        world.shards[0].handle_timeouts(now);
+        world.shards[0].handle_timeouts(now, |_| false);
         world.turn(0);
         assert!(world.closed.is_empty(), "after {second} s");
     }
-    world.shards[0].handle_timeouts(start + Duration::from_secs(25));
+    world.shards[0].handle_timeouts(start + Duration::from_secs(25), |_| false);
     world.turn(0);
     assert_eq!(world.closed, [(subscriber, CloseReason::SendHold)]);
 }
