@@ -152,7 +152,7 @@ impl Worker {
 
     fn timeout(&self) -> Option<Duration> {
         let is_behind = self.turn.has_readers() || self.turn.has_writers() || self.has_mail;
-        if is_behind || self.shard.has_work() {
+        if is_behind || self.shard.has_work() || self.has_watch_steps() {
             return Some(Duration::ZERO);
         }
         let due = [
