@@ -6,8 +6,8 @@
 //! Rows stand in the order of the help.
 
 use super::parse::{
-    count, device, drain, flag, format, kind, level, mapping, pacing, positive, positive_seconds,
-    protocol, push, rate, seconds, set, workers,
+    count, device, drain, flag, format, host, kind, level, mapping, pacing, positive,
+    positive_seconds, protocol, push, rate, seconds, set, workers,
 };
 use super::row::{Change, Hyphen, Presence, Role, Row, Value, Wrong};
 use crate::cli::announcement::SYNTAX;
@@ -235,6 +235,15 @@ pub(super) static ROWS: &[Row] = &[
                 endpoint::parse(text, Port::ListenGiven),
             )
         },
+        ..BOTH
+    },
+    Row {
+        name: "http-host",
+        help: "Host names, besides addresses, localhost and this machine's name, that the HTTP \
+               server answers to; on loopback all others are refused",
+        value: Value::List("NAME"),
+        expected: "a host name, as routes.example",
+        fill: |it, text| push(&mut it.common.http_hosts, host(text)),
         ..BOTH
     },
     Row {
