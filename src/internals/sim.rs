@@ -125,6 +125,8 @@ impl SimServer {
                 routes_per_peer: 1 << 20,
                 routes: 1 << 22,
                 subscriptions_per_peer: 1 << 10,
+                vnis: 1 << 20,
+                vnis_per_peer: 1 << 20,
             },
             pacing: pacing(setup.is_paced),
             seed: setup.seed,

@@ -344,6 +344,18 @@ pub(super) static ROWS: &[Row] = &[
         ..LIMIT
     },
     Row {
+        name: "max-vnis",
+        help: "VNIs that have routes, at each worker [default: 1000000]",
+        fill: |it, text| set(&mut it.server.config.max_vnis, count(text)),
+        ..LIMIT
+    },
+    Row {
+        name: "max-vnis-per-peer",
+        help: "VNIs that one peer announces in, at each worker [default: 65536]",
+        fill: |it, text| set(&mut it.server.config.max_vnis_per_peer, count(text)),
+        ..LIMIT
+    },
+    Row {
         name: "handshake-timeout",
         help: "Seconds that a handshake may take [default: 10]",
         value: Value::One("SECONDS"),

@@ -41,6 +41,8 @@ fn config() -> ShardConfig {
             routes_per_peer: 1000,
             routes: 5000,
             subscriptions_per_peer: 10,
+            vnis: 1 << 20,
+            vnis_per_peer: 1 << 20,
         },
         pacing: Pacing {
             mode: LegacyPacing::Auto,
