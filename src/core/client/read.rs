@@ -202,6 +202,12 @@ impl Core {
         self.servers.values().map(of).sum()
     }
 
+    /// Announcements that a server was told, and has perhaps not read.
+    #[cfg(test)]
+    pub(crate) fn unproven(&self, server: ServerId) -> usize {
+        self.link(server).map_or(0, Link::unproven)
+    }
+
     /// Bytes that wait for the socket of a server.
     #[cfg(feature = "internals")]
     pub(crate) fn queued_bytes(&self, server: ServerId) -> usize {
