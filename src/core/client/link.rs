@@ -482,6 +482,7 @@ impl Link {
     /// Does what is due at `now`.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.connection.handle_timeout(now);
+        self.connection.overtake();
         let asks_kernel = self.connection.handle_pace_timeout(now);
         debug_assert!(!asks_kernel, "only a server asks for the kernel's queue");
     }
