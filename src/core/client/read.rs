@@ -18,6 +18,11 @@ impl Core {
         self.servers.get(&server)?.last_loss
     }
 
+    /// The server that another one turned out to be.
+    pub(crate) fn twin(&self, server: ServerId) -> Option<ServerId> {
+        self.servers.get(&server)?.twin
+    }
+
     /// The state of every server's connection.
     pub(crate) fn states(&self) -> BTreeMap<ServerId, ConnectionState> {
         let state = |server: &Server| match &server.phase {
