@@ -26,7 +26,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Failure> {
     logging::start(options.log_level(), options.common.log_format);
     let (ender, ending) = signals::catch()?;
-    let hangups = signals::catch_hangups(options.file.is_some())?;
+    let hangups = signals::catch_hangups()?;
     let args = &options.client;
     let kernel = Kernel::start(args)?;
     let builder = MetalBondClient::builder()
@@ -68,7 +68,7 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
     let service = Service::start(environment, heartbeat, move || status(&reported));
     let reload = service.tell_of(reload(options, &client, kernel.as_ref()));
     let actions = control::actions(Arc::clone(&reload));
-    hangups.call(move || drop(reload()))?;
+    hangups.call(reload::at_hangup(options, reload))?;
     let control = options.common.control.as_ref();
     let control = Control::start(control, CLIENT_SOCKET, || inspector, actions)?;
     let ended = ending.wait();
