@@ -9,7 +9,7 @@
 //! ```text
 //! bytes -> session -> Request ---> owner: table, log
 //!                                    |
-//! bytes <- outbox  <- Table, Changes, ChangeForOne
+//! bytes <- outbox  <- Table, Changes
 //! ```
 //!
 //! The caller feeds `receive`, `deliver`, `handle_timeouts`, then calls `turn` and
@@ -288,7 +288,6 @@ impl Shard {
                 spans,
             } => self.home.begin_flow(peer, vni, epoch, spans),
             Message::Changes { vni, spans } => self.home.queue_changes(vni, &spans),
-            Message::ChangeForOne { peer, vni, span } => self.home.queue_change(peer, vni, span),
             Message::Refused { peer, routes } => self.home.refused(peer, routes),
         }
         self.route_owners_messages();

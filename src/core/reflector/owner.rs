@@ -8,9 +8,9 @@ pub(crate) use read::RouteCursor;
 
 use super::message::{Message, Topology};
 use crate::core::map::{Map, map};
-use crate::core::rib::{ChangeForOne, NextHops, PeerId, Segment, Span, VniTable};
+use crate::core::rib::{NextHops, PeerId, Span, VniTable};
 use crate::core::types::{Action, Vni};
-use crate::core::wire::{Update, encode_update};
+use crate::core::wire::Update;
 
 /// Routes of peers that are gone, withdrawn in one turn at most.
 ///
@@ -126,7 +126,7 @@ impl Owner {
             (Some(_), Action::Remove) => {}
         }
         self.change(vni, peer, |table, hops| {
-            table.apply(hops, peer, update.action, &update.route)
+            table.apply(hops, peer, update.action, &update.route);
         });
     }
 
@@ -146,7 +146,7 @@ impl Owner {
         let home = self.topology.home(peer);
         self.make(vni);
         let owned = self.tables.get_mut(&vni).expect("made above");
-        let spans = owned.table.join(&self.hops, peer);
+        let spans = owned.table.join(peer);
         if owned.subscribers.insert(peer, ()).is_none() {
             owned.by_shard[home] += 1;
         }
@@ -233,9 +233,7 @@ impl Owner {
             }
             let mut had_one = false;
             self.change(vni, peer, |table, hops| {
-                let withdrawn = table.withdraw_one(hops, peer);
-                had_one = withdrawn.is_some();
-                withdrawn.flatten()
+                had_one = table.withdraw_one(hops, peer);
             });
             if !had_one {
                 self.departures.pop_front();
@@ -249,11 +247,11 @@ impl Owner {
         &mut self,
         vni: Vni,
         peer: PeerId,
-        change: impl FnOnce(&mut VniTable, &mut NextHops) -> Option<ChangeForOne>,
+        change: impl FnOnce(&mut VniTable, &mut NextHops),
     ) {
         let owned = self.tables.get_mut(&vni).expect("the caller saw the table");
         let (routes, own) = (owned.table.len(), owned.table.announced_by(peer));
-        let told = change(&mut owned.table, &mut self.hops);
+        change(&mut owned.table, &mut self.hops);
         let own_now = owned.table.announced_by(peer);
         self.routes = self.routes + owned.table.len() - routes;
         if own_now != own {
@@ -268,26 +266,6 @@ impl Owner {
         if !std::mem::replace(&mut owned.dirty, true) {
             self.dirty.push(vni);
         }
-        if let Some(told) = told
-            && owned.subscribers.contains_key(&told.to)
-        {
-            self.tell_one(vni, &told);
-        }
-    }
-
-    /// Tells a single subscriber what changed for it alone.
-    fn tell_one(&mut self, vni: Vni, told: &ChangeForOne) {
-        // What was logged before that change must be heard before it.
-        self.flush(vni);
-        let mut frame = Vec::new();
-        encode_update(&mut frame, told.action, vni, &told.route);
-        let message = Message::ChangeForOne {
-            peer: told.to,
-            vni,
-            span: Span::whole(Segment::unmarked(frame, 1)),
-        };
-        let home = self.topology.home(told.to);
-        self.outgoing.push((home, message));
     }
 
     /// Hands what is fresh in a table to the shards that have subscribers.
@@ -299,7 +277,12 @@ impl Owner {
         let spans = owned.table.take_fresh();
         if !spans.is_empty() {
             if let Some(watched) = &mut self.watched {
-                watched.push((vni, spans.clone()));
+                let mut seen = Vec::new();
+                for span in &spans {
+                    let push = &mut |span| seen.push(span);
+                    span.clone().for_peer(PeerId::NOBODY, push);
+                }
+                watched.push((vni, seen));
             }
             for (shard, _) in owned.by_shard.iter().enumerate().filter(|(_, n)| **n > 0) {
                 let spans = spans.clone();

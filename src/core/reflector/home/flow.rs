@@ -107,18 +107,13 @@ impl Home {
             self.queue(id, vni, |outbox| {
                 for span in spans {
                     let push = &mut |span| outbox.push_delta(vni, span);
-                    span.clone().without(id, push);
+                    span.clone().for_peer(id, push);
                 }
             });
         }
         if !subscribers.is_empty() {
             self.subscribers.insert(vni, subscribers);
         }
-    }
-
-    /// Queues a change of a VNI that only one subscriber hears of.
-    pub(in crate::core::reflector) fn queue_change(&mut self, id: PeerId, vni: Vni, span: Span) {
-        self.queue(id, vni, |outbox| outbox.push_delta(vni, span));
     }
 
     /// Queues changes for a session whose subscription is active, within its limits.

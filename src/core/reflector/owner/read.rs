@@ -116,7 +116,7 @@ impl Owner {
         for vni in vnis {
             self.flush(vni);
             if let Some(owned) = self.tables.get_mut(&vni) {
-                tables.push((vni, owned.table.join(&self.hops, PeerId::NOBODY)));
+                tables.push((vni, owned.table.join(PeerId::NOBODY)));
             }
         }
         tables
