@@ -9,10 +9,10 @@ use super::routes::Slot;
 use super::segment::{Mark, SEGMENT_BYTES, Segment, SegmentBuilder, Span};
 use crate::core::types::Action;
 
-/// A log may be this much longer than twice its live part before it is compacted.
+/// A log has a history as long as its live part, and at least so much, before it is compacted.
 ///
-/// Keeps small tables from compacting at every change.
-const SLACK_BYTES: usize = SEGMENT_BYTES;
+/// Keeps small tables from compacting at every change; there may be many of them.
+const HISTORY_BYTES: usize = 2 * 1024;
 
 /// From this size on, what is fresh becomes a segment of the log as it is.
 const SHARED_BYTES: usize = SEGMENT_BYTES / 4;
@@ -39,7 +39,7 @@ pub(crate) struct Log {
     fresh_bytes: usize,
     /// Bytes of the announcements of live routes.
     live_bytes: usize,
-    compaction: Option<Compaction>,
+    compaction: Option<Box<Compaction>>,
 }
 
 /// Frames for single peers that wait for the end of a segment.
@@ -197,19 +197,22 @@ impl Log {
 
     /// Whether a compaction is under way or worth beginning.
     pub(crate) fn wants_compaction(&self) -> bool {
-        self.compaction.is_some() || self.store.bytes > 2 * self.live_bytes + SLACK_BYTES
+        self.compaction.is_some() || self.has_outgrown()
     }
 
-    pub(crate) fn begin_compaction(&mut self) {
-        self.compaction = Some(Compaction {
-            next: Store::default(),
-            cursor: Slot::FIRST,
+    fn has_outgrown(&self) -> bool {
+        self.store.bytes > self.live_bytes + self.live_bytes.max(HISTORY_BYTES)
+    }
+
+    /// Begins a compaction, if none is under way. Returns the first slot that is not rewritten.
+    pub(crate) fn begin_compaction(&mut self) -> Slot {
+        let compaction = self.compaction.get_or_insert_with(|| {
+            Box::new(Compaction {
+                next: Store::default(),
+                cursor: Slot::FIRST,
+            })
         });
-    }
-
-    /// The first slot that is not rewritten yet.
-    pub(crate) fn compaction_cursor(&self) -> Option<Slot> {
-        self.compaction.as_ref().map(|compaction| compaction.cursor)
+        compaction.cursor
     }
 
     pub(crate) fn rewrite(&mut self, mark: Mark, frame: &[u8]) {
@@ -331,13 +334,15 @@ mod tests {
     }
 
     #[test]
-    fn a_compaction_is_worth_it_past_twice_the_live_bytes_and_a_segment() {
-        let mut log = Log::default();
-        announce(&mut log, &[KIB]);
-        come_and_go(&mut log, (KIB + SLACK_BYTES) / 2 - 1);
-        assert_eq!(log.bytes(), 2 * KIB + SLACK_BYTES);
-        assert!(!log.wants_compaction());
-        come_and_go(&mut log, 1);
-        assert!(log.wants_compaction());
+    fn compaction_is_worth_it_once_the_history_is_as_long_as_what_lives() {
+        for live in [1, 100, HISTORY_BYTES, 3 * KIB, SEGMENT_BYTES] {
+            let mut log = Log::default();
+            announce(&mut log, &[live]);
+            come_and_go(&mut log, live.max(HISTORY_BYTES) / 2 - 1);
+            assert_eq!(log.bytes() - live, live.max(HISTORY_BYTES));
+            assert!(!log.wants_compaction());
+            come_and_go(&mut log, 1);
+            assert!(log.wants_compaction());
+        }
     }
 }

@@ -27,8 +27,7 @@ mod summary;
 mod tests;
 
 pub(crate) use next_hops::{NextHopId, NextHops};
-use segment::Mark;
-pub(crate) use segment::{SEGMENT_BYTES, Segment, Span, count_frames};
+pub(crate) use segment::{Mark, SEGMENT_BYTES, Segment, SegmentBuilder, Span, count_frames};
 pub use summary::{Digest, TableSummary};
 
 use crate::core::types::{Action, Route, Vni};
@@ -164,13 +163,11 @@ impl VniTable {
         self.log.wants_compaction()
     }
 
-    /// Rewrites up to `budget` routes of a log that has outgrown its table.
-    pub(crate) fn compact(&mut self, hops: &NextHops, budget: usize) {
+    /// Rewrites up to `budget` routes of a log that has outgrown its table. Returns how many
+    /// slots it visited.
+    pub(crate) fn compact(&mut self, hops: &NextHops, budget: usize) -> usize {
         debug_assert!(!self.log.has_fresh());
-        let Some(from) = self.log.compaction_cursor() else {
-            self.log.begin_compaction();
-            return;
-        };
+        let from = self.log.begin_compaction();
         let (vni, log, frame) = (self.vni, &mut self.log, &mut self.frame);
         let next = self.routes.visit(hops, from, budget, |route, mark| {
             frame.clear();
@@ -178,8 +175,14 @@ impl VniTable {
             log.rewrite(mark, frame);
         });
         match next {
-            Some(next) => self.log.compaction_reached(next),
-            None => self.log.finish_compaction(),
+            Some(next) => {
+                self.log.compaction_reached(next);
+                budget
+            }
+            None => {
+                self.log.finish_compaction();
+                self.routes.slots_after(from).min(budget)
+            }
         }
     }
 

@@ -220,6 +220,11 @@ impl Routes {
         Some((route, slot, effect))
     }
 
+    /// How many slots there are from `from` on, used or free.
+    pub(crate) fn slots_after(&self, from: Slot) -> usize {
+        self.slots.len().saturating_sub(from.0 as usize)
+    }
+
     /// Every route and whom its announcement is for, at most `budget` slots beginning at
     /// `from`. Returns what comes next, if anything.
     pub(crate) fn visit(

@@ -75,14 +75,14 @@ impl Run {
 }
 
 impl Segment {
-    /// A segment of so many frames that everybody gets whole.
-    pub(crate) fn unmarked(bytes: Vec<u8>, frames: u32) -> Arc<Self> {
+    /// A segment of so many frames that everybody gets whole, some of them withdrawals.
+    pub(crate) fn unmarked(bytes: Vec<u8>, frames: u32, removals: u32) -> Arc<Self> {
         Arc::new(Self {
             bytes: bytes.into_boxed_slice(),
             all_but: Box::default(),
             only: None,
             frames,
-            removals: 0,
+            removals,
         })
     }
 }
@@ -128,6 +128,14 @@ impl Span {
     /// How many frames; those of a span that was cut may be counted with another piece.
     pub(crate) fn frames(&self) -> u32 {
         self.frames
+    }
+
+    /// About how many of the bytes are withdrawals, by their share of the segment.
+    pub(crate) fn removed_bytes(&self) -> usize {
+        match self.segment.removals {
+            0 => 0,
+            removals => self.len() * removals as usize / self.segment.frames.max(1) as usize,
+        }
     }
 
     /// Drops the first `count` bytes, which are so many frames.

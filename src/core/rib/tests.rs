@@ -425,7 +425,7 @@ fn joins_between_single_changes_do_not_shred_the_log() {
 fn a_span_without_a_peer_keeps_the_rest_in_order() {
     /// A frame with a text of one letter.
     const FRAME: usize = HEADER_LEN + 1;
-    let mut builder = segment::SegmentBuilder::default();
+    let mut builder = SegmentBuilder::default();
     let runs = [(1, "aa"), (1, "b"), (2, "cc"), (1, "d"), (3, "e"), (2, "f")];
     let nobody = PeerId::NOBODY.0;
     for (peer, letters) in runs.into_iter().chain([(nobody, "g"), (2, "h")]) {
@@ -462,7 +462,7 @@ fn a_span_without_a_peer_keeps_the_rest_in_order() {
 
 #[test]
 fn span_with_frames_for_single_peers_gives_each_its_own() {
-    let mut builder = segment::SegmentBuilder::default();
+    let mut builder = SegmentBuilder::default();
     let [one, two, three] = [1, 2, 3].map(PeerId);
     let frames = [
         (Mark::Only(one), "ab"),
@@ -518,15 +518,44 @@ fn peers_that_share_a_route_share_the_log() {
     world.check_joins();
 }
 
-/// Small tables do not compact at every change, and no table that has not been outgrown.
 #[test]
-fn a_log_is_compacted_once_it_is_twice_its_table_and_a_segment() {
+fn compaction_leaves_one_announcement_of_each_route() {
+    let mut world = World::new();
+    for number in 0..100 {
+        world.apply(9, Action::Add, number);
+    }
+    for peer in [1, 2, 3] {
+        world.apply(peer, Action::Add, 100);
+        world.apply(peer, Action::Add, 101);
+    }
+    for peer in [2, 3] {
+        world.apply(peer, Action::Remove, 101);
+    }
+    world.outgrow(9, 0);
+    world.compact_all();
+    let frames = |world: &mut World, peer| {
+        let spans = world.table.join(PeerId(peer));
+        spans.iter().map(Span::frames).sum::<u32>()
+    };
+    assert_eq!(frames(&mut world, 7), 102, "nothing but what lives");
+    assert_eq!(
+        frames(&mut world, 1),
+        101,
+        "the route of its own is left out"
+    );
+    assert_eq!(frames(&mut world, 2), 102, "a route of several is for all");
+    world.check_joins();
+}
+
+/// Small tables do not compact at every change, and no table keeps a long history.
+#[test]
+fn log_is_compacted_once_its_history_is_long() {
     let mut world = World::new();
     world.apply(1, Action::Add, 0);
     world.flush();
     let live = world.table.log_bytes();
     world.outgrow(1, 0);
-    let outgrown = SEGMENT_BYTES + 2 * live..SEGMENT_BYTES + 5 * live;
+    let outgrown = 2048 + live..2048 + 5 * live;
     assert!(outgrown.contains(&world.table.log_bytes()));
 }
 
