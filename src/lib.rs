@@ -67,6 +67,15 @@
 //! | `probe` | one handshake on the caller's thread |
 //! | `heartbeat` | whether the loops turn, for a watchdog |
 //!
+//! | a new | begins in |
+//! |---|---|
+//! | message type | `core/wire/frame.rs` (`MessageType`); the compiler asks `core/session` in which state it is allowed |
+//! | transport | `net/endpoint.rs` (`Transport`) and `net/stream.rs` (`Stream`) |
+//! | reason to close | `core/session/close.rs` (`CloseReason`); the compiler asks for its text and whose fault it is |
+//! | option | `bin/cli/options/table.rs`: one row, and the field that it fills |
+//! | metric | `http/metrics/families.rs` |
+//! | answer of the API | `http/api` for what is shown, `http/control` for what is changed |
+//!
 //! The way of an update through a server: `server::worker` reads it,
 //! `session` decodes it, `reflector` passes it to the owner of its VNI, `rib` appends
 //! it to the log if it changes something, and the owner sends one reference to

@@ -100,10 +100,12 @@ impl<T, W: Wake> Mailbox<T, W> {
 
     /// To be called once in each turn, before its last `take`: later posts wake anew.
     pub(crate) fn rearm(&self) {
-        self.signals.turns.count();
         // Reads what the last post wrote, and so sees its item: a store would only if the
         // queue itself ordered it.
         self.signals.notified.swap(false, Ordering::SeqCst);
+        // Counted behind that: a heartbeat that asks before it is answered by this count, one
+        // that asks after it wakes the loop again.
+        self.signals.turns.count();
     }
 
     /// The next item, if there is one.
