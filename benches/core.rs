@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::net::Ipv6Addr;
 use std::time::Instant;
 
-use rustbond::internals::{Table, decode, encode, fold};
+use rustbond::internals::{Table, coalesce, decode, encode};
 use rustbond::{Action, Destination, NextHop, Route, Vni};
 
 const ROUTES: u32 = 100_000;
@@ -72,12 +72,12 @@ fn main() {
     let encoded = measure(ROUTES, || (), |()| drop(black_box(frames())));
     line("encode an UPDATE", encoded);
     tables(&line);
-    let folding = |stream: Vec<u8>| {
-        black_box(fold(&stream));
+    let coalescing = |stream: Vec<u8>| {
+        black_box(coalesce(&stream));
         stream
     };
-    let folded = measure(2 * ROUTES, || twice(&stream), folding);
-    line("fold, a change of a queue", folded);
+    let coalesced = measure(2 * ROUTES, || twice(&stream), coalescing);
+    line("coalesce, a change of a queue", coalesced);
 }
 
 fn tables(line: &impl Fn(&str, f64)) {

@@ -13,23 +13,19 @@ use crate::core::types::Vni;
 pub enum Error {
     /// Caller: a setting is outside what is allowed; the text names it and the allowed values.
     InvalidConfig(String),
-    /// Caller: no server is established, and the call needs one.
-    NotEstablished,
     /// Caller: the client or server was shut down.
     Closed,
-    /// Caller: already subscribed to this VNI.
-    AlreadySubscribed(Vni),
     /// Caller: not subscribed to this VNI.
     NotSubscribed(Vni),
     /// Caller: this very route is announced already.
     RouteAlreadyAnnounced,
     /// Caller: no such route is announced.
     RouteNotFound,
-    /// Caller: this side of the protocol cannot do that; the text says why.
+    /// Caller: this side of the protocol cannot do that; the text says why not.
     Unsupported(&'static str),
     /// Caller: no peer has this name or address.
     PeerNotFound(String),
-    /// Caller: as many as may be do this already.
+    /// Caller: the limit of callers that may do this at once is reached.
     Busy,
     /// Caller: more happened between two calls than is kept.
     Lagged,
@@ -68,15 +64,13 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::InvalidConfig(what) => f.write_str(what),
-            Self::NotEstablished => f.write_str("connection not established"),
             Self::Closed => f.write_str("closed"),
-            Self::AlreadySubscribed(vni) => write!(f, "already subscribed to VNI {vni}"),
             Self::NotSubscribed(vni) => write!(f, "not subscribed to VNI {vni}"),
             Self::RouteAlreadyAnnounced => f.write_str("route already announced"),
             Self::RouteNotFound => f.write_str("route not found"),
             Self::Unsupported(why) => f.write_str(why),
             Self::PeerNotFound(name) => write!(f, "there is no peer {name}"),
-            Self::Busy => f.write_str("as many as may be do this already"),
+            Self::Busy => f.write_str("too many callers do this at once; try again later"),
             Self::Lagged => f.write_str("too slow: changes were lost"),
             Self::Timeout => f.write_str("timed out"),
             Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
@@ -91,7 +85,18 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Listen { source, .. } | Self::Io { source, .. } => Some(source),
-            _ => None,
+            Self::InvalidConfig(_)
+            | Self::Closed
+            | Self::NotSubscribed(_)
+            | Self::RouteAlreadyAnnounced
+            | Self::RouteNotFound
+            | Self::Unsupported(_)
+            | Self::PeerNotFound(_)
+            | Self::Busy
+            | Self::Lagged
+            | Self::Timeout => None,
+            #[cfg(feature = "netlink")]
+            Self::Netlink(_) => None,
         }
     }
 }

@@ -11,10 +11,10 @@ pub mod sim;
 pub use crate::http::internals::{Listener, Served, serve};
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub use crate::kernel::internals::HostileKernel;
-pub use rib::{Notice, Rib, Spans};
+pub use rib::{ChangeForOne, Rib, Spans};
 pub use session::{Session, SessionEvent};
 
-use crate::core::reflector::fold_frames;
+use crate::core::reflector::coalesce_frames;
 use crate::core::rib::{NextHops, PeerId, VniTable};
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::{FrameError, MessageType, Reassembler, decode_update, encode_update};
@@ -72,9 +72,9 @@ pub fn encode(out: &mut Vec<u8>, action: Action, vni: Vni, route: &Route) {
     encode_update(out, action, vni, route);
 }
 
-/// The frames that a sequence of UPDATE frames of this crate's own amounts to.
-pub fn fold(frames: &[u8]) -> Vec<u8> {
-    fold_frames(frames)
+/// Coalesces UPDATE frames that this crate has encoded.
+pub fn coalesce(frames: &[u8]) -> Vec<u8> {
+    coalesce_frames(frames)
 }
 
 /// A table and the next hops it refers to.

@@ -48,22 +48,33 @@
 //! | `core` | |
 //! |---|---|
 //! | `wire` | frames out of a stream cut anywhere; the messages |
-//! | `session` | the state machine of both roles |
+//! | `session` | the state machine of both roles; `session/close` has the reasons to close |
+//! | `connection` | a session with its send queue, pace and send hold, for both roles |
 //! | `pace` | how fast a legacy peer is sent to |
 //! | `rib` | the RIB of a VNI: who announces what, and the log that is sent to subscribers |
-//! | `reflector` | a shard of a server: sessions at their home, tables at their owner, queues |
-//! | `client` | servers, what the caller wants, the union view, events |
+//! | `reflector` | a shard of a server: a router, the sessions at their home, the tables at their owner |
+//! | `client` | servers, what the caller wants, completeness of tables, the union view, events |
+//! | `status` | what is told of peers, VNIs and routes |
 //! | `kernel_plan` | what to write so that the kernel holds what is wanted |
 //!
 //! | shell | |
 //! |---|---|
-//! | `net` | mailboxes that wake a loop; sockets and what is known of their readiness |
+//! | `net` | endpoints and streams (a new transport goes here), the turn of a loop, mailboxes that wake it |
 //! | `server` | acceptor and workers, one thread each |
 //! | `client` | an engine that is stepped: by a thread, or by the caller's loop; one thread for the handler |
 //! | `kernel` | the netlink writer's thread |
 //! | `http` | the page, the API, metrics and the routing table over HTTP |
 //! | `probe` | one handshake on the caller's thread |
 //! | `heartbeat` | whether the loops turn, for a watchdog |
+//!
+//! | a new | begins in |
+//! |---|---|
+//! | message type | `core/wire/frame.rs` (`MessageType`); the compiler asks `core/session` in which state it is allowed |
+//! | transport | `net/endpoint.rs` (`Transport`) and `net/stream.rs` (`Stream`) |
+//! | reason to close | `core/session/close.rs` (`CloseReason`); the compiler asks for its text and whose fault it is |
+//! | option | `bin/cli/options/table.rs`: one row, and the field that it fills |
+//! | metric | `http/metrics/families.rs` |
+//! | answer of the API | `http/api` for what is shown, `http/control` for what is changed |
 //!
 //! The way of an update through a server: `server::worker` reads it,
 //! `session` decodes it, `reflector` passes it to the owner of its VNI, `rib` appends
@@ -72,7 +83,7 @@
 //! once; a subscriber that joins later is sent the same log from its beginning.
 //!
 //! Where this differs from what one might expect: routes announced by two peers are
-//! told to each of the two by a notice of its own, because each must see the route
+//! told to each of the two by a change of its own, because each must see the route
 //! exactly when *another* announces it; and a peer that was in such a pair gets its
 //! initial table encoded for it alone (`rib::VniTable::join`), because the log
 //! marks a change with one peer only.
@@ -100,7 +111,7 @@ pub use crate::core::client::{
     ServerId,
 };
 pub use crate::core::pace::LegacyPacing;
-pub use crate::core::session::CloseReason;
+pub use crate::core::session::{CloseReason, Fault};
 pub use crate::core::types::{
     Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,
 };
@@ -111,7 +122,9 @@ pub use client::{
 };
 pub use error::{Error, Result};
 pub use heartbeat::Heartbeat;
-pub use server::{Drain, MetalBondServer, ServerConfig, ServerStats};
+pub use inspect::ServerStats;
+pub use net::{Endpoint, Transport};
+pub use server::{Drain, MetalBondServer, ServerConfig};
 
 /// The programs of the README, compiled as tests.
 #[cfg(doctest)]

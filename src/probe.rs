@@ -19,8 +19,10 @@ use std::time::{Duration, Instant};
 
 pub use error::ProbeError;
 
-use crate::core::session::{CloseReason, Event, Role, Session, SessionConfig, Transmit};
-use crate::core::wire::{Capabilities, Extensions, KEEPALIVE_FRAME};
+use crate::core::connection::{Buffer, Connection};
+use crate::core::pace::{LegacyPacing, MIN_RATE, Pacing};
+use crate::core::session::{CloseReason, Event, Role, SessionConfig};
+use crate::core::wire::{Capabilities, Extensions};
 use crate::inspect::PeerKind;
 
 /// What is offered: seconds that no server in use exceeds, so that its answer is its own choice.
@@ -111,7 +113,7 @@ struct Exchange<'a> {
     config: &'a ProbeConfig,
     address: SocketAddr,
     stream: TcpStream,
-    session: Session,
+    connection: Connection<Buffer>,
     connect: Duration,
     hello_sent: Instant,
     hello: Option<Duration>,
@@ -138,11 +140,16 @@ impl<'a> Exchange<'a> {
                 node_id: crate::random::node_id(),
             }),
         };
+        // The few frames of a probe need no pace.
+        let pacing = Pacing {
+            mode: LegacyPacing::Off,
+            rate: MIN_RATE,
+        };
         Self {
             config,
             address,
             stream,
-            session: Session::new(session, now),
+            connection: Connection::new(session, pacing, 0, now),
             connect,
             hello_sent: now,
             hello: None,
@@ -163,7 +170,7 @@ impl<'a> Exchange<'a> {
                 return Ok(self.finish());
             }
             self.rest(self.config.pause)?;
-            self.session.barrier();
+            self.connection.barrier();
         }
     }
 
@@ -197,23 +204,27 @@ impl<'a> Exchange<'a> {
     }
 
     fn transmit(&mut self) -> Result<(), ProbeError> {
-        while let Some(transmit) = self.session.poll_transmit() {
-            let frame = match transmit {
-                Transmit::Hello(frame) => frame,
-                Transmit::Keepalive => KEEPALIVE_FRAME.to_vec(),
-            };
-            // The answer may be there before the call has returned.
-            let now = Instant::now();
-            self.stream
-                .set_write_timeout(Some(self.config.timeout))
-                .and_then(|()| self.stream.write_all(&frame))
-                .map_err(|source| self.lost(source.kind()))?;
-            if frame == KEEPALIVE_FRAME {
-                self.keepalive_sent = Some(now);
-            } else {
-                self.hello_sent = now;
-            }
+        let before = self.connection.session().sent();
+        self.connection.transmit();
+        let after = self.connection.session().sent();
+        // The answer may be there before the call that sends has returned.
+        let now = Instant::now();
+        if after.hello > before.hello {
+            self.hello_sent = now;
         }
+        if after.keepalive > before.keepalive {
+            self.keepalive_sent = Some(now);
+        }
+        let frames = self.connection.outgoing();
+        if frames.is_empty() {
+            return Ok(());
+        }
+        self.stream
+            .set_write_timeout(Some(self.config.timeout))
+            .and_then(|()| self.stream.write_all(frames))
+            .map_err(|source| self.lost(source.kind()))?;
+        let count = frames.len();
+        self.connection.advance(count, now);
         Ok(())
     }
 
@@ -249,17 +260,17 @@ impl<'a> Exchange<'a> {
         let kept = (HEAD_MAX - self.head.len()).min(input.len());
         self.head.extend_from_slice(&input[..kept]);
         let now = Instant::now();
-        while let Some(event) = self.session.next_event(now, &mut input) {
+        while let Some(event) = self.connection.receive(&mut input, now) {
             if matches!(event, Event::Established | Event::KeepaliveReply)
                 && let Some(sent) = self.keepalive_sent.take()
             {
                 self.round_trips.push(now - sent);
             }
         }
-        if self.hello.is_none() && self.session.hello().is_some() {
+        if self.hello.is_none() && self.connection.session().hello().is_some() {
             self.hello = Some(now - self.hello_sent);
         }
-        match self.session.closed() {
+        match self.connection.closed() {
             None => Ok(()),
             Some(reason) => Err(self.refused(reason)),
         }
@@ -285,16 +296,17 @@ impl<'a> Exchange<'a> {
     fn finish(self) -> Probe {
         // It says the same as the end of the stream; a peer that is gone does not need it.
         drop(self.stream.shutdown(Shutdown::Write));
-        let hello = self.session.hello();
+        let session = self.connection.session();
+        let hello = session.hello();
         let extensions = hello.and_then(|it| it.extensions);
-        let capabilities = self.session.capabilities();
+        let capabilities = session.capabilities();
         Probe {
             address: self.address,
             connect: self.connect,
             hello: self.hello.unwrap_or_default(),
-            keepalive_interval: self.session.keepalive_interval(),
+            keepalive_interval: session.keepalive_interval(),
             is_server: hello.is_some_and(|it| it.is_server),
-            kind: if self.session.is_legacy() {
+            kind: if session.is_legacy() {
                 PeerKind::Legacy
             } else {
                 PeerKind::RustBond

@@ -1,10 +1,10 @@
-//! Law L: the folded sequence has the effect of the whole one, and tells only what differs.
+//! Law L: the coalesced sequence has the effect of the whole one, and tells only what differs.
 #![no_main]
 
 use std::collections::BTreeSet;
 
 use libfuzzer_sys::fuzz_target;
-use rustbond::internals::{decode_one, encode, fold};
+use rustbond::internals::{coalesce, decode_one, encode};
 use rustbond::{Action, Destination, NextHop, Route, Vni};
 
 /// The table of a peer: what it was told of and has.
@@ -49,8 +49,8 @@ fuzz_target!(|steps: Vec<(u8, u8)>| {
     }
     let mut all = before.clone();
     apply(&frames, &mut all);
-    let mut folded = before.clone();
-    let told = apply(&fold(&frames), &mut folded);
-    assert_eq!(folded, all);
+    let mut coalesced = before.clone();
+    let told = apply(&coalesce(&frames), &mut coalesced);
+    assert_eq!(coalesced, all);
     assert_eq!(told, before.symmetric_difference(&all).count());
 });

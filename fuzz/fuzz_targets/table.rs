@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use rustbond::internals::{Notice, Rib, Spans};
+use rustbond::internals::{ChangeForOne, Rib, Spans};
 use rustbond::{Action, Destination, NextHop, Route, Vni};
 use rustbond_fuzz::{UPDATE, Update, decode_update, take_frame, translate};
 
@@ -104,12 +104,12 @@ impl World {
         }
     }
 
-    fn notify(&mut self, notice: Option<Notice>) {
-        let Some(notice) = notice else { return };
-        if self.subscribers.contains_key(&notice.to) {
+    fn notify(&mut self, told: Option<ChangeForOne>) {
+        let Some(told) = told else { return };
+        if self.subscribers.contains_key(&told.to) {
             self.flush();
-            let has = self.subscribers.get_mut(&notice.to).expect("just seen");
-            hear(has, translate(notice.action, Vni(1), &notice.route));
+            let has = self.subscribers.get_mut(&told.to).expect("just seen");
+            hear(has, translate(told.action, Vni(1), &told.route));
         }
     }
 
@@ -120,8 +120,8 @@ impl World {
             Action::Add => announcers.insert(peer),
             Action::Remove => announcers.remove(&peer),
         };
-        let notice = self.rib.apply(peer, action, &route);
-        self.notify(notice);
+        let told = self.rib.apply(peer, action, &route);
+        self.notify(told);
     }
 
     fn leave(&mut self, peer: u32) {
@@ -130,8 +130,8 @@ impl World {
         for announcers in self.announced.values_mut() {
             announcers.remove(&peer);
         }
-        while let Some(notice) = self.rib.withdraw_one(peer) {
-            self.notify(notice);
+        while let Some(told) = self.rib.withdraw_one(peer) {
+            self.notify(told);
         }
     }
 

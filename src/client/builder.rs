@@ -10,20 +10,17 @@ use super::config::ClientConfig;
 use super::driver::Driver;
 use super::engine::{Engine, EngineConfig};
 use super::handle::MetalBondClient;
-use super::handler::{self, RouteHandler};
+use super::handler::{self, CHANNEL_EVENTS, RouteHandler};
 #[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
 use super::intake::{ClientWaker, Intake};
-use super::status::Shared;
+use super::running::Running;
 #[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
-use super::worker::Way;
+use super::sink::Way;
+use super::status::Published;
 use crate::core::client::{Core, Event, EventDetail, RouteFilter};
 use crate::core::pace::LegacyPacing;
 use crate::core::types::Vni;
 use crate::error::{Error, Result};
-
-/// Events that wait in the channel of [`Builder::events`]: 64 KiB. What does not fit is
-/// coalesced by route.
-pub(super) const CHANNEL_EVENTS: usize = 1024;
 
 /// The settings of a client, and the three ways to consume its events.
 ///
@@ -36,18 +33,51 @@ pub struct Builder {
     config: ClientConfig,
 }
 
-impl Builder {
-    pub(super) fn new() -> Self {
-        Self::default()
+impl MetalBondClient {
+    /// Begins the settings of a client.
+    pub fn builder() -> Builder {
+        Builder::default()
     }
 
-    /// One more server: `"[::1]:4711"` or `"host:4711"`.
+    /// Begins connecting to all `servers` (`"[::1]:4711"`, `"host:4711"`), and tells
+    /// `handler` of routes.
+    ///
+    /// # Panics
+    ///
+    /// If [`Self::start`] fails: `servers` is empty, or the system has no thread or
+    /// descriptor left.
+    pub fn connect<S: AsRef<str>>(servers: &[S], handler: impl RouteHandler) -> Self {
+        match Self::start(servers, handler, ClientConfig::default()) {
+            Ok(client) => client,
+            Err(error) => panic!("cannot start a client: {error}"),
+        }
+    }
+
+    /// As [`Self::connect`], with settings.
+    ///
+    /// # Errors
+    ///
+    /// A setting outside its limits, or a system without threads or descriptors left.
+    pub fn start<S: AsRef<str>>(
+        servers: &[S],
+        handler: impl RouteHandler,
+        config: ClientConfig,
+    ) -> Result<Self> {
+        Self::builder()
+            .config(config)
+            .servers(servers)
+            .handler(handler)
+    }
+}
+
+impl Builder {
+    /// Adds a server: `"[::1]:4711"` or `"host:4711"`.
     pub fn server(mut self, server: impl Into<String>) -> Self {
         self.servers.push(server.into());
         self
     }
 
-    /// More servers.
+    /// Adds servers.
     pub fn servers<S: AsRef<str>>(mut self, servers: &[S]) -> Self {
         let names = servers.iter().map(|it| it.as_ref().to_owned());
         self.servers.extend(names);
@@ -72,8 +102,8 @@ impl Builder {
         self
     }
 
-    /// How long a complete server's word against routes of a lost one is waited with;
-    /// [`ClientConfig::linger`].
+    /// How long routes of a lost server stay although another server is complete and does not
+    /// have them; [`ClientConfig::linger`].
     pub fn linger(mut self, linger: Duration) -> Self {
         self.config.linger = linger;
         self
@@ -99,7 +129,7 @@ impl Builder {
         self
     }
 
-    /// Whether and how servers without reassembly are spared, with bytes per second;
+    /// Whether and how servers without reassembly are paced, with bytes per second;
     /// [`ClientConfig::legacy_pacing`] and [`ClientConfig::legacy_rate`].
     pub fn legacy(mut self, pacing: LegacyPacing, rate: u32) -> Self {
         self.config.legacy_pacing = pacing;
@@ -138,10 +168,10 @@ impl Builder {
     /// A setting outside its limits, or a system without threads or descriptors left.
     pub fn handler(self, handler: impl RouteHandler) -> Result<MetalBondClient> {
         let config = self.config.clone();
-        let (engine, shared) = self.engine()?;
-        let (client, feed) = MetalBondClient::run(engine, shared, config)?;
-        client.consume(move || handler::run(&handler, &feed))?;
-        Ok(client)
+        let (engine, published) = self.engine()?;
+        let (running, feed) = Running::start(engine, published, config)?;
+        running.consume(move || handler::run(&handler, &feed))?;
+        Ok(MetalBondClient::new(running))
     }
 
     /// Starts a client whose events come out of a channel.
@@ -154,11 +184,11 @@ impl Builder {
     /// A setting outside its limits, or a system without threads or descriptors left.
     pub fn events(self) -> Result<(MetalBondClient, Receiver<Event>)> {
         let config = self.config.clone();
-        let (engine, shared) = self.engine()?;
-        let (client, feed) = MetalBondClient::run(engine, shared, config)?;
+        let (engine, published) = self.engine()?;
+        let (running, feed) = Running::start(engine, published, config)?;
         let (sender, receiver) = crossbeam_channel::bounded(CHANNEL_EVENTS);
-        client.consume(move || handler::forward(&sender, &feed))?;
-        Ok((client, receiver))
+        running.consume(move || handler::forward(&sender, &feed))?;
+        Ok((MetalBondClient::new(running), receiver))
     }
 
     /// Starts a client whose events a consumer takes on the client's own thread, route by
@@ -170,10 +200,12 @@ impl Builder {
     ) -> Result<MetalBondClient> {
         let builder = self.detail(EventDetail::Routes);
         let config = builder.config.clone();
-        let (engine, shared) = builder.engine()?;
+        let (engine, published) = builder.engine()?;
         let postbox = engine.postbox();
         let intake = intake(Box::new(move || postbox.wake()));
-        MetalBondClient::run_with(engine, shared, config, Way::Direct(Box::new(intake)))
+        let way = Way::Direct(Box::new(intake));
+        let running = Running::start_with(engine, published, config, way)?;
+        Ok(MetalBondClient::new(running))
     }
 
     /// Makes a client without any thread, for a program with a poll loop of its own.
@@ -186,7 +218,7 @@ impl Builder {
         Ok(Driver::new(engine))
     }
 
-    fn engine(self) -> Result<(Engine, Arc<Shared>)> {
+    fn engine(self) -> Result<(Engine, Arc<Published>)> {
         self.config.check(&self.servers)?;
         let now = Instant::now();
         let user_timeout = self.config.user_timeout();
@@ -200,16 +232,16 @@ impl Builder {
         } = self.config;
         core.set_policy(filter, &imports, detail);
         core.set_linger(linger);
-        let shared = Arc::<Shared>::default();
+        let published = Arc::<Published>::default();
         let config = EngineConfig {
             bind: self.config.bind,
             user_timeout,
         };
-        let mut engine =
-            Engine::new(core, config, Arc::clone(&shared)).map_err(Error::io("make a mailbox"))?;
+        let mut engine = Engine::new(core, config, Arc::clone(&published))
+            .map_err(Error::io("make a mailbox"))?;
         for server in self.servers {
             engine.add_server(server, now)?;
         }
-        Ok((engine, shared))
+        Ok((engine, published))
     }
 }

@@ -76,12 +76,12 @@ impl Driver {
         core.take_events(ConsumerId::FIRST, EVENT_BATCH)
     }
 
-    /// Wants the routes of a VNI.
+    /// Subscribes to a VNI at every server.
     pub fn subscribe(&mut self, vni: Vni) -> Changed {
         self.engine.core.subscribe(vni).into()
     }
 
-    /// Does not want the routes of a VNI any more; they are removed.
+    /// Unsubscribes from a VNI; its routes are removed.
     pub fn unsubscribe(&mut self, vni: Vni) -> Changed {
         self.engine.core.unsubscribe(vni).into()
     }
@@ -92,7 +92,8 @@ impl Driver {
     ///
     /// [`Error::RouteAlreadyAnnounced`] if it is.
     pub fn announce(&mut self, vni: Vni, destination: Destination, hop: NextHop) -> Result<()> {
-        self.engine.core.announce(vni, Route::new(destination, hop))
+        let is_new = self.engine.core.announce(vni, Route::new(destination, hop));
+        is_new.then_some(()).ok_or(Error::RouteAlreadyAnnounced)
     }
 
     /// Withdraws a route from every server.
@@ -101,14 +102,15 @@ impl Driver {
     ///
     /// [`Error::RouteNotFound`] if it is not announced.
     pub fn withdraw(&mut self, vni: Vni, destination: Destination, hop: NextHop) -> Result<()> {
-        self.engine.core.withdraw(vni, Route::new(destination, hop))
+        let was_there = self.engine.core.withdraw(vni, Route::new(destination, hop));
+        was_there.then_some(()).ok_or(Error::RouteNotFound)
     }
 
-    /// One more server, which is brought to all that this client wants.
+    /// Adds a server (`HOST:PORT`), which is told everything that this client wants.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if there are 32 already.
+    /// [`Error::InvalidConfig`] if the text is not `HOST:PORT` or there are 32 servers already.
     pub fn add_server(&mut self, server: impl Into<String>) -> Result<ServerId> {
         self.engine.add_server(server.into(), Instant::now())
     }

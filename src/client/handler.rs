@@ -10,7 +10,11 @@ use crate::core::session::CloseReason;
 use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::net::Postbox;
 
-use super::engine::Mail;
+use super::mail::Mail;
+
+/// Events that wait in the channel of [`Builder::events`](super::Builder::events): 64 KiB. What does not fit is
+/// coalesced by route.
+pub(super) const CHANNEL_EVENTS: usize = 1024;
 
 /// Is told of routes, on a thread of its own.
 ///

@@ -1,98 +1,72 @@
-//! A running client, to look at and to change.
+//! A running client, as operators see and change it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::engine::Engine;
 use super::handle::MetalBondClient;
+use super::mail::{Command as EngineCommand, Piece, Question, Summary};
 use crate::core::client::{Changed, Event, EventDetail, ServerId};
 use crate::core::types::{Action, Route, Vni};
 use crate::error::{Error, Result};
 use crate::inspect::{
-    Command, Done, Inspect, PeerState, PeerStatus, Side, Snapshot, Status, VniStatus, Watch,
+    Command, Done, Inspect, KernelStatus, PeerStatus, Side, Snapshot, Status, VniStatus, Watch,
     WatchEvent, WatchSource,
 };
-#[cfg(all(feature = "netlink", target_os = "linux"))]
-use crate::kernel::KernelWriter;
-
-/// Buckets of a table that are looked through at once; about 0.5 ms.
-const BUCKETS_AT_ONCE: usize = 8192;
 
 /// Events handed out at once, about.
 const BATCH: usize = 4096;
 
-/// A client's handle, as others may see it.
-pub(super) struct Inspector {
+/// Says what the writer of a client's routes has in the kernel.
+type KernelGauge = Box<dyn Fn() -> KernelStatus + Send + Sync>;
+
+/// A client's handle, as operators see it.
+struct Inspector {
     client: MetalBondClient,
-    #[cfg(all(feature = "netlink", target_os = "linux"))]
-    pub(super) kernel: Option<KernelWriter>,
+    kernel: Option<KernelGauge>,
+}
+
+impl MetalBondClient {
+    /// What can be seen and changed of the client while it runs.
+    #[must_use]
+    pub fn inspector(&self) -> Arc<dyn Inspect> {
+        self.inspector_of(None)
+    }
+
+    /// The same, with what a writer of its routes has in the kernel.
+    pub(crate) fn inspector_of(&self, kernel: Option<KernelGauge>) -> Arc<dyn Inspect> {
+        Arc::new(Inspector {
+            client: self.clone(),
+            kernel,
+        })
+    }
 }
 
 impl Inspector {
-    pub(super) fn new(client: MetalBondClient) -> Self {
-        Self {
-            client,
-            #[cfg(all(feature = "netlink", target_os = "linux"))]
-            kernel: None,
-        }
-    }
-
-    /// The servers' names; those that were removed meanwhile are not among them.
+    /// Returns the servers' names, without those of removed servers.
     fn names(&self) -> BTreeMap<ServerId, String> {
-        let names = |engine: &mut Engine, now| {
-            let peers = engine.peers(now).into_iter();
-            let id = |peer: &PeerStatus| ServerId(usize::try_from(peer.id).unwrap_or(usize::MAX));
-            peers.map(|peer| (id(&peer), peer.name)).collect()
-        };
-        self.client.call(names).unwrap_or_default()
+        self.client.servers()
     }
 
     /// Leaves the servers that a name stands for.
     fn leave(&self, name: String, time: Option<Duration>) -> Result<Done> {
-        self.client.call(move |engine, now| {
-            let servers = engine.named(&name);
-            for server in &servers {
-                engine.leave(*server, time, now);
-            }
-            match servers.len() {
-                0 => Err(Error::PeerNotFound(name)),
-                count => Ok(Done::Changed(count)),
-            }
-        })?
+        let meant = name.clone();
+        let command = |reply| EngineCommand::Leave(meant, time, reply);
+        match self.client.running.command(command)? {
+            0 => Err(Error::PeerNotFound(name)),
+            count => Ok(Done::Changed(count)),
+        }
     }
 }
 
-impl Inspect for Inspector {
-    fn status(&self) -> Status {
-        let status = self.client.call(|engine, now| {
-            let core = &engine.core;
-            let peers = core.peers(now);
-            let is_established = |peer: &PeerStatus| peer.state == PeerState::Established;
-            let (updates_received, updates_sent) = core.updates();
-            Status {
-                side: Side::Client,
-                started: engine.started.0,
-                uptime: now.saturating_duration_since(engine.started.1),
-                listening: None,
-                not_ready: core.not_ready(),
-                peers: peers.len(),
-                established: peers.iter().filter(|(_, it)| is_established(it)).count(),
-                vnis: core.vnis().len(),
-                routes: core.route_count(),
-                announced: core.announced().len(),
-                updates_received,
-                updates_sent,
-                server: None,
-                kernel: None,
-            }
-        });
-        let status = status.unwrap_or_else(|_| Status {
-            side: Side::Client,
+impl Summary {
+    /// That of a client whose thread has ended.
+    fn stopped() -> Self {
+        Self {
             started: SystemTime::UNIX_EPOCH,
             uptime: Duration::ZERO,
-            listening: None,
             not_ready: Some("stopped".into()),
             peers: 0,
             established: 0,
@@ -101,28 +75,44 @@ impl Inspect for Inspector {
             announced: 0,
             updates_received: 0,
             updates_sent: 0,
+        }
+    }
+}
+
+impl Inspect for Inspector {
+    fn status(&self) -> Status {
+        let summary = self.client.running.ask(Question::Summary);
+        let summary = summary.unwrap_or_else(|_| Summary::stopped());
+        Status {
+            side: Side::Client,
+            started: summary.started,
+            uptime: summary.uptime,
+            listening: None,
+            not_ready: summary.not_ready,
+            peers: summary.peers,
+            established: summary.established,
+            vnis: summary.vnis,
+            routes: summary.routes,
+            announced: summary.announced,
+            updates_received: summary.updates_received,
+            updates_sent: summary.updates_sent,
             server: None,
-            kernel: None,
-        });
-        #[cfg(all(feature = "netlink", target_os = "linux"))]
-        let status = Status {
-            kernel: self.kernel.as_ref().map(KernelWriter::stats),
-            ..status
-        };
-        status
+            kernel: self.kernel.as_ref().map(|kernel| kernel()),
+        }
     }
 
     fn peers(&self) -> Vec<PeerStatus> {
-        let peers = self.client.call(|engine, now| engine.peers(now));
+        let peers = self.client.running.ask(Question::Peers);
         peers.unwrap_or_default()
     }
 
     fn vnis(&self) -> Vec<VniStatus> {
-        self.client.ask(|core| core.vnis()).unwrap_or_default()
+        let vnis = self.client.running.ask(Question::Vnis);
+        vnis.unwrap_or_default()
     }
 
     fn generation(&self) -> u64 {
-        self.client.generation()
+        self.client.running.published.generation()
     }
 
     fn snapshot(&self, vni: Option<Vni>) -> Snapshot {
@@ -130,12 +120,13 @@ impl Inspect for Inspector {
         let mut cursor = None;
         loop {
             let from = cursor.take();
-            let step = self.client.ask(move |core| {
-                let mut piece = Vec::new();
-                let next = core.walk(from, vni, BUCKETS_AT_ONCE, |it| piece.push(it));
-                (piece, next)
-            });
-            let Ok((piece, next)) = step else {
+            let question = |reply| Question::Routes(vni, from, reply);
+            let answer = self.client.running.ask(question);
+            let Ok(Piece {
+                entries: piece,
+                next,
+            }) = answer
+            else {
                 break;
             };
             entries.extend(piece);

@@ -1,13 +1,15 @@
-//! The client: servers, wishes, and one view of what the servers say.
+//! The client: its servers, what its caller wants, and one view of what the servers say.
 //!
 //! ```text
-//! caller --Call--> metalbond-client --batches of events--> metalbond-handler
+//! caller --Mail--> metalbond-client --batches of events--> metalbond-handler
 //!                  engine: core, sockets                   RouteHandler, or a channel
 //!                        |
 //!                        +--batches of events--> an Intake: the kernel writer's thread
 //!
 //! caller's own loop: Driver(engine)
 //! ```
+//!
+//! `mail` lists all that can come to the engine from another thread.
 
 mod builder;
 mod config;
@@ -18,8 +20,9 @@ mod handler;
 mod inspector;
 #[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
 mod intake;
-#[cfg(feature = "internals")]
-mod sim;
+mod mail;
+mod running;
+mod sink;
 mod status;
 mod worker;
 
@@ -30,6 +33,4 @@ pub use handle::MetalBondClient;
 pub use handler::{LoggingHandler, NoOpHandler, RouteHandler};
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub(crate) use intake::{ClientWaker, Intake, Room};
-#[cfg(feature = "internals")]
-pub use sim::{ClientSetup, SimClient};
 pub use status::ClientState;

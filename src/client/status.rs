@@ -29,7 +29,7 @@ pub enum ClientState {
 
 /// The states of the servers, for those who wait for them; not on the way of a route.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct Published {
     status: Mutex<Status>,
     changed: Condvar,
     /// Of the view.
@@ -63,7 +63,7 @@ impl Status {
     }
 }
 
-impl Shared {
+impl Published {
     pub(super) fn set_generation(&self, generation: u64) {
         self.generation.store(generation, Ordering::Relaxed);
     }

@@ -11,6 +11,7 @@
 )]
 
 pub(crate) mod client;
+pub(crate) mod connection;
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub(crate) mod kernel_plan;
 pub(crate) mod limit;
@@ -19,5 +20,6 @@ pub(crate) mod pace;
 pub(crate) mod reflector;
 pub(crate) mod rib;
 pub(crate) mod session;
+pub(crate) mod status;
 pub(crate) mod types;
 pub(crate) mod wire;

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::codec::{Bodies, Exchange, READ_SIZE, Request, Step};
 use super::response::Response;
-use crate::core::pace::Framing;
-use crate::net::Conn;
+use crate::net::{Conn, Ready};
 
 /// Longest time in which a request comes.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,7 +71,7 @@ impl Connection {
         let mut budget = WRITE_BUDGET;
         loop {
             match self.exchange.step() {
-                Step::Receive if !self.conn.ready.readable => return Turn::Wait,
+                Step::Receive if !self.conn.is_readable() => return Turn::Wait,
                 Step::Receive => {
                     if !self.receive(now) {
                         return Turn::Done;
@@ -83,7 +82,7 @@ impl Connection {
                     return Turn::Respond(request);
                 }
                 Step::Wait => return Turn::Wait,
-                Step::Send if !self.conn.ready.writable => return Turn::Wait,
+                Step::Send if !self.conn.is_writable() => return Turn::Wait,
                 Step::Send if budget == 0 => return Turn::Again,
                 Step::Send => match self.send(budget) {
                     Some(count) => budget = budget.saturating_sub(count + PIECE_COST),
@@ -126,7 +125,7 @@ impl Connection {
             return Some(0);
         }
         let slices = [IoSlice::new(bytes)];
-        let count = self.conn.write(&slices, Framing::Stream).ok()?;
+        let count = self.conn.write(&slices).ok()?;
         self.exchange.sent(count);
         Some(count)
     }
@@ -150,10 +149,10 @@ impl Connection {
 /// response.
 fn linger(conn: &mut Conn) -> Turn {
     let mut buffer = [0; READ_SIZE];
-    if conn.ready.readable && conn.read(&mut buffer).is_err() {
+    if conn.is_readable() && conn.read(&mut buffer).is_err() {
         return Turn::Done;
     }
-    if conn.ready.readable {
+    if conn.is_readable() {
         Turn::Again
     } else {
         Turn::Wait

@@ -12,7 +12,7 @@ use super::helper::Helpers;
 use super::mail::{ConnectionId, Mail};
 use super::response::Response;
 use crate::core::limit::Quiet;
-use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Postbox};
+use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Peer, Postbox};
 
 /// Most connections. Each takes 8 KiB and a piece of a response; others wait to be accepted.
 const CONNECTIONS_MAX: usize = 32;
@@ -96,7 +96,7 @@ impl Worker {
             for event in &events {
                 self.has_waiting |= event.token() == LISTENER;
                 if let Some(Some(connection)) = self.connections.get_mut(event.token().0) {
-                    connection.conn.ready.update(event);
+                    connection.conn.note(event);
                 }
             }
             let mut is_busy = false;
@@ -133,7 +133,7 @@ impl Worker {
             }
             Turn::Respond(request) => {
                 let (method, target) = (&request.method, &request.target);
-                log::debug!("{}: {method} {target}", connection.conn.address);
+                log::debug!("{}: {method} {target}", connection.conn.peer());
                 let from = ConnectionId {
                     place,
                     serial: connection.serial,
@@ -174,13 +174,14 @@ impl Worker {
             let place = self.free_place()?;
             match self.listener.accept() {
                 Ok((stream, address)) => {
-                    match Conn::new(stream, address, self.poll.registry(), Token(place)) {
+                    let peer = Peer::accepted(address);
+                    match Conn::accepted(stream.into(), peer, self.poll.registry(), Token(place)) {
                         Ok(conn) => {
                             self.accepted += 1;
                             let connection = Connection::new(conn, self.accepted, now);
                             self.connections[place] = Some(connection);
                         }
-                        Err(error) => log::warn!("{address}: {error}"),
+                        Err(error) => log::warn!("{peer}: {error}"),
                     }
                 }
                 Err(error) => match error.kind() {

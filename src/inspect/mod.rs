@@ -19,21 +19,23 @@
 //! ```
 
 mod names;
+mod server;
 mod snapshot;
 mod watch;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-pub use snapshot::{Announcers, RouteEntry, Snapshot};
+pub use server::ServerStats;
+pub use snapshot::Snapshot;
 pub(crate) use watch::WatchSource;
 pub use watch::{Watch, WatchEvent};
 
 pub use crate::core::rib::{Digest, TableSummary};
 pub use crate::core::session::MessageCounts;
+pub use crate::core::status::{Announcers, PeerKind, PeerState, PeerStatus, RouteEntry, VniStatus};
 use crate::core::types::{Route, Vni};
 use crate::error::Result;
-use crate::server::ServerStats;
 
 /// A running server or client, to look at.
 ///
@@ -155,94 +157,6 @@ pub struct KernelStatus {
     pub running: bool,
     /// What the kernel last refused, and why.
     pub last_error: Option<String>,
-}
-
-/// What a peer is known to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PeerKind {
-    /// Its HELLO has not come.
-    Unknown,
-    /// It offers what this implementation offers.
-    RustBond,
-    /// It offers nothing: Go MetalBond or RustBond 0.1.
-    Legacy,
-}
-
-/// Where a session stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PeerState {
-    /// A client's: being dialled.
-    Connecting,
-    /// Connected, the peer's HELLO has not come.
-    AwaitHello,
-    /// HELLOs are exchanged, the peer's KEEPALIVE has not come.
-    AwaitKeepalive,
-    /// Routes flow.
-    Established,
-    /// A client's: lost or refused, to be tried again.
-    Retry,
-    /// Asked to go elsewhere; not taken back for a while.
-    Draining,
-}
-
-/// A peer, as of one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PeerStatus {
-    /// Tells it from all others since the start.
-    pub id: u64,
-    /// A session's address and port; a server's name as the client was given it.
-    pub name: String,
-    /// The far end of the connection, if there is one.
-    pub address: Option<SocketAddr>,
-    /// What it is.
-    pub kind: PeerKind,
-    /// Where the session stands.
-    pub state: PeerState,
-    /// How long it has stood there.
-    pub since: Duration,
-    /// How long it has been established.
-    pub uptime: Option<Duration>,
-    /// Times that a session with this server, or from this address, ended in the last hour.
-    pub flaps: u32,
-    /// Why the last one ended.
-    pub last_error: Option<String>,
-    /// Seconds between KEEPALIVEs, as negotiated.
-    pub keepalive_interval: u32,
-    /// How long nothing has come from it.
-    pub silent: Duration,
-    /// Routes it announces.
-    pub routes: usize,
-    /// How many VNIs it subscribes to; of a server, how many it was asked for.
-    pub subscriptions: usize,
-    /// Bytes that wait to be sent to it.
-    pub queued_bytes: usize,
-    /// Bytes per second that it is sent at most, if it is a legacy peer and paced.
-    pub legacy_rate: Option<u32>,
-    /// Messages that came from it.
-    pub received: MessageCounts,
-    /// Messages sent to it; those of one batch count when all of it is.
-    pub sent: MessageCounts,
-    /// Messages of it that were dropped as malformed.
-    pub malformed: u64,
-    /// Announcements and subscriptions refused to it because of a limit.
-    pub refused: u64,
-    /// Times its queue was folded.
-    pub folds: u64,
-}
-
-/// A VNI, as of one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct VniStatus {
-    /// Its number.
-    pub vni: Vni,
-    /// Its table in numbers.
-    pub table: TableSummary,
-    /// Of a server, who subscribes to it; of a client, whether it does itself.
-    pub subscribers: usize,
-    /// Of a client that subscribes to it, whether its table is complete.
-    pub is_synced: Option<bool>,
 }
 
 /// Something to be changed.

@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use crate::core::types::{Route, Vni};
+use crate::core::status::RouteEntry;
+use crate::core::types::Vni;
 
 /// Routes with who announces them, sorted by VNI and route.
 #[derive(Clone, Debug)]
@@ -11,50 +12,6 @@ pub struct Snapshot {
     entries: Vec<RouteEntry>,
     /// Sorted by id.
     names: Vec<(u32, String)>,
-}
-
-/// A route and who announces it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RouteEntry {
-    /// Its VNI.
-    pub vni: Vni,
-    /// The route.
-    pub route: Route,
-    /// Who announces it: on a client, the servers that have it; nobody if it is stale.
-    pub announcers: Announcers,
-    /// On a client, whether it is held back because the client announces the destination itself.
-    pub is_suppressed: bool,
-}
-
-/// The announcers of a route, by [`PeerStatus::id`](super::PeerStatus::id); nearly always one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Announcers {
-    /// One.
-    One(u32),
-    /// Any other number of them.
-    Many(Box<[u32]>),
-}
-
-impl Announcers {
-    /// Their ids.
-    #[must_use]
-    pub fn ids(&self) -> &[u32] {
-        match self {
-            Self::One(id) => std::slice::from_ref(id),
-            Self::Many(ids) => ids,
-        }
-    }
-}
-
-impl FromIterator<u32> for Announcers {
-    fn from_iter<I: IntoIterator<Item = u32>>(ids: I) -> Self {
-        let ids: Vec<u32> = ids.into_iter().collect();
-        match ids[..] {
-            [id] => Self::One(id),
-            _ => Self::Many(ids.into()),
-        }
-    }
 }
 
 impl Snapshot {

@@ -6,7 +6,7 @@ use crate::inspect::TableSummary;
 
 /// A change that only one peer hears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct ChangeForOne {
     pub to: u32,
     pub action: Action,
     pub route: Route,
@@ -43,16 +43,16 @@ impl Default for Rib {
 }
 
 impl Rib {
-    pub fn apply(&mut self, peer: u32, action: Action, route: &Route) -> Option<Notice> {
+    pub fn apply(&mut self, peer: u32, action: Action, route: &Route) -> Option<ChangeForOne> {
         let hops = &mut self.hops;
-        let notice = self.table.apply(hops, PeerId(peer), action, route);
-        notice.map(Notice::from)
+        let told = self.table.apply(hops, PeerId(peer), action, route);
+        told.map(ChangeForOne::from)
     }
 
     /// Withdraws the next route of a peer that is gone; `None` once it has no more.
-    pub fn withdraw_one(&mut self, peer: u32) -> Option<Option<Notice>> {
+    pub fn withdraw_one(&mut self, peer: u32) -> Option<Option<ChangeForOne>> {
         let told = self.table.withdraw_one(&mut self.hops, PeerId(peer))?;
-        Some(told.map(Notice::from))
+        Some(told.map(ChangeForOne::from))
     }
 
     /// What is fresh, for those who joined before.
@@ -92,12 +92,12 @@ impl Rib {
     }
 }
 
-impl From<crate::core::rib::Notice> for Notice {
-    fn from(notice: crate::core::rib::Notice) -> Self {
+impl From<crate::core::rib::ChangeForOne> for ChangeForOne {
+    fn from(told: crate::core::rib::ChangeForOne) -> Self {
         Self {
-            to: notice.to.0,
-            action: notice.action,
-            route: notice.route,
+            to: told.to.0,
+            action: told.action,
+            route: told.route,
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::core::session::{self, CloseReason, Event, Role, SessionConfig, Transmit};
+use crate::core::connection::{Buffer, Connection};
+use crate::core::pace::{DEFAULT_RATE, LegacyPacing, Pacing};
+use crate::core::session::{CloseReason, Event, Role, SessionConfig};
 use crate::core::types::{Action, Route, Vni};
-use crate::core::wire::{Capabilities, Extensions, KEEPALIVE_FRAME};
+use crate::core::wire::{Capabilities, Extensions, frame_len};
 
 /// What a peer's bytes mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +20,9 @@ pub enum SessionEvent {
     Dropped,
 }
 
-/// A session of either role.
+/// A session of either role, on a connection that takes all bytes at once.
 pub struct Session {
-    session: session::Session,
+    connection: Connection<Buffer>,
     begin: Instant,
 }
 
@@ -42,8 +44,12 @@ impl Session {
                 node_id: [7; 16],
             }),
         };
+        let pacing = Pacing {
+            mode: LegacyPacing::Off,
+            rate: DEFAULT_RATE,
+        };
         Self {
-            session: session::Session::new(config, begin),
+            connection: Connection::new(config, pacing, 0, begin),
             begin,
         }
     }
@@ -51,51 +57,56 @@ impl Session {
     /// All that bytes mean that came at a time.
     pub fn feed(&mut self, ms: u64, mut bytes: &[u8]) -> Vec<SessionEvent> {
         let now = self.begin + Duration::from_millis(ms);
-        let next = || self.session.next_event(now, &mut bytes);
+        let next = || self.connection.receive(&mut bytes, now);
         std::iter::from_fn(next).map(SessionEvent::from).collect()
     }
 
     /// The frames that are due.
     pub fn transmit(&mut self) -> Vec<Vec<u8>> {
-        let next = || self.session.poll_transmit();
-        let frames = std::iter::from_fn(next).map(|transmit| match transmit {
-            Transmit::Hello(frame) => frame,
-            Transmit::Keepalive => KEEPALIVE_FRAME.to_vec(),
-        });
-        frames.collect()
+        self.connection.transmit();
+        let mut frames = Vec::new();
+        let mut bytes = self.connection.outgoing();
+        while !bytes.is_empty() {
+            let (frame, rest) = bytes.split_at(frame_len(bytes));
+            frames.push(frame.to_vec());
+            bytes = rest;
+        }
+        let count = self.connection.outgoing().len();
+        self.connection.advance(count, self.begin);
+        frames
     }
 
     /// When something is due, in ms.
     pub fn due(&self) -> Option<u64> {
-        let due = self.session.poll_timeout()?;
+        let due = self.connection.poll_timeout()?;
         let passed = due.saturating_duration_since(self.begin).as_millis();
         Some(u64::try_from(passed).unwrap_or(u64::MAX))
     }
 
     pub fn handle_timeout(&mut self, ms: u64) {
-        self.session
+        self.connection
             .handle_timeout(self.begin + Duration::from_millis(ms));
     }
 
     pub fn barrier(&mut self) -> u64 {
-        self.session.barrier()
+        self.connection.barrier()
     }
 
     pub fn is_established(&self) -> bool {
-        self.session.is_established()
+        self.connection.session().is_established()
     }
 
     pub fn is_legacy(&self) -> bool {
-        self.session.is_legacy()
+        self.connection.session().is_legacy()
     }
 
     /// KEEPALIVEs handed out, and those that were answered.
     pub fn keepalives(&self) -> (u64, u64) {
-        self.session.keepalives()
+        self.connection.session().keepalives()
     }
 
     pub fn closed(&self) -> Option<CloseReason> {
-        self.session.closed()
+        self.connection.closed()
     }
 }
 

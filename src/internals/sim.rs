@@ -3,11 +3,16 @@
 //! The clients' door is [`SimClient`], the kernel's [`SimKernel`]. All of them are the code
 //! that the shell drives, with as little around it as can be.
 
+mod client;
+mod turn;
+
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
-pub use crate::client::{ClientSetup, SimClient};
+pub use client::{ClientSetup, SimClient};
+pub use turn::{SimReady, SimTurn};
+
 use crate::core::pace::{DEFAULT_RATE, Framing, LegacyPacing, Pacing, SendQueue};
 use crate::core::reflector::{Limits, Message, Report, Shard, ShardConfig, Topology};
 use crate::core::rib::PeerId;
@@ -21,6 +26,9 @@ pub use crate::kernel::sim::{KernelWork, SimKernel};
 
 /// Longest chunk for a legacy peer, unless a single frame is longer.
 pub const CHUNK: usize = crate::core::pace::CHUNK;
+
+/// Bytes offered to one connection at a time.
+pub const WRITE_BUDGET: usize = crate::net::WRITE_BUDGET;
 
 /// A frame as somebody who listens in hears it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,9 +222,9 @@ impl SimServer {
     /// Ends a turn; no session is past the hard limit after that.
     pub fn turn(&mut self, shard: usize, now: Instant) {
         let announced = |it: &Shard| it.gauges().announcements;
-        let elsewhere = self.shards.iter().map(announced).sum::<usize>();
-        let elsewhere = elsewhere - announced(&self.shards[shard]);
-        self.shards[shard].set_elsewhere(elsewhere);
+        let remote = self.shards.iter().map(announced).sum::<usize>();
+        let remote = remote - announced(&self.shards[shard]);
+        self.shards[shard].set_remote_announcements(remote);
         self.shards[shard].turn(now);
         let most = self.shards[shard].most_changes_queued();
         assert!(
@@ -230,14 +238,14 @@ impl SimServer {
         ready.into_iter().map(|id| id.0).collect()
     }
 
-    pub fn take_looks(&mut self, shard: usize) -> Vec<u32> {
-        let looks = self.shards[shard].take_looks();
-        looks.into_iter().map(|id| id.0).collect()
+    pub fn take_queue_queries(&mut self, shard: usize) -> Vec<u32> {
+        let queries = self.shards[shard].take_queue_queries();
+        queries.into_iter().map(|id| id.0).collect()
     }
 
-    pub fn observe(&mut self, peer: u32, is_empty: bool, window: Option<u32>, now: Instant) {
+    pub fn report_queue(&mut self, peer: u32, is_empty: bool, window: Option<u32>, now: Instant) {
         let (shard, id) = self.at(peer);
-        shard.observe(id, SendQueue { is_empty, window }, now);
+        shard.report_queue(id, SendQueue { is_empty, window }, now);
     }
 
     /// The next bytes for a peer, at most `budget`, and whether they are a chunk.
@@ -254,6 +262,12 @@ impl SimServer {
     pub fn advance(&mut self, peer: u32, count: usize, now: Instant) {
         let (shard, id) = self.at(peer);
         shard.advance(id, count, now);
+    }
+
+    /// Whether a peer is sent chunks.
+    pub fn is_chunked(&self, peer: u32) -> bool {
+        let (shard, id) = self.of(peer);
+        shard.framing(id) == Framing::Chunk
     }
 
     pub fn is_sendable(&self, peer: u32) -> bool {
@@ -288,10 +302,10 @@ impl SimServer {
         sum
     }
 
-    /// How often a queue was folded, and how many sessions fell behind while a table was sent.
-    pub fn folds(&self) -> u64 {
-        let folds = |it: &Shard| it.gauges().counters.folds;
-        self.shards.iter().map(folds).sum()
+    /// How often a queue was coalesced.
+    pub fn coalesced(&self) -> u64 {
+        let coalesced = |it: &Shard| it.gauges().counters.coalesced;
+        self.shards.iter().map(coalesced).sum()
     }
 }
 

@@ -1,9 +1,20 @@
 //! A client's routes, straight into the kernel.
 
+use std::sync::Arc;
+
 use super::KernelWriter;
-use crate::client::RouteHandler;
+use crate::client::{MetalBondClient, RouteHandler};
 use crate::core::client::Event;
 use crate::core::types::{Route, Vni};
+use crate::inspect::Inspect;
+
+impl MetalBondClient {
+    /// As [`Self::inspector`], with what a writer of the client's routes has in the kernel.
+    #[must_use]
+    pub fn inspector_with(&self, kernel: KernelWriter) -> Arc<dyn Inspect> {
+        self.inspector_of(Some(Box::new(move || kernel.stats())))
+    }
+}
 
 /// Installs what a client receives.
 ///

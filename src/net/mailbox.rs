@@ -33,7 +33,8 @@ impl Wake for Waker {
     }
 }
 
-struct Shared<W> {
+/// What the two ends of a mailbox tell each other.
+struct Signals<W> {
     waker: W,
     /// A wake-up is on its way; another would tell nothing new.
     notified: AtomicBool,
@@ -51,20 +52,20 @@ struct Shared<W> {
 /// The owner's end.
 pub(crate) struct Mailbox<T, W = Waker> {
     receiver: Receiver<(T, usize)>,
-    shared: Arc<Shared<W>>,
+    signals: Arc<Signals<W>>,
 }
 
 /// The end for everybody else.
 pub(crate) struct Postbox<T, W = Waker> {
     sender: Sender<(T, usize)>,
-    shared: Arc<Shared<W>>,
+    signals: Arc<Signals<W>>,
 }
 
 impl<T, W> Clone for Postbox<T, W> {
     fn clone(&self) -> Self {
         Self {
             sender: self.sender.clone(),
-            shared: Arc::clone(&self.shared),
+            signals: Arc::clone(&self.signals),
         }
     }
 }
@@ -79,7 +80,7 @@ impl<T> Mailbox<T> {
 impl<T, W: Wake> Mailbox<T, W> {
     /// A mailbox that wakes its owner so, full from a weight of `high` on.
     pub(crate) fn with_waker(waker: W, high: usize) -> (Self, Postbox<T, W>) {
-        let shared = Arc::new(Shared {
+        let signals = Arc::new(Signals {
             waker,
             notified: AtomicBool::new(false),
             weight: AtomicUsize::new(0),
@@ -92,38 +93,38 @@ impl<T, W: Wake> Mailbox<T, W> {
         let (sender, receiver) = unbounded();
         let mailbox = Self {
             receiver,
-            shared: Arc::clone(&shared),
+            signals: Arc::clone(&signals),
         };
-        (mailbox, Postbox { sender, shared })
+        (mailbox, Postbox { sender, signals })
     }
 
     /// To be called once in each turn, before its last `take`: later posts wake anew.
     pub(crate) fn rearm(&self) {
-        self.shared.turns.count();
+        self.signals.turns.count();
         // Reads what the last post wrote, and so sees its item: a store would only if the
         // queue itself ordered it.
-        self.shared.notified.swap(false, Ordering::SeqCst);
+        self.signals.notified.swap(false, Ordering::SeqCst);
     }
 
     /// The next item, if there is one.
     pub(crate) fn take(&self) -> Option<T> {
         let (item, weight) = self.receiver.try_recv().ok()?;
-        self.shared.weight.fetch_sub(weight, Ordering::SeqCst);
+        self.signals.weight.fetch_sub(weight, Ordering::SeqCst);
         Some(item)
     }
 
     /// Whether somebody waits for room that there is again; asked once, answered once.
     pub(crate) fn has_room_for_waiters(&self) -> bool {
-        self.shared.weight.load(Ordering::SeqCst) < self.shared.low
-            && self.shared.missed.load(Ordering::SeqCst)
-            && self.shared.missed.swap(false, Ordering::SeqCst)
+        self.signals.weight.load(Ordering::SeqCst) < self.signals.low
+            && self.signals.missed.load(Ordering::SeqCst)
+            && self.signals.missed.swap(false, Ordering::SeqCst)
     }
 }
 
 impl<T, W: Wake> Postbox<T, W> {
     /// Posts an item; `false` if the owner is gone.
     pub(crate) fn post(&self, item: T, weight: usize) -> bool {
-        self.shared.weight.fetch_add(weight, Ordering::SeqCst);
+        self.signals.weight.fetch_add(weight, Ordering::SeqCst);
         let posted = self.sender.send((item, weight)).is_ok();
         self.wake();
         posted
@@ -136,13 +137,13 @@ impl<T, W: Wake> Postbox<T, W> {
         W: Send + Sync + 'static,
     {
         let postbox = self.clone();
-        Beat::new(thread, self.shared.turns.clone(), move || postbox.wake())
+        Beat::new(thread, self.signals.turns.clone(), move || postbox.wake())
     }
 
     /// Wakes the owner.
     pub(crate) fn wake(&self) {
-        if !self.shared.notified.swap(true, Ordering::SeqCst)
-            && let Err(error) = self.shared.waker.wake()
+        if !self.signals.notified.swap(true, Ordering::SeqCst)
+            && let Err(error) = self.signals.waker.wake()
         {
             // Only a full eventfd fails, and that wakes too.
             log::debug!("waking a thread: {error}");
@@ -151,13 +152,13 @@ impl<T, W: Wake> Postbox<T, W> {
 
     /// Whether the owner is behind; it will wake everybody when it is not any more.
     pub(crate) fn is_full(&self) -> bool {
-        if self.shared.weight.load(Ordering::SeqCst) < self.shared.high {
+        if self.signals.weight.load(Ordering::SeqCst) < self.signals.high {
             return false;
         }
-        self.shared.missed.store(true, Ordering::SeqCst);
+        self.signals.missed.store(true, Ordering::SeqCst);
         // The owner may have caught up between the two. If it has not, what it does to the
         // weight comes after this, and it will see that somebody waits.
-        self.shared.weight.fetch_add(0, Ordering::SeqCst) >= self.shared.low
+        self.signals.weight.fetch_add(0, Ordering::SeqCst) >= self.signals.low
     }
 }
 

@@ -1,20 +1,22 @@
 //! The thread that accepts connections and deals them out to the workers.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
+use super::config::AcceptLimits;
 use super::drain::Order;
 use super::journal::Journal;
-use super::worker::{Mail, Worker};
+use super::mail::{AcceptorMail, Request, WorkerMail};
 use crate::core::limit::Quiet;
 use crate::core::map::{Map, map};
+use crate::core::reflector::Topology;
 use crate::core::rib::PeerId;
-use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
+use crate::net::{MAILBOX_WEIGHT, Mailbox, Peer, Postbox, Stream};
 
 /// How long accepting rests when the system has no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -22,39 +24,18 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LISTENER: Token = Token(0);
 const WAKE: Token = Token(1);
 
-/// Everything that can come to the acceptor from another thread.
-pub(super) enum Notice {
-    /// A connection from this address is gone.
-    Closed(IpAddr),
-    /// No more connections; those there are to be closed.
-    Drain(Order),
-    /// Connections from this address are not wanted for so long.
-    Shun(IpAddr, Duration),
-    /// Other limits hold from now on.
-    Limits(AcceptLimits),
-    /// The server is stopping.
-    Stop,
-}
-
-/// What the acceptor keeps connections within.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AcceptLimits {
-    pub(super) sessions: usize,
-    pub(super) per_address: usize,
-    pub(super) per_second: u32,
-}
-
 pub(super) struct Acceptor {
     poll: Poll,
-    mailbox: Mailbox<Notice>,
+    mailbox: Mailbox<AcceptorMail>,
     /// `None` once the server is drained.
     listener: Option<mio::net::TcpListener>,
-    workers: Vec<Postbox<Mail>>,
+    topology: Topology,
+    workers: Vec<Postbox<WorkerMail>>,
     limits: AcceptLimits,
     /// Open connections, by address.
     open: Map<IpAddr, usize>,
     total: usize,
-    /// Who is not wanted, and until when.
+    /// Addresses that are refused, and until when.
     shunned: Map<IpAddr, Instant>,
     bucket: Bucket,
     refused: Arc<AtomicU64>,
@@ -63,7 +44,7 @@ pub(super) struct Acceptor {
     next: u32,
 }
 
-/// Grants so many accepts a second, in bursts of as many.
+/// Grants `per_second` accepts a second, in bursts of at most as many.
 #[derive(Debug)]
 struct Bucket {
     per_second: u32,
@@ -85,7 +66,7 @@ impl Bucket {
         self.tokens += 1;
     }
 
-    /// Whether one more is granted; if not, when.
+    /// Takes a grant. If there is none, returns how long to wait.
     fn take(&mut self, now: Instant) -> Result<(), Duration> {
         let elapsed = now.saturating_duration_since(self.filled);
         let granted = elapsed.as_micros() * u128::from(self.per_second) / 1_000_000;
@@ -106,10 +87,11 @@ impl Bucket {
 impl Acceptor {
     pub(super) fn new(
         listener: TcpListener,
-        workers: Vec<Postbox<Mail>>,
+        topology: Topology,
+        workers: Vec<Postbox<WorkerMail>>,
         limits: AcceptLimits,
         refused: Arc<AtomicU64>,
-    ) -> io::Result<(Self, Postbox<Notice>)> {
+    ) -> io::Result<(Self, Postbox<AcceptorMail>)> {
         let poll = Poll::new()?;
         let (mailbox, postbox) = Mailbox::new(&poll, WAKE, MAILBOX_WEIGHT)?;
         let mut listener = mio::net::TcpListener::from_std(listener);
@@ -119,6 +101,7 @@ impl Acceptor {
             poll,
             mailbox,
             listener: Some(listener),
+            topology,
             workers,
             limits,
             open: map(crate::random::seed()),
@@ -146,16 +129,16 @@ impl Acceptor {
                 log::error!("waiting for connections: {error}");
             }
             self.mailbox.rearm();
-            while let Some(notice) = self.mailbox.take() {
-                match notice {
-                    Notice::Closed(address) => self.closed(address),
-                    Notice::Drain(order) => self.drain(&order),
-                    Notice::Limits(limits) => {
+            while let Some(mail) = self.mailbox.take() {
+                match mail {
+                    AcceptorMail::Closed(address) => self.closed(address),
+                    AcceptorMail::Drain(order) => self.drain(&order),
+                    AcceptorMail::Limits(limits) => {
                         self.limits = limits;
                         self.bucket = Bucket::new(limits.per_second, Instant::now());
                     }
-                    Notice::Shun(address, time) => self.shun(address, time, Instant::now()),
-                    Notice::Stop => return,
+                    AcceptorMail::Shun(address, time) => self.shun(address, time, Instant::now()),
+                    AcceptorMail::Stop => return,
                 }
             }
             let now = Instant::now();
@@ -172,14 +155,13 @@ impl Acceptor {
         }
     }
 
-    /// Stops listening; the workers have all that was accepted before they hear of it.
+    /// Stops listening. The workers get this order after all accepted connections.
     fn drain(&mut self, order: &Order) {
         self.listener = None;
         log::info!("draining {} sessions over {:?}", self.total, order.over);
         for worker in &self.workers {
-            let order = order.clone();
-            let call = move |worker: &mut Worker, now| worker.drain(order, now);
-            worker.post(Mail::Call(Box::new(call)), 1);
+            let request = Box::new(Request::Drain(order.clone()));
+            worker.post(WorkerMail::Request(request), 1);
         }
     }
 
@@ -204,9 +186,10 @@ impl Acceptor {
         self.shunned.get(&address).is_some_and(|until| now < *until)
     }
 
-    /// Accepts what waits, as fast as allowed; when to go on, if not at the next event.
+    /// Accepts the connections that wait, as fast as allowed. Returns when to go on, if not at
+    /// the next event.
     ///
-    /// An error is the system's lack of something, and passes.
+    /// An error says that the system lacks something for the moment.
     fn accept_all(&mut self, now: Instant) -> io::Result<Option<Duration>> {
         loop {
             let Some(listener) = &self.listener else {
@@ -216,7 +199,9 @@ impl Acceptor {
                 return Ok(Some(pause));
             }
             match listener.accept() {
-                Ok((stream, address)) => self.admit(stream.into(), address, now),
+                Ok((stream, address)) => {
+                    self.admit(stream.into(), Peer::accepted(address), now);
+                }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
                         self.bucket.give_back();
@@ -232,36 +217,31 @@ impl Acceptor {
         }
     }
 
-    fn admit(&mut self, stream: TcpStream, address: SocketAddr, now: Instant) {
-        // IPv4 over a listener of both families.
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        if self.is_shunned(address.ip(), now) {
+    fn admit(&mut self, stream: Stream, peer: Peer, now: Instant) {
+        let address = peer.ip();
+        if self.is_shunned(address, now) {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            log::debug!(peer:% = address; "peer {address}: refused, it was drained");
+            log::debug!(peer:% = peer; "peer {peer}: refused, it was drained");
             return;
         }
-        let open = self.open.entry(address.ip()).or_insert(0);
+        let open = self.open.entry(address).or_insert(0);
         if self.total >= self.limits.sessions || *open >= self.limits.per_address {
-            self.refuse(address, now);
+            self.refuse(peer, now);
             return;
         }
         *open += 1;
         self.total += 1;
-        let peer = PeerId(self.next);
+        let id = PeerId(self.next);
         self.next = (self.next + 1) % PeerId::SESSIONS;
-        let worker = peer.0 as usize % self.workers.len();
-        let mail = Mail::Accepted {
-            peer,
-            stream,
-            address,
-        };
+        let worker = self.topology.home(id);
+        let mail = WorkerMail::Accepted { id, stream, peer };
         if !self.workers[worker].post(mail, 1) {
             log::trace!("worker {worker} is gone");
         }
     }
 
     /// Dropping the stream closes the connection.
-    fn refuse(&mut self, address: SocketAddr, now: Instant) {
+    fn refuse(&mut self, peer: Peer, now: Instant) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let AcceptLimits {
             sessions,
@@ -272,7 +252,7 @@ impl Acceptor {
             "{} connections are open, {sessions} and {per_address} for an address are allowed",
             self.total
         );
-        self.journal.refused(address, &why, now);
+        self.journal.refused(peer, &why, now);
     }
 }
 
@@ -281,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bucket_grants_its_rate_and_no_more() {
+    fn bucket_grants_its_rate_and_no_more() {
         let start = Instant::now();
         let mut bucket = Bucket::new(100, start);
         let granted = (0..10_000_u64)

@@ -3,7 +3,6 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::acceptor::AcceptLimits;
 use crate::core::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
 use crate::core::reflector::{Limits, ShardConfig};
 use crate::core::session::{Role, SessionConfig};
@@ -24,7 +23,7 @@ pub struct ServerConfig {
     /// How long a new connection may take to complete the handshake. Default: 10 s.
     pub handshake_timeout: Duration,
     /// Bytes of changes waiting for a session that takes nothing, from which on they are
-    /// folded by route. Costs that much for each stalled session. Default: 256 KiB.
+    /// coalesced by route. Costs that much for each stalled session. Default: 256 KiB.
     pub queue_soft_limit: usize,
     /// Bytes of changes waiting for a session that end it (`TooSlow`). They are shared
     /// with all others that wait for the same. Default: 64 MiB.
@@ -154,4 +153,12 @@ impl ServerConfig {
             seed,
         }
     }
+}
+
+/// What the acceptor keeps connections within.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AcceptLimits {
+    pub(super) sessions: usize,
+    pub(super) per_address: usize,
+    pub(super) per_second: u32,
 }

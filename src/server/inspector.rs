@@ -1,33 +1,29 @@
-//! A running server, to look at and to change.
+//! A running server, as operators see and change it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 
-use super::acceptor::Notice;
 use super::flaps::Flaps;
-use super::stats::{ServerStats, WorkerStats};
-use super::tap::tap;
-use super::worker::{Mail, Worker};
+use super::mail::{AcceptorMail, Ending, Peers, Piece, Request, Walk, WorkerMail};
+use super::stats::WorkerStats;
+use super::watch::{Scope, channel};
 use crate::core::map::{Map, map};
-use crate::core::reflector::{RouteCursor, SessionView, Topology};
+use crate::core::reflector::{SessionView, Topology};
 use crate::core::rib::PeerId;
 use crate::core::session::CloseReason;
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::Update;
 use crate::error::{Error, Result};
 use crate::inspect::{
-    Announcers, Command, Done, Inspect, PeerKind, PeerState, PeerStatus, RouteEntry, Side,
+    Command, Done, Inspect, PeerKind, PeerState, PeerStatus, RouteEntry, ServerStats, Side,
     Snapshot, Status, VniStatus, Watch,
 };
-use crate::net::Postbox;
-
-/// Routes that a worker looks up at once; about 0.3 ms.
-const ROUTES_AT_ONCE: usize = 4096;
+use crate::net::{Peer, PeerSelector, Postbox, Reply};
 
 /// What the announcer of a server's own routes is called.
 const SELF: &str = "self";
@@ -37,8 +33,8 @@ const SELF: &str = "self";
 pub(super) struct Inspector {
     pub(super) address: SocketAddr,
     pub(super) topology: Topology,
-    pub(super) workers: Vec<Postbox<Mail>>,
-    pub(super) acceptor: Postbox<Notice>,
+    pub(super) workers: Vec<Postbox<WorkerMail>>,
+    pub(super) acceptor: Postbox<AcceptorMail>,
     pub(super) stats: Vec<Arc<WorkerStats>>,
     pub(super) refused: Arc<AtomicU64>,
     pub(super) flaps: Arc<Mutex<Flaps>>,
@@ -58,69 +54,48 @@ impl Inspector {
         total
     }
 
-    /// Has a worker do something; the answer comes unless the server stops.
-    fn ask<T: Send + 'static>(
-        &self,
-        worker: usize,
-        call: impl FnOnce(&mut Worker, Instant) -> T + Send + 'static,
-    ) -> Receiver<T> {
-        let (sender, receiver) = bounded(1);
-        let call = move |worker: &mut Worker, now| {
-            // Nobody listens any more if the asker is gone; that is its affair.
-            drop(sender.send(call(worker, now)));
-        };
-        self.workers[worker].post(Mail::Call(Box::new(call)), 1);
-        receiver
+    /// Asks a worker. The answer comes unless the server stops.
+    fn ask<T>(&self, worker: usize, request: impl FnOnce(Reply<T>) -> Request) -> Receiver<T> {
+        let (reply, answer) = Reply::channel();
+        self.send(worker, request(reply));
+        answer
     }
 
-    /// Has every worker do something, at the same time.
-    fn ask_all<T: Send + 'static>(
-        &self,
-        call: impl Fn(&mut Worker, Instant) -> T + Clone + Send + 'static,
-    ) -> Vec<T> {
+    fn send(&self, worker: usize, request: Request) {
+        self.workers[worker].post(WorkerMail::Request(Box::new(request)), 1);
+    }
+
+    /// Asks all workers at the same time.
+    fn ask_all<T>(&self, request: impl Fn(Reply<T>) -> Request) -> Vec<T> {
         let workers = 0..self.workers.len();
-        let answers: Vec<Receiver<T>> = workers.map(|it| self.ask(it, call.clone())).collect();
+        let answers: Vec<Receiver<T>> = workers.map(|it| self.ask(it, &request)).collect();
         answers.iter().filter_map(|it| it.recv().ok()).collect()
     }
 
-    /// The routes of one worker's tables, a piece at a time.
+    /// Collects the routes of one worker's tables, a piece at a time.
     fn walk(&self, worker: usize, vni: Option<Vni>, entries: &mut Vec<RouteEntry>) {
-        let mut cursor: Option<RouteCursor> = None;
+        let mut walk = Walk::From(vni);
         loop {
-            let from = cursor.take();
-            let step = move |worker: &mut Worker, _| {
-                let tables = worker.shard.tables();
-                let mut cursor = from.unwrap_or_else(|| tables.walk(vni));
-                let mut piece = Vec::new();
-                let is_over = tables.step(&mut cursor, ROUTES_AT_ONCE, |vni, route, peers| {
-                    piece.push(RouteEntry {
-                        vni,
-                        route,
-                        announcers: match *peers {
-                            [peer] => Announcers::One(peer.0),
-                            _ => peers.iter().map(|peer| peer.0).collect(),
-                        },
-                        is_suppressed: false,
-                    });
-                });
-                (piece, (!is_over).then_some(cursor))
-            };
-            let Ok((piece, next)) = self.ask(worker, step).recv() else {
+            let answer = self.ask(worker, |reply| Request::Routes(walk, reply));
+            let Ok(Piece {
+                entries: piece,
+                next,
+            }) = answer.recv()
+            else {
                 return;
             };
             entries.extend(piece);
-            if next.is_none() {
+            let Some(next) = next else {
                 return;
-            }
-            cursor = next;
+            };
+            walk = Walk::Next(next);
         }
     }
 
     fn announce(&self, action: Action, vni: Vni, route: Route) -> Result<Done> {
         let update = Update { action, vni, route };
-        let answer = self.ask(self.topology.owner(vni), move |worker, now| {
-            worker.shard.update_own(&update, now)
-        });
+        let owner = self.topology.owner(vni);
+        let answer = self.ask(owner, |reply| Request::UpdateOwn(update, reply));
         match answer.recv() {
             Ok(true) => Ok(Done::Changed(1)),
             Ok(false) => Ok(Done::Unchanged),
@@ -130,59 +105,15 @@ impl Inspector {
 
     /// Ends the sessions that a name stands for: an address with a port, or all of an address.
     fn end(&self, name: &str, ending: Ending) -> Result<Done> {
-        let whose = Whose::parse(name).ok_or_else(|| Error::PeerNotFound(name.into()))?;
+        let not_found = || Error::PeerNotFound(name.into());
+        let whose = PeerSelector::parse(name).ok_or_else(not_found)?;
         if let Ending::Drain(time) = ending {
-            self.acceptor.post(Notice::Shun(whose.address(), time), 1);
+            self.acceptor.post(AcceptorMail::Shun(whose.ip(), time), 1);
         }
-        let ended = self.ask_all(move |worker, now| {
-            let its_own = worker.addresses().filter(|(_, address)| whose.is(*address));
-            let ids: Vec<PeerId> = its_own.map(|(id, _)| id).collect();
-            for &id in &ids {
-                match ending {
-                    Ending::Reset => worker.shard.close(id, CloseReason::Reset, now),
-                    Ending::Drain(_) => worker.shard.drain(id, now),
-                }
-            }
-            ids.len()
-        });
+        let ended = self.ask_all(|reply| Request::End(whose, ending, reply));
         match ended.iter().sum() {
-            0 => Err(Error::PeerNotFound(name.into())),
+            0 => Err(not_found()),
             count => Ok(Done::Changed(count)),
-        }
-    }
-}
-
-/// How a session is ended by an operator.
-#[derive(Clone, Copy, Debug)]
-enum Ending {
-    Reset,
-    Drain(Duration),
-}
-
-/// Sessions that are meant by a name.
-#[derive(Clone, Copy, Debug)]
-enum Whose {
-    Session(SocketAddr),
-    Address(IpAddr),
-}
-
-impl Whose {
-    fn parse(name: &str) -> Option<Self> {
-        let session = name.parse().map(Self::Session);
-        session.or_else(|_| name.parse().map(Self::Address)).ok()
-    }
-
-    fn is(self, address: SocketAddr) -> bool {
-        match self {
-            Self::Session(session) => session == address,
-            Self::Address(whose) => whose == address.ip(),
-        }
-    }
-
-    fn address(self) -> IpAddr {
-        match self {
-            Self::Session(session) => session.ip(),
-            Self::Address(address) => address,
         }
     }
 }
@@ -190,7 +121,7 @@ impl Whose {
 impl Inspect for Inspector {
     fn status(&self) -> Status {
         let stats = self.stats();
-        let announced = self.ask_all(|worker, _| worker.shard.tables().own_count());
+        let announced = self.ask_all(Request::OwnCount);
         let is_stopped = announced.is_empty();
         Status {
             side: Side::Server,
@@ -211,29 +142,18 @@ impl Inspect for Inspector {
     }
 
     fn peers(&self) -> Vec<PeerStatus> {
-        let looked = self.ask_all(|worker, now| {
-            let mut sessions = Vec::new();
-            worker.shard.for_each_session(|view| {
-                if let Some(address) = worker.address(view.id) {
-                    sessions.push((view, address));
-                }
-            });
-            let mut announced = Vec::new();
-            let tables = worker.shard.tables();
-            tables.for_each_announcer(|peer, routes| announced.push((peer, routes)));
-            (now, sessions, announced)
-        });
+        let answers: Vec<Peers> = self.ask_all(Request::Peers);
         let mut routes: Map<PeerId, usize> = map(0);
-        for (peer, count) in looked.iter().flat_map(|(.., announced)| announced) {
+        for (peer, count) in answers.iter().flat_map(|it| &it.announced) {
             *routes.entry(*peer).or_insert(0) += count;
         }
         let flaps = self.flaps.lock();
         let mut peers = Vec::new();
-        for (now, sessions, _) in looked {
-            for (view, address) in sessions {
-                let flaps = flaps.of(address.ip(), now);
+        for Peers { at, sessions, .. } in answers {
+            for (view, peer) in sessions {
+                let flaps = flaps.of(peer.ip(), at);
                 let routes = routes.get(&view.id).copied().unwrap_or(0);
-                peers.push(peer_status(&view, address, routes, flaps, now));
+                peers.push(peer_status(&view, peer, routes, flaps, at));
             }
         }
         peers.sort_unstable_by_key(|peer| peer.address);
@@ -241,22 +161,7 @@ impl Inspect for Inspector {
     }
 
     fn vnis(&self) -> Vec<VniStatus> {
-        let looked = self.ask_all(|worker, _| {
-            let mut vnis = Vec::new();
-            worker
-                .shard
-                .tables()
-                .for_each_vni(|vni, table, subscribers| {
-                    vnis.push(VniStatus {
-                        vni,
-                        table,
-                        subscribers,
-                        is_synced: None,
-                    });
-                });
-            vnis
-        });
-        let mut vnis: Vec<VniStatus> = looked.into_iter().flatten().collect();
+        let mut vnis: Vec<VniStatus> = self.ask_all(Request::Vnis).concat();
         vnis.sort_unstable_by_key(|it| it.vni);
         vnis
     }
@@ -272,31 +177,29 @@ impl Inspect for Inspector {
             Some(it) => self.walk(self.topology.owner(it), vni, &mut entries),
             None => (0..self.workers.len()).for_each(|it| self.walk(it, vni, &mut entries)),
         }
-        let names = self.ask_all(|worker, _| worker.addresses().collect::<Vec<_>>());
-        let names = names.into_iter().flatten();
-        let names = names.map(|(id, address)| (id.0, address.to_string()));
+        let names = self.ask_all(Request::Names).into_iter().flatten();
+        let names = names.map(|(id, peer)| (id.0, peer.to_string()));
         let names = names.chain([(PeerId::SELF.0, SELF.into())]).collect();
         Snapshot::new(entries, names)
     }
 
     fn announcements(&self) -> Vec<(Vni, Route)> {
-        let mut own: Vec<(Vni, Route)> = self
-            .ask_all(|worker, _| worker.shard.tables().own())
-            .into_iter()
-            .flatten()
-            .collect();
+        let mut own: Vec<(Vni, Route)> = self.ask_all(Request::Own).concat();
         own.sort_unstable();
         own
     }
 
     fn watch(&self, vni: Option<Vni>, current: bool) -> Result<Watch> {
-        let (tap, spout) = tap(vni, self.workers.len(), &self.watchers)?;
+        let scope = Scope {
+            vni,
+            wants_current: current,
+        };
+        let (sender, receiver) = channel(scope, self.workers.len(), &self.watchers)?;
         for worker in 0..self.workers.len() {
-            let tap = tap.clone();
-            self.ask(worker, move |worker, _| worker.tap(tap, current));
+            self.send(worker, Request::Watch(sender.clone()));
         }
         Ok(Watch {
-            source: Box::new(spout),
+            source: Box::new(receiver),
         })
     }
 
@@ -315,7 +218,7 @@ impl Inspect for Inspector {
 
 fn peer_status(
     view: &SessionView,
-    address: SocketAddr,
+    peer: Peer,
     routes: usize,
     flaps: Option<(u32, CloseReason)>,
     now: Instant,
@@ -323,8 +226,8 @@ fn peer_status(
     let since = now.saturating_duration_since(view.since);
     PeerStatus {
         id: view.id.0.into(),
-        name: address.to_string(),
-        address: Some(address),
+        name: peer.to_string(),
+        address: Some(peer.address()),
         kind: match view.is_legacy {
             None => PeerKind::Unknown,
             Some(false) => PeerKind::RustBond,
@@ -350,6 +253,6 @@ fn peer_status(
         sent: view.sent,
         malformed: view.counters.malformed,
         refused: view.counters.refused,
-        folds: view.counters.folds,
+        folds: view.counters.coalesced,
     }
 }

@@ -1,7 +1,6 @@
-//! What a server logs of its peers: a line for each event, but so many in a minute that no
-//! peer can fill a disk with them. What is above that is logged at level debug, and summed up.
+//! What a server logs of its peers: a line for each event, up to a limit a minute, so that no
+//! peer can fill a disk. Events above the limit are logged at level debug and summed up.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -12,6 +11,7 @@ use crate::core::rib::PeerId;
 use crate::core::session::CloseReason;
 use crate::core::types::Vni;
 use crate::core::wire::Malformed;
+use crate::net::Peer;
 
 /// Sessions that begin, or end, in a minute and at a worker, of which each has a line.
 const SESSIONS: u32 = 300;
@@ -43,7 +43,7 @@ impl Kind {
         Self::Refused,
     ];
 
-    /// What so many more of them are called.
+    /// Returns the words after a number of them.
     fn plural(self) -> &'static str {
         match self {
             Self::Established => "sessions established",
@@ -79,9 +79,9 @@ impl Journal {
         }
     }
 
-    /// The level for an event: that given, or debug when there are too many.
+    /// Returns the level for an event: `level`, or debug when there are too many.
     pub(super) fn level(&mut self, kind: Kind, level: Level, now: Instant) -> Level {
-        // What nobody sees does not count.
+        // A line that is not written anyway does not count.
         if level > log::max_level() || self.throttles[kind as usize].admits(now) {
             level
         } else {
@@ -89,93 +89,78 @@ impl Journal {
         }
     }
 
-    pub(super) fn established(&mut self, id: PeerId, address: SocketAddr, now: Instant) {
+    pub(super) fn established(&mut self, id: PeerId, peer: Peer, now: Instant) {
         self.since.insert(id, now);
         let level = self.level(Kind::Established, Level::Info, now);
-        log::log!(level, peer:% = address; "peer {address}: established");
+        log::log!(level, peer:% = peer; "peer {peer}: established");
     }
 
-    pub(super) fn closed(
-        &mut self,
-        id: PeerId,
-        address: SocketAddr,
-        reason: CloseReason,
-        now: Instant,
-    ) {
-        let level = match reason {
-            CloseReason::PeerClosed
-            | CloseReason::Shutdown
-            | CloseReason::Reset
-            | CloseReason::Drained => Level::Info,
-            _ => Level::Warn,
+    pub(super) fn closed(&mut self, id: PeerId, peer: Peer, reason: CloseReason, now: Instant) {
+        let level = match reason.is_orderly() {
+            true => Level::Info,
+            false => Level::Warn,
         };
         if let Some(since) = self.since.remove(&id) {
             let seconds = now.saturating_duration_since(since).as_secs();
             let level = self.level(Kind::Ended, level, now);
-            log::log!(level, peer:% = address, reason:% = reason, seconds = seconds;
-                "peer {address}: session ended after {seconds} s: {reason}");
+            log::log!(level, peer:% = peer, reason:% = reason, seconds = seconds;
+                "peer {peer}: session ended after {seconds} s: {reason}");
             return;
         }
-        // Who looks whether something listens here is no event.
+        // A connection that only checks whether the port is open is not worth a line.
         let level = match level {
             Level::Info => Level::Debug,
             level => self.level(Kind::Failed, level, now),
         };
-        log::log!(level, peer:% = address, reason:% = reason;
-            "peer {address}: no session: {reason}");
+        log::log!(level, peer:% = peer, reason:% = reason;
+            "peer {peer}: no session: {reason}");
     }
 
-    pub(super) fn malformed(
-        &mut self,
-        address: SocketAddr,
-        why: Malformed,
-        total: u64,
-        now: Instant,
-    ) {
+    pub(super) fn malformed(&mut self, peer: Peer, why: Malformed, total: u64, now: Instant) {
         let level = self.level(Kind::Malformed, Level::Warn, now);
-        log::log!(level, peer:% = address, total = total;
-            "peer {address}: message dropped: {why} ({total} so far)");
+        log::log!(level, peer:% = peer, total = total;
+            "peer {peer}: message dropped: {why} ({total} so far)");
     }
 
-    pub(super) fn over_limit(&mut self, address: SocketAddr, total: u64, now: Instant) {
+    pub(super) fn over_limit(&mut self, peer: Peer, total: u64, now: Instant) {
         let level = self.level(Kind::OverLimit, Level::Warn, now);
-        log::log!(level, peer:% = address, total = total;
-            "peer {address}: limit reached, {total} routes or subscriptions refused so far");
+        log::log!(level, peer:% = peer, total = total;
+            "peer {peer}: limit reached, {total} routes or subscriptions refused so far");
     }
 
-    pub(super) fn paced(&mut self, address: SocketAddr, halvings: u8, now: Instant) {
+    pub(super) fn paced(&mut self, peer: Peer, halvings: u8, now: Instant) {
         let level = self.level(Kind::Paced, Level::Warn, now);
         let share = 1 << halvings;
-        log::log!(level, peer:% = address;
-            "peer {address}: gone while a table was sent; the next attempt has 1/{share} of the \
+        log::log!(level, peer:% = peer;
+            "peer {peer}: gone while a table was sent; the next attempt has 1/{share} of the \
              pace");
     }
 
-    pub(super) fn refused(&mut self, address: SocketAddr, why: &str, now: Instant) {
+    pub(super) fn refused(&mut self, peer: Peer, why: &str, now: Instant) {
         let level = self.level(Kind::Refused, Level::Warn, now);
-        log::log!(level, peer:% = address; "peer {address}: refused, {why}");
+        log::log!(level, peer:% = peer; "peer {peer}: refused, {why}");
     }
 
-    pub(super) fn subscribed(address: SocketAddr, vni: Vni) {
-        log::debug!(peer:% = address, vni = vni.0; "peer {address}: VNI {vni}: subscribed");
+    pub(super) fn subscribed(peer: Peer, vni: Vni) {
+        log::debug!(peer:% = peer, vni = vni.0; "peer {peer}: VNI {vni}: subscribed");
     }
 
-    pub(super) fn unsubscribed(address: SocketAddr, vni: Vni) {
-        log::debug!(peer:% = address, vni = vni.0; "peer {address}: VNI {vni}: unsubscribed");
+    pub(super) fn unsubscribed(peer: Peer, vni: Vni) {
+        log::debug!(peer:% = peer, vni = vni.0; "peer {peer}: VNI {vni}: unsubscribed");
     }
 
-    /// When there is something to sum up.
+    /// Returns when there is something to sum up.
     pub(super) fn due(&self) -> Option<Instant> {
         self.throttles.iter().filter_map(Throttle::due).min()
     }
 
-    /// How long until then.
+    /// Returns how long until then.
     pub(super) fn timeout(&self) -> Option<Duration> {
         let due = self.due()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 
-    /// Says how much was held back.
+    /// Logs how many events were held back.
     pub(super) fn sum_up(&mut self, now: Instant) {
         for (kind, throttle) in Kind::ALL.into_iter().zip(&mut self.throttles) {
             if let Some(count) = throttle.take_held(now) {

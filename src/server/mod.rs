@@ -3,7 +3,11 @@
 //! ```text
 //! metalbond-accept --Accepted--> metalbond-0 <--Messages--> metalbond-1 ...
 //!      listener                   shard 0, its sockets       shard 1, its sockets
+//!        ^                          ^
+//!        '------- AcceptorMail -----+----- Request ---- callers, inspectors
 //! ```
+//!
+//! `mail` lists all that can come to a thread.
 
 mod acceptor;
 mod config;
@@ -11,10 +15,11 @@ mod drain;
 mod flaps;
 mod inspector;
 mod journal;
+mod mail;
 mod stats;
-mod tap;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod worker;
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -27,20 +32,20 @@ use parking_lot::Mutex;
 
 pub use config::ServerConfig;
 pub use drain::Drain;
-pub use stats::ServerStats;
 
 use crate::core::reflector::{Shard, Topology};
 use crate::core::types::{Route, Vni};
 use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;
-use crate::inspect::{Inspect, PeerStatus};
+use crate::inspect::{Inspect, PeerStatus, ServerStats};
 use crate::net::{MAILBOX_WEIGHT, Postbox, listen_on_first};
-use acceptor::{Acceptor, Notice};
+use acceptor::Acceptor;
 use drain::Order;
 use flaps::Flaps;
 use inspector::Inspector;
+use mail::{AcceptorMail, Request, WorkerMail};
 use stats::WorkerStats;
-use worker::{Links, Mail, Worker};
+use worker::{Links, Worker};
 
 const ACCEPTOR_NAME: &str = "metalbond-accept";
 
@@ -54,9 +59,9 @@ fn worker_name(id: usize) -> String {
 /// threads, which end within a turn of their loop (milliseconds).
 pub struct MetalBondServer {
     inspector: Inspector,
-    acceptor: Postbox<Notice>,
+    acceptor: Postbox<AcceptorMail>,
     threads: Vec<JoinHandle<()>>,
-    /// As last told; not on the way of a route.
+    /// The settings that hold at present; read and written by [`Self::reconfigure`] alone.
     config: Mutex<ServerConfig>,
 }
 
@@ -110,9 +115,14 @@ impl MetalBondServer {
         }
         let limits = config.accept_limits();
         let refused = Arc::new(AtomicU64::new(0));
-        let (acceptor, acceptor_postbox) =
-            Acceptor::new(listener, workers.clone(), limits, Arc::clone(&refused))
-                .map_err(Error::io("register the listener"))?;
+        let (acceptor, acceptor_postbox) = Acceptor::new(
+            listener,
+            topology,
+            workers.clone(),
+            limits,
+            Arc::clone(&refused),
+        )
+        .map_err(Error::io("register the listener"))?;
         let paces = Arc::default();
         let stats = (0..topology.shards()).map(|_| Arc::default());
         let stats: Vec<Arc<WorkerStats>> = stats.collect();
@@ -173,11 +183,13 @@ impl MetalBondServer {
         let mut running = self.config.lock();
         let fixed = config.fixed(&running);
         self.acceptor
-            .post(Notice::Limits(config.accept_limits()), 1);
+            .post(AcceptorMail::Limits(config.accept_limits()), 1);
         for worker in &self.inspector.workers {
-            let (shard, user_timeout) = (config.shard(0), config.user_timeout());
-            let call = move |worker: &mut Worker, _| worker.reconfigure(shard, user_timeout);
-            worker.post(Mail::Call(Box::new(call)), 1);
+            let request = Request::Reconfigure {
+                shard: config.shard(0),
+                user_timeout: config.user_timeout(),
+            };
+            worker.post(WorkerMail::Request(Box::new(request)), 1);
         }
         *running = ServerConfig {
             workers: running.workers,
@@ -233,7 +245,7 @@ impl MetalBondServer {
     /// part of the time.
     pub fn drain(&self, over: Duration) -> Drain {
         let (order, drain) = Order::new(over);
-        self.acceptor.post(Notice::Drain(order), 1);
+        self.acceptor.post(AcceptorMail::Drain(order), 1);
         drain
     }
 
@@ -260,9 +272,9 @@ impl MetalBondServer {
         if self.threads.is_empty() {
             return;
         }
-        self.acceptor.post(Notice::Stop, 1);
+        self.acceptor.post(AcceptorMail::Stop, 1);
         for worker in &self.inspector.workers {
-            worker.post(Mail::Stop, 1);
+            worker.post(WorkerMail::Stop, 1);
         }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {

@@ -3,54 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::core::reflector::Gauges;
-
-/// What a server has and has done, at one moment.
-///
-/// Each number is exact; between them, changes may have happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ServerStats {
-    /// Connections, whether their handshake is complete or not.
-    pub sessions: usize,
-    /// Sessions whose handshake is complete.
-    pub established: usize,
-    /// Sessions times the VNIs they subscribe to.
-    pub subscriptions: usize,
-    /// Distinct routes.
-    pub routes: usize,
-    /// VNIs that somebody announces in or subscribes to.
-    pub vnis: usize,
-    /// Routes times their announcers.
-    pub announcements: usize,
-    /// Connections closed at once because of a limit, since the start.
-    pub refused_sessions: u64,
-    /// Announcements and subscriptions refused because of a limit, since the start.
-    pub refused: u64,
-    /// Connections accepted since the start.
-    pub accepted: u64,
-    /// Connections that ended since the start.
-    pub closed: u64,
-    /// UPDATEs received since the start.
-    pub updates_received: u64,
-    /// UPDATEs sent since the start, to all sessions.
-    pub updates_sent: u64,
-    /// Announcements that came or went since the start.
-    pub changes: u64,
-    /// Messages dropped as malformed since the start.
-    pub malformed: u64,
-    /// Times a queue was folded since the start.
-    pub folds: u64,
-    /// Sessions of legacy peers that ended while a table was sent to them, since the start.
-    pub legacy_drops: u64,
-    /// Chunks for legacy peers that the kernel cut, since the start.
-    pub cut_chunks: u64,
-    /// Times a worker stopped reading because another was behind, since the start.
-    pub held_up: u64,
-    /// Bytes received since the start.
-    pub bytes_received: u64,
-    /// Bytes sent since the start.
-    pub bytes_sent: u64,
-}
+use crate::inspect::ServerStats;
 
 /// The numbers of one worker, written by it alone.
 #[derive(Debug, Default)]
@@ -95,7 +48,7 @@ impl WorkerStats {
         self.updates_received
             .store(counters.updates, Ordering::Relaxed);
         self.malformed.store(counters.malformed, Ordering::Relaxed);
-        self.folds.store(counters.folds, Ordering::Relaxed);
+        self.folds.store(counters.coalesced, Ordering::Relaxed);
         self.legacy_drops
             .store(counters.legacy_drops, Ordering::Relaxed);
         self.cut_chunks

@@ -65,7 +65,7 @@ fn full_mailboxes_in_both_directions_at_once() {
 }
 
 #[test]
-fn a_worker_that_hangs_is_silent_until_it_goes_on() {
+fn hanging_worker_is_silent_until_it_goes_on() {
     let config = ServerConfig {
         workers: NonZeroUsize::new(2).unwrap(),
         ..ServerConfig::default()
@@ -83,12 +83,9 @@ fn a_worker_that_hangs_is_silent_until_it_goes_on() {
     assert_eq!(names, ["metalbond-0", "metalbond-1", "metalbond-accept"]);
     wait_for(&heartbeat, &[]);
     let (go_on, held) = crossbeam_channel::bounded::<()>(0);
-    let (began, has_begun) = crossbeam_channel::bounded(1);
-    let hang = Mail::Call(Box::new(move |_, _| {
-        began.send(()).unwrap();
-        assert!(held.recv().is_err());
-    }));
-    server.inspector.workers[1].post(hang, 1);
+    let (began, has_begun) = crate::net::Reply::channel();
+    let hang = Box::new(Request::Hang { began, held });
+    server.inspector.workers[1].post(WorkerMail::Request(hang), 1);
     has_begun.recv().unwrap();
     heartbeat.ask();
     wait_for(&heartbeat, &["metalbond-1"]);

@@ -1,101 +1,63 @@
 //! The thread of a shard: its loop, its sockets, its mailbox.
 //!
-//! One turn: wait; read what came, mail and bytes; do what is due; pass on what
-//! changed; write. Budgets keep a turn short, so that a KEEPALIVE never waits for
-//! somebody's bulk; who is left over goes first in the next turn.
+//! One turn: wait; read mail and bytes; do what is due; pass on what changed; write. The
+//! [`Turn`] says which sockets are served and how much of each.
 
-use std::collections::VecDeque;
+mod report;
+mod request;
+
 use std::io::IoSlice;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 use parking_lot::Mutex;
 
-use super::acceptor::Notice;
-use super::drain::{Order, Plan};
+use super::drain::Plan;
 use super::flaps::Flaps;
 use super::journal::Journal;
+use super::mail::{AcceptorMail, WorkerMail};
 use super::stats::WorkerStats;
-use super::tap::{Tap, Tapped};
-use crate::core::map::{Map, map};
-use crate::core::pace::{Framing, Memory, SendQueue};
-use crate::core::reflector::{Message, Report, Shard, ShardConfig};
+use super::watch::WatchSender;
+use crate::core::pace::{Memory, SendQueue};
+use crate::core::reflector::{Message, Shard};
 use crate::core::rib::PeerId;
-use crate::core::types::Vni;
-use crate::net::{Conn, Mailbox, Postbox, tune};
-
-/// Bytes read from one connection before the next has its turn.
-const READ_BUDGET: usize = 64 * 1024;
-
-/// Bytes written to one connection before the next has its turn.
-const WRITE_BUDGET: usize = 256 * 1024;
-
-/// Bytes written to all connections in one turn; about a millisecond.
-const TURN_WRITE_BUDGET: usize = 4 * 1024 * 1024;
-
-/// Bytes read from all connections in one turn; about five milliseconds of updates.
-const TURN_READ_BUDGET: usize = 1024 * 1024;
-
-/// Chunks written to all legacy peers in one turn; about a millisecond.
-const TURN_CHUNKS: usize = 128;
+use crate::net::{
+    Conn, Mailbox, Peer, Postbox, READ_BUDGET, Ready, Stream, Turn, WRITE_BUDGET, Written,
+};
 
 /// Pieces of shared frames in one `writev`.
 const SLICES: usize = 64;
 
 const WAKE: Token = Token(usize::MAX);
 
-/// Everything that can come to a worker from another thread.
-pub(super) enum Mail {
-    /// A new connection; its session will live here.
-    Accepted {
-        peer: PeerId,
-        stream: TcpStream,
-        address: SocketAddr,
-    },
-    /// From another shard, in order.
-    Messages(Vec<Message>),
-    /// Something to do here that is not on the way of a route.
-    Call(Call),
-    /// The server is stopping.
-    Stop,
-}
+/// What wakes a worker, and the mail that then waits for it.
+pub(super) type Inbox = (Poll, Mailbox<WorkerMail>);
 
-/// Something to do with a worker, on its thread.
-pub(super) type Call = Box<dyn FnOnce(&mut Worker, Instant) + Send>;
-
-/// What wakes a worker, and what then waits for it.
-pub(super) type Inbox = (Poll, Mailbox<Mail>);
-
-/// What a worker knows of the other threads.
+/// What a worker shares with the other threads.
 pub(super) struct Links {
-    /// Everybody's mailbox, the own one included.
-    pub(super) workers: Vec<Postbox<Mail>>,
-    pub(super) acceptor: Postbox<Notice>,
-    /// Everybody's numbers, the own ones included.
+    /// The mailboxes of all workers, this one's too.
+    pub(super) workers: Vec<Postbox<WorkerMail>>,
+    pub(super) acceptor: Postbox<AcceptorMail>,
+    /// The numbers of all workers, this one's too.
     pub(super) stats: Vec<Arc<WorkerStats>>,
-    /// Which addresses did not stand the pace; asked once for a connection.
+    /// The addresses whose pace is halved; read once for each connection.
     pub(super) paces: Arc<Mutex<Memory>>,
-    /// Whose sessions ended; told once for a session.
+    /// The addresses whose sessions ended; written once for each session.
     pub(super) flaps: Arc<Mutex<Flaps>>,
 }
 
 pub(super) struct Worker {
     id: usize,
     poll: Poll,
-    mailbox: Mailbox<Mail>,
+    mailbox: Mailbox<WorkerMail>,
     links: Links,
-    pub(super) shard: Shard,
-    conns: Map<PeerId, Conn>,
-    readers: VecDeque<PeerId>,
-    writers: VecDeque<PeerId>,
-    /// Legacy peers; a chunk is dearer than its bytes, and must not be at the others' cost.
-    chunk_writers: VecDeque<PeerId>,
+    shard: Shard,
+    turn: Turn<PeerId, Conn>,
     /// Of a server that is drained.
     drain: Option<Plan>,
-    taps: Vec<Tap>,
+    watches: Vec<WatchSender>,
     stats: Arc<WorkerStats>,
     user_timeout: Duration,
     journal: Journal,
@@ -117,22 +79,17 @@ impl Worker {
             stats: Arc::clone(&links.stats[id]),
             links,
             shard,
-            conns: map(crate::random::seed()),
-            readers: VecDeque::new(),
-            writers: VecDeque::new(),
-            chunk_writers: VecDeque::new(),
+            turn: Turn::new(crate::random::seed()),
             drain: None,
-            taps: Vec::new(),
+            watches: Vec::new(),
             user_timeout,
             journal: Journal::new(),
             buffer: vec![0; READ_BUDGET].into_boxed_slice(),
         }
     }
 
-    /// A poll and the mailbox that wakes it.
-    ///
-    /// The mailbox is full from a weight of `high` on.
-    pub(super) fn mailbox(high: usize) -> std::io::Result<(Inbox, Postbox<Mail>)> {
+    /// Makes a poll and the mailbox that wakes it, which is full from a weight of `high` on.
+    pub(super) fn mailbox(high: usize) -> std::io::Result<(Inbox, Postbox<WorkerMail>)> {
         let poll = Poll::new()?;
         let (mailbox, postbox) = Mailbox::new(&poll, WAKE, high)?;
         Ok(((poll, mailbox), postbox))
@@ -157,61 +114,27 @@ impl Worker {
             self.read_sockets(now);
             self.shard.handle_timeouts(now);
             self.end_drained(now);
-            self.look(now);
-            self.shard.set_elsewhere(self.announced_elsewhere());
+            self.query_queues(now);
+            self.shard
+                .set_remote_announcements(self.remote_announcements());
             self.shard.turn(now);
             self.post();
-            self.feed_taps();
+            self.feed_watches();
             self.write_sockets(now);
             self.report(now);
-            let conns = &self.conns;
+            let turn = &self.turn;
             self.drain
-                .take_if(|it| it.is_finished(|id| conns.contains_key(&id)));
+                .take_if(|it| it.is_finished(|id| turn.get(id).is_some()));
             self.stats.publish(self.shard.gauges());
         }
     }
 
-    /// Where a session comes from.
-    pub(super) fn address(&self, id: PeerId) -> Option<SocketAddr> {
-        self.conns.get(&id).map(|conn| conn.address)
+    /// Returns the far end of a session.
+    fn peer(&self, id: PeerId) -> Option<Peer> {
+        self.turn.get(id).map(Conn::peer)
     }
 
-    /// The sessions and where they come from.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = (PeerId, SocketAddr)> + '_ {
-        self.conns.iter().map(|(id, conn)| (*id, conn.address))
-    }
-
-    /// From now on, somebody hears what happens here; `current`: after what is so.
-    pub(super) fn tap(&mut self, mut tap: Tap, current: bool) {
-        let tables = match current {
-            true => self.shard.tables_mut().current(tap.vni),
-            false => Vec::new(),
-        };
-        let begin = tables.into_iter().map(Tapped::Change);
-        if tap.feed(begin.chain([Tapped::Current])) {
-            self.taps.push(tap);
-            self.shard.tables_mut().set_watched(true);
-        }
-    }
-
-    fn feed_taps(&mut self) {
-        if self.taps.is_empty() {
-            return;
-        }
-        let changes = self.shard.tables_mut().take_watched();
-        self.taps.retain_mut(|tap| {
-            let of_its_vni = |(vni, _): &&(Vni, _)| tap.vni.is_none_or(|it| it == *vni);
-            let its_own: Vec<_> = changes.iter().filter(of_its_vni).cloned().collect();
-            tap.feed(its_own.into_iter().map(Tapped::Change))
-        });
-        self.shard.tables_mut().set_watched(!self.taps.is_empty());
-    }
-
-    fn tell_taps(&mut self, happened: &Tapped) {
-        self.taps.retain_mut(|tap| tap.feed([happened.clone()]));
-    }
-
-    fn announced_elsewhere(&self) -> usize {
+    fn remote_announcements(&self) -> usize {
         let others = self.links.stats.iter().enumerate();
         let others = others.filter(|(id, _)| *id != self.id);
         let announced = others.map(|(_, stats)| stats.announcements.load(Ordering::Relaxed));
@@ -219,9 +142,8 @@ impl Worker {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let reads = !self.readers.is_empty() && !self.is_held_up();
-        let writes = !self.writers.is_empty() || !self.chunk_writers.is_empty();
-        if reads || writes || self.shard.has_work() {
+        let reads = self.turn.has_readers() && !self.is_held_up();
+        if reads || self.turn.has_writers() || self.shard.has_work() {
             return Some(Duration::ZERO);
         }
         let due = [
@@ -235,56 +157,38 @@ impl Worker {
 
     fn note(&mut self, event: &mio::event::Event) {
         let id = PeerId(u32::try_from(event.token().0).unwrap_or(u32::MAX));
-        let Some(conn) = self.conns.get_mut(&id) else {
-            return;
-        };
-        conn.ready.update(event);
-        if conn.ready.readable && !std::mem::replace(&mut conn.in_readers, true) {
-            self.readers.push_back(id);
-        }
-        if conn.ready.writable && !std::mem::replace(&mut conn.in_writers, true) {
-            self.push_writer(id);
-        }
+        let shard = &self.shard;
+        self.turn
+            .note(id, || shard.framing(id), |conn| conn.note(event));
     }
 
-    fn push_writer(&mut self, id: PeerId) {
-        match self.shard.framing(id) {
-            Framing::Stream => self.writers.push_back(id),
-            Framing::Chunk => self.chunk_writers.push_back(id),
-        }
-    }
-
-    /// Finds out what the pacing of legacy peers waits for.
-    fn look(&mut self, now: Instant) {
-        for id in self.shard.take_looks() {
-            let Some(conn) = self.conns.get(&id) else {
+    /// Answers what the pacing of legacy peers asks of the kernel.
+    fn query_queues(&mut self, now: Instant) {
+        for id in self.shard.take_queue_queries() {
+            let Some(conn) = self.turn.get(id) else {
                 continue;
             };
             let queue = conn.send_queue().unwrap_or_else(|error| {
-                let address = conn.address;
-                log::debug!(peer:% = address; "peer {address}: asking for its queue: {error}");
+                let peer = conn.peer();
+                log::debug!(peer:% = peer; "peer {peer}: asking for its queue: {error}");
                 SendQueue {
                     is_empty: true,
                     window: None,
                 }
             });
-            self.shard.observe(id, queue, now);
+            self.shard.report_queue(id, queue, now);
         }
     }
 
-    /// Takes all mail; `false` when told to stop.
+    /// Takes all mail. Returns `false` when told to stop.
     fn read_mail(&mut self, now: Instant) -> bool {
         self.mailbox.rearm();
         while let Some(mail) = self.mailbox.take() {
             match mail {
-                Mail::Accepted {
-                    peer,
-                    stream,
-                    address,
-                } => self.accept(peer, stream, address, now),
-                Mail::Messages(messages) => self.shard.deliver(messages, now),
-                Mail::Call(call) => call(self, now),
-                Mail::Stop => return false,
+                WorkerMail::Accepted { id, stream, peer } => self.accept(id, stream, peer, now),
+                WorkerMail::Messages(messages) => self.shard.deliver(messages, now),
+                WorkerMail::Request(request) => self.serve(*request, now),
+                WorkerMail::Stop => return false,
             }
         }
         if self.mailbox.has_room_for_waiters() {
@@ -295,40 +199,24 @@ impl Worker {
         true
     }
 
-    /// Other settings hold from now on, and for new sessions.
-    pub(super) fn reconfigure(&mut self, shard: ShardConfig, user_timeout: Duration) {
-        self.shard.reconfigure(shard);
-        self.user_timeout = user_timeout;
-    }
-
-    fn accept(&mut self, peer: PeerId, stream: TcpStream, address: SocketAddr, now: Instant) {
-        let stream = mio::net::TcpStream::from_std(stream);
-        if let Err(error) = tune(&stream, self.user_timeout) {
-            log::debug!(peer:% = address; "peer {address}: setting socket options: {error}");
+    fn accept(&mut self, id: PeerId, stream: Stream, peer: Peer, now: Instant) {
+        if let Err(error) = stream.tune(self.user_timeout) {
+            log::debug!(peer:% = peer; "peer {peer}: setting socket options: {error}");
         }
-        let token = Token(peer.0 as usize);
-        let halvings = self.links.paces.lock().halvings(address.ip(), now);
-        match Conn::new(stream, address, self.poll.registry(), token) {
-            Ok(conn) if self.shard.open(peer, halvings, now) => {
+        let token = Token(id.0 as usize);
+        let halvings = self.links.paces.lock().halvings(peer.ip(), now);
+        let refused = match Conn::accepted(stream, peer, self.poll.registry(), token) {
+            Ok(conn) if self.shard.open(id, halvings, now) => {
                 self.stats.accepted.fetch_add(1, Ordering::Relaxed);
-                self.conns.insert(peer, conn);
+                self.turn.insert(id, conn);
+                return;
             }
-            Ok(_) => {
-                let why = "session numbers have wrapped around";
-                self.journal.refused(address, why, now);
-                self.links.acceptor.post(Notice::Closed(address.ip()), 1);
-            }
-            Err(error) => {
-                self.journal.refused(address, &error.to_string(), now);
-                self.links.acceptor.post(Notice::Closed(address.ip()), 1);
-            }
-        }
-    }
-
-    /// Ends all sessions, spread over a time.
-    pub(super) fn drain(&mut self, order: Order, now: Instant) {
-        let sessions = self.conns.keys().copied().collect();
-        self.drain = Some(Plan::new(order, sessions, now));
+            Ok(_) => "session numbers have wrapped around".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.journal.refused(peer, &refused, now);
+        let closed = AcceptorMail::Closed(peer.ip());
+        self.links.acceptor.post(closed, 1);
     }
 
     /// Ends the sessions whose time has come, once they were sent what waits for them.
@@ -338,56 +226,42 @@ impl Worker {
         }
     }
 
-    /// Whether some shard must catch up before more is read.
+    /// Returns whether another shard must catch up before more is read.
     fn is_held_up(&self) -> bool {
         let mut others = self.links.workers.iter().enumerate();
         others.any(|(id, postbox)| id != self.id && postbox.is_full())
     }
 
     fn read_sockets(&mut self, now: Instant) {
-        let mut budget = TURN_READ_BUDGET;
-        for _ in 0..self.readers.len() {
-            if budget == 0 {
-                return;
-            }
+        self.turn.begin_reads();
+        while self.turn.has_reads_left() {
             if self.is_held_up() {
                 self.stats.held_up.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            let Some(id) = self.readers.pop_front() else {
-                return;
-            };
-            let read = self.read_socket(id, now);
-            budget = budget.saturating_sub(read);
+            let Self {
+                turn,
+                shard,
+                stats,
+                buffer,
+                ..
+            } = self;
+            turn.read_next(|id, conn| match conn.read(buffer) {
+                Ok(count) => {
+                    add(&stats.bytes_received, count);
+                    shard.receive(id, &buffer[..count], now);
+                    count
+                }
+                Err(reason) => {
+                    shard.close(id, reason, now);
+                    0
+                }
+            });
             self.post();
         }
     }
 
-    fn read_socket(&mut self, id: PeerId, now: Instant) -> usize {
-        let Some(conn) = self.conns.get_mut(&id) else {
-            return 0;
-        };
-        match conn.read(&mut self.buffer) {
-            Ok(count) => {
-                conn.in_readers = conn.ready.readable;
-                if conn.in_readers {
-                    self.readers.push_back(id);
-                }
-                let read = self.stats.bytes_received.load(Ordering::Relaxed);
-                self.stats
-                    .bytes_received
-                    .store(read + count as u64, Ordering::Relaxed);
-                self.shard.receive(id, &self.buffer[..count], now);
-                count
-            }
-            Err(reason) => {
-                self.shard.close(id, reason, now);
-                0
-            }
-        }
-    }
-
-    /// Sends other shards what this turn has for them.
+    /// Sends the other shards what this turn has for them.
     fn post(&mut self) {
         for shard in 0..self.links.workers.len() {
             let messages = self.shard.take_messages(shard);
@@ -395,7 +269,7 @@ impl Worker {
                 continue;
             }
             let weight = Message::weight(&messages);
-            if !self.links.workers[shard].post(Mail::Messages(messages), weight) {
+            if !self.links.workers[shard].post(WorkerMail::Messages(messages), weight) {
                 // Only while the server stops.
                 log::trace!("worker {shard} is gone");
             }
@@ -404,114 +278,51 @@ impl Worker {
 
     fn write_sockets(&mut self, now: Instant) {
         for id in self.shard.take_ready() {
-            if let Some(conn) = self.conns.get_mut(&id)
-                && conn.ready.writable
-                && !std::mem::replace(&mut conn.in_writers, true)
-            {
-                self.push_writer(id);
-            }
+            let shard = &self.shard;
+            self.turn.wants_write(id, || shard.framing(id));
         }
-        let mut budget = TURN_WRITE_BUDGET;
-        for _ in 0..self.writers.len() {
-            if budget == 0 {
-                break;
-            }
-            let Some(id) = self.writers.pop_front() else {
-                break;
-            };
-            let written = self.write_socket(id, now);
-            budget = budget.saturating_sub(written);
-        }
-        for _ in 0..TURN_CHUNKS {
-            let Some(id) = self.chunk_writers.pop_front() else {
-                return;
-            };
-            self.write_socket(id, now);
-        }
+        self.turn.begin_writes();
+        let Self {
+            turn, shard, stats, ..
+        } = self;
+        while turn.write_next(|id, conn| write(shard, stats, id, conn, now)) {}
     }
+}
 
-    fn write_socket(&mut self, id: PeerId, now: Instant) -> usize {
-        let Some(conn) = self.conns.get_mut(&id) else {
-            return 0;
-        };
-        conn.in_writers = false;
-        self.shard.resume(id, now);
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let filled = self.shard.gather(id, &mut slices, WRITE_BUDGET);
-        if filled == 0 {
-            return 0;
+fn write(
+    shard: &mut Shard,
+    stats: &WorkerStats,
+    id: PeerId,
+    conn: &mut Conn,
+    now: Instant,
+) -> Written {
+    shard.resume(id, now);
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let filled = shard.gather(id, &mut slices, WRITE_BUDGET);
+    if filled == 0 {
+        return Written::NOTHING;
+    }
+    match conn.write_framed(&slices[..filled], shard.framing(id)) {
+        Ok(bytes) => {
+            shard.advance(id, bytes, now);
+            add(&stats.bytes_sent, bytes);
+            let has_rest = conn.is_writable() && shard.is_sendable(id);
+            Written {
+                bytes,
+                rest: has_rest.then(|| shard.framing(id)),
+            }
         }
-        let framing = self.shard.framing(id);
-        match conn.write(&slices[..filled], framing) {
-            Ok(count) => {
-                self.shard.advance(id, count, now);
-                let sent = self.stats.bytes_sent.load(Ordering::Relaxed);
-                self.stats
-                    .bytes_sent
-                    .store(sent + count as u64, Ordering::Relaxed);
-                if conn.ready.writable && self.shard.is_sendable(id) {
-                    conn.in_writers = true;
-                    self.push_writer(id);
-                }
-                count
-            }
-            Err(reason) => {
-                self.shard.close(id, reason, now);
-                0
-            }
+        Err(reason) => {
+            shard.close(id, reason, now);
+            Written::NOTHING
         }
     }
+}
 
-    /// Logs what happened, and lets go of connections whose session is over.
-    fn report(&mut self, now: Instant) {
-        while let Some(report) = self.shard.poll_report() {
-            match report {
-                Report::Established(id) => {
-                    if let Some(address) = self.address(id) {
-                        self.journal.established(id, address, now);
-                        self.tell_taps(&Tapped::PeerUp(address));
-                    }
-                }
-                Report::Subscribed(id, vni) => {
-                    if let Some(address) = self.address(id) {
-                        Journal::subscribed(address, vni);
-                    }
-                }
-                Report::Unsubscribed(id, vni) => {
-                    if let Some(address) = self.address(id) {
-                        Journal::unsubscribed(address, vni);
-                    }
-                }
-                Report::Malformed(id, why, total) => {
-                    if let Some(conn) = self.conns.get(&id) {
-                        self.journal.malformed(conn.address, why, total, now);
-                    }
-                }
-                Report::Refused(id, total) => {
-                    if let Some(conn) = self.conns.get(&id) {
-                        self.journal.over_limit(conn.address, total, now);
-                    }
-                }
-                Report::LegacyDrop(id) => {
-                    if let Some(conn) = self.conns.get(&id) {
-                        let address = conn.address;
-                        let halvings = self.links.paces.lock().halve(address.ip(), now);
-                        self.journal.paced(address, halvings, now);
-                    }
-                }
-                Report::Closed(id, reason) => {
-                    if let Some(conn) = self.conns.remove(&id) {
-                        let closed = Notice::Closed(conn.address.ip());
-                        self.links.acceptor.post(closed, 1);
-                        self.stats.closed.fetch_add(1, Ordering::Relaxed);
-                        let address = conn.address;
-                        self.journal.closed(id, address, reason, now);
-                        self.links.flaps.lock().ended(address.ip(), reason, now);
-                        self.tell_taps(&Tapped::PeerDown(address, reason));
-                    }
-                }
-            }
-        }
-        self.journal.sum_up(now);
-    }
+/// Adds to a number that only this thread writes.
+fn add(number: &AtomicU64, count: usize) {
+    number.store(
+        number.load(Ordering::Relaxed) + count as u64,
+        Ordering::Relaxed,
+    );
 }

@@ -57,7 +57,7 @@ struct Story {
     trace: u64,
     turns: u64,
     lasted: Duration,
-    folds: u64,
+    coalesced: u64,
 }
 
 /// What was wrong, and where.
@@ -101,7 +101,7 @@ fn run(setup: &Setup, numbered: &[(usize, Step)]) -> Result<Story, Failure> {
         trace: world.trace,
         turns: world.turns,
         lasted: world.elapsed(),
-        folds: cores.map(|it| it.folds()).sum(),
+        coalesced: cores.map(|it| it.coalesced()).sum(),
     })
 }
 
@@ -194,7 +194,7 @@ fn seeds_reach_their_expected_end() {
                 Ok(story) => {
                     total.0.turns += story.turns;
                     total.0.lasted += story.lasted;
-                    total.0.folds += story.folds;
+                    total.0.coalesced += story.coalesced;
                 }
                 Err(text) => total.1 = Some(text),
             }
@@ -208,8 +208,8 @@ fn seeds_reach_their_expected_end() {
     });
     let (story, failed) = total.into_inner().unwrap();
     println!(
-        "{count} seeds from {first}: {} turns, {:?} of virtual time, {} queues folded",
-        story.turns, story.lasted, story.folds
+        "{count} seeds from {first}: {} turns, {:?} of virtual time, {} queues coalesced",
+        story.turns, story.lasted, story.coalesced
     );
     if let Some(text) = failed {
         panic!("{text}");

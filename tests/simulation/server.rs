@@ -3,28 +3,20 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use rustbond::internals::sim::{CHUNK, ServerReport, ServerSetup, SimServer};
+use rustbond::internals::sim::{
+    CHUNK, ServerReport, ServerSetup, SimReady, SimServer, SimTurn, WRITE_BUDGET,
+};
 use rustbond::{Action, Route, Vni};
 
 use super::script::{End, SERVERS};
 use super::wire::Side;
 use super::world::{Happening, World};
 
-/// Bytes offered to one connection at a time.
-const WRITE_BUDGET: usize = 256 * 1024;
-
 /// A pace is halved so many times at most.
 const HALVINGS_MAX: u8 = 6;
 
 /// Weight that a turn of everybody adds to a mailbox after it was seen to have room.
 const MAIL_SLACK: usize = 16 * 1024;
-
-/// A connection as its worker knows it.
-#[derive(Debug, Default)]
-struct Ends {
-    in_readers: bool,
-    in_writers: bool,
-}
 
 /// The thread of a shard.
 #[derive(Debug, Default)]
@@ -34,9 +26,7 @@ pub(crate) struct Worker {
     pub(crate) accepted: Vec<u32>,
     pub(crate) readable: Vec<u32>,
     pub(crate) writable: Vec<u32>,
-    conns: BTreeMap<u32, Ends>,
-    readers: VecDeque<u32>,
-    writers: VecDeque<u32>,
+    turn: SimTurn,
     /// Announcements and withdrawals of the process itself, in its tables.
     own: VecDeque<(Action, Vni, Route)>,
     /// Waits for another's mailbox.
@@ -163,8 +153,8 @@ impl World {
         let (Some(core), worker) = (&it.core, &it.workers[shard]) else {
             return;
         };
-        let reads = !worker.readers.is_empty() && !worker.is_held_up;
-        let is_busy = reads || !worker.writers.is_empty() || core.has_work(shard);
+        let reads = worker.turn.has_readers() && !worker.is_held_up;
+        let is_busy = reads || worker.turn.has_writers() || core.has_work(shard);
         let due = core.poll_timeout(shard);
         if is_busy {
             self.wake_soon(Happening::Shard(server, shard));
@@ -194,24 +184,17 @@ impl World {
             assert!(core.open(id, halvings, now));
             self.sessions[client][server].push(id);
             let worker = self.worker(server, shard);
-            worker.conns.insert(id, Ends::default());
+            worker.turn.insert(id);
             worker.readable.push(id);
             worker.writable.push(id);
         }
         let worker = self.worker(server, shard);
         for id in std::mem::take(&mut worker.readable) {
-            if let Some(ends) = worker.conns.get_mut(&id)
-                && !std::mem::replace(&mut ends.in_readers, true)
-            {
-                worker.readers.push_back(id);
-            }
+            worker.turn.note_readable(id);
         }
         for id in std::mem::take(&mut worker.writable) {
-            if let Some(ends) = worker.conns.get_mut(&id)
-                && !std::mem::replace(&mut ends.in_writers, true)
-            {
-                worker.writers.push_back(id);
-            }
+            let is_chunk = self.core(server).is_chunked(id);
+            self.worker(server, shard).turn.note_writable(id, is_chunk);
         }
     }
 
@@ -223,32 +206,34 @@ impl World {
     }
 
     fn read_sockets(&mut self, server: usize, shard: usize) {
-        let now = self.now;
-        for _ in 0..self.worker(server, shard).readers.len() {
+        let mut turn = std::mem::take(&mut self.worker(server, shard).turn);
+        turn.begin_reads();
+        while turn.has_reads_left() {
             if self.is_held_up(server, shard) {
                 self.worker(server, shard).is_held_up = true;
-                return;
+                break;
             }
-            let Some(id) = self.worker(server, shard).readers.pop_front() else {
-                return;
-            };
-            let cut = self.cut();
-            let read = self.read(id, Side::Server, cut);
-            let outcome = |it: &Vec<u8>| it.len();
-            self.tell(|| format!("{id}: the server reads {:?}", read.as_ref().map(outcome)));
-            match read {
-                Ok(bytes) => self.core(server).receive(id, &bytes, now),
-                Err(reason) => self.core(server).close(id, reason, now),
-            }
-            let is_readable = self.is_readable(id, Side::Server);
-            let worker = self.worker(server, shard);
-            if let Some(ends) = worker.conns.get_mut(&id) {
-                ends.in_readers = is_readable;
-                if is_readable {
-                    worker.readers.push_back(id);
-                }
-            }
+            turn.read_next(|id, ready| self.read_socket(server, id, ready));
             self.post(server, shard);
+        }
+        self.worker(server, shard).turn = turn;
+    }
+
+    fn read_socket(&mut self, server: usize, id: u32, ready: &mut SimReady) -> usize {
+        let (now, cut) = (self.now, self.cut());
+        let read = self.read(id, Side::Server, cut);
+        let outcome = |it: &Vec<u8>| it.len();
+        self.tell(|| format!("{id}: the server reads {:?}", read.as_ref().map(outcome)));
+        ready.readable = self.is_readable(id, Side::Server);
+        match read {
+            Ok(bytes) => {
+                self.core(server).receive(id, &bytes, now);
+                bytes.len()
+            }
+            Err(reason) => {
+                self.core(server).close(id, reason, now);
+                0
+            }
         }
     }
 
@@ -263,54 +248,48 @@ impl World {
 
     fn look(&mut self, server: usize, shard: usize) {
         let now = self.now;
-        for id in self.core(server).take_looks(shard) {
+        for id in self.core(server).take_queue_queries(shard) {
             if let Some((is_empty, window)) = self.send_queue(id, Side::Server) {
-                self.core(server).observe(id, is_empty, window, now);
+                self.core(server).report_queue(id, is_empty, window, now);
             }
         }
     }
 
     fn write_sockets(&mut self, server: usize, shard: usize) {
+        let mut turn = std::mem::take(&mut self.worker(server, shard).turn);
         for id in self.core(server).take_ready(shard) {
-            let is_full = self.is_full(id, Side::Server);
-            let worker = self.worker(server, shard);
-            if let Some(ends) = worker.conns.get_mut(&id)
-                && !is_full
-                && !std::mem::replace(&mut ends.in_writers, true)
-            {
-                worker.writers.push_back(id);
-            }
+            turn.wants_write(id, self.core(server).is_chunked(id));
         }
-        for _ in 0..self.worker(server, shard).writers.len() {
-            if let Some(id) = self.worker(server, shard).writers.pop_front() {
-                self.write_socket(server, shard, id);
-            }
-        }
+        turn.begin_writes();
+        while turn.write_next(|id, ready| self.write_socket(server, id, ready)) {}
+        self.worker(server, shard).turn = turn;
     }
 
-    fn write_socket(&mut self, server: usize, shard: usize, id: u32) {
+    /// Writes once: how many bytes went, and what kind the rest is that can go now.
+    fn write_socket(
+        &mut self,
+        server: usize,
+        id: u32,
+        ready: &mut SimReady,
+    ) -> (usize, Option<bool>) {
         let now = self.now;
-        let Some(ends) = self.worker(server, shard).conns.get_mut(&id) else {
-            return;
-        };
-        ends.in_writers = false;
         let (bytes, is_chunk) = self.core(server).outgoing(id, WRITE_BUDGET, now);
         if bytes.is_empty() {
-            return;
+            return (0, None);
         }
         assert!(!is_chunk || bytes.len() <= CHUNK, "a chunk is too long");
         match self.write(id, Side::Server, &bytes, is_chunk) {
             Ok(count) => {
-                self.core(server).advance(id, count, now);
-                if !self.is_full(id, Side::Server) && self.core(server).is_sendable(id) {
-                    let worker = self.worker(server, shard);
-                    if let Some(ends) = worker.conns.get_mut(&id) {
-                        ends.in_writers = true;
-                        worker.writers.push_back(id);
-                    }
-                }
+                ready.writable = !self.is_full(id, Side::Server);
+                let core = self.core(server);
+                core.advance(id, count, now);
+                let rest = core.is_sendable(id).then(|| core.is_chunked(id));
+                (count, rest)
             }
-            Err(reason) => self.core(server).close(id, reason, now),
+            Err(reason) => {
+                self.core(server).close(id, reason, now);
+                (0, None)
+            }
         }
     }
 
@@ -319,7 +298,7 @@ impl World {
             self.tell(|| format!("server {server}: {report:?}"));
             match report {
                 ServerReport::Closed(id, _) => {
-                    self.worker(server, shard).conns.remove(&id);
+                    self.worker(server, shard).turn.remove(id);
                     self.close(id, Side::Server, End::Fin);
                 }
                 ServerReport::LegacyDrop(id) => {

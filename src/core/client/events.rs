@@ -154,7 +154,7 @@ impl Feeds {
         }
     }
 
-    /// One more consumer; `None` if there are as many as may be.
+    /// Adds a consumer. Returns `None` if the limit is reached.
     pub(crate) fn open(&mut self, detail: EventDetail) -> Option<ConsumerId> {
         let slot = self.feeds.iter().position(Option::is_none)?;
         self.feeds[slot] = Some(Feed::new(detail));

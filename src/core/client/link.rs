@@ -1,23 +1,19 @@
 //! The connection to one server: what it is told, and how complete its tables are.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::desired::{Desired, Episode, Tell};
 use super::view::ServerBit;
-use crate::core::pace::{CHUNK, Framing, Pacing, Window};
-use crate::core::session::{CloseReason, MessageCounts, Session, SessionConfig, Transmit};
+use crate::core::connection::{Buffer, Connection};
+use crate::core::pace::Pacing;
+use crate::core::session::{MessageCounts, Session, SessionConfig};
 use crate::core::types::{Action, Route, Vni};
-use crate::core::wire::{
-    Capabilities, KEEPALIVE_FRAME, MessageType, encode_subscription, encode_update, frame_len,
-};
-
-/// Bytes that wait for the socket at most; a KEEPALIVE is behind no more than these.
-const OUT_BYTES: usize = 32 * 1024;
+use crate::core::wire::{Capabilities, MessageType, encode_subscription, encode_update};
 
 /// How far the initial table of a VNI is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Table {
+enum TableState {
     /// The server said something before it was asked: its own announcements, which
     /// Go MetalBond sends ahead of its first KEEPALIVE and never again.
     Early,
@@ -86,15 +82,7 @@ struct Unproven {
 #[derive(Debug)]
 pub(super) struct Link {
     bit: ServerBit,
-    pub(super) session: Session,
-    out: Vec<u8>,
-    sent: usize,
-    /// Bytes sent since the connection was made.
-    taken: u64,
-    /// Bytes of the chunk that was begun, to be sent.
-    chunk_rest: usize,
-    /// How far ahead of a legacy server the client may be.
-    window: Window,
+    pub(super) connection: Connection<Buffer>,
     subscriptions: VecDeque<Vni>,
     announcements: VecDeque<(Vni, Route)>,
     /// Entries taken from each of the two queues so far.
@@ -102,14 +90,12 @@ pub(super) struct Link {
     announcements_taken: u64,
     flushes: BTreeMap<FlushId, Flush>,
     unproven: VecDeque<Unproven>,
-    tables: BTreeMap<Vni, Table>,
+    tables: BTreeMap<Vni, TableState>,
     /// VNIs whose subscription may not be changed before the last change is read.
     unread: BTreeMap<Vni, Unread>,
     /// Own announcements withdrawn while the table of their VNI was on its way: a
     /// legacy server may have sent them back with it.
     withdrawn: BTreeSet<(Vni, Route)>,
-    /// Since when the server takes nothing, while something waits.
-    stalled_since: Option<Instant>,
     /// SUBSCRIBEs, UNSUBSCRIBEs and UPDATEs encoded for the server.
     told: MessageCounts,
 }
@@ -124,12 +110,7 @@ impl Link {
     pub(super) fn new(bit: ServerBit, config: SessionConfig, pacing: Pacing, now: Instant) -> Self {
         Self {
             bit,
-            session: Session::new(config, now),
-            out: Vec::new(),
-            sent: 0,
-            taken: 0,
-            chunk_rest: 0,
-            window: Window::new(pacing),
+            connection: Connection::new(config, pacing, 0, now),
             subscriptions: VecDeque::new(),
             announcements: VecDeque::new(),
             subscriptions_taken: 0,
@@ -139,7 +120,6 @@ impl Link {
             tables: BTreeMap::new(),
             unread: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
-            stalled_since: None,
             told: MessageCounts::default(),
         }
     }
@@ -148,7 +128,7 @@ impl Link {
     pub(super) fn sent(&self) -> MessageCounts {
         let MessageCounts {
             hello, keepalive, ..
-        } = self.session.sent();
+        } = self.session().sent();
         MessageCounts {
             hello,
             keepalive,
@@ -161,18 +141,17 @@ impl Link {
         self.tables.len()
     }
 
-    /// Bytes per second at most, to a server that is spared.
-    pub(super) fn rate(&self) -> Option<u32> {
-        let is_known = self.session.knows_peer();
-        (is_known && self.is_paced()).then(|| self.window.rate())
+    /// What is known of the session.
+    pub(super) fn session(&self) -> &Session {
+        self.connection.session()
     }
 
     /// Bytes that wait for the socket.
     pub(super) fn queued_bytes(&self) -> usize {
-        self.out.len() - self.sent
+        self.connection.queue().bytes()
     }
 
-    /// Whether it counts that the server has, or has no longer, a route.
+    /// Whether the view is to hear that the server has, or has no longer, a route.
     pub(super) fn hears(
         &mut self,
         action: Action,
@@ -180,8 +159,8 @@ impl Link {
         wants: &mut Wants<'_>,
     ) -> bool {
         let vni = key.0;
-        if !self.session.is_established() && wants.subscriptions.contains(&vni) {
-            self.tables.entry(vni).or_insert(Table::Early);
+        if !self.session().is_established() && wants.subscriptions.contains(&vni) {
+            self.tables.entry(vni).or_insert(TableState::Early);
         }
         let is_echo = || {
             let own = &wants.announcements;
@@ -192,7 +171,7 @@ impl Link {
     }
 
     pub(super) fn is_complete(&self, vni: Vni) -> bool {
-        self.tables.get(&vni) == Some(&Table::Complete)
+        self.tables.get(&vni) == Some(&TableState::Complete)
     }
 
     /// The VNIs whose flow the server was asked for.
@@ -200,7 +179,7 @@ impl Link {
         self.tables.keys().copied()
     }
 
-    /// The caller does not want a VNI any more: what still comes is old.
+    /// Drops what still comes for a VNI: the caller unsubscribed.
     pub(super) fn ignore(&mut self, vni: Vni) {
         self.tables.remove(&vni);
         self.withdrawn.retain(|(of, _)| *of != vni);
@@ -233,13 +212,14 @@ impl Link {
     /// END_OF_RIB: a table is complete. Whether that is news.
     pub(super) fn end_of_rib(&mut self, vni: Vni) -> bool {
         let table = self.tables.get_mut(&vni);
-        table.is_some_and(|table| std::mem::replace(table, Table::Complete) != Table::Complete)
+        table.is_some_and(|table| {
+            std::mem::replace(table, TableState::Complete) != TableState::Complete
+        })
     }
 
     /// One more KEEPALIVE is answered; the VNIs whose table is complete by that.
     pub(super) fn keepalive_answered(&mut self, wants: &mut Wants<'_>) -> Vec<Vni> {
-        let (_, answered) = self.session.keepalives();
-        self.window.answered(answered);
+        let (_, answered) = self.session().keepalives();
         while let Some(front) = self.unproven.front()
             && answered >= front.keepalive
         {
@@ -253,19 +233,22 @@ impl Link {
         let mut next = None;
         for (&vni, table) in &mut self.tables {
             match *table {
-                Table::Awaiting { barrier, more } if answered >= barrier => {
+                TableState::Awaiting { barrier, more } if answered >= barrier => {
                     *table = match more.checked_sub(1) {
-                        Some(more) => Table::Awaiting {
-                            barrier: *next.get_or_insert_with(|| self.session.barrier()),
+                        Some(more) => TableState::Awaiting {
+                            barrier: *next.get_or_insert_with(|| self.connection.barrier()),
                             more,
                         },
                         None => {
                             complete.push(vni);
-                            Table::Complete
+                            TableState::Complete
                         }
                     };
                 }
-                Table::Early | Table::Loading | Table::Awaiting { .. } | Table::Complete => {}
+                TableState::Early
+                | TableState::Loading
+                | TableState::Awaiting { .. }
+                | TableState::Complete => {}
             }
         }
         self.withdrawn.retain(|(of, _)| !complete.contains(of));
@@ -292,37 +275,29 @@ impl Link {
 
     /// Whether the server offers nothing beyond the protocol.
     pub(super) fn is_legacy(&self) -> bool {
-        !self.session.capabilities().contains(Capabilities::STREAM)
+        !self.session().capabilities().contains(Capabilities::STREAM)
     }
 
     /// Encodes what the server must be told, as far as there is room.
     pub(super) fn pump(&mut self, wants: &mut Wants<'_>) {
-        if self.session.is_established() {
+        if self.session().is_established() {
             let mut barrier = None;
-            while self.has_room()
+            while self.connection.has_room()
                 && let Some(vni) = self.subscriptions.pop_front()
             {
                 self.subscriptions_taken += 1;
                 self.tell_subscription(vni, wants, &mut barrier);
             }
-            while self.has_room()
+            while self.connection.has_room()
                 && let Some(key) = self.announcements.pop_front()
             {
                 self.announcements_taken += 1;
                 self.tell_announcement(key, wants);
             }
-            if self.is_paced() && self.window.wants_barrier(self.position()) {
-                let number = *barrier.get_or_insert_with(|| self.session.barrier());
-                self.window.close(number);
-            }
+            self.connection.close_full_window(&mut barrier);
             self.advance_flushes(&mut barrier);
         }
-        while let Some(transmit) = self.session.poll_transmit() {
-            match transmit {
-                Transmit::Hello(frame) => self.out.extend_from_slice(&frame),
-                Transmit::Keepalive => self.out.extend_from_slice(&KEEPALIVE_FRAME),
-            }
-        }
+        self.connection.transmit();
     }
 
     /// The server is to read all that it must be told at this moment.
@@ -331,7 +306,7 @@ impl Link {
         self.flushes.insert(flush, begin);
     }
 
-    /// Nobody waits for it any more.
+    /// Forgets a flush.
     pub(super) fn end_flush(&mut self, flush: FlushId) {
         self.flushes.remove(&flush);
     }
@@ -348,7 +323,7 @@ impl Link {
     }
 
     fn advance_flushes(&mut self, barrier: &mut Option<u64>) {
-        let (_, answered) = self.session.keepalives();
+        let (_, answered) = self.session().keepalives();
         let mut flushes = std::mem::take(&mut self.flushes);
         for flush in flushes.values_mut() {
             while let Some(next) = self.next_flush(*flush, answered, barrier) {
@@ -375,7 +350,7 @@ impl Link {
                 Some(match unread {
                     Some(barrier) => Flush::Settling { barrier },
                     None => Flush::Reading {
-                        barrier: *barrier.get_or_insert_with(|| self.session.barrier()),
+                        barrier: *barrier.get_or_insert_with(|| self.connection.barrier()),
                     },
                 })
             }
@@ -394,21 +369,21 @@ impl Link {
             wants.subscriptions.postpone(&vni, self.bit);
             return;
         }
-        let (is_legacy, offered) = (self.is_legacy(), self.session.capabilities());
+        let (is_legacy, offered) = (self.is_legacy(), self.session().capabilities());
         let tell = wants.subscriptions.dequeue(&vni, self.bit);
         let was_told = wants.subscriptions.is_told(&vni, self.bit);
         match tell {
             Tell::Wanted => {
-                encode_subscription(&mut self.out, MessageType::Subscribe, vni);
+                encode_subscription(self.frames(), MessageType::Subscribe, vni);
                 self.told.count(MessageType::Subscribe);
-                let mut barrier = || *barrier.get_or_insert_with(|| self.session.barrier());
+                let mut barrier = || *barrier.get_or_insert_with(|| self.connection.barrier());
                 if is_legacy {
                     self.unread.insert(vni, Unread::Subscribe(barrier()));
                 }
                 let table = if offered.contains(Capabilities::END_OF_RIB) {
-                    Table::Loading
+                    TableState::Loading
                 } else {
-                    Table::Awaiting {
+                    TableState::Awaiting {
                         barrier: barrier(),
                         more: LEGACY_ROUND_TRIPS - 1,
                     }
@@ -427,10 +402,10 @@ impl Link {
     }
 
     fn unsubscribe(&mut self, vni: Vni, barrier: &mut Option<u64>) {
-        encode_subscription(&mut self.out, MessageType::Unsubscribe, vni);
+        encode_subscription(self.frames(), MessageType::Unsubscribe, vni);
         self.told.count(MessageType::Unsubscribe);
         self.ignore(vni);
-        let barrier = *barrier.get_or_insert_with(|| self.session.barrier());
+        let barrier = *barrier.get_or_insert_with(|| self.connection.barrier());
         self.unread.insert(vni, Unread::Unsubscribe(barrier));
     }
 
@@ -443,9 +418,9 @@ impl Link {
         }
         match wants.announcements.dequeue(&key, self.bit) {
             Tell::Wanted => {
-                encode_update(&mut self.out, Action::Add, vni, &route);
+                encode_update(self.frames(), Action::Add, vni, &route);
                 self.told.count(MessageType::Update);
-                let (sent, _) = self.session.keepalives();
+                let (sent, _) = self.session().keepalives();
                 let episode = wants.announcements.episode(&key);
                 self.unproven.extend(episode.map(|episode| Unproven {
                     keepalive: sent + 1,
@@ -454,7 +429,7 @@ impl Link {
                 }));
             }
             Tell::Unwanted => {
-                encode_update(&mut self.out, Action::Remove, vni, &route);
+                encode_update(self.frames(), Action::Remove, vni, &route);
                 self.told.count(MessageType::Update);
                 let is_loading = self.tables.contains_key(&vni) && !self.is_complete(vni);
                 if self.is_legacy() && is_loading {
@@ -465,28 +440,8 @@ impl Link {
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.queued_bytes() < OUT_BYTES
-            && (!self.is_paced() || self.window.has_room(self.position()))
-    }
-
-    /// Bytes sent and to be sent since the connection was made.
-    fn position(&self) -> u64 {
-        self.taken + (self.queued_bytes()) as u64
-    }
-
-    /// Whether the server is to be spared; until its HELLO has come, it is.
-    fn is_paced(&self) -> bool {
-        self.is_legacy() && !self.window.is_off()
-    }
-
-    /// How [`Self::outgoing`] is to be handed to the kernel.
-    pub(super) fn framing(&self) -> Framing {
-        if self.is_paced() || self.chunk_rest > 0 {
-            Framing::Chunk
-        } else {
-            Framing::Stream
-        }
+    fn frames(&mut self) -> &mut Vec<u8> {
+        self.connection.queue_mut().frames()
     }
 
     #[cfg(any(test, feature = "internals"))]
@@ -494,73 +449,16 @@ impl Link {
         self.subscriptions.len() + self.announcements.len()
     }
 
-    /// Bytes to send.
-    pub(super) fn outgoing(&self) -> &[u8] {
-        let waiting = &self.out[self.sent..];
-        match self.framing() {
-            Framing::Stream => waiting,
-            Framing::Chunk if self.chunk_rest > 0 => &waiting[..self.chunk_rest],
-            Framing::Chunk => &waiting[..chunk_len(waiting)],
-        }
-    }
-
-    /// Drops the first `count` bytes: they were sent at `now`.
-    pub(super) fn advance(&mut self, count: usize, now: Instant) {
-        let lent = self.outgoing().len();
-        if self.framing() == Framing::Chunk {
-            self.chunk_rest = lent - count;
-            self.window.sent(now);
-        }
-        self.sent += count;
-        self.taken += count as u64;
-        debug_assert!(self.sent <= self.out.len());
-        if self.sent == self.out.len() {
-            self.out.clear();
-            self.sent = 0;
-            self.stalled_since = None;
-        } else {
-            if self.sent > OUT_BYTES {
-                self.out.drain(..self.sent);
-                self.sent = 0;
-            }
-            if count > 0 || self.stalled_since.is_none() {
-                self.stalled_since = Some(now);
-            }
-        }
-    }
-
     /// When something is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let due = self.session.poll_timeout()?;
-        let hold = self.stalled_since.map(|since| since + self.send_hold());
-        let window = self.window.poll_timeout();
-        hold.into_iter().chain(window).chain([due]).min()
+        let due = self.connection.poll_timeout()?;
+        Some(self.connection.poll_pace().map_or(due, |it| it.min(due)))
     }
 
     /// Does what is due at `now`.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        self.session.handle_timeout(now);
-        self.window.handle_timeout(self.position(), now);
-        let hold = self.send_hold();
-        if self.stalled_since.is_some_and(|since| now >= since + hold) {
-            self.session.close(CloseReason::SendHold);
-        }
+        self.connection.handle_timeout(now);
+        let asks_kernel = self.connection.handle_pace_timeout(now);
+        debug_assert!(!asks_kernel, "only a server asks for the kernel's queue");
     }
-
-    fn send_hold(&self) -> Duration {
-        self.session.timeout() * 2
-    }
-}
-
-/// Bytes of the whole frames at the beginning that make a chunk.
-fn chunk_len(frames: &[u8]) -> usize {
-    let mut end = 0;
-    while end < frames.len() {
-        let next = end + frame_len(&frames[end..]);
-        if next > CHUNK && end > 0 {
-            break;
-        }
-        end = next;
-    }
-    end
 }

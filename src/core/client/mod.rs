@@ -6,11 +6,13 @@
 //! drains `take_events`.
 
 mod backoff;
+mod completeness;
 mod desired;
 mod events;
 mod link;
 mod policy;
 mod read;
+mod server;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -23,19 +25,19 @@ pub use events::{Event, EventDetail};
 pub use policy::{RouteFilter, RouteMatch};
 pub use status::{AnnouncementState, Changed, ConnectionState, ServerId};
 
-use crate::core::limit::{Quiet, Recent};
 use crate::core::pace::{Framing, Pacing};
 use crate::core::session::{CloseReason, Event as SessionEvent, SessionConfig};
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::Malformed;
-use crate::error::{Error, Result};
 use backoff::Backoff;
+use completeness::{Completeness, Patience, Verdict};
 use desired::Desired;
 pub(crate) use events::ConsumerId;
 pub(crate) use link::FlushId;
 use link::{Link, Wants};
-pub(crate) use view::ServerBit;
+use server::{Phase, Server};
 use view::View;
+pub(crate) use view::{RouteCursor, ServerBit};
 
 /// How long a connection attempt may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,62 +51,8 @@ pub(crate) struct CoreConfig {
     pub(crate) hold: Duration,
     pub(crate) retry_min: Duration,
     pub(crate) retry_max: Duration,
-    /// Secret of this process, against chosen collisions, and for jitter.
+    /// Random seed of this process: keys hash maps against collision attacks, jitters retries.
     pub(crate) seed: u64,
-}
-
-#[derive(Debug)]
-struct Server {
-    bit: ServerBit,
-    phase: Phase,
-    backoff: Backoff,
-    last_loss: Option<CloseReason>,
-    /// Messages dropped as malformed since the start.
-    malformed: u64,
-    /// Not before then is one reported again.
-    malformed_quiet: Quiet,
-    /// How often its session ended.
-    flaps: Recent,
-    /// Since when it is in the phase it is in.
-    since: Instant,
-    /// Asked to be left alone until its next turn.
-    is_drained: bool,
-    established_at: Option<Instant>,
-}
-
-/// Where the connection to a server stands.
-#[derive(Debug)]
-enum Phase {
-    /// To be dialled then.
-    Waiting { until: Instant, is_retry: bool },
-    /// Being dialled.
-    Dialling { until: Instant },
-    /// Connected.
-    Up(Box<Link>),
-}
-
-/// Whose table is waited for, once that of one server is complete: what another has would
-/// otherwise count as gone, because the first was restarted a moment ago.
-#[derive(Clone, Copy, Debug)]
-enum Awaited {
-    /// Servers that are established, and those that may soon be.
-    AtHand {
-        until: Instant,
-    },
-    /// Servers that are established.
-    Established {
-        until: Instant,
-    },
-    Nobody,
-}
-
-impl Awaited {
-    fn due(self) -> Option<Instant> {
-        match self {
-            Self::AtHand { until } | Self::Established { until } => Some(until),
-            Self::Nobody => None,
-        }
-    }
 }
 
 /// The client.
@@ -117,21 +65,8 @@ pub(crate) struct Core {
     subscriptions: Desired<Vni>,
     announcements: Desired<(Vni, Route)>,
     filter: RouteFilter,
-    /// From which VNIs routes are copied into another.
-    imports: BTreeMap<Vni, BTreeSet<Vni>>,
     view: View,
-    /// VNIs of which some server's table has been complete since the subscription.
-    complete: BTreeSet<Vni>,
-    /// Those of them of which the consumers are still to be told, and who is waited for.
-    pending: BTreeMap<Vni, Awaited>,
-    /// Those of them of which the consumers were told: what they import is complete too.
-    synced: BTreeSet<Vni>,
-    /// When the routes of lost servers go, while no server is established.
-    hold_until: Option<Instant>,
-    /// How long stale routes wait for other servers, or other announcers, to be as far.
-    linger: Duration,
-    /// When the stale routes of a VNI go, if a server is complete then.
-    sweeps: BTreeMap<Vni, Instant>,
+    completeness: Completeness,
     /// Flushes that somebody waits for.
     flushes: BTreeSet<FlushId>,
     next_flush: u64,
@@ -149,14 +84,11 @@ impl Core {
             subscriptions: Desired::new(),
             announcements: Desired::new(),
             filter: RouteFilter::new(),
-            imports: BTreeMap::new(),
             view: View::new(config.seed),
-            complete: BTreeSet::new(),
-            pending: BTreeMap::new(),
-            synced: BTreeSet::new(),
-            hold_until: None,
-            linger: Duration::ZERO,
-            sweeps: BTreeMap::new(),
+            completeness: Completeness::new(Patience {
+                hold: config.hold,
+                linger: Duration::ZERO,
+            }),
             flushes: BTreeSet::new(),
             next_flush: 0,
             updates_received: 0,
@@ -179,14 +111,16 @@ impl Core {
         self.filter = filter;
         for (from, into) in imports {
             self.view.import(*from, *into);
-            self.imports.entry(*into).or_default().insert(*from);
+            self.completeness.import(*from, *into);
         }
         self.view.set_detail(detail);
     }
 
-    /// How long a complete server's word against stale routes is waited with.
+    /// Sets how long stale routes stay after a server's table is complete, for other servers
+    /// to catch up.
     pub(crate) fn set_linger(&mut self, linger: Duration) {
-        self.linger = linger;
+        let hold = self.config.hold;
+        self.completeness.set_patience(Patience { hold, linger });
     }
 
     /// Other settings: of new sessions, and of the hold time from the next loss on. Who this
@@ -201,36 +135,24 @@ impl Core {
             hold: config.hold,
             ..self.config
         };
-        self.linger = linger;
+        self.set_linger(linger);
     }
 
-    /// One more server, to be dialled at once; `None` if there are as many as may be.
+    /// Adds a server, to be dialled at once. Returns `None` if the limit is reached.
     pub(crate) fn add_server(&mut self, now: Instant) -> Option<ServerId> {
         let taken = self.servers.values().fold(0, |all, it| all | it.bit.mask());
         let bit = ServerBit::first_free(taken)?;
         let id = ServerId(self.next_server);
         self.next_server += 1;
         let seed = self.config.seed.wrapping_add(id.0 as u64);
-        let server = Server {
-            bit,
-            phase: Phase::Waiting {
-                until: now,
-                is_retry: false,
-            },
-            backoff: Backoff::new(self.config.retry_min, self.config.retry_max, seed),
-            last_loss: None,
-            malformed: 0,
-            malformed_quiet: Quiet::default(),
-            flaps: Recent::new(now),
-            since: now,
-            is_drained: false,
-            established_at: None,
-        };
+        let backoff = Backoff::new(self.config.retry_min, self.config.retry_max, seed);
+        let server = Server::new(bit, backoff, now);
         self.servers.insert(id, server);
+        self.completeness.coming(id);
         Some(id)
     }
 
-    /// A server does not count any more; `false` if there is none of that number.
+    /// Removes a server. Returns `false` if there is none of that number.
     ///
     /// What only it had is treated as if it were lost for ever: gone at once if a
     /// server that is complete does not have it, else when one is, or after the
@@ -241,52 +163,51 @@ impl Core {
         }
         self.lost(server, CloseReason::Shutdown, now);
         self.servers.remove(&server);
+        self.completeness.removed(server);
         true
     }
 
-    /// Wants the routes of a VNI from every server; `false` if it did.
+    /// Subscribes to a VNI at every server. Returns `false` if already subscribed.
     pub(crate) fn subscribe(&mut self, vni: Vni) -> bool {
         let is_new = self.subscriptions.set(vni, true);
         if is_new {
+            self.completeness.subscribed(vni);
             self.each_link(|link, wants| link.queue_subscription(vni, wants));
         }
         is_new
     }
 
-    /// Does not want them any more; `false` if it did not.
+    /// Unsubscribes from a VNI at every server. Returns `false` if not subscribed.
     pub(crate) fn unsubscribe(&mut self, vni: Vni) -> bool {
         if !self.subscriptions.set(vni, false) {
             return false;
         }
-        self.complete.remove(&vni);
-        self.pending.remove(&vni);
-        self.synced.remove(&vni);
         self.view.cancel(&Event::Synced(vni));
         self.view.drop_vni(vni);
         for server in self.servers.values_mut() {
-            if let Phase::Up(link) = &mut server.phase {
+            if let Some(link) = server.link_mut() {
                 link.ignore(vni);
             }
         }
         self.each_link(|link, wants| link.queue_subscription(vni, wants));
-        // What waited for this VNI need not any more.
-        self.announce_synced();
+        self.completeness.unsubscribed(vni);
+        self.obey();
         true
     }
 
-    /// Wants every server to know a route of this client's.
-    pub(crate) fn announce(&mut self, vni: Vni, route: Route) -> Result<()> {
-        if !self.announcements.set((vni, route), true) {
-            return Err(Error::RouteAlreadyAnnounced);
+    /// Announces a route to every server. Returns `false` if it was announced already.
+    pub(crate) fn announce(&mut self, vni: Vni, route: Route) -> bool {
+        let is_new = self.announcements.set((vni, route), true);
+        if is_new {
+            self.announcement_changed(vni, Action::Add, route);
         }
-        self.announcement_changed(vni, Action::Add, route);
-        Ok(())
+        is_new
     }
 
-    /// Does not want them to know it any more.
-    pub(crate) fn withdraw(&mut self, vni: Vni, route: Route) -> Result<()> {
+    /// Withdraws a route from every server. Returns `false` if it was not announced.
+    pub(crate) fn withdraw(&mut self, vni: Vni, route: Route) -> bool {
         if !self.announcements.set((vni, route), false) {
-            return Err(Error::RouteNotFound);
+            return false;
         }
         let is_legacy =
             |server: &Server| matches!(&server.phase, Phase::Up(link) if link.is_legacy());
@@ -294,7 +215,7 @@ impl Core {
         let legacy = legacy.map(|server| server.bit);
         self.view.drop_echo(legacy, (vni, route));
         self.announcement_changed(vni, Action::Remove, route);
-        Ok(())
+        true
     }
 
     fn announcement_changed(&mut self, vni: Vni, action: Action, route: Route) {
@@ -312,7 +233,7 @@ impl Core {
         flush
     }
 
-    /// Nobody waits for a flush any more.
+    /// Forgets a flush.
     pub(crate) fn end_flush(&mut self, flush: FlushId) {
         self.flushes.remove(&flush);
         self.each_link(|link, _| link.end_flush(flush));
@@ -329,6 +250,7 @@ impl Core {
         server.phase = Phase::Dialling {
             until: now + DIAL_TIMEOUT,
         };
+        self.completeness.coming(*id);
         Some(*id)
     }
 
@@ -347,20 +269,15 @@ impl Core {
             return;
         };
         if let Phase::Up(link) = &mut entry.phase {
-            link.session.close(reason);
+            link.connection.close(reason);
             self.settle(server, now);
             return;
         }
-        entry.last_loss = Some(reason);
-        entry.since = now;
-        let until = now + entry.backoff.next();
-        entry.phase = Phase::Waiting {
-            until,
-            is_retry: true,
-        };
+        entry.lose(reason, now);
+        self.completeness.unreachable(server);
     }
 
-    /// Leaves a server, and does not dial it for so long.
+    /// Leaves a server, and does not dial it for `time`.
     pub(crate) fn drain(&mut self, server: ServerId, time: Duration, now: Instant) {
         self.lost(server, CloseReason::Drained, now);
         if let Some(entry) = self.servers.get_mut(&server)
@@ -388,7 +305,7 @@ impl Core {
             let Phase::Up(link) = &mut entry.phase else {
                 return report;
             };
-            let Some(event) = link.session.next_event(now, &mut bytes) else {
+            let Some(event) = link.connection.receive(&mut bytes, now) else {
                 break;
             };
             let bit = entry.bit;
@@ -413,17 +330,17 @@ impl Core {
                         link.flush(*flush);
                     }
                     entry.established_at = Some(now);
-                    self.hold_until = None;
+                    self.completeness.established(server);
                     self.view.push(&Event::ServerUp(server));
                 }
                 SessionEvent::EndOfRib(vni) => {
                     if link.end_of_rib(vni) {
-                        self.complete(vni, now);
+                        self.complete(server, vni, now);
                     }
                 }
                 SessionEvent::KeepaliveReply => {
                     for vni in link.keepalive_answered(&mut wants) {
-                        self.complete(vni, now);
+                        self.complete(server, vni, now);
                     }
                 }
                 SessionEvent::Dropped(malformed) => {
@@ -457,30 +374,8 @@ impl Core {
                 Phase::Waiting { .. } | Phase::Dialling { .. } | Phase::Up(_) => {}
             }
         }
-        while let Some((&vni, _)) = self.sweeps.iter().find(|(_, at)| **at <= now) {
-            self.sweeps.remove(&vni);
-            if self.is_complete(vni) {
-                self.view.sweep(vni);
-            }
-        }
-        let is_due = |awaited: &Awaited| awaited.due().is_some_and(|due| due <= now);
-        if self.pending.values().any(is_due) {
-            for awaited in self.pending.values_mut().filter(|it| is_due(it)) {
-                *awaited = match *awaited {
-                    Awaited::AtHand { .. } => Awaited::Established {
-                        until: now + self.config.hold,
-                    },
-                    Awaited::Established { .. } | Awaited::Nobody => Awaited::Nobody,
-                };
-            }
-            self.announce_synced();
-        }
-        if self.hold_until.is_some_and(|until| until <= now) {
-            self.hold_until = None;
-            for vni in self.view.vnis() {
-                self.view.sweep(vni);
-            }
-        }
+        self.completeness.handle_timeouts(now);
+        self.obey();
     }
 
     /// When [`Self::handle_timeouts`] or [`Self::poll_dial`] has something to do.
@@ -492,27 +387,26 @@ impl Core {
                 Phase::Waiting { until, .. } | Phase::Dialling { until } => Some(*until),
                 Phase::Up(link) => link.poll_timeout(),
             });
-        let sweeps = self.sweeps.values().copied();
-        let pending = self.pending.values().filter_map(|it| it.due());
-        let own = self.hold_until.into_iter().chain(sweeps).chain(pending);
-        servers.chain(own).min()
+        servers.chain(self.completeness.poll_timeout()).min()
     }
 
     /// Bytes to send to a server.
     pub(crate) fn outgoing(&self, server: ServerId) -> &[u8] {
-        self.link(server).map_or(&[], Link::outgoing)
+        let link = self.link(server);
+        link.map_or(&[], |link| link.connection.outgoing())
     }
 
     /// How they are to be handed to the kernel.
     pub(crate) fn framing(&self, server: ServerId) -> Framing {
-        self.link(server).map_or(Framing::Stream, Link::framing)
+        let link = self.link(server);
+        link.map_or(Framing::Stream, |link| link.connection.framing())
     }
 
-    /// Takes note that the first `count` of them were sent at `now`.
+    /// Marks the first `count` bytes as sent at `now`.
     pub(crate) fn advance(&mut self, server: ServerId, count: usize, now: Instant) {
-        let phase = self.servers.get_mut(&server).map(|it| &mut it.phase);
-        if let Some(Phase::Up(link)) = phase {
-            link.advance(count, now);
+        let entry = self.servers.get_mut(&server);
+        if let Some(link) = entry.and_then(Server::link_mut) {
+            link.connection.advance(count, now);
             self.pump(server);
         }
     }
@@ -539,15 +433,15 @@ impl Core {
         self.view.take(consumer, limit)
     }
 
-    /// One more consumer: it is told of all that is so, and of changes after that;
-    /// `None` if there are as many as may be.
+    /// Adds a consumer: it is told the current state, then every change. Returns `None` if the
+    /// limit is reached.
     pub(crate) fn attach(&mut self, detail: EventDetail) -> Option<ConsumerId> {
         let consumer = self.view.attach(detail)?;
-        for vni in &self.synced {
-            self.view.push_to(consumer, Event::Synced(*vni));
+        for vni in self.completeness.synced() {
+            self.view.push_to(consumer, Event::Synced(vni));
         }
         for (server, entry) in &self.servers {
-            if matches!(&entry.phase, Phase::Up(link) if link.session.is_established()) {
+            if matches!(&entry.phase, Phase::Up(link) if link.session().is_established()) {
                 self.view.push_to(consumer, Event::ServerUp(*server));
             }
         }
@@ -564,91 +458,28 @@ impl Core {
     }
 
     fn link(&self, server: ServerId) -> Option<&Link> {
-        match &self.servers.get(&server)?.phase {
-            Phase::Up(link) => Some(link),
-            Phase::Waiting { .. } | Phase::Dialling { .. } => None,
-        }
+        self.servers.get(&server)?.link()
     }
 
-    /// The table of a VNI is complete at some server.
-    fn complete(&mut self, vni: Vni, now: Instant) {
-        self.sweep(vni, now);
-        if self.subscriptions.contains(&vni) && self.complete.insert(vni) {
-            let awaited = if self.linger.is_zero() {
-                Awaited::Nobody
-            } else {
-                let until = now + self.linger;
-                Awaited::AtHand { until }
-            };
-            self.pending.insert(vni, awaited);
-        }
-        if !self.pending.is_empty() {
-            let imports = self.imports.iter();
-            let into = imports.filter(|(_, sources)| sources.contains(&vni));
-            let into = into.map(|(into, _)| *into);
-            self.announce_synced_of(into.chain([vni]).collect());
-        }
+    /// A server has told the whole table of a VNI.
+    fn complete(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        self.completeness.completed(server, vni, now);
+        self.obey();
     }
 
-    /// Has the stale routes of a VNI go, now or when the others had time to say that they
-    /// have them too.
-    ///
-    /// Of a route that is on its way through two servers, one may have told the client
-    /// when it is killed; the other will.
-    fn sweep(&mut self, vni: Vni, now: Instant) {
-        if !self.view.has_stale(vni) {
-            return;
-        }
-        if self.linger.is_zero() {
-            self.view.sweep(vni);
-        } else {
-            self.sweeps.insert(vni, now + self.linger);
-        }
-    }
-
-    fn is_complete(&self, vni: Vni) -> bool {
-        self.established().any(|link| link.is_complete(vni))
-    }
-
-    /// Whether another server's table of a VNI is waited for.
-    fn awaits(&self, vni: Vni, awaited: Awaited) -> bool {
-        let is_awaited = |server: &Server| match (&server.phase, awaited) {
-            (_, Awaited::Nobody) => false,
-            (Phase::Up(link), _) if link.session.is_established() => !link.is_complete(vni),
-            (Phase::Waiting { is_retry, .. }, Awaited::AtHand { .. }) => !is_retry,
-            (Phase::Up(_) | Phase::Dialling { .. }, Awaited::AtHand { .. }) => true,
-            (_, Awaited::Established { .. }) => false,
-        };
-        self.servers.values().any(is_awaited)
-    }
-
-    /// Tells of the VNIs that are complete with all that they import, and at all servers that
-    /// are waited for.
-    fn announce_synced(&mut self) {
-        self.announce_synced_of(self.pending.keys().copied().collect());
-    }
-
-    /// As [`Self::announce_synced`], where only these may have become so.
-    fn announce_synced_of(&mut self, candidates: Vec<Vni>) {
-        let is_loading =
-            |vni: &Vni| self.subscriptions.contains(vni) && !self.complete.contains(vni);
-        let is_told = |vni: &Vni| {
-            let sources = self.imports.get(vni).into_iter().flatten();
-            let is_whole = !sources.into_iter().any(is_loading);
-            let awaited = self.pending.get(vni);
-            is_whole && awaited.is_some_and(|awaited| !self.awaits(*vni, *awaited))
-        };
-        let whole: Vec<Vni> = candidates.into_iter().filter(is_told).collect();
-        for vni in whole {
-            self.pending.remove(&vni);
-            self.synced.insert(vni);
-            self.view.push(&Event::Synced(vni));
+    /// Does what the completeness of the tables calls for.
+    fn obey(&mut self) {
+        while let Some(verdict) = self.completeness.poll_verdict() {
+            match verdict {
+                Verdict::Sweep(vni) => self.view.sweep(vni),
+                Verdict::Synced(vni) => self.view.push(&Event::Synced(vni)),
+            }
         }
     }
 
     /// After anything that touched a session: its end, or what it must be told.
     fn settle(&mut self, server: ServerId, now: Instant) {
-        match self.link(server).map(|link| link.session.closed()) {
+        match self.link(server).map(|link| link.session().closed()) {
             Some(Some(reason)) => self.end(server, reason, now),
             Some(None) => self.pump(server),
             None => {}
@@ -659,26 +490,11 @@ impl Core {
         let Some(entry) = self.servers.get_mut(&server) else {
             return;
         };
-        entry.last_loss = Some(reason);
-        entry.since = now;
-        if let Some(since) = entry.established_at.take() {
-            entry.flaps.count(now);
-            if is_departure(reason) {
-                entry.backoff.departed(now - since);
-            } else {
-                entry.backoff.failed();
-            }
-        }
-        let until = now + entry.backoff.next();
-        let waiting = Phase::Waiting {
-            until,
-            is_retry: true,
-        };
-        let phase = std::mem::replace(&mut entry.phase, waiting);
+        let link = entry.lose(reason, now);
         let bit = entry.bit;
-        // Nobody waits for its tables any more.
-        self.announce_synced();
-        let Phase::Up(link) = phase else {
+        self.completeness.lost(server, now);
+        self.obey();
+        let Some(link) = link else {
             return;
         };
         self.updates_sent += link.sent().update;
@@ -686,31 +502,30 @@ impl Core {
         self.announcements.forget(bit, |_| true);
         for vni in link.vnis() {
             self.view.lose(bit, vni);
-            if self.is_complete(vni) {
-                self.sweep(vni, now);
+            if self.view.has_stale(vni) {
+                self.completeness.became_stale(vni, now);
             }
         }
-        if !self.is_established() && self.hold_until.is_none() {
-            self.hold_until = Some(now + self.config.hold);
-        }
+        self.obey();
         self.view.push(&Event::ServerDown(server, reason));
     }
 
     fn pump(&mut self, server: ServerId) {
-        let phase = self.servers.get_mut(&server).map(|it| &mut it.phase);
-        if let Some(Phase::Up(link)) = phase {
-            link.pump(&mut Wants {
+        let entry = self.servers.get_mut(&server);
+        if let Some(link) = entry.and_then(Server::link_mut) {
+            let mut wants = Wants {
                 subscriptions: &mut self.subscriptions,
                 announcements: &mut self.announcements,
-            });
+            };
+            link.pump(&mut wants);
         }
     }
 
     /// Has every established server told of something.
     fn each_link(&mut self, queue: impl Fn(&mut Link, &mut Wants<'_>)) {
         for server in self.servers.values_mut() {
-            if let Phase::Up(link) = &mut server.phase
-                && link.session.is_established()
+            if let Some(link) = server.link_mut()
+                && link.session().is_established()
             {
                 let mut wants = Wants {
                     subscriptions: &mut self.subscriptions,
@@ -720,15 +535,5 @@ impl Core {
                 link.pump(&mut wants);
             }
         }
-    }
-}
-
-/// Whether the far end left or was restarted, so that it is likely to be back soon.
-fn is_departure(reason: CloseReason) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
-    match reason {
-        CloseReason::PeerClosed | CloseReason::Shutdown | CloseReason::Reset => true,
-        CloseReason::Io(kind) => matches!(kind, BrokenPipe | ConnectionReset),
-        _ => false,
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::{Core, Phase, Server};
+use super::Core;
+use super::server::{Phase, Server};
 use crate::core::client::link::{FlushId, Link};
 use crate::core::client::view::{Met, RouteCursor};
 use crate::core::client::{AnnouncementState, ConnectionState, ServerId};
 use crate::core::session::{CloseReason, MessageCounts};
+use crate::core::status::{PeerKind, PeerState, PeerStatus, RouteEntry, VniStatus};
 use crate::core::types::{Destination, NextHop, Route, Vni};
-use crate::inspect::{PeerKind, PeerState, PeerStatus, RouteEntry, VniStatus};
 
 impl Core {
     /// Why the last session with a server ended, or the last attempt failed.
@@ -22,8 +23,8 @@ impl Core {
         let state = |server: &Server| match &server.phase {
             Phase::Waiting { is_retry: true, .. } => ConnectionState::Retry,
             Phase::Waiting { .. } | Phase::Dialling { .. } => ConnectionState::Connecting,
-            Phase::Up(link) if link.session.is_established() => ConnectionState::Established,
-            Phase::Up(link) if link.session.is_hello_received() => ConnectionState::HelloReceived,
+            Phase::Up(link) if link.session().is_established() => ConnectionState::Established,
+            Phase::Up(link) if link.session().is_hello_received() => ConnectionState::HelloReceived,
             Phase::Up(_) => ConnectionState::HelloSent,
         };
         let states = self.servers.iter();
@@ -87,7 +88,7 @@ impl Core {
             Phase::Waiting { .. } | Phase::Dialling { .. } => return status,
             Phase::Up(link) => link,
         };
-        let session = &link.session;
+        let session = link.session();
         let since = now.saturating_duration_since(session.since());
         (status.kind, status.state) = match (session.knows_peer(), session.is_legacy()) {
             (false, _) => (PeerKind::Unknown, PeerState::AwaitHello),
@@ -104,7 +105,7 @@ impl Core {
             silent: now.saturating_duration_since(session.last_received()),
             subscriptions: link.subscriptions(),
             queued_bytes: link.queued_bytes(),
-            legacy_rate: link.rate(),
+            legacy_rate: link.connection.rate(),
             received: session.received(),
             sent: link.sent(),
             ..status
@@ -136,17 +137,9 @@ impl Core {
 
     /// UPDATEs received and sent.
     pub(crate) fn updates(&self) -> (u64, u64) {
-        let links = self
-            .servers
-            .values()
-            .filter_map(|server| match &server.phase {
-                Phase::Up(link) => Some(link.sent().update),
-                Phase::Waiting { .. } | Phase::Dialling { .. } => None,
-            });
-        (
-            self.updates_received,
-            self.updates_sent + links.sum::<u64>(),
-        )
+        let links = self.servers.values().filter_map(Server::link);
+        let sent = links.map(|link| link.sent().update);
+        (self.updates_received, self.updates_sent + sent.sum::<u64>())
     }
 
     /// Is another number after any change of a table.
@@ -205,10 +198,7 @@ impl Core {
     /// Entries in the queues of all servers.
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn queued(&self) -> usize {
-        let of = |server: &Server| match &server.phase {
-            Phase::Up(link) => link.queued(),
-            Phase::Waiting { .. } | Phase::Dialling { .. } => 0,
-        };
+        let of = |server: &Server| server.link().map_or(0, Link::queued);
         self.servers.values().map(of).sum()
     }
 
@@ -232,14 +222,8 @@ impl Core {
     }
 
     pub(super) fn established(&self) -> impl Iterator<Item = &Link> {
-        let links = self
-            .servers
-            .values()
-            .filter_map(|server| match &server.phase {
-                Phase::Up(link) => Some(&**link),
-                Phase::Waiting { .. } | Phase::Dialling { .. } => None,
-            });
-        links.filter(|link| link.session.is_established())
+        let links = self.servers.values().filter_map(Server::link);
+        links.filter(|link| link.session().is_established())
     }
 
     /// Whether some server is established, and all that are have read everything.
@@ -250,8 +234,7 @@ impl Core {
     /// Whether a table of the VNI was complete since the subscription; `None` if there
     /// is no subscription.
     pub(crate) fn is_synced(&self, vni: Vni) -> Option<bool> {
-        let is_wanted = self.subscriptions.contains(&vni);
-        is_wanted.then(|| self.synced.contains(&vni))
+        self.completeness.is_synced(vni)
     }
 
     /// What each server knows of an own route; `None` if it is not announced.

@@ -21,7 +21,8 @@ use crate::core::map::{Map, map};
 use crate::core::rib::{NextHops, TableSummary};
 use crate::core::types::{Action, Destination, NextHop, NextHopType, Route, Vni};
 use destinations::Destinations;
-pub(super) use read::{Met, RouteCursor};
+pub(super) use read::Met;
+pub(crate) use read::RouteCursor;
 
 use hops::{Hop, Hops};
 

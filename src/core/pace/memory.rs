@@ -1,4 +1,4 @@
-//! Which addresses did not stand the pace.
+//! The addresses whose peers lost their connection to the pace.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -33,7 +33,7 @@ impl Memory {
             .map_or(0, |it| it.halvings)
     }
 
-    /// Halves the pace to an address once more; how often it is halved.
+    /// Halves the pace for an address. Returns how often it has been halved so far.
     pub(crate) fn halve(&mut self, address: IpAddr, now: Instant) -> u8 {
         let halvings = (self.halvings(address, now) + 1).min(HALVINGS_MAX);
         if self.entries.len() >= ADDRESSES && !self.entries.contains_key(&address) {

@@ -1,4 +1,4 @@
-//! How a peer is sent to that has no reassembly: Go MetalBond and RustBond 0.1.
+//! How to send to a peer without reassembly: Go MetalBond and RustBond 0.1.
 //!
 //! Such a *legacy* peer (its HELLO offers no STREAM) takes one read of 65,535 bytes
 //! at a time, wants whole frames in it, and gives up when a read fills its buffer.
@@ -34,11 +34,11 @@ const TOLERANCE: u32 = 4 * 1024;
 /// Least window into which a frame is sent that only asks; it is never cut to fit.
 const ROOM: u32 = 4 * 1024;
 
-/// First wait before the kernel's queue is looked at; each further one is twice as long.
-const LOOK: Duration = Duration::from_millis(1);
+/// First wait before the kernel is asked for its queue; each further one is twice as long.
+const QUERY: Duration = Duration::from_millis(1);
 
-/// Longest wait between two looks.
-const LOOK_MAX: Duration = Duration::from_millis(16);
+/// Longest wait between two queries.
+const QUERY_MAX: Duration = Duration::from_millis(16);
 
 /// How long a burst is given to be read while the window grows, and so tells nothing.
 ///
@@ -87,7 +87,7 @@ pub enum LegacyPacing {
     /// fast as it reads.
     #[default]
     Auto,
-    /// Every peer is sent to as if it put frames together by itself.
+    /// Treats every peer as one that reassembles frames: no pacing.
     Off,
 }
 
@@ -138,12 +138,12 @@ enum State {
     Sending { left: usize },
     /// Waits until the kernel has nothing left of a burst.
     ///
-    /// `look` is when that is to be found out, none while somebody does.
+    /// `query` is when the kernel is to be asked; `None` while the caller asks it.
     Draining {
-        look: Option<Instant>,
+        query: Option<Instant>,
         gap: Duration,
     },
-    /// Leaves the peer the time to read, until then, or while somebody looks.
+    /// Leaves the peer the time to read, until then, or while the caller asks the kernel.
     Pausing {
         until: Option<Instant>,
         gap: Duration,
@@ -152,7 +152,7 @@ enum State {
     Asking { gap: Duration },
     /// Waits until the kernel has nothing left of that.
     Asked {
-        look: Option<Instant>,
+        query: Option<Instant>,
         wait: Duration,
         gap: Duration,
     },
@@ -179,14 +179,14 @@ pub(crate) struct Pacer {
 }
 
 impl Pacer {
-    /// Begins with a look at the window.
+    /// Begins with a query for the window.
     pub(crate) fn new(pacing: Pacing, halvings: u8, now: Instant) -> Self {
         Self {
             pacing,
             halvings: halvings.min(HALVINGS_MAX),
             state: State::Draining {
-                look: Some(now),
-                gap: LOOK,
+                query: Some(now),
+                gap: QUERY,
             },
             open_window: None,
             window_before: None,
@@ -211,7 +211,7 @@ impl Pacer {
         }
     }
 
-    /// Takes note that so many bytes were sent.
+    /// Tells that so many bytes were sent.
     pub(crate) fn sent(&mut self, bytes: usize, now: Instant) {
         if bytes == 0 {
             return;
@@ -223,13 +223,13 @@ impl Pacer {
             State::Sending { .. } => {
                 self.burst_ended = Some(now);
                 State::Draining {
-                    look: Some(now + LOOK),
-                    gap: LOOK,
+                    query: Some(now + QUERY),
+                    gap: QUERY,
                 }
             }
             State::Asking { gap } => State::Asked {
-                look: Some(now + LOOK),
-                wait: LOOK,
+                query: Some(now + QUERY),
+                wait: QUERY,
                 gap,
             },
             // A KEEPALIVE reply does not wait for anything.
@@ -241,30 +241,30 @@ impl Pacer {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Sending { .. } | State::Asking { .. } => None,
-            State::Draining { look, .. } | State::Asked { look, .. } => look,
+            State::Draining { query, .. } | State::Asked { query, .. } => query,
             State::Pausing { until, .. } => until,
         }
     }
 
-    /// Does what is due at `now`; whether [`Self::observe`] is to be called.
+    /// Does what is due at `now`. Returns whether [`Self::report_queue`] is to be called.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
         match &mut self.state {
-            State::Draining { look, .. }
-            | State::Asked { look, .. }
-            | State::Pausing { until: look, .. } => look.take_if(|it| *it <= now).is_some(),
+            State::Draining { query, .. }
+            | State::Asked { query, .. }
+            | State::Pausing { until: query, .. } => query.take_if(|it| *it <= now).is_some(),
             State::Sending { .. } | State::Asking { .. } => false,
         }
     }
 
-    /// Takes note of what the kernel knows at `now`.
-    pub(crate) fn observe(&mut self, queue: SendQueue, now: Instant) {
+    /// Tells what the kernel knows at `now`.
+    pub(crate) fn report_queue(&mut self, queue: SendQueue, now: Instant) {
         self.open_window = self.open_window.max(queue.window);
         self.widest = self.widest.max(queue.window);
         let state = self.state;
         self.state = match state {
             State::Draining { gap, .. } if !queue.is_empty => State::Draining {
-                look: Some(now + gap),
-                gap: (gap * 2).min(LOOK_MAX),
+                query: Some(now + gap),
+                gap: (gap * 2).min(QUERY_MAX),
             },
             State::Draining { .. } if self.burst_ended.is_none() => self.burst(),
             State::Draining { .. } => {
@@ -273,8 +273,8 @@ impl Pacer {
                 State::Pausing { until, gap }
             }
             State::Asked { wait, gap, .. } if !queue.is_empty => State::Asked {
-                look: Some(now + wait),
-                wait: (wait * 2).min(LOOK_MAX),
+                query: Some(now + wait),
+                wait: (wait * 2).min(QUERY_MAX),
                 gap,
             },
             State::Asked { .. } if self.is_read(queue.window, now) => self.burst(),
@@ -340,7 +340,7 @@ impl Pacer {
         window >= ROOM && self.widest.is_none_or(|it| window >= it / 2)
     }
 
-    /// Whether so long has passed since the last burst, longer for who had trouble.
+    /// Whether the pause after the last burst is over. Peers that lost a connection get a longer pause.
     fn is_over(&self, patience: Duration, now: Instant) -> bool {
         let patience = patience * (1 << self.halvings);
         self.burst_ended.is_some_and(|it| now >= it + patience)

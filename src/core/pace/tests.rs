@@ -50,7 +50,7 @@ impl Far {
                 is_empty: self.now >= self.acknowledged,
                 window: self.knows_window.then_some(window),
             };
-            self.pacer.observe(queue, self.now);
+            self.pacer.report_queue(queue, self.now);
         }
         while let Some(room) = self.pacer.room() {
             let bytes = room.max(36);
@@ -174,8 +174,8 @@ fn a_server_is_never_more_than_a_window_behind() {
     window.answered(7);
     let due = window.poll_timeout().unwrap();
     assert_eq!(due, now + Duration::from_micros(3906), "32 KiB at 8 MiB/s");
-    window.handle_timeout(position, now);
+    window.handle_timeout(now);
     assert!(!window.has_room(position));
-    window.handle_timeout(position, due);
+    window.handle_timeout(due);
     assert!(window.has_room(position));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{LegacyPacing, Pacing};
+use super::Pacing;
 
 /// Bytes sent before the server must answer.
 ///
@@ -15,8 +15,8 @@ const WINDOW: u64 = 32 * 1024;
 #[derive(Debug)]
 pub(crate) struct Window {
     pacing: Pacing,
-    /// Where the window began.
-    start: u64,
+    /// Where the window began; `None` until something is queued in it.
+    start: Option<u64>,
     /// When its first byte was sent.
     began: Option<Instant>,
     /// The KEEPALIVE that stands at its end.
@@ -34,7 +34,7 @@ impl Window {
     pub(crate) fn new(pacing: Pacing) -> Self {
         Self {
             pacing,
-            start: 0,
+            start: Some(0),
             began: None,
             barrier: None,
         }
@@ -45,19 +45,17 @@ impl Window {
         self.pacing.rate
     }
 
-    pub(crate) fn is_off(&self) -> bool {
-        self.pacing.mode == LegacyPacing::Off
-    }
-
-    /// Whether more may be queued at a position.
-    pub(crate) fn has_room(&self, position: u64) -> bool {
-        self.barrier.is_none() && position - self.start < WINDOW
+    /// Whether more may be queued at a position. A new window begins with the first question.
+    pub(crate) fn has_room(&mut self, position: u64) -> bool {
+        let start = *self.start.get_or_insert(position);
+        self.barrier.is_none() && position - start < WINDOW
     }
 
     /// Whether a KEEPALIVE is to be sent at a position, whose number is told to
     /// [`Self::close`].
     pub(crate) fn wants_barrier(&self, position: u64) -> bool {
-        self.barrier.is_none() && position - self.start >= WINDOW
+        let is_full = self.start.is_some_and(|start| position - start >= WINDOW);
+        self.barrier.is_none() && is_full
     }
 
     /// Nothing more is queued until the KEEPALIVE of this number is answered.
@@ -65,7 +63,7 @@ impl Window {
         self.barrier = Some(Barrier::Sent(barrier));
     }
 
-    /// Takes note that bytes were sent.
+    /// Tells that bytes were sent at `now`.
     pub(crate) fn sent(&mut self, now: Instant) {
         self.began.get_or_insert(now);
     }
@@ -88,12 +86,12 @@ impl Window {
         }
     }
 
-    /// Opens the window at a position, if it is time.
-    pub(crate) fn handle_timeout(&mut self, position: u64, now: Instant) {
+    /// Opens a new window, if it is time.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_some_and(|due| due <= now) {
             self.barrier = None;
             self.began = None;
-            self.start = position;
+            self.start = None;
         }
     }
 }

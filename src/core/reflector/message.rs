@@ -37,6 +37,31 @@ impl Topology {
     }
 }
 
+/// What a session asks of the owner of a VNI.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Request {
+    /// Announces or withdraws.
+    Update(Update),
+    /// Wants the table and its changes.
+    Subscribe {
+        vni: Vni,
+        /// Tells this subscription from earlier ones of the same session.
+        epoch: u32,
+    },
+    /// Wants them no longer.
+    Unsubscribe(Vni),
+}
+
+impl Request {
+    /// The VNI that it is about.
+    pub(super) fn vni(self) -> Vni {
+        match self {
+            Self::Update(update) => update.vni,
+            Self::Subscribe { vni, .. } | Self::Unsubscribe(vni) => vni,
+        }
+    }
+}
+
 /// From shard to shard. All messages from one shard to another arrive in order.
 #[derive(Debug)]
 pub(crate) enum Message {
@@ -61,11 +86,11 @@ pub(crate) enum Message {
         spans: Vec<Span>,
     },
     /// To a home: changes of a VNI, for all its subscribers there.
-    Delta { vni: Vni, spans: Vec<Span> },
+    Changes { vni: Vni, spans: Vec<Span> },
     /// To the home: announcements were refused, a limit is reached.
     Refused { peer: PeerId, routes: u64 },
-    /// To the home: a change that concerns one subscriber.
-    Notice { peer: PeerId, vni: Vni, span: Span },
+    /// To the home: a change that only one subscriber hears of.
+    ChangeForOne { peer: PeerId, vni: Vni, span: Span },
 }
 
 impl Message {
@@ -73,7 +98,13 @@ impl Message {
     pub(crate) fn weight(messages: &[Self]) -> usize {
         let weigh = |message: &Self| match message {
             Self::Updates { updates, .. } => updates.len(),
-            _ => 1,
+            Self::Subscribe { .. }
+            | Self::Unsubscribe { .. }
+            | Self::Gone { .. }
+            | Self::Table { .. }
+            | Self::Changes { .. }
+            | Self::Refused { .. }
+            | Self::ChangeForOne { .. } => 1,
         };
         messages.iter().map(weigh).sum()
     }

@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 
+use crate::core::connection::{Queue, Which};
 use crate::core::rib::{Segment, Span, count_frames};
-use crate::core::types::{Action, Vni};
-use crate::core::wire::{frame_len, split_update};
+use crate::core::types::Vni;
+use crate::core::wire::frame_len;
 
-use super::fold::fold;
+use super::coalesce::coalesce;
 
 /// Why frames are in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// HELLO or KEEPALIVE: ahead of everything else.
     Control,
-    /// Part of an initial table: each route once, nothing to fold.
+    /// Part of an initial table: each route once, nothing to coalesce.
     Table(Vni),
     EndOfRib(Vni),
     /// Changes of a VNI since the table.
@@ -29,23 +30,15 @@ struct Item {
     kind: Kind,
 }
 
-/// Which frames are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Which {
-    All,
-    /// The rest of a frame that was begun, HELLO and KEEPALIVE.
-    Urgent,
-}
-
 /// The queue of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     items: VecDeque<Item>,
     bytes: usize,
-    /// Of them, changes: what can be folded, and what the limits are about.
+    /// Of them, changes: what can be coalesced, and what the limits are about.
     delta_bytes: usize,
-    /// What remained of the changes when they were last folded.
-    folded_bytes: usize,
+    /// What remained of the changes when they were last coalesced.
+    coalesced_bytes: usize,
     /// UPDATEs sent so far.
     updates: u64,
     /// END_OF_RIBs sent so far.
@@ -53,10 +46,6 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
     /// Bytes that wait, tables included.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -110,28 +99,6 @@ impl Outbox {
         });
     }
 
-    /// Whether a control frame still waits; one item of them at a time is enough.
-    pub(crate) fn has_control(&self) -> bool {
-        // It stands first, or behind the rest of a frame.
-        let is_control = |item: &Item| item.kind == Kind::Control;
-        self.items.iter().take(2).any(is_control)
-    }
-
-    /// Puts control frames ahead of everything, at the next frame boundary.
-    pub(crate) fn push_control(&mut self, frames: Vec<u8>) {
-        debug_assert!(!self.has_control());
-        let count = count_frames(&frames);
-        let span = Span::whole(Segment::unmarked(frames, count));
-        self.bytes += span.len();
-        let at = self.isolate_begun_frame();
-        let item = Item {
-            span,
-            sent: 0,
-            kind: Kind::Control,
-        };
-        self.items.insert(at, item);
-    }
-
     /// Drops what waits of a VNI, apart from a frame that was begun.
     pub(crate) fn purge(&mut self, vni: Vni) {
         let keep = self.isolate_begun_frame();
@@ -147,7 +114,7 @@ impl Outbox {
     }
 
     /// Makes the rest of a frame that was begun an item of its own; how many items that is.
-    pub(crate) fn isolate_begun_frame(&mut self) -> usize {
+    fn isolate_begun_frame(&mut self) -> usize {
         let Some(front) = self.items.front_mut().filter(|item| item.sent > 0) else {
             return 0;
         };
@@ -176,19 +143,19 @@ impl Outbox {
         1
     }
 
-    /// Whether folding would pay for itself: the changes have doubled since the last time.
+    /// Whether coalescing would pay for itself: the changes have doubled since the last time.
     pub(crate) fn has_doubled(&self) -> bool {
-        self.delta_bytes > 2 * self.folded_bytes
+        self.delta_bytes > 2 * self.coalesced_bytes
     }
 
-    /// Whether an eighth more of changes waits than the last fold left: enough to pay
+    /// Whether an eighth more of changes waits than the last coalescing left: enough to pay
     /// for another, when the peer reads again.
     pub(crate) fn has_grown(&self) -> bool {
-        self.delta_bytes > self.folded_bytes + self.folded_bytes / 8
+        self.delta_bytes > self.coalesced_bytes + self.coalesced_bytes / 8
     }
 
     /// Reduces the changes to what they amount to, apart from a frame that was begun.
-    pub(crate) fn fold(&mut self, seed: u64) {
+    pub(crate) fn coalesce(&mut self, seed: u64) {
         let keep = self.isolate_begun_frame();
         let mut deltas: BTreeMap<Vni, Vec<Span>> = BTreeMap::new();
         let mut rest = VecDeque::new();
@@ -204,12 +171,12 @@ impl Outbox {
         // not depend on each other.
         self.items = rest;
         for (vni, spans) in deltas {
-            for span in fold(&spans, seed) {
+            for span in coalesce(&spans, seed) {
                 self.push_back(span, Kind::Delta(vni));
             }
         }
         self.recount();
-        self.folded_bytes = self.delta_bytes;
+        self.coalesced_bytes = self.delta_bytes;
     }
 
     fn recount(&mut self) {
@@ -218,9 +185,41 @@ impl Outbox {
         self.bytes = self.items.iter().map(left).sum();
         self.delta_bytes = self.items.iter().filter(is_delta).map(left).sum();
     }
+}
 
-    /// Lends the next bytes to send, at most `budget` of them; how many slices were filled.
-    pub(crate) fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>], budget: usize) -> usize {
+impl Queue for Outbox {
+    fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    // The rest of a frame stands alone; there are no chunks to go on with.
+    fn has_begun_chunk(&self) -> bool {
+        false
+    }
+
+    // One item of them at a time is enough.
+    fn has_control(&self) -> bool {
+        // It stands first, or behind the rest of a frame.
+        let is_control = |item: &Item| item.kind == Kind::Control;
+        self.items.iter().take(2).any(is_control)
+    }
+
+    // Ahead of everything, at the next frame boundary.
+    fn push_control(&mut self, frames: Vec<u8>) {
+        debug_assert!(!self.has_control());
+        let count = count_frames(&frames);
+        let span = Span::whole(Segment::unmarked(frames, count));
+        self.bytes += span.len();
+        let at = self.isolate_begun_frame();
+        let item = Item {
+            span,
+            sent: 0,
+            kind: Kind::Control,
+        };
+        self.items.insert(at, item);
+    }
+
+    fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>], budget: usize) -> usize {
         let mut left = budget;
         let mut filled = 0;
         for (slice, item) in slices.iter_mut().zip(&self.items) {
@@ -236,16 +235,8 @@ impl Outbox {
         filled
     }
 
-    /// Lends whole frames, at most `limit` bytes of them or one; how many slices were filled.
-    ///
-    /// The rest of a frame that was begun goes first, and counts as a frame.
-    /// [`Self::isolate_begun_frame`] is to be called after each [`Self::advance`].
-    pub(crate) fn gather_chunk<'a>(
-        &'a self,
-        slices: &mut [IoSlice<'a>],
-        limit: usize,
-        which: Which,
-    ) -> usize {
+    // The rest of a frame that was begun goes first, and counts as a frame.
+    fn gather_chunk<'a>(&'a self, slices: &mut [IoSlice<'a>], limit: usize, which: Which) -> usize {
         let mut left = limit;
         let mut filled = 0;
         for (slice, item) in slices.iter_mut().zip(&self.items) {
@@ -276,14 +267,12 @@ impl Outbox {
         filled
     }
 
-    /// Whether something waits that no pace holds up.
-    pub(crate) fn has_urgent(&self) -> bool {
+    fn has_urgent(&self) -> bool {
         let front = self.items.front();
         front.is_some_and(|item| item.kind == Kind::Control || item.sent > 0)
     }
 
-    /// Drops the first `count` bytes: they are sent.
-    pub(crate) fn advance(&mut self, mut count: usize) {
+    fn advance(&mut self, mut count: usize) {
         self.bytes -= count;
         while let Some(front) = self.items.front_mut() {
             let taken = count.min(front.span.len() - front.sent);
@@ -301,25 +290,16 @@ impl Outbox {
         }
         debug_assert_eq!(count, 0, "no more can be sent than was lent");
         if self.items.is_empty() {
-            self.folded_bytes = 0;
+            self.coalesced_bytes = 0;
             // A queue that once was long must not cost an idle session its memory.
             if self.items.capacity() > 32 {
                 self.items = VecDeque::new();
             }
         }
     }
-}
 
-/// The action, key and bytes of every UPDATE frame in a span.
-pub(super) fn updates(span: &Span) -> impl Iterator<Item = (Action, &[u8], &[u8])> {
-    let mut bytes = span.bytes();
-    std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
-        }
-        let (frame, rest) = bytes.split_at(frame_len(bytes));
-        bytes = rest;
-        let (action, key) = split_update(frame);
-        Some((action, key, frame))
-    })
+    fn advance_chunk(&mut self, count: usize) -> bool {
+        self.advance(count);
+        self.isolate_begun_frame() > 0
+    }
 }

@@ -8,7 +8,7 @@ pub(crate) use read::RouteCursor;
 
 use super::message::{Message, Topology};
 use crate::core::map::{Map, map};
-use crate::core::rib::{NextHops, Notice, PeerId, Segment, Span, VniTable};
+use crate::core::rib::{ChangeForOne, NextHops, PeerId, Segment, Span, VniTable};
 use crate::core::types::{Action, Vni};
 use crate::core::wire::{Update, encode_update};
 
@@ -40,7 +40,7 @@ pub(crate) struct Owner {
     announcements: usize,
     announced: Map<PeerId, usize>,
     /// Announcements at the other owners, when they were last heard of.
-    elsewhere: usize,
+    remote_announcements: usize,
     /// Refused in this turn.
     refused: Map<PeerId, u64>,
     /// Announcements that came or went, so far.
@@ -88,7 +88,7 @@ impl Owner {
             limits,
             announcements: 0,
             announced: map(seed),
-            elsewhere: 0,
+            remote_announcements: 0,
             refused: map(seed),
             changes: 0,
             watched: None,
@@ -96,8 +96,8 @@ impl Owner {
     }
 
     /// Takes note of how much is announced at the other owners.
-    pub(super) fn set_elsewhere(&mut self, announcements: usize) {
-        self.elsewhere = announcements;
+    pub(super) fn set_remote_announcements(&mut self, announcements: usize) {
+        self.remote_announcements = announcements;
     }
 
     /// Other limits hold from now on; what was admitted stays.
@@ -136,7 +136,7 @@ impl Owner {
     fn admits(&self, peer: PeerId) -> bool {
         let own = self.announced.get(&peer).copied().unwrap_or(0);
         own < self.limits.routes_per_peer
-            && self.announcements + self.elsewhere < self.limits.routes
+            && self.announcements + self.remote_announcements < self.limits.routes
     }
 
     /// Sends a session the table of a VNI, and its changes from now on.
@@ -249,11 +249,11 @@ impl Owner {
         &mut self,
         vni: Vni,
         peer: PeerId,
-        change: impl FnOnce(&mut VniTable, &mut NextHops) -> Option<Notice>,
+        change: impl FnOnce(&mut VniTable, &mut NextHops) -> Option<ChangeForOne>,
     ) {
         let owned = self.tables.get_mut(&vni).expect("the caller saw the table");
         let (routes, own) = (owned.table.len(), owned.table.announced_by(peer));
-        let notice = change(&mut owned.table, &mut self.hops);
+        let told = change(&mut owned.table, &mut self.hops);
         let own_now = owned.table.announced_by(peer);
         self.routes = self.routes + owned.table.len() - routes;
         if own_now != own {
@@ -268,25 +268,25 @@ impl Owner {
         if !std::mem::replace(&mut owned.dirty, true) {
             self.dirty.push(vni);
         }
-        if let Some(notice) = notice
-            && owned.subscribers.contains_key(&notice.to)
+        if let Some(told) = told
+            && owned.subscribers.contains_key(&told.to)
         {
-            self.notify(vni, &notice);
+            self.tell_one(vni, &told);
         }
     }
 
     /// Tells a single subscriber what changed for it alone.
-    fn notify(&mut self, vni: Vni, notice: &Notice) {
-        // What was logged before the notice must be heard before it.
+    fn tell_one(&mut self, vni: Vni, told: &ChangeForOne) {
+        // What was logged before that change must be heard before it.
         self.flush(vni);
         let mut frame = Vec::new();
-        encode_update(&mut frame, notice.action, vni, &notice.route);
-        let message = Message::Notice {
-            peer: notice.to,
+        encode_update(&mut frame, told.action, vni, &told.route);
+        let message = Message::ChangeForOne {
+            peer: told.to,
             vni,
             span: Span::whole(Segment::unmarked(frame, 1)),
         };
-        let home = self.topology.home(notice.to);
+        let home = self.topology.home(told.to);
         self.outgoing.push((home, message));
     }
 
@@ -303,7 +303,7 @@ impl Owner {
             }
             for (shard, _) in owned.by_shard.iter().enumerate().filter(|(_, n)| **n > 0) {
                 let spans = spans.clone();
-                self.outgoing.push((shard, Message::Delta { vni, spans }));
+                self.outgoing.push((shard, Message::Changes { vni, spans }));
             }
         }
         if owned.table.wants_compaction() && !owned.compacting {

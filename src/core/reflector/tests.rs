@@ -2,11 +2,18 @@
 
 mod legacy;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
+use std::time::Duration;
+
+use crate::core::connection::KEEPALIVES_AT_ONCE;
+use crate::core::pace::{CHUNK, LegacyPacing, Pacing};
 use crate::core::session::Role;
+use crate::core::session::SessionConfig;
+use crate::core::types::Vni;
 use crate::core::types::{Action, Destination, NextHop, Route};
+use crate::core::wire::{Capabilities, KEEPALIVE_FRAME, MessageType, encode_subscription};
 use crate::core::wire::{
     Extensions, Hello, Reassembler, decode_subscription, decode_update, encode_hello, encode_update,
 };
@@ -286,7 +293,7 @@ fn a_random_walk_ends_where_the_model_does() {
     for seed in 0..60 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut world = World::new(1 + usize::try_from(seed % 4).unwrap(), config());
-        let mut folds = 0;
+        let mut coalesced = 0;
         let mut peers: Vec<PeerId> = (0..8).map(|_| world.connect()).collect();
         for step in 0..4000 {
             let at = random.usize(..peers.len());
@@ -319,12 +326,12 @@ fn a_random_walk_ends_where_the_model_does() {
             }
             if step % 1000 == 999 {
                 for shard in &world.shards {
-                    shard.for_each_session(|view| folds += view.counters.folds);
+                    shard.for_each_session(|view| coalesced += view.counters.coalesced);
                 }
                 world.check();
             }
         }
-        assert!(folds > 0, "seed {seed} folded nothing");
+        assert!(coalesced > 0, "seed {seed} coalesced nothing");
         for peer in peers {
             world.disconnect(peer);
         }
@@ -341,7 +348,7 @@ fn a_random_walk_ends_where_the_model_does() {
 }
 
 #[test]
-fn a_laggard_is_folded_and_ends_with_the_right_table() {
+fn coalesced_laggard_ends_with_the_right_table() {
     let mut world = World::new(2, config());
     let [announcer, laggard] = [world.connect(), world.connect()];
     let vni = Vni(1);
@@ -448,7 +455,7 @@ fn limits_refuse_one_peer_and_spare_the_others() {
 fn the_limit_for_all_counts_what_other_shards_have() {
     let mut world = World::new(1, config());
     let peer = world.connect();
-    world.shards[0].set_elsewhere(4990);
+    world.shards[0].set_remote_announcements(4990);
     for number in 0..20 {
         world.update(peer, Vni(1), Action::Add, route(number));
     }

@@ -2,11 +2,11 @@
 //!
 //! A route is held per announcing peer; peer S sees it exactly when some peer other
 //! than S announces it. Every change that all but one peer must hear goes into the
-//! log, marked with that one; a change for a single peer is a [`Notice`].
+//! log, marked with that one; a change for a single peer is a [`ChangeForOne`].
 //!
 //! ```text
 //! apply --> Routes --> Effect::AllBut --> Log::append --> take_fresh: spans for subscribers
-//!                  \-> Effect::Only   --> Notice: a frame for that peer alone
+//!                  \-> Effect::Only   --> ChangeForOne: a frame for that peer alone
 //! join  --> the log from its beginning, as spans; encoded once for everybody
 //! ```
 
@@ -45,7 +45,7 @@ impl PeerId {
 
 /// A change that only one peer must hear, if it subscribed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Notice {
+pub(crate) struct ChangeForOne {
     pub(crate) to: PeerId,
     pub(crate) action: Action,
     pub(crate) route: Route,
@@ -105,7 +105,7 @@ impl VniTable {
         peer: PeerId,
         action: Action,
         route: &Route,
-    ) -> Option<Notice> {
+    ) -> Option<ChangeForOne> {
         let (slot, effect) = match action {
             Action::Add => self.routes.announce(hops, peer, route),
             Action::Remove => self.routes.withdraw(hops, peer, route),
@@ -118,7 +118,7 @@ impl VniTable {
         &mut self,
         hops: &mut NextHops,
         peer: PeerId,
-    ) -> Option<Option<Notice>> {
+    ) -> Option<Option<ChangeForOne>> {
         let Some((route, slot, effect)) = self.routes.withdraw_any(hops, peer) else {
             self.routes.forget(peer);
             return None;
@@ -133,7 +133,7 @@ impl VniTable {
         by: PeerId,
         action: Action,
         route: Route,
-    ) -> Option<Notice> {
+    ) -> Option<ChangeForOne> {
         match effect {
             Effect::Nothing => None,
             Effect::AllBut => {
@@ -146,7 +146,7 @@ impl VniTable {
                 self.log.append(action, slot, by, &self.frame);
                 None
             }
-            Effect::Only(to) => Some(Notice { to, action, route }),
+            Effect::Only(to) => Some(ChangeForOne { to, action, route }),
         }
     }
 
@@ -161,7 +161,7 @@ impl VniTable {
     /// every change either in these spans or after them.
     pub(crate) fn join(&mut self, hops: &NextHops, peer: PeerId) -> Vec<Span> {
         debug_assert!(!self.log.has_fresh());
-        if self.routes.is_entangled(peer) {
+        if self.routes.needs_private_table(peer) {
             return self.private_table(hops, peer);
         }
         let mut spans = Vec::new();
@@ -217,14 +217,14 @@ impl VniTable {
 
     /// Every route with all its announcers, at most `budget` slots beginning at `from`; what
     /// comes next, if anything.
-    pub(crate) fn look(
+    pub(crate) fn walk(
         &self,
         hops: &NextHops,
         from: Slot,
         budget: usize,
         each: impl FnMut(Route, &[PeerId]),
     ) -> Option<Slot> {
-        self.routes.look(hops, from, budget, each)
+        self.routes.walk(hops, from, budget, each)
     }
 
     /// Bytes of encoded frames that the log holds.

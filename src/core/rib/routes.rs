@@ -108,9 +108,9 @@ struct Announcer {
     count: u32,
     /// Announced a route together with another peer since the log began, so that
     /// the log does not say what this peer sees.
-    entangled: bool,
+    needs_private_table: bool,
     /// The same for the log that a compaction is writing.
-    entangled_next: bool,
+    needs_private_table_next: bool,
 }
 
 /// All announcements of a VNI.
@@ -155,8 +155,9 @@ impl Routes {
     }
 
     /// Whether the log does not say what `peer` sees.
-    pub(crate) fn is_entangled(&self, peer: PeerId) -> bool {
-        self.announcer(peer).is_some_and(|it| it.entangled)
+    pub(crate) fn needs_private_table(&self, peer: PeerId) -> bool {
+        self.announcer(peer)
+            .is_some_and(|it| it.needs_private_table)
     }
 
     pub(crate) fn announce(
@@ -185,11 +186,11 @@ impl Routes {
         }
         let slot = self.store(key, EntryRole::Further, peer, alone.sibling);
         self.slots[first as usize].sibling = slot;
-        self.entangle(peer);
+        self.require_private_table(peer);
         if alone.sibling != Slot::NONE {
             return (Slot(first), Effect::Nothing);
         }
-        self.entangle(alone.peer);
+        self.require_private_table(alone.peer);
         (Slot(first), Effect::Only(alone.peer))
     }
 
@@ -264,7 +265,7 @@ impl Routes {
             if entry.sibling != Slot::NONE {
                 let mut slot = entry;
                 loop {
-                    self.entangle(slot.peer);
+                    self.require_private_table(slot.peer);
                     let Some(&next) = self.slots.get(slot.sibling as usize) else {
                         break;
                     };
@@ -278,7 +279,7 @@ impl Routes {
 
     /// Every route with all its announcers, at most `budget` slots beginning at `from`; what
     /// comes next, if anything.
-    pub(crate) fn look(
+    pub(crate) fn walk(
         &self,
         hops: &NextHops,
         from: Slot,
@@ -302,21 +303,21 @@ impl Routes {
 
     pub(crate) fn begin_compaction(&mut self) {
         for announcer in self.announcers.iter_mut() {
-            announcer.entangled_next = false;
+            announcer.needs_private_table_next = false;
         }
     }
 
     pub(crate) fn finish_compaction(&mut self) {
         for announcer in self.announcers.iter_mut() {
-            announcer.entangled = announcer.entangled_next;
+            announcer.needs_private_table = announcer.needs_private_table_next;
         }
     }
 
-    fn entangle(&mut self, peer: PeerId) {
+    fn require_private_table(&mut self, peer: PeerId) {
         let hash = self.hasher.hash_one(peer);
         if let Some(announcer) = self.announcers.find_mut(hash, |it| it.peer == peer) {
-            announcer.entangled = true;
-            announcer.entangled_next = true;
+            announcer.needs_private_table = true;
+            announcer.needs_private_table_next = true;
         }
     }
 
@@ -386,8 +387,8 @@ impl Routes {
                 peer,
                 first: Slot::NONE,
                 count: 0,
-                entangled: false,
-                entangled_next: false,
+                needs_private_table: false,
+                needs_private_table_next: false,
             })
             .into_mut();
         announcer.count += 1;
@@ -453,7 +454,7 @@ impl Routes {
             self.slots[entry.next as usize].previous = entry.previous;
         }
         // What the log says of this peer stays true without a record of it.
-        if announcer.count == 0 && !announcer.entangled {
+        if announcer.count == 0 && !announcer.needs_private_table {
             listed.remove();
         }
     }
@@ -495,7 +496,7 @@ impl Routes {
         let listed: u32 = self.announcers.iter().map(|it| it.count).sum();
         assert_eq!(self.slots.iter().filter(used).count(), listed as usize);
         for announcer in &self.announcers {
-            assert!(announcer.entangled || !announcer.entangled_next);
+            assert!(announcer.needs_private_table || !announcer.needs_private_table_next);
             let mut previous = Slot::NONE;
             let mut slot = announcer.first;
             for _ in 0..announcer.count {

@@ -72,13 +72,13 @@ impl World {
         }
     }
 
-    fn notify(&mut self, notice: Option<Notice>) {
-        if let Some(notice) = notice
-            && self.subscribers.contains_key(&notice.to)
+    fn notify(&mut self, told: Option<ChangeForOne>) {
+        if let Some(told) = told
+            && self.subscribers.contains_key(&told.to)
         {
             self.flush();
-            let subscriber = self.subscribers.get_mut(&notice.to).unwrap();
-            subscriber.hear(notice.action, notice.route);
+            let subscriber = self.subscribers.get_mut(&told.to).unwrap();
+            subscriber.hear(told.action, told.route);
         }
     }
 
@@ -89,8 +89,8 @@ impl World {
             Action::Add => announcers.insert(peer),
             Action::Remove => announcers.remove(&peer),
         };
-        let notice = self.table.apply(&mut self.hops, peer, action, &route);
-        self.notify(notice);
+        let told = self.table.apply(&mut self.hops, peer, action, &route);
+        self.notify(told);
     }
 
     fn leave(&mut self, peer: PeerId) {
@@ -100,10 +100,10 @@ impl World {
             announcers.remove(&peer);
         }
         for _ in 0..=self.announced.len() {
-            let Some(notice) = self.table.withdraw_one(&mut self.hops, peer) else {
+            let Some(told) = self.table.withdraw_one(&mut self.hops, peer) else {
                 return;
             };
-            self.notify(notice);
+            self.notify(told);
         }
         panic!("more withdrawals than announcements");
     }
@@ -161,11 +161,11 @@ impl World {
         let mut seen = BTreeMap::new();
         let mut from = Some(Slot::FIRST);
         while let Some(at) = from {
-            from = self.table.look(&self.hops, at, 7, |route, by| {
+            from = self.table.walk(&self.hops, at, 7, |route, by| {
                 let told_twice = seen.insert(route, by.iter().copied().collect());
                 assert!(told_twice.is_none());
             });
-            assert!(from.is_none_or(|next| next > at), "a look that ends");
+            assert!(from.is_none_or(|next| next > at), "a walk that ends");
         }
         assert_eq!(seen, live);
         let hops: BTreeSet<NextHop> = live.keys().map(|route| route.next_hop).collect();

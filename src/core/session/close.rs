@@ -39,6 +39,77 @@ pub enum CloseReason {
     Drained,
 }
 
+/// Whose fault the end of a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Nobody's: the peer closed the connection in order.
+    Nobody,
+    /// The peer's: it broke the protocol, or was too slow for it.
+    Peer,
+    /// The connection's, or the system's under it.
+    Connection,
+    /// Nobody's: this side was asked to end the session.
+    Operator,
+}
+
+impl CloseReason {
+    /// Whose fault the end of the session is.
+    #[must_use]
+    pub const fn fault(self) -> Fault {
+        match self {
+            Self::PeerClosed => Fault::Nobody,
+            Self::Frame(_)
+            | Self::Unexpected(_)
+            | Self::IntervalZero
+            | Self::BrokenHello
+            | Self::HandshakeTimeout
+            | Self::Silent
+            | Self::SendHold
+            | Self::TooSlow => Fault::Peer,
+            Self::Io(_) | Self::Unresolved => Fault::Connection,
+            Self::Shutdown | Self::Reset | Self::Drained => Fault::Operator,
+        }
+    }
+
+    /// Whether the session ended without a failure: there is nothing to be warned of.
+    pub(crate) const fn is_orderly(self) -> bool {
+        match self.fault() {
+            Fault::Nobody | Fault::Operator => true,
+            Fault::Peer | Fault::Connection => false,
+        }
+    }
+
+    /// Whether the session ended from outside, as when the peer cannot go on.
+    pub(crate) const fn is_from_outside(self) -> bool {
+        match self.fault() {
+            Fault::Nobody | Fault::Connection => true,
+            Fault::Peer | Fault::Operator => false,
+        }
+    }
+
+    /// Whether the far end left or was restarted, so that it is likely to be back soon.
+    pub(crate) const fn is_departure(self) -> bool {
+        match self {
+            Self::PeerClosed | Self::Shutdown | Self::Reset => true,
+            Self::Io(kind) => matches!(
+                kind,
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            ),
+            Self::Frame(_)
+            | Self::Unexpected(_)
+            | Self::IntervalZero
+            | Self::BrokenHello
+            | Self::HandshakeTimeout
+            | Self::Silent
+            | Self::SendHold
+            | Self::TooSlow
+            | Self::Unresolved
+            | Self::Drained => false,
+        }
+    }
+}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

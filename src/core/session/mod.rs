@@ -22,7 +22,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub use close::CloseReason;
+pub use close::{CloseReason, Fault};
 pub use counts::MessageCounts;
 
 use crate::core::types::Vni;

@@ -11,9 +11,9 @@ use super::routes::is_named;
 use crate::core::types::Vni;
 use crate::http::response::{List, Media, Response};
 use crate::inspect::{
-    Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus, Status, VniStatus,
+    Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus, ServerStats, Status,
+    VniStatus,
 };
-use crate::server::ServerStats;
 
 /// `/api/v1/status`.
 pub(super) fn status(inspect: &dyn Inspect) -> Response {

@@ -143,12 +143,9 @@ fn command_response(result: crate::Result<Done>) -> Response {
         Ok(Done::Changed(count)) => Response::json(&json!({ "changed": count })),
         // The state is already the one that the request asks for.
         Ok(Done::Unchanged)
-        | Err(
-            Error::RouteAlreadyAnnounced
-            | Error::RouteNotFound
-            | Error::AlreadySubscribed(_)
-            | Error::NotSubscribed(_),
-        ) => Response::json(&json!({ "changed": 0 })),
+        | Err(Error::RouteAlreadyAnnounced | Error::RouteNotFound | Error::NotSubscribed(_)) => {
+            Response::json(&json!({ "changed": 0 }))
+        }
         Err(error) => {
             let status = match error {
                 Error::InvalidConfig(_) => Status::BadRequest,

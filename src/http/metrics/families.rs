@@ -2,8 +2,8 @@
 
 use super::process::Process;
 use super::{Family, Samples};
+use crate::inspect::ServerStats;
 use crate::inspect::{KernelStatus, MessageCounts, PeerState, PeerStatus, Side, Status, VniStatus};
-use crate::server::ServerStats;
 
 /// The process as a whole.
 pub(super) struct Whole {

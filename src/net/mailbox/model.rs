@@ -77,7 +77,7 @@ fn all_that_is_posted_wakes_and_arrives_in_order() {
         assert!(taken.contains(&20));
         poster.join().unwrap();
         second.join().unwrap();
-        assert_eq!(mailbox.shared.weight.load(SeqCst), 0);
+        assert_eq!(mailbox.signals.weight.load(SeqCst), 0);
         assert_eq!(mailbox.take(), None);
     });
 }

@@ -7,7 +7,6 @@ use super::script::Heard;
 use super::script::Kind::{self, Go, Modern, OldRust};
 use super::world::World;
 use super::*;
-use crate::error::Error;
 
 const KINDS: [Kind; 3] = [Modern, Go, OldRust];
 
@@ -22,12 +21,10 @@ fn want(world: &mut World) {
     world.with_core(|core, _| {
         assert!(core.subscribe(V));
         assert!(!core.subscribe(V));
-        core.announce(V, own(1)).unwrap();
-        core.announce(W, own(2)).unwrap();
-        let again = core.announce(W, own(2));
-        assert!(matches!(again, Err(Error::RouteAlreadyAnnounced)));
-        let absent = core.withdraw(W, own(3));
-        assert!(matches!(absent, Err(Error::RouteNotFound)));
+        assert!(core.announce(V, own(1)));
+        assert!(core.announce(W, own(2)));
+        assert!(!core.announce(W, own(2)));
+        assert!(!core.withdraw(W, own(3)));
     });
 }
 
@@ -47,12 +44,12 @@ fn wishes_of_any_time_reach_each_server_once() {
         world.up(A);
         assert_eq!(heard(&world, A), wanted(), "before any server was up");
         world.down(A);
-        world.with_core(|core, _| core.announce(V, own(3)).unwrap());
+        world.with_core(|core, _| assert!(core.announce(V, own(3))));
         world.up(A);
         let mut expected = wanted().to_vec();
         expected.insert(2, Heard::Add(V, own(3)));
         assert_eq!(heard(&world, A), expected, "while it was down");
-        world.with_core(|core, _| core.announce(V, own(4)).unwrap());
+        world.with_core(|core, _| assert!(core.announce(V, own(4))));
         world.settle();
         assert_eq!(heard(&world, A).last(), Some(&Heard::Add(V, own(4))));
         world.up(B);
@@ -69,13 +66,13 @@ fn what_is_taken_back_while_a_server_is_down_is_not_mentioned() {
     let mut world = World::new(&[Modern]);
     world.core.subscribe(V);
     world.up(A);
-    world.with_core(|core, _| core.announce(V, own(1)).unwrap());
+    world.with_core(|core, _| assert!(core.announce(V, own(1))));
     world.settle();
     world.down(A);
     world.with_core(|core, _| {
-        core.withdraw(V, own(1)).unwrap();
-        core.announce(V, own(2)).unwrap();
-        core.withdraw(V, own(2)).unwrap();
+        assert!(core.withdraw(V, own(1)));
+        assert!(core.announce(V, own(2)));
+        assert!(core.withdraw(V, own(2)));
         core.unsubscribe(V);
         core.subscribe(W);
         core.unsubscribe(W);
@@ -107,7 +104,7 @@ fn flapping_before_a_full_socket_costs_no_memory_and_ends_right() {
         let mut world = World::new(&[kind, kind]);
         world.up(A);
         world.up(B);
-        world.with_core(|core, _| core.announce(V, own(0)).unwrap());
+        world.with_core(|core, _| assert!(core.announce(V, own(0))));
         world.settle();
         world.server(A).is_blocked = true;
         let mut random = fastrand::Rng::with_seed(11);
@@ -147,13 +144,13 @@ fn a_hundred_thousand_announcements_wait_in_little_room() {
     world.server(A).is_blocked = true;
     world.with_core(|core, _| {
         for number in 0..100_000 {
-            core.announce(V, own(number)).unwrap();
+            assert!(core.announce(V, own(number)));
         }
     });
     assert!(world.core.outgoing(A).len() <= 33 * 1024);
     world.with_core(|core, _| {
         for number in 10_000..100_000 {
-            core.withdraw(V, own(number)).unwrap();
+            assert!(core.withdraw(V, own(number)));
         }
     });
     world.server(A).is_blocked = false;
@@ -177,7 +174,7 @@ fn nothing_that_is_settled_is_remembered() {
             let vni = Vni(1000 + round);
             world.with_core(|core, _| {
                 core.subscribe(vni);
-                core.announce(vni, own(round)).unwrap();
+                assert!(core.announce(vni, own(round)));
             });
             if round % 2 == 0 {
                 world.settle();
@@ -187,7 +184,7 @@ fn nothing_that_is_settled_is_remembered() {
                 // While the UNSUBSCRIBE is on its way.
                 core.subscribe(vni);
                 core.unsubscribe(vni);
-                core.withdraw(vni, own(round)).unwrap();
+                assert!(core.withdraw(vni, own(round)));
             });
             world.settle();
         }

@@ -21,7 +21,7 @@ fn a_flush_ends_when_the_server_has_read_everything() {
     for kind in KINDS {
         let mut world = World::subscribed(kind);
         world.server(A).is_held = true;
-        world.with_core(|core, _| core.announce(V, own(1)).unwrap());
+        world.with_core(|core, _| assert!(core.announce(V, own(1))));
         let flush = world.with_core(|core, _| core.flush());
         world.take(A, usize::MAX);
         assert!(!world.core.is_flushed(flush), "on its way");
@@ -39,7 +39,7 @@ fn a_flush_ends_when_the_server_has_read_everything() {
 #[test]
 fn a_flush_needs_a_server_and_waits_for_all_that_are_established() {
     let mut world = World::new(&[Modern, Go]);
-    world.with_core(|core, _| core.announce(V, own(1)).unwrap());
+    world.with_core(|core, _| assert!(core.announce(V, own(1))));
     let flush = world.with_core(|core, _| core.flush());
     world.pass(Duration::from_secs(1));
     assert!(!world.core.is_flushed(flush), "nobody has read it");
@@ -60,13 +60,13 @@ fn a_flush_needs_a_server_and_waits_for_all_that_are_established() {
 fn a_flush_includes_what_a_legacy_server_can_be_told_only_later() {
     for kind in KINDS {
         let mut world = World::subscribed(kind);
-        world.with_core(|core, _| core.announce(V, own(1)).unwrap());
+        world.with_core(|core, _| assert!(core.announce(V, own(1))));
         world.settle();
         world.with_core(|core, _| core.unsubscribe(V));
         world.take(A, usize::MAX);
         world.with_core(|core, _| {
             core.subscribe(V);
-            core.announce(V, own(2)).unwrap();
+            assert!(core.announce(V, own(2)));
         });
         let flush = world.with_core(|core, _| core.flush());
         while !world.core.is_flushed(flush) {
@@ -87,12 +87,12 @@ fn a_flush_includes_what_a_legacy_server_can_be_told_only_later() {
 #[test]
 fn reading_an_earlier_announcement_proves_nothing_of_a_later_one() {
     let mut world = World::subscribed(Modern);
-    world.with_core(|core, _| core.announce(V, own(1)).unwrap());
+    world.with_core(|core, _| assert!(core.announce(V, own(1))));
     let first = world.with_core(|core, _| core.flush());
     world.take(A, usize::MAX);
-    world.with_core(|core, _| core.withdraw(V, own(1)).unwrap());
+    world.with_core(|core, _| assert!(core.withdraw(V, own(1))));
     assert_eq!(world.core.announcement(V, own(1)), None);
-    world.with_core(|core, _| core.announce(V, own(1)).unwrap());
+    world.with_core(|core, _| assert!(core.announce(V, own(1))));
     world.server(A).serve();
     world.deliver(A, usize::MAX);
     assert!(world.core.is_flushed(first));
@@ -116,7 +116,7 @@ fn synced_is_known_while_subscribed() {
 #[test]
 fn a_server_added_at_run_time_gets_everything() {
     let mut world = World::subscribed(Modern);
-    world.with_core(|core, _| core.announce(V, own(1)).unwrap());
+    world.with_core(|core, _| assert!(core.announce(V, own(1))));
     let added = world.add(Go);
     assert_eq!(added, B);
     world.say(B, Add, V, route(1));
@@ -167,7 +167,7 @@ fn a_server_is_replaced_without_a_gap() {
 fn numbers_are_not_used_again_and_bits_are_clean() {
     let mut world = World::new(&[Modern]);
     world.core.subscribe(V);
-    world.with_core(|core, _| core.announce(V, own(1)).unwrap());
+    world.with_core(|core, _| assert!(core.announce(V, own(1))));
     world.up(A);
     let mut last = A;
     for round in 1..100 {

@@ -20,7 +20,7 @@ fn talkative(kind: Kind, mode: LegacyPacing, rate: u32) -> World {
     let mut world = World::with(&[kind], config);
     world.shake_hands(A);
     for number in 0..COUNT {
-        world.with_core(|core, _| core.announce(V, own(number)).unwrap());
+        world.with_core(|core, _| assert!(core.announce(V, own(number))));
     }
     world
 }

@@ -38,11 +38,11 @@ fn step(world: &mut World, random: &mut fastrand::Rng) {
         42..45 => drop(world.with_core(|core, _| core.unsubscribe(vni))),
         45..50 => {
             let route = random_own(random);
-            drop(world.with_core(|core, _| core.announce(vni, route)));
+            world.with_core(|core, _| core.announce(vni, route));
         }
         50..55 => {
             let route = random_own(random);
-            drop(world.with_core(|core, _| core.withdraw(vni, route)));
+            world.with_core(|core, _| core.withdraw(vni, route));
         }
         55..67 => drop(world.take(server, random.usize(..60))),
         67..77 => world.server(server).serve(),

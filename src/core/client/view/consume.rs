@@ -24,7 +24,7 @@ impl View {
     }
 
     /// One more consumer, who is told of all that is held, and of changes after that;
-    /// `None` if there are as many as may be.
+    /// `None` if the limit is reached.
     pub(in crate::core::client) fn attach(&mut self, detail: EventDetail) -> Option<ConsumerId> {
         let consumer = self.feeds.open(detail)?;
         let feed = self.feeds.get_mut(consumer)?;

@@ -77,7 +77,7 @@ impl Owner {
             }
             if let Some(owned) = self.tables.get(&vni) {
                 let each = |route, peers: &[PeerId]| each(vni, route, peers);
-                let next = owned.table.look(&self.hops, cursor.slot, budget, each);
+                let next = owned.table.walk(&self.hops, cursor.slot, budget, each);
                 if let Some(next) = next {
                     cursor.slot = next;
                     return false;

@@ -29,9 +29,9 @@ impl Fabric {
             legacy,
             modern,
         };
-        // The first look at the window.
+        // The first query for the window.
         fabric.due();
-        fabric.looked(true);
+        fabric.answer_queries(true);
         for peer in [fabric.legacy, fabric.modern] {
             fabric.world.subscribe(peer, VNI);
         }
@@ -51,15 +51,15 @@ impl Fabric {
         self.shard().handle_timeouts(now);
     }
 
-    /// Answers the looks that are wanted.
-    fn looked(&mut self, is_empty: bool) {
+    /// Answers the queries for the kernel's queue.
+    fn answer_queries(&mut self, is_empty: bool) {
         let now = self.world.now;
         let queue = SendQueue {
             is_empty,
             window: Some(65_536),
         };
-        for peer in self.shard().take_looks() {
-            self.shard().observe(peer, queue, now);
+        for peer in self.shard().take_queue_queries() {
+            self.shard().report_queue(peer, queue, now);
         }
     }
 
@@ -96,13 +96,13 @@ fn a_table_goes_in_bursts_of_chunks_and_nobody_else_waits() {
     // As long as the kernel has something left, nothing goes.
     for _ in 0..20 {
         fabric.due();
-        fabric.looked(false);
+        fabric.answer_queries(false);
         assert_eq!(fabric.chunk(), 0);
     }
     let start = fabric.world.now;
     while fabric.received() < 3000 {
         fabric.due();
-        fabric.looked(true);
+        fabric.answer_queries(true);
         assert!(fabric.burst() <= BURST + CHUNK);
     }
     let took = fabric.world.now - start;
@@ -177,7 +177,7 @@ fn who_leaves_with_all_there_was_had_no_trouble() {
         while fabric.received() < read {
             if fabric.burst() == 0 {
                 fabric.due();
-                fabric.looked(true);
+                fabric.answer_queries(true);
             }
         }
         let (legacy, now) = (fabric.legacy, fabric.world.now);

@@ -9,7 +9,8 @@ use crate::core::client::{
 use crate::core::pace::Framing;
 use crate::core::session::{CloseReason, Role};
 use crate::core::types::{Route, Vni};
-use crate::internals::sim::{pacing, session};
+
+use super::{pacing, session};
 
 /// What a client is made with.
 #[derive(Clone, Copy, Debug)]
@@ -61,11 +62,11 @@ impl SimClient {
     }
 
     pub fn announce(&mut self, vni: Vni, route: Route) -> bool {
-        self.core.announce(vni, route).is_ok()
+        self.core.announce(vni, route)
     }
 
     pub fn withdraw(&mut self, vni: Vni, route: Route) -> bool {
-        self.core.withdraw(vni, route).is_ok()
+        self.core.withdraw(vni, route)
     }
 
     pub fn poll_dial(&mut self, now: Instant) -> Option<usize> {

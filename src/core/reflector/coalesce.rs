@@ -10,8 +10,7 @@ use hashbrown::hash_table::Entry;
 use crate::core::rib::count_frames;
 use crate::core::rib::{SEGMENT_BYTES, Segment, Span};
 use crate::core::types::Action;
-
-use super::outbox::updates;
+use crate::core::wire::{frame_len, split_update};
 
 /// What happened to one route.
 struct Story<'a> {
@@ -26,7 +25,7 @@ struct Story<'a> {
 /// A route that ends as it began is not mentioned. The first change of a route
 /// tells how it began: an ADD means absent, a REMOVE present. `seed` keeps peers
 /// from choosing colliding routes.
-pub(crate) fn fold(spans: &[Span], seed: u64) -> Vec<Span> {
+pub(crate) fn coalesce(spans: &[Span], seed: u64) -> Vec<Span> {
     let hasher = FixedState::with_seed(seed);
     let mut stories: Vec<Story<'_>> = Vec::new();
     let mut index: HashTable<u32> = HashTable::new();
@@ -57,6 +56,20 @@ pub(crate) fn fold(spans: &[Span], seed: u64) -> Vec<Span> {
     pack(told.map(|story| story.last_frame))
 }
 
+/// The action, key and bytes of every UPDATE frame in a span.
+fn updates(span: &Span) -> impl Iterator<Item = (Action, &[u8], &[u8])> {
+    let mut bytes = span.bytes();
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let (frame, rest) = bytes.split_at(frame_len(bytes));
+        bytes = rest;
+        let (action, key) = split_update(frame);
+        Some((action, key, frame))
+    })
+}
+
 fn pack<'a>(frames: impl Iterator<Item = &'a [u8]>) -> Vec<Span> {
     let mut spans = Vec::new();
     let (mut bytes, mut count) = (Vec::new(), 0);
@@ -77,12 +90,12 @@ fn pack<'a>(frames: impl Iterator<Item = &'a [u8]>) -> Vec<Span> {
     spans
 }
 
-/// [`fold`] on plain bytes.
+/// [`coalesce`] on plain bytes.
 #[cfg(any(test, feature = "internals"))]
-pub(crate) fn fold_frames(frames: &[u8]) -> Vec<u8> {
+pub(crate) fn coalesce_frames(frames: &[u8]) -> Vec<u8> {
     let span = Span::whole(Segment::unmarked(frames.to_vec(), count_frames(frames)));
-    let folded = fold(&[span], 1);
-    folded
+    let coalesced = coalesce(&[span], 1);
+    coalesced
         .iter()
         .flat_map(|span| span.bytes().to_vec())
         .collect()
@@ -112,7 +125,7 @@ mod tests {
 
     /// Law L, for random tables and random valid sequences of changes.
     #[test]
-    fn folded_changes_amount_to_all_changes() {
+    fn coalesced_changes_have_the_effect_of_all_changes() {
         for seed in 0..300 {
             let mut random = fastrand::Rng::with_seed(seed);
             let route = |number: u32| {
@@ -138,16 +151,16 @@ mod tests {
             }
             let mut all = BTreeSet::new();
             apply(&start, &mut all);
-            let mut folded = all.clone();
+            let mut coalesced = all.clone();
             apply(&changes, &mut all);
-            let told = apply(&fold_frames(&changes), &mut folded);
-            assert_eq!(folded, all, "seed {seed}");
+            let told = apply(&coalesce_frames(&changes), &mut coalesced);
+            assert_eq!(coalesced, all, "seed {seed}");
             let differ = before.symmetric_difference(&present).count();
             assert_eq!(told, differ, "seed {seed}: no more than what differs");
         }
     }
 
-    /// What is folded is cut into segments as all else is, between frames.
+    /// Coalesced changes are cut into segments as all else is, between frames.
     #[test]
     fn long_results_are_cut_into_full_segments() {
         let frame = [1, 0, 1, 5, 0];

@@ -1,7 +1,6 @@
-//! What happens at a server, for those who watch it.
+//! The watches of a server: each worker sends what happens there, one receiver decodes it.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,56 +13,69 @@ use crate::core::types::Vni;
 use crate::core::wire::{HEADER_LEN, decode_update, frame_len};
 use crate::error::{Error, Result};
 use crate::inspect::{WatchEvent, WatchSource};
+use crate::net::Peer;
 
-/// Pieces that wait for somebody who watches, at most.
+/// Pieces that wait for the receiver of a watch, at most.
 ///
 /// They are references to shared frames, of 64 KiB each at most, that may have left the log.
 const PIECES: usize = 4096;
 
-/// Changes handed out at once, about.
+/// Events handed out by one call, about.
 const BATCH: usize = 4096;
 
-/// How many may watch a server at once.
+/// Watches of one server at most.
 const WATCHERS: usize = 16;
 
 /// Something that happened at a worker.
 #[derive(Clone, Debug)]
-pub(super) enum Tapped {
+pub(super) enum Happening {
     /// Changes of a VNI, or its table.
     Change((Vni, Vec<Span>)),
-    /// What this worker had at the beginning is told.
+    /// All routes that the worker had at the beginning have been sent.
     Current,
-    PeerUp(SocketAddr),
-    PeerDown(SocketAddr, CloseReason),
+    PeerUp(Peer),
+    PeerDown(Peer, CloseReason),
+}
+
+/// What a watch asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Scope {
+    /// The only VNI that is watched; `None`: all.
+    pub(super) vni: Option<Vni>,
+    /// The routes that are there already come first.
+    pub(super) wants_current: bool,
 }
 
 /// A worker's end of a watch.
 #[derive(Clone, Debug)]
-pub(super) struct Tap {
-    /// The only VNI that is watched.
-    pub(super) vni: Option<Vni>,
-    sender: Sender<Tapped>,
+pub(super) struct WatchSender {
+    pub(super) scope: Scope,
+    sender: Sender<Happening>,
     has_lagged: Arc<AtomicBool>,
 }
 
 /// The watcher's end.
 #[derive(Debug)]
-pub(super) struct Spout {
-    receiver: Receiver<Tapped>,
+pub(super) struct WatchReceiver {
+    receiver: Receiver<Happening>,
     has_lagged: Arc<AtomicBool>,
-    /// Workers that have yet to tell what they have.
+    /// Workers that have not yet sent [`Happening::Current`].
     begin: usize,
     /// Received and not handed out.
     spans: VecDeque<Span>,
     watchers: Arc<AtomicUsize>,
 }
 
-/// Both ends of a watch on so many workers; `watchers` counts those there are.
-pub(super) fn tap(
-    vni: Option<Vni>,
+/// Makes both ends of a watch on `workers` workers; `watchers` counts the watches of the server.
+///
+/// # Errors
+///
+/// [`Error::Busy`] if there are too many.
+pub(super) fn channel(
+    scope: Scope,
     workers: usize,
     watchers: &Arc<AtomicUsize>,
-) -> Result<(Tap, Spout)> {
+) -> Result<(WatchSender, WatchReceiver)> {
     let one_more = |count| (count < WATCHERS).then_some(count + 1);
     let counted = watchers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
     if counted.is_err() {
@@ -71,24 +83,24 @@ pub(super) fn tap(
     }
     let (sender, receiver) = crossbeam_channel::bounded(PIECES * workers);
     let has_lagged = Arc::new(AtomicBool::new(false));
-    let tap = Tap {
-        vni,
+    let sender = WatchSender {
+        scope,
         sender,
         has_lagged: Arc::clone(&has_lagged),
     };
-    let spout = Spout {
+    let receiver = WatchReceiver {
         receiver,
         has_lagged,
         begin: workers,
         spans: VecDeque::new(),
         watchers: Arc::clone(watchers),
     };
-    Ok((tap, spout))
+    Ok((sender, receiver))
 }
 
-impl Tap {
-    /// Passes on what happened; `false` once nobody hears it any more.
-    pub(super) fn feed(&mut self, happened: impl IntoIterator<Item = Tapped>) -> bool {
+impl WatchSender {
+    /// Sends what happened. Returns `false` once the receiver is gone or has lagged.
+    pub(super) fn feed(&mut self, happened: impl IntoIterator<Item = Happening>) -> bool {
         for happened in happened {
             if let Err(error) = self.sender.try_send(happened) {
                 if error.is_full() {
@@ -101,32 +113,32 @@ impl Tap {
     }
 }
 
-impl Drop for Spout {
+impl Drop for WatchReceiver {
     fn drop(&mut self) {
         self.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Spout {
-    /// Takes one more thing that happened; changes are to be decoded before the next.
-    fn take(&mut self, happened: Tapped, events: &mut Vec<WatchEvent>) {
+impl WatchReceiver {
+    /// Takes one more happening. Its changes are to be decoded before the next.
+    fn take(&mut self, happened: Happening, events: &mut Vec<WatchEvent>) {
         match happened {
-            Tapped::Change((_, spans)) => self.spans.extend(spans),
-            Tapped::Current => {
+            Happening::Change((_, spans)) => self.spans.extend(spans),
+            Happening::Current => {
                 self.begin = self.begin.saturating_sub(1);
                 if self.begin == 0 {
                     events.push(WatchEvent::Current);
                 }
             }
-            Tapped::PeerUp(address) => events.push(WatchEvent::PeerUp(address.to_string())),
-            Tapped::PeerDown(address, reason) => {
-                let (name, reason) = (address.to_string(), reason.to_string());
+            Happening::PeerUp(peer) => events.push(WatchEvent::PeerUp(peer.to_string())),
+            Happening::PeerDown(peer, reason) => {
+                let (name, reason) = (peer.to_string(), reason.to_string());
                 events.push(WatchEvent::PeerDown(name, reason));
             }
         }
     }
 
-    /// Decodes changes; whether as many as are handed out at once.
+    /// Decodes changes. Returns whether one call hands out no more.
     fn decode(&mut self, events: &mut Vec<WatchEvent>) -> bool {
         while events.len() < BATCH {
             let Some(span) = self.spans.pop_front() else {
@@ -146,7 +158,7 @@ impl Spout {
     }
 }
 
-impl WatchSource for Spout {
+impl WatchSource for WatchReceiver {
     fn wait(&mut self, timeout: Duration) -> Result<Vec<WatchEvent>> {
         let until = Instant::now() + timeout;
         let mut events = Vec::new();
@@ -173,38 +185,38 @@ impl WatchSource for Spout {
 mod tests {
     use super::*;
 
-    fn event() -> Tapped {
-        Tapped::PeerUp(([127, 0, 0, 1], 4711).into())
+    fn event() -> Happening {
+        Happening::PeerUp(Peer::at(([127, 0, 0, 1], 4711).into()))
     }
 
     #[test]
-    fn who_does_not_take_what_happens_is_cut_off() {
+    fn receiver_that_takes_nothing_is_cut_off() {
         let watchers = Arc::default();
-        let (mut one, mut spout) = tap(None, 2, &watchers).unwrap();
+        let (mut one, mut receiver) = channel(Scope::default(), 2, &watchers).unwrap();
         let mut other = one.clone();
         for _ in 0..2 * PIECES {
             assert!(one.feed([event()]));
         }
-        assert!(!one.feed([event()]), "nobody waits for it");
-        assert!(!other.feed([event()]), "no worker goes on");
-        assert!(matches!(spout.wait(Duration::ZERO), Err(Error::Lagged)));
-        drop(spout);
+        assert!(!one.feed([event()]), "a full channel cuts it off");
+        assert!(!other.feed([event()]), "the other workers stop too");
+        assert!(matches!(receiver.wait(Duration::ZERO), Err(Error::Lagged)));
+        drop(receiver);
         assert_eq!(watchers.load(Ordering::Relaxed), 0);
     }
 
     #[test]
-    fn a_watch_ends_with_its_workers() {
-        let (mut tap, mut spout) = tap(None, 1, &Arc::default()).unwrap();
-        assert!(tap.feed([event()]));
-        drop(tap);
-        assert_eq!(spout.wait(Duration::ZERO).unwrap().len(), 1);
-        assert!(matches!(spout.wait(Duration::ZERO), Err(Error::Closed)));
+    fn watch_ends_with_its_workers() {
+        let (mut sender, mut receiver) = channel(Scope::default(), 1, &Arc::default()).unwrap();
+        assert!(sender.feed([event()]));
+        drop(sender);
+        assert_eq!(receiver.wait(Duration::ZERO).unwrap().len(), 1);
+        assert!(matches!(receiver.wait(Duration::ZERO), Err(Error::Closed)));
     }
 
     #[test]
-    fn an_end_that_is_dropped_is_fed_no_more() {
-        let (mut tap, spout) = tap(None, 1, &Arc::default()).unwrap();
-        drop(spout);
-        assert!(!tap.feed([event()]));
+    fn dropped_receiver_ends_the_watch() {
+        let (mut sender, receiver) = channel(Scope::default(), 1, &Arc::default()).unwrap();
+        drop(receiver);
+        assert!(!sender.feed([event()]));
     }
 }

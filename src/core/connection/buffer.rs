@@ -1,0 +1,166 @@
+//! The send queue of a client: bytes, encoded as far as there is room.
+
+use std::io::IoSlice;
+
+use super::{Connection, Pace, Queue, Which};
+use crate::core::pace::{CHUNK, Framing};
+use crate::core::wire::frame_len;
+
+/// Bytes that wait for the socket at most; a KEEPALIVE is behind no more than these.
+const OUT_BYTES: usize = 32 * 1024;
+
+/// Encoded frames.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    frames: Vec<u8>,
+    /// Bytes of them that are sent.
+    sent: usize,
+    /// Bytes sent since the connection was made.
+    taken: u64,
+    /// Bytes of the chunk that was begun, to be sent.
+    chunk_rest: usize,
+}
+
+impl Buffer {
+    /// Where further frames are appended.
+    pub(crate) fn frames(&mut self) -> &mut Vec<u8> {
+        &mut self.frames
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.frames.len() - self.sent
+    }
+
+    /// Bytes sent and to be sent since the connection was made.
+    fn position(&self) -> u64 {
+        self.taken + self.bytes() as u64
+    }
+
+    fn waiting(&self) -> &[u8] {
+        &self.frames[self.sent..]
+    }
+
+    /// The rest of the chunk that was begun, or a new one.
+    fn chunk(&self, limit: usize) -> &[u8] {
+        let waiting = self.waiting();
+        match self.chunk_rest {
+            0 => &waiting[..chunk_len(waiting, limit)],
+            rest => &waiting[..rest],
+        }
+    }
+}
+
+impl Queue for Buffer {
+    fn is_empty(&self) -> bool {
+        self.bytes() == 0
+    }
+
+    fn has_control(&self) -> bool {
+        // There is no telling them apart; they wait behind no more than `OUT_BYTES`.
+        false
+    }
+
+    fn push_control(&mut self, frames: Vec<u8>) {
+        self.frames.extend_from_slice(&frames);
+    }
+
+    fn has_urgent(&self) -> bool {
+        self.has_begun_chunk()
+    }
+
+    fn has_begun_chunk(&self) -> bool {
+        self.chunk_rest > 0
+    }
+
+    fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>], budget: usize) -> usize {
+        let waiting = self.waiting();
+        lend(&waiting[..waiting.len().min(budget)], slices)
+    }
+
+    fn gather_chunk<'a>(&'a self, slices: &mut [IoSlice<'a>], limit: usize, which: Which) -> usize {
+        match which {
+            Which::Urgent if !self.has_urgent() => 0,
+            Which::Urgent | Which::All => lend(self.chunk(limit), slices),
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.sent += count;
+        self.taken += count as u64;
+        debug_assert!(self.sent <= self.frames.len());
+        if self.sent == self.frames.len() {
+            self.frames.clear();
+            self.sent = 0;
+        } else if self.sent > OUT_BYTES {
+            self.frames.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    fn advance_chunk(&mut self, count: usize) -> bool {
+        self.chunk_rest = self.chunk(CHUNK).len() - count;
+        self.advance(count);
+        self.has_begun_chunk()
+    }
+}
+
+/// What a client needs besides: it encodes only as much as there is room for.
+impl Connection<Buffer> {
+    /// The next bytes to send.
+    pub(crate) fn outgoing(&self) -> &[u8] {
+        match self.framing() {
+            Framing::Stream => self.queue.waiting(),
+            Framing::Chunk => self.queue.chunk(CHUNK),
+        }
+    }
+
+    /// Whether more may be encoded.
+    pub(crate) fn has_room(&mut self) -> bool {
+        let (is_paced, position) = (self.is_paced(), self.queue.position());
+        self.queue.bytes() < OUT_BYTES
+            && match &mut self.pace {
+                Pace::Server(window) if is_paced => window.has_room(position),
+                Pace::Unlimited | Pace::Undecided { .. } | Pace::Client(_) | Pace::Server(_) => {
+                    true
+                }
+            }
+    }
+
+    /// Ends a window that is full: nothing more is encoded until the server has answered the
+    /// KEEPALIVE that stands behind it.
+    ///
+    /// `barrier`: one KEEPALIVE serves all that is told in a row.
+    pub(crate) fn close_full_window(&mut self, barrier: &mut Option<u64>) {
+        let (is_paced, position) = (self.is_paced(), self.queue.position());
+        if is_paced
+            && let Pace::Server(window) = &mut self.pace
+            && window.wants_barrier(position)
+        {
+            window.close(*barrier.get_or_insert_with(|| self.session.barrier()));
+        }
+    }
+}
+
+fn lend<'a>(bytes: &'a [u8], slices: &mut [IoSlice<'a>]) -> usize {
+    match slices.first_mut() {
+        Some(slice) if !bytes.is_empty() => {
+            *slice = IoSlice::new(bytes);
+            1
+        }
+        Some(_) | None => 0,
+    }
+}
+
+/// Bytes of the whole frames at the beginning that make a chunk.
+fn chunk_len(frames: &[u8], limit: usize) -> usize {
+    let mut end = 0;
+    while end < frames.len() {
+        let next = end + frame_len(&frames[end..]);
+        if next > limit && end > 0 {
+            break;
+        }
+        end = next;
+    }
+    end
+}

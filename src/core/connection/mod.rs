@@ -1,0 +1,339 @@
+//! One connection of either role, without its socket: a session, its send queue, and how fast
+//! and how long the peer is sent to.
+//!
+//! The caller feeds what it read to [`Connection::receive`] until that returns `None`, then
+//! calls [`Connection::transmit`]. It sends what [`Connection::gather`] lends, as
+//! [`Connection::framing`] says, and tells [`Connection::advance`] how much that was. It calls
+//! `handle_timeout` and `handle_pace_timeout` when `poll_timeout` and `poll_pace` are reached.
+//! After any of these [`Connection::closed`] may have become `Some`: nothing more comes.
+//!
+//! The queue is a parameter: a server queues references to shared frames, a client encodes
+//! into a [`Buffer`].
+
+mod buffer;
+#[cfg(test)]
+mod tests;
+
+use std::io::IoSlice;
+use std::time::{Duration, Instant};
+
+pub(crate) use buffer::Buffer;
+
+use crate::core::pace::{CHUNK, Framing, LegacyPacing, Pacer, Pacing, SendQueue, Window};
+use crate::core::session::{CloseReason, Event, Role, Session, SessionConfig, Transmit};
+use crate::core::wire::{Capabilities, KEEPALIVE_FRAME};
+
+/// KEEPALIVE replies that wait for a socket at most; more are answered later.
+pub(crate) const KEEPALIVES_AT_ONCE: usize = 64;
+
+/// Which frames are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    /// The rest of a frame that was begun, HELLO and KEEPALIVE.
+    Urgent,
+}
+
+/// What waits to be sent.
+pub(crate) trait Queue: Default {
+    fn is_empty(&self) -> bool;
+
+    /// Whether frames of the session still wait, so that more of them can wait outside.
+    fn has_control(&self) -> bool;
+
+    /// Queues frames of the session: HELLO, KEEPALIVEs.
+    fn push_control(&mut self, frames: Vec<u8>);
+
+    /// Whether something waits that no pace holds up.
+    fn has_urgent(&self) -> bool;
+
+    /// Whether a part of a chunk was sent, so that the rest of it has to be sent as one, too.
+    fn has_begun_chunk(&self) -> bool;
+
+    /// Lends the next bytes to send, at most `budget`. Returns how many slices are filled.
+    fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>], budget: usize) -> usize;
+
+    /// Lends whole frames, at most `limit` bytes of them or one frame. Returns how many slices
+    /// are filled.
+    fn gather_chunk<'a>(&'a self, slices: &mut [IoSlice<'a>], limit: usize, which: Which) -> usize;
+
+    /// Drops the first `count` bytes: they are sent.
+    fn advance(&mut self, count: usize);
+
+    /// Drops the first `count` bytes of a chunk: they are sent. Returns whether a frame or the
+    /// chunk was cut.
+    fn advance_chunk(&mut self, count: usize) -> bool;
+}
+
+/// How fast the peer is sent to.
+#[derive(Debug)]
+enum Pace {
+    /// As fast as the socket takes bytes.
+    Unlimited,
+    /// Of a server: decided by the client's HELLO.
+    Undecided { pacing: Pacing, halvings: u8 },
+    /// To a legacy client.
+    Client(Pacer),
+    /// To a server, until its HELLO offers reassembly.
+    Server(Window),
+}
+
+/// A connection that was made.
+#[derive(Debug)]
+pub(crate) struct Connection<Q> {
+    session: Session,
+    queue: Q,
+    pace: Pace,
+    /// Since when the peer takes nothing, while something waits.
+    stalled_since: Option<Instant>,
+    /// To be ended once everything that waits is sent.
+    is_draining: bool,
+}
+
+impl<Q: Queue> Connection<Q> {
+    /// A connection that was made at `now`.
+    ///
+    /// If the peer turns out to be a legacy client, its pace is halved `halvings` times.
+    pub(crate) fn new(config: SessionConfig, pacing: Pacing, halvings: u8, now: Instant) -> Self {
+        let pace = match (pacing.mode, config.role) {
+            (LegacyPacing::Off, Role::Server | Role::Client) => Pace::Unlimited,
+            (LegacyPacing::Auto, Role::Server) => Pace::Undecided { pacing, halvings },
+            (LegacyPacing::Auto, Role::Client) => Pace::Server(Window::new(pacing)),
+        };
+        Self {
+            session: Session::new(config, now),
+            queue: Q::default(),
+            pace,
+            stalled_since: None,
+            is_draining: false,
+        }
+    }
+
+    /// What is known of the session.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(crate) fn queue(&self) -> &Q {
+        &self.queue
+    }
+
+    pub(crate) fn queue_mut(&mut self) -> &mut Q {
+        &mut self.queue
+    }
+
+    /// Why the session is over, once it is.
+    pub(crate) fn closed(&self) -> Option<CloseReason> {
+        self.session.closed()
+    }
+
+    /// Ends the session; the first reason stays.
+    pub(crate) fn close(&mut self, reason: CloseReason) {
+        self.session.close(reason);
+    }
+
+    /// Ends the session once everything that waits is sent.
+    pub(crate) fn drain(&mut self) {
+        self.is_draining = true;
+        self.end_if_drained();
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    /// Sends a KEEPALIVE before it is due, and returns its number: see [`Session::barrier`].
+    pub(crate) fn barrier(&mut self) -> u64 {
+        self.session.barrier()
+    }
+
+    /// Takes from `input` up to the end of the next message that means something.
+    ///
+    /// `None`: all of `input` is taken, or the session is closed.
+    pub(crate) fn receive(&mut self, input: &mut &[u8], now: Instant) -> Option<Event> {
+        let event = self.session.next_event(now, input);
+        match &mut self.pace {
+            Pace::Undecided { .. } => self.decide_pace(now),
+            Pace::Server(window) if matches!(event, Some(Event::KeepaliveReply)) => {
+                let (_, answered) = self.session.keepalives();
+                window.answered(answered);
+            }
+            Pace::Unlimited | Pace::Client(_) | Pace::Server(_) => {}
+        }
+        event
+    }
+
+    /// Queues what the session has to send by itself: HELLO and KEEPALIVEs.
+    pub(crate) fn transmit(&mut self) {
+        if self.queue.has_control() {
+            return;
+        }
+        let mut frames = Vec::new();
+        let due = std::iter::from_fn(|| self.session.poll_transmit());
+        for transmit in due.take(KEEPALIVES_AT_ONCE) {
+            match transmit {
+                Transmit::Hello(frame) => frames.extend_from_slice(&frame),
+                Transmit::Keepalive => frames.extend_from_slice(&KEEPALIVE_FRAME),
+            }
+        }
+        if !frames.is_empty() {
+            self.queue.push_control(frames);
+        }
+    }
+
+    fn decide_pace(&mut self, now: Instant) {
+        if let Pace::Undecided { pacing, halvings } = self.pace
+            && self.session.knows_peer()
+        {
+            self.pace = match self.session.is_legacy() {
+                true => Pace::Client(Pacer::new(pacing, halvings, now)),
+                false => Pace::Unlimited,
+            };
+        }
+    }
+
+    /// Whether something can be sent at this moment, as far as this side goes.
+    pub(crate) fn is_sendable(&self) -> bool {
+        !self.queue.is_empty()
+            && match &self.pace {
+                Pace::Client(pacer) => pacer.room().is_some() || self.queue.has_urgent(),
+                Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => true,
+            }
+    }
+
+    /// How the bytes are to be handed to the kernel.
+    pub(crate) fn framing(&self) -> Framing {
+        if self.is_paced() || self.queue.has_begun_chunk() {
+            Framing::Chunk
+        } else {
+            Framing::Stream
+        }
+    }
+
+    fn is_paced(&self) -> bool {
+        match self.pace {
+            Pace::Unlimited | Pace::Undecided { .. } => false,
+            Pace::Client(_) => true,
+            Pace::Server(_) => !self.session.capabilities().contains(Capabilities::STREAM),
+        }
+    }
+
+    /// Lends the next bytes to send, at most `budget`. Returns how many slices are filled.
+    pub(crate) fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>], budget: usize) -> usize {
+        match &self.pace {
+            Pace::Client(pacer) => match pacer.room() {
+                Some(room) => self.queue.gather_chunk(slices, room, Which::All),
+                None => self.queue.gather_chunk(slices, CHUNK, Which::Urgent),
+            },
+            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => match self.framing() {
+                Framing::Stream => self.queue.gather(slices, budget),
+                Framing::Chunk => self.queue.gather_chunk(slices, CHUNK, Which::All),
+            },
+        }
+    }
+
+    /// Drops the first `count` bytes: they were sent at `now`. Returns whether a chunk was cut.
+    pub(crate) fn advance(&mut self, count: usize, now: Instant) -> bool {
+        let is_cut = match self.framing() {
+            Framing::Stream => {
+                self.queue.advance(count);
+                false
+            }
+            Framing::Chunk => {
+                match &mut self.pace {
+                    Pace::Client(pacer) => pacer.sent(count, now),
+                    Pace::Server(window) => window.sent(now),
+                    Pace::Unlimited | Pace::Undecided { .. } => {}
+                }
+                self.queue.advance_chunk(count)
+            }
+        };
+        if self.queue.is_empty() {
+            self.stalled_since = None;
+        } else if count > 0 || self.stalled_since.is_none() {
+            self.stalled_since = Some(now);
+        }
+        if self.is_draining {
+            self.end_if_drained();
+        }
+        is_cut
+    }
+
+    fn end_if_drained(&mut self) {
+        if self.queue.is_empty() {
+            self.session.close(CloseReason::Drained);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do, if the session lives.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let due = self.session.poll_timeout()?;
+        let hold = self.stalled_since.map(|since| since + self.send_hold());
+        Some(hold.map_or(due, |hold| hold.min(due)))
+    }
+
+    /// Does what is due at `now`: a KEEPALIVE, or the end of a peer that is silent or takes
+    /// nothing.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.session.handle_timeout(now);
+        if self.is_stalled(now, self.send_hold()) {
+            self.session.close(CloseReason::SendHold);
+        }
+    }
+
+    /// When [`Self::handle_pace_timeout`] has something to do.
+    pub(crate) fn poll_pace(&self) -> Option<Instant> {
+        match &self.pace {
+            Pace::Unlimited | Pace::Undecided { .. } => None,
+            Pace::Client(pacer) => pacer.poll_timeout(),
+            Pace::Server(window) => window.poll_timeout(),
+        }
+    }
+
+    /// Does what the pace has due at `now`. Returns whether [`Self::report_queue`] is to be called.
+    pub(crate) fn handle_pace_timeout(&mut self, now: Instant) -> bool {
+        match &mut self.pace {
+            Pace::Unlimited | Pace::Undecided { .. } => false,
+            Pace::Client(pacer) => pacer.handle_timeout(now),
+            Pace::Server(window) => {
+                window.handle_timeout(now);
+                false
+            }
+        }
+    }
+
+    /// Tells what the kernel knows at `now` of the sending side.
+    pub(crate) fn report_queue(&mut self, queue: SendQueue, now: Instant) {
+        match &mut self.pace {
+            Pace::Client(pacer) => pacer.report_queue(queue, now),
+            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => {}
+        }
+    }
+
+    /// Bytes per second at most, to a legacy peer.
+    pub(crate) fn rate(&self) -> Option<u32> {
+        match &self.pace {
+            Pace::Client(pacer) => Some(pacer.rate()),
+            Pace::Server(window) if self.session.is_legacy() => Some(window.rate()),
+            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => None,
+        }
+    }
+
+    /// Whether the peer's end at `now` looks like the work of the last burst to a legacy client.
+    pub(crate) fn is_pace_to_blame(&self, now: Instant) -> bool {
+        match &self.pace {
+            Pace::Client(pacer) => pacer.is_to_blame(!self.queue.is_empty(), now),
+            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => false,
+        }
+    }
+
+    /// Whether the peer has taken nothing for `limit` of what waits for it.
+    pub(crate) fn is_stalled(&self, now: Instant, limit: Duration) -> bool {
+        self.stalled_since.is_some_and(|since| now >= since + limit)
+    }
+
+    /// How long a peer may take nothing from a queue that is not empty (RFC 9687).
+    fn send_hold(&self) -> Duration {
+        self.session.timeout() * 2
+    }
+}

@@ -1,0 +1,117 @@
+//! A byte stream between two peers, whatever carries it.
+//!
+//! A new transport is a variant of [`Stream`]: the compiler then names every call that it must
+//! answer. An option that a transport lacks is left out, not an error.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use super::endpoint::{Endpoint, Transport};
+use super::tcp::Tcp;
+use crate::core::pace::{Framing, SendQueue};
+
+/// A non-blocking byte stream.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(Tcp),
+}
+
+/// Where the establishment of a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The connection attempt goes on.
+    Connecting,
+    /// Connected; the transport has a handshake of its own to do.
+    Handshaking,
+    /// Carries bytes.
+    Ready,
+}
+
+impl From<TcpStream> for Stream {
+    fn from(socket: TcpStream) -> Self {
+        Self::Tcp(Tcp::new(socket))
+    }
+}
+
+impl Stream {
+    /// Begins to connect to one of the addresses of an endpoint.
+    pub(crate) fn dial(endpoint: &Endpoint, address: SocketAddr) -> io::Result<Self> {
+        match endpoint.transport() {
+            Transport::Tcp => Tcp::dial(address, endpoint.source()).map(Self::Tcp),
+        }
+    }
+
+    /// Sets the options of a MetalBond connection, as far as the transport has them: no delay,
+    /// a short queue of unsent bytes, and `user_timeout`.
+    ///
+    /// `user_timeout` ends a connection whose peer acknowledges nothing for that long, 24 days
+    /// at most.
+    pub(crate) fn tune(&self, user_timeout: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.tune(user_timeout),
+        }
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Self::Tcp(tcp) => registry.register(&mut tcp.socket, token, interest),
+        }
+    }
+
+    /// Goes on with a connection attempt. Returns `None` while it has not ended.
+    pub(super) fn connected(&self) -> Option<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.connected(),
+        }
+    }
+
+    /// Goes on with the handshake of the transport. Returns whether it is complete.
+    pub(super) fn handshake(&mut self) -> bool {
+        match self {
+            // The kernel has done it.
+            Self::Tcp(_) => true,
+        }
+    }
+
+    /// Reads once.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.read(buffer),
+        }
+    }
+
+    /// Returns whether the transport holds bytes that can be read without another event.
+    pub(super) fn has_buffered(&self) -> bool {
+        match self {
+            // What is not read stays in the kernel.
+            Self::Tcp(_) => false,
+        }
+    }
+
+    /// Writes once, with the boundaries that `framing` asks for if the transport has such.
+    pub(super) fn write(&mut self, slices: &[IoSlice<'_>], framing: Framing) -> io::Result<usize> {
+        match (self, framing) {
+            (Self::Tcp(tcp), Framing::Stream) => tcp.write(slices),
+            (Self::Tcp(tcp), Framing::Chunk) => tcp.write_chunk(slices),
+        }
+    }
+
+    /// Asks the kernel about the sending side.
+    pub(super) fn send_queue(&self) -> io::Result<SendQueue> {
+        match self {
+            Self::Tcp(tcp) => tcp.send_queue(),
+        }
+    }
+
+    /// Ends the sending side: the bytes that were written still arrive.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.finish(),
+        }
+    }
+}
