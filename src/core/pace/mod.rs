@@ -400,7 +400,8 @@ impl Pacer {
 impl Lead {
     /// Returns the size of a table if the peer has surely read all of it; each table once.
     fn take_table(&mut self) -> Option<u64> {
-        if !self.is_all_sent || self.unread > 0 {
+        // A window that was narrow for a while may come back a little narrower.
+        if !self.is_all_sent || self.unread > u64::from(TOLERANCE) {
             return None;
         }
         self.is_all_sent = false;
