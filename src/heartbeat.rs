@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Turns(Arc<AtomicU64>);
 
 impl Turns {
-    /// To be called by the loop, once in each turn.
+    /// To be called by the loop in each turn, once a wake-up reaches it again: a loop that
+    /// counts before that may be asked in between, sleep on, and look as if it hung.
     pub(crate) fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 
     fn so_far(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::SeqCst)
     }
 }
 

@@ -337,8 +337,10 @@ fn run(mut writer: Writer<KernelSocket>, mut poll: Poll, wake: &Wake) {
             Next::Again => continue,
             Next::Wait(at) => at,
         };
-        // A sender after this sees the flag; a command sent before is seen here.
+        // A sender after this sees the flag; a command sent before is seen here. So it is with a
+        // heartbeat: one that asked before is answered by this count.
         wake.asleep.store(true, SeqCst);
+        wake.turns.count();
         if writer.has_commands() {
             wake.asleep.store(false, SeqCst);
             continue;

@@ -100,17 +100,24 @@ impl<T, W: Wake> Mailbox<T, W> {
 
     /// To be called once in each turn, before its last `take`: later posts wake anew.
     pub(crate) fn rearm(&self) {
-        self.signals.turns.count();
         // Reads what the last post wrote, and so sees its item: a store would only if the
         // queue itself ordered it.
         self.signals.notified.swap(false, Ordering::SeqCst);
+        // Counted behind that: a heartbeat that asks before it is answered by this count, one
+        // that asks after it wakes the loop again.
+        self.signals.turns.count();
     }
 
     /// The next item, if there is one.
     pub(crate) fn take(&self) -> Option<T> {
+        self.take_weighed().map(|(item, _)| item)
+    }
+
+    /// The same, and its weight.
+    pub(crate) fn take_weighed(&self) -> Option<(T, usize)> {
         let (item, weight) = self.receiver.try_recv().ok()?;
         self.signals.weight.fetch_sub(weight, Ordering::SeqCst);
-        Some(item)
+        Some((item, weight))
     }
 
     /// Whether somebody waits for room that there is again; asked once, answered once.

@@ -68,9 +68,19 @@ impl Manager {
     }
 
     /// The next message, if one comes within a time.
-    pub(crate) fn within(&self, limit: Duration) -> Option<String> {
+    fn within(&self, limit: Duration) -> Option<String> {
         self.socket.set_read_timeout(Some(limit)).unwrap();
         self.next()
+    }
+
+    /// All messages that come within a time.
+    pub(crate) fn all_within(&self, limit: Duration) -> Vec<String> {
+        let deadline = Instant::now() + limit;
+        std::iter::from_fn(|| {
+            let left = deadline.checked_duration_since(Instant::now())?;
+            self.within(left.max(Duration::from_millis(1)))
+        })
+        .collect()
     }
 
     /// The messages that are there.
@@ -83,10 +93,13 @@ impl Manager {
 
     fn next(&self) -> Option<String> {
         let mut buffer = [0; 4096];
-        match self.socket.recv(&mut buffer) {
-            Ok(len) => Some(String::from_utf8(buffer[..len].into()).unwrap()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(error) => panic!("{error}"),
+        loop {
+            match self.socket.recv(&mut buffer) {
+                Ok(len) => return Some(String::from_utf8(buffer[..len].into()).unwrap()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => panic!("{error}"),
+            }
         }
     }
 }

@@ -38,6 +38,11 @@ pub(crate) enum Which {
 pub(crate) trait Queue: Default {
     fn is_empty(&self) -> bool;
 
+    /// Whether nothing of it can be sent at this moment.
+    fn is_blocked(&self) -> bool {
+        false
+    }
+
     /// Whether frames of the session still wait, so that more of them can wait outside.
     fn has_control(&self) -> bool;
 
@@ -195,6 +200,7 @@ impl<Q: Queue> Connection<Q> {
     /// Whether something can be sent at this moment, as far as this side goes.
     pub(crate) fn is_sendable(&self) -> bool {
         !self.queue.is_empty()
+            && !self.queue.is_blocked()
             && match &self.pace {
                 Pace::Client(pacer) => pacer.room().is_some() || self.queue.has_urgent(),
                 Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => true,
@@ -282,6 +288,16 @@ impl<Q: Queue> Connection<Q> {
         if self.is_stalled(now, self.send_hold()) {
             self.session.close(CloseReason::SendHold);
         }
+    }
+
+    /// Whether [`Self::handle_timeout`] would end the session because the peer is silent.
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+        self.session.is_silent(now)
+    }
+
+    /// Takes note that bytes of the peer wait to be received.
+    pub(crate) fn excuse(&mut self, now: Instant) {
+        self.session.excuse(now);
     }
 
     /// When [`Self::handle_pace_timeout`] has something to do.

@@ -21,7 +21,7 @@ use crate::core::rib::PeerId;
 use crate::core::session::{CloseReason, Event, MessageCounts, SessionConfig};
 use crate::core::types::Vni;
 use crate::core::wire::Malformed;
-use peer::Peer;
+use peer::{Peer, Subscription};
 use timers::{Timer, Timers};
 
 /// What the caller may want to log or act on.
@@ -87,6 +87,14 @@ pub(super) struct Home {
     doomed: Vec<PeerId>,
     /// Sessions that ended, of which the owners are not yet told.
     gone: Vec<PeerId>,
+    /// Requests of sessions that were held back and are due.
+    requests: Vec<(PeerId, Request)>,
+    /// Sessions whose queue begins with what nobody wants any more.
+    purging: VecDeque<PeerId>,
+    /// Sessions that ended and still stand among the subscribers of these VNIs.
+    leaving: VecDeque<(PeerId, Vec<Vni>)>,
+    /// Their subscriptions.
+    departing: Map<PeerId, Map<Vni, Subscription>>,
 }
 
 impl Home {
@@ -105,12 +113,16 @@ impl Home {
             reports: VecDeque::new(),
             doomed: Vec::new(),
             gone: Vec::new(),
+            requests: Vec::new(),
+            purging: VecDeque::new(),
+            leaving: VecDeque::new(),
+            departing: map(config.seed),
         }
     }
 
     /// Begins a session on a new connection. Returns `false` if the peer's id is in use.
     pub(super) fn open(&mut self, id: PeerId, halvings: u8, now: Instant) -> bool {
-        if self.peers.contains_key(&id) {
+        if self.peers.contains_key(&id) || self.departing.contains_key(&id) {
             return false;
         }
         let peer = Peer::new(&self.config, halvings, now);
@@ -194,8 +206,12 @@ impl Home {
         }
     }
 
-    /// Does what is due at `now`.
-    pub(super) fn handle_timeouts(&mut self, now: Instant) {
+    /// Does what is due at `now`, except for the ends of sessions that have unread bytes.
+    pub(super) fn handle_timeouts(
+        &mut self,
+        now: Instant,
+        mut has_unread: impl FnMut(PeerId) -> bool,
+    ) {
         self.now = now;
         while let Some((id, timer, due)) = self.timers.take_due(now) {
             let Some(peer) = self.peers.get_mut(&id) else {
@@ -205,7 +221,12 @@ impl Home {
                 continue;
             }
             match timer {
-                Timer::Session => peer.connection.handle_timeout(now),
+                Timer::Session => {
+                    if peer.connection.is_silent(now) && has_unread(id) {
+                        peer.connection.excuse(now);
+                    }
+                    peer.connection.handle_timeout(now);
+                }
                 Timer::Pace => {
                     if peer.connection.handle_pace_timeout(now) {
                         self.queue_queries.push(id);
@@ -222,10 +243,27 @@ impl Home {
     }
 
     /// Ends the sessions that passed their hard limit in this turn.
-    pub(super) fn end_doomed(&mut self) {
+    fn end_doomed(&mut self) {
         for id in std::mem::take(&mut self.doomed) {
             self.settle(id);
         }
+    }
+
+    /// Ends a turn: does some of the work that waits.
+    pub(super) fn turn(&mut self) {
+        self.end_doomed();
+        self.end_flows();
+        self.purge();
+    }
+
+    /// Whether another turn has something to do without any input.
+    pub(super) fn has_work(&self) -> bool {
+        !self.leaving.is_empty() || !self.purging.is_empty()
+    }
+
+    /// Requests that were held back and are due.
+    pub(super) fn take_requests(&mut self) -> Vec<(PeerId, Request)> {
+        std::mem::take(&mut self.requests)
     }
 
     /// Sessions that ended since the last call: their routes and subscriptions are to go.
@@ -295,6 +333,10 @@ impl Home {
         self.counters.updates_sent += peer.connection.queue().updates_sent() - before;
         peer.counters.cut_chunks += u64::from(is_cut);
         self.counters.cut_chunks += u64::from(is_cut);
+        if peer.connection.queue().has_dead_front() {
+            self.purging.push_back(id);
+        }
+        self.ask_for_tables(id);
         self.settle(id);
     }
 
@@ -372,8 +414,10 @@ impl Home {
             self.counters.legacy_drops += 1;
             self.reports.push_back(Report::LegacyDrop(id, overrun));
         }
-        for vni in peer.subscriptions.into_keys() {
-            self.end_flow(id, vni);
+        if !peer.subscriptions.is_empty() {
+            let vnis = peer.subscriptions.keys().copied().collect();
+            self.leaving.push_back((id, vnis));
+            self.departing.insert(id, peer.subscriptions);
         }
         self.gone.push(id);
         self.reports.push_back(Report::Closed(id, reason));
