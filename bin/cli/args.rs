@@ -146,11 +146,10 @@ pub(crate) fn definition() -> Definition {
     Tool::augment_subcommands(definition).about("MetalBond route reflector for overlay networks")
 }
 
-/// Defines the command line without anything required of a server or client: that may be in the
-/// configuration file.
-pub(crate) fn definition_beside_a_file() -> Definition {
+/// Defines the command line as it is parsed: it takes more than the help says.
+pub(crate) fn definition_to_parse() -> Definition {
     Role::ALL.into_iter().fold(definition(), |all, role| {
-        all.mut_subcommand(role.name(), |it| it.mut_args(|arg| arg.required(false)))
+        all.mut_subcommand(role.name(), options::with_valued_switches)
     })
 }
 

@@ -63,6 +63,16 @@ mod imp {
             Ok(())
         }
 
+        /// Tells the writer that mapped VNIs without a subscription have no routes. Then it removes
+        /// what an earlier process left of them, and waits for no server.
+        pub(crate) fn release_unsubscribed(&self, options: &Options, client: &MetalBondClient) {
+            let subscribed = client.subscriptions();
+            let mapped = options.install_routes.iter().map(|it| it.vni);
+            for vni in mapped.filter(|it| !subscribed.contains(it)) {
+                self.0.synced(vni);
+            }
+        }
+
         /// Writes the last changes; with `--cleanup` removes all routes.
         pub(crate) fn stop(&self) -> Result<(), Failure> {
             let stopped = self.0.shutdown(STOP_TIMEOUT);
@@ -119,6 +129,8 @@ mod imp {
         pub(crate) fn reconfigure(&self, _: &Options, _: &MetalBondClient) -> Result<(), Failure> {
             Ok(())
         }
+
+        pub(crate) fn release_unsubscribed(&self, _: &Options, _: &MetalBondClient) {}
 
         pub(crate) fn stop(&self) -> Result<(), Failure> {
             Ok(())

@@ -21,8 +21,7 @@ use log::LevelFilter;
 use rustbond::{ClientConfig, NextHopType, Route, ServerConfig, Vni};
 
 use self::definition::FILE;
-pub(crate) use self::definition::command;
-use self::row::Presence;
+pub(crate) use self::definition::{command, with_valued_switches};
 pub(crate) use self::row::{Change, Mistake, Role, Row, Value};
 
 use super::announcement::Announcement;
@@ -38,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) common: Common,
     pub(crate) server: Server,
     pub(crate) client: Client,
+    /// Values that were taken, and are more likely a mistake.
+    pub(crate) warnings: Vec<Mistake>,
     /// The values as texts, to find out later which have changed.
     given: Given,
 }
@@ -154,17 +155,24 @@ impl Options {
                 None => definition::values(matches, row),
             };
             for value in &values {
+                if row.is_skipped(value) {
+                    options.warn(row.name, None, "an empty entry is skipped");
+                    continue;
+                }
                 (row.fill)(&mut options, value).map_err(|_| row.mistake(value))?;
-            }
-            if values.is_empty() && row.presence == Presence::Required {
-                return Err(row.missing());
             }
             if !values.is_empty() {
                 options.given.insert(row.name, values);
             }
         }
         options.check()?;
+        options.advise();
         Ok(options)
+    }
+
+    /// Adds a warning about an option.
+    fn warn(&mut self, option: &'static str, value: Option<&str>, problem: &str) {
+        self.warnings.push(Mistake::new(option, value, problem));
     }
 
     /// Returns from which level on to log: that of `--log-level`, else of `--verbose`.
@@ -174,6 +182,13 @@ impl Options {
             false => LevelFilter::Info,
         };
         self.common.log_level.unwrap_or(default)
+    }
+
+    /// Logs the warnings of reading the options.
+    pub(crate) fn log_warnings(&self) {
+        for warning in &self.warnings {
+            log::warn!("option {warning}");
+        }
     }
 
     /// Returns the options whose values are not those of `before`.
@@ -192,10 +207,9 @@ impl Options {
 }
 
 impl Client {
-    /// Returns the VNIs to subscribe to: those asked for and those to install.
+    /// Returns the VNIs to subscribe to.
     pub(crate) fn vnis(&self) -> BTreeSet<Vni> {
-        let installed = self.install_routes.iter().map(|it| it.vni);
-        self.subscribe.iter().copied().chain(installed).collect()
+        self.subscribe.iter().copied().collect()
     }
 
     /// Returns the routes to announce.

@@ -16,7 +16,7 @@ pub(crate) use peer::PeerCounters;
 use super::config::ShardConfig;
 use super::message::Request;
 use crate::core::map::{Map, map};
-use crate::core::pace::{Framing, SendQueue};
+use crate::core::pace::{Framing, Overrun, SendQueue};
 use crate::core::rib::PeerId;
 use crate::core::session::{CloseReason, Event, MessageCounts, SessionConfig};
 use crate::core::types::Vni;
@@ -39,8 +39,10 @@ pub(crate) enum Report {
     Malformed(PeerId, Malformed, u64),
     /// Announcements or subscriptions were refused, so many so far.
     Refused(PeerId, u64),
-    /// A legacy peer ended its session while a table was sent; `Closed` follows.
-    LegacyDrop(PeerId),
+    /// A legacy peer ended its session, perhaps because its buffer was full; `Closed` follows.
+    LegacyDrop(PeerId, Overrun),
+    /// A legacy peer has read a table of so many bytes.
+    LegacyTable(PeerId, u64),
 }
 
 /// A session as others may see it.
@@ -288,7 +290,9 @@ impl Home {
     /// Tells what the kernel knows at `now` of a session's connection.
     pub(super) fn report_queue(&mut self, id: PeerId, queue: SendQueue, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.connection.report_queue(queue, now);
+            if let Some(size) = peer.connection.report_queue(queue, now) {
+                self.reports.push_back(Report::LegacyTable(id, size));
+            }
             self.settle(id);
         }
     }
@@ -405,9 +409,10 @@ impl Home {
             return;
         };
         self.established -= usize::from(peer.was_established);
-        if reason.is_from_outside() && peer.connection.is_pace_to_blame(self.now) {
+        let overrun = peer.connection.overrun();
+        if let Some(overrun) = overrun.filter(|_| reason.is_from_outside()) {
             self.counters.legacy_drops += 1;
-            self.reports.push_back(Report::LegacyDrop(id));
+            self.reports.push_back(Report::LegacyDrop(id, overrun));
         }
         if !peer.subscriptions.is_empty() {
             let vnis = peer.subscriptions.keys().copied().collect();

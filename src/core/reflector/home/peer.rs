@@ -48,7 +48,7 @@ pub(crate) struct PeerCounters {
     pub(crate) refused: u64,
     /// Times the queue was coalesced.
     pub(crate) coalesced: u64,
-    /// Legacy sessions that the peer ended while a table was sent.
+    /// Legacy sessions that ended while the peer's buffer may have been full.
     pub(crate) legacy_drops: u64,
     /// Chunks for legacy peers of which the kernel took a part.
     pub(crate) cut_chunks: u64,
