@@ -1,5 +1,6 @@
 //! Parsers of single values, and what puts the result into a field.
 
+use std::net::Ipv6Addr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use rustbond::{LegacyPacing, NextHopType};
 use super::Mapping;
 use super::row::Wrong;
 use crate::cli::logging::Format;
+use crate::cli::rt_tables;
 use crate::cli::value::{bytes, decimal, vni};
 
 /// Sets a field to a value that was parsed.
@@ -56,7 +58,8 @@ pub(super) fn workers(text: &str) -> Option<NonZeroUsize> {
 
 pub(super) fn mapping(text: &str) -> Option<Mapping> {
     let (number, table) = text.split_once('#')?;
-    let table = decimal(table).filter(|it| *it != 0)?;
+    let table = decimal(table).or_else(|| rt_tables::number(table));
+    let table = table.filter(|it| *it != 0)?;
     let vni = vni(number)?;
     Some(Mapping { vni, table })
 }
@@ -65,6 +68,13 @@ pub(super) fn device(text: &str) -> Option<String> {
     let is_bad = |it: char| it == '/' || it.is_whitespace() || it.is_control();
     let is_name = (1..=15).contains(&text.len()) && !text.contains(is_bad);
     is_name.then(|| text.into())
+}
+
+/// An underlay address of this host.
+pub(super) fn encap_source(text: &str) -> Option<Ipv6Addr> {
+    let address: Ipv6Addr = text.parse().ok()?;
+    let is_wrong = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    (!is_wrong).then_some(address)
 }
 
 /// A route protocol; the kernel itself uses those below 5.

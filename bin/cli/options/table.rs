@@ -6,13 +6,14 @@
 //! Rows stand in the order of the help.
 
 use super::parse::{
-    count, device, drain, flag, format, kind, level, mapping, pacing, positive, positive_seconds,
-    protocol, push, rate, seconds, set, workers,
+    count, device, drain, encap_source, flag, format, kind, level, mapping, pacing, positive,
+    positive_seconds, protocol, push, rate, seconds, set, workers,
 };
 use super::row::{Change, Hyphen, Presence, Role, Row, Value, Wrong};
 use crate::cli::announcement::SYNTAX;
 use crate::cli::endpoint::{self, Port};
 use crate::cli::socket::Choice;
+use crate::cli::tables::id_range;
 use crate::cli::value::{bytes, decimal, vni};
 
 const SECONDS: &str = "a number of seconds from 1 to 4294967295";
@@ -165,7 +166,7 @@ pub(super) static ROWS: &[Row] = &[
         name: "install-routes",
         help: "Virtual networks whose routes are wanted in a kernel table (needs CAP_NET_ADMIN)",
         value: Value::List("VNI#TABLE"),
-        expected: "VNI#TABLE, a VNI from 0 to 16777215 and a table from 1 to 4294967295",
+        expected: "VNI#TABLE, a VNI from 0 to 16777215 and a table from 1 to 4294967295 or by its name",
         hyphen: Hyphen::Number,
         change: Change::LiveIfInstalling,
         fill: |it, text| push(&mut it.client.install_routes, mapping(text)),
@@ -178,6 +179,14 @@ pub(super) static ROWS: &[Row] = &[
         expected: "a device name of 1 to 15 bytes without spaces and slashes",
         default: Some("ip6tnl0"),
         fill: |it, text| set(&mut it.client.tun, device(text)),
+        ..CLIENT
+    },
+    Row {
+        name: "encap-source",
+        help: "Underlay address that encapsulated packets leave from [default: the system's choice]",
+        value: Value::One("ADDRESS"),
+        expected: "an IPv6 address of this host",
+        fill: |it, text| set(&mut it.client.encap_source, encap_source(text).map(Some)),
         ..CLIENT
     },
     Row {
@@ -195,6 +204,15 @@ pub(super) static ROWS: &[Row] = &[
         default: Some("254"),
         hyphen: Hyphen::Number,
         fill: |it, text| set(&mut it.client.rt_proto, protocol(text)),
+        ..CLIENT
+    },
+    Row {
+        name: "nexthop-ids",
+        help: "Numbers of the nexthop objects of installed routes, for two clients side by side \
+               [default: 1296171008-1312948223]",
+        value: Value::One("FROM-TO"),
+        expected: "FROM-TO, nexthop numbers from 1 to 4294967294, at least 65536 of them",
+        fill: |it, text| set(&mut it.client.nexthop_ids, id_range(text).map(Some)),
         ..CLIENT
     },
     Row {
