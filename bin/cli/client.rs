@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
         Some(kernel) => kernel.inspector(&client),
         None => client.inspector(),
     };
-    let http = Http::start(options.common.http.as_deref(), Arc::clone(&inspector))?;
+    let http = Http::start(&options.common, Arc::clone(&inspector))?;
     let mut heartbeat = client.heartbeat();
     heartbeat.join(http.heartbeat());
     if let Some(kernel) = &kernel {

@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(),
             .map_err(|error| Failure::of_address("--listen", listen, error))?,
     };
     let server = Arc::new(server);
-    let http = Http::start(options.common.http.as_deref(), server.inspector())?;
+    let http = Http::start(&options.common, server.inspector())?;
     let mut heartbeat = server.heartbeat();
     heartbeat.join(http.heartbeat());
     let reported = Arc::clone(&server);

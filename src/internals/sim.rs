@@ -130,6 +130,8 @@ impl SimServer {
                 routes_per_peer: 1 << 20,
                 routes: 1 << 22,
                 subscriptions_per_peer: 1 << 10,
+                vnis: 1 << 20,
+                vnis_per_peer: 1 << 20,
             },
             pacing: pacing(setup.is_paced),
             seed: setup.seed,
@@ -187,7 +189,7 @@ impl SimServer {
     }
 
     pub fn handle_timeouts(&mut self, shard: usize, now: Instant) {
-        self.shards[shard].handle_timeouts(now);
+        self.shards[shard].handle_timeouts(now, |_| false);
     }
 
     pub fn poll_timeout(&self, shard: usize) -> Option<Instant> {

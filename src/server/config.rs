@@ -37,9 +37,10 @@ pub struct ServerConfig {
     /// Connections at once; more are closed as they come. Costs up to 4 KiB each, and
     /// what the kernel takes. Default: 32,768.
     pub max_sessions: usize,
-    /// Connections at once from one address. Default: 8,192.
+    /// Connections at once from one IPv4 address or one IPv6 /64. Default: 8,192.
     pub max_sessions_per_address: usize,
-    /// Connections accepted in a second; more wait in the kernel's queue. Default: 5,000.
+    /// Connections accepted in a second; more wait, and addresses take turns. One that is refused
+    /// or has ended does not count. Default: 5,000.
     pub max_accepts_per_second: u32,
     /// Routes one peer may announce, counted at each worker. Costs up to 130 B each.
     /// Default: 2,000,000.
@@ -48,6 +49,10 @@ pub struct ServerConfig {
     pub max_routes: usize,
     /// VNIs one peer may subscribe to. Costs about 100 B each. Default: 16,384.
     pub max_subscriptions_per_peer: usize,
+    /// VNIs that have routes, counted at each worker. Default: 1,000,000.
+    pub max_vnis: usize,
+    /// VNIs that one peer may announce in, counted at each worker. Default: 65,536.
+    pub max_vnis_per_peer: usize,
     /// Whether peers without reassembly (Go MetalBond, RustBond 0.1) are sent whole frames
     /// in small chunks, and no faster than they read. Default: `Auto`.
     pub legacy_pacing: LegacyPacing,
@@ -73,6 +78,8 @@ impl Default for ServerConfig {
             max_routes_per_peer: 2_000_000,
             max_routes: 16_000_000,
             max_subscriptions_per_peer: 16_384,
+            max_vnis: 1_000_000,
+            max_vnis_per_peer: 65_536,
             legacy_pacing: LegacyPacing::Auto,
             legacy_rate: DEFAULT_RATE,
             node_id: None,
@@ -154,6 +161,8 @@ impl ServerConfig {
                 routes_per_peer: self.max_routes_per_peer,
                 routes: self.max_routes,
                 subscriptions_per_peer: self.max_subscriptions_per_peer,
+                vnis: self.max_vnis,
+                vnis_per_peer: self.max_vnis_per_peer,
             },
             pacing: Pacing {
                 mode: self.legacy_pacing,

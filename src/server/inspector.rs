@@ -194,7 +194,9 @@ impl Inspect for Inspector {
             vni,
             wants_current: current,
         };
-        let (sender, receiver) = channel(scope, self.workers.len(), &self.watchers)?;
+        let (sender, mut receiver) = channel(scope, self.workers.len(), &self.watchers)?;
+        let workers = self.workers.clone();
+        receiver.on_room(move || workers.iter().for_each(Postbox::wake));
         for worker in 0..self.workers.len() {
             self.send(worker, Request::Watch(sender.clone()));
         }

@@ -32,6 +32,9 @@ use crate::core::wire::{
     decode_hello, decode_subscription, decode_update, encode_hello,
 };
 
+/// How much longer a handshake may take if bytes of it wait to be received.
+const EXCUSE: Duration = Duration::from_secs(1);
+
 /// Which side of the connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -422,6 +425,27 @@ impl Session {
             State::AwaitKeepalive { until } => Some(until.min(silent).min(self.keepalive_due())),
             State::Established => Some(silent.min(self.keepalive_due())),
             State::Closed(_) => None,
+        }
+    }
+
+    /// Whether [`Self::handle_timeout`] would end the session for what has not come.
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+        let is_quiet = now >= self.last_received + self.timeout();
+        match self.state {
+            State::AwaitHello { until } => now >= until,
+            State::AwaitKeepalive { until } => now >= until || is_quiet,
+            State::Established => is_quiet,
+            State::Closed(_) => false,
+        }
+    }
+
+    /// Takes note that bytes of the peer wait to be received: it is not silent.
+    ///
+    /// A handshake has a little longer, so that bytes that trickle in do not prolong it much.
+    pub(crate) fn excuse(&mut self, now: Instant) {
+        self.last_received = now;
+        if let State::AwaitHello { until } | State::AwaitKeepalive { until } = &mut self.state {
+            *until = (*until).max(now + EXCUSE);
         }
     }
 
