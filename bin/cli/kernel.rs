@@ -82,14 +82,18 @@ mod imp {
 
     fn config(options: &Options) -> KernelConfig {
         let mapped = options.install_routes.iter().map(|it| (it.vni, it.table));
+        let defaults = KernelConfig::default();
+        let ids = options.nexthop_ids.map(|(first, last)| first..last + 1);
         KernelConfig {
             vni_tables: mapped.collect::<BTreeMap<_, _>>(),
             device: options.tun.clone(),
+            encap_source: options.encap_source,
             ipv4_only: options.ipv4_only,
             protocol: options.rt_proto,
             metric: options.metric,
             excluded_types: options.excluded_types.clone(),
             cleanup_on_exit: options.cleanup,
+            nexthop_ids: ids.unwrap_or(defaults.nexthop_ids),
             ..KernelConfig::default()
         }
     }

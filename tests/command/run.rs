@@ -8,7 +8,7 @@ use crate::process::{self, Process, finish, metalbond, run};
 const SERVER: &str = "expected a server, as [2001:db8::1]:4711 or host:4711 (without a port, 4711)";
 const SYNTAX: &str = "expected VNI#PREFIX#NEXTHOP[#STD|#LB|#NAT#FROM#TO]";
 const INSTALL: &str =
-    "expected VNI#TABLE, a VNI from 0 to 16777215 and a table from 0 to 4294967295";
+    "expected VNI#TABLE, a VNI from 0 to 16777215 and a table from 0 to 4294967295 or by its name";
 
 #[track_caller]
 fn assert_refused(line: &str, expected: &str) {
@@ -24,12 +24,12 @@ fn wrong_command_is_refused_in_one_line() {
         (
             "",
             "no command; expected server, client, show, monitor, announce, withdraw, subscribe, \
-             unsubscribe, peer, log, reload, diff, probe, check or demo; see metalbond --help",
+             unsubscribe, peer, log, reload, diff, probe, kernel, check or demo; see metalbond --help",
         ),
         (
             "serve",
             "serve: unknown command; expected server, client, show, monitor, announce, withdraw, \
-             subscribe, unsubscribe, peer, log, reload, diff, probe, check or demo",
+             subscribe, unsubscribe, peer, log, reload, diff, probe, kernel, check or demo",
         ),
         ("--version=1", "--version 1: takes no value"),
         (
@@ -564,15 +564,6 @@ fn demo_with_stay_serves_other_clients() {
     demo.stdout
         .expect("beta  - VNI 100 10.0.9.0/24 via 2001:db8::9");
     demo.stop("INT");
-}
-
-#[cfg(all(feature = "netlink", target_os = "linux"))]
-#[test]
-fn missing_tunnel_device_is_a_failure() {
-    let args = "client -s [::1]:1 --install-routes 1#100 --tun no-such-device";
-    let args: Vec<&str> = args.split(' ').collect();
-    let expected = "metalbond: tunnel device no-such-device does not exist\n";
-    assert_eq!(run(&args), (1, String::new(), expected.into()));
 }
 
 #[cfg(all(feature = "netlink", target_os = "linux"))]

@@ -12,6 +12,7 @@ mod row;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -71,8 +72,11 @@ pub(crate) struct Client {
     pub(crate) announce: Vec<Announcement>,
     pub(crate) install_routes: Vec<Mapping>,
     pub(crate) tun: String,
+    pub(crate) encap_source: Option<Ipv6Addr>,
     pub(crate) ipv4_only: bool,
     pub(crate) rt_proto: u8,
+    /// The first and the last.
+    pub(crate) nexthop_ids: Option<(u32, u32)>,
     pub(crate) metric: Option<u32>,
     pub(crate) excluded_types: Vec<NextHopType>,
     pub(crate) cleanup: bool,

@@ -1,5 +1,6 @@
 //! Parsers of single values, and what puts the result into a field.
 
+use std::net::Ipv6Addr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::row::Wrong;
 use super::{Mapping, Options};
 use crate::cli::announcement::{Announcement, Invalid};
 use crate::cli::logging::Format;
+use crate::cli::rt_tables;
 use crate::cli::value::{VNI_MAX, bytes, decimal, vni, wide_vni};
 
 /// The kernel's main table, where the host's own routes are.
@@ -97,7 +99,8 @@ pub(super) fn announcement(options: &mut Options, text: &str) -> Result<Announce
 
 pub(super) fn mapping(options: &mut Options, text: &str) -> Option<Mapping> {
     let (number, table) = text.split_once('#')?;
-    let (vni, mut table) = (vni(number)?, decimal(table)?);
+    let table = decimal(table).or_else(|| rt_tables::number(table));
+    let (vni, mut table) = (vni(number)?, table?);
     if table == 0 {
         let problem = format!(
             "table 0 is taken as the main table, {MAIN_TABLE}, which has the host's own routes"
@@ -112,6 +115,13 @@ pub(super) fn device(text: &str) -> Option<String> {
     let is_bad = |it: char| it == '/' || it.is_whitespace() || it.is_control();
     let is_name = (1..=15).contains(&text.len()) && !text.contains(is_bad);
     is_name.then(|| text.into())
+}
+
+/// An underlay address of this host.
+pub(super) fn encap_source(text: &str) -> Option<Ipv6Addr> {
+    let address: Ipv6Addr = text.parse().ok()?;
+    let is_wrong = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    (!is_wrong).then_some(address)
 }
 
 /// A route protocol; the kernel itself uses those below 5.

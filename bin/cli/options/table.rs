@@ -6,13 +6,15 @@
 //! Rows stand in the order of the help.
 
 use super::parse::{
-    announcement, count, device, drain, flag, format, host, keepalive, kind, level, mapping,
-    pacing, positive, positive_seconds, protocol, push, rate, seconds, set, subscription, workers,
+    announcement, count, device, drain, encap_source, flag, format, host, keepalive, kind, level,
+    mapping, pacing, positive, positive_seconds, protocol, push, rate, seconds, set, subscription,
+    workers,
 };
 use super::row::{Change, Hyphen, Role, Row, Value, Wrong};
 use crate::cli::announcement::SYNTAX;
 use crate::cli::endpoint::{self, Port};
 use crate::cli::socket::Choice;
+use crate::cli::tables::id_range;
 use crate::cli::value::{bytes, decimal};
 
 const SECONDS: &str = "a number of seconds from 1 to 4294967295";
@@ -173,7 +175,7 @@ pub(super) static ROWS: &[Row] = &[
         help: "Virtual networks whose routes go into a kernel table, if --subscribe has them too; \
                table 0 is the main table (needs CAP_NET_ADMIN)",
         value: Value::List("VNI#TABLE"),
-        expected: "VNI#TABLE, a VNI from 0 to 16777215 and a table from 0 to 4294967295",
+        expected: "VNI#TABLE, a VNI from 0 to 16777215 and a table from 0 to 4294967295 or by its name",
         hyphen: Hyphen::Number,
         change: Change::LiveIfInstalling,
         fill: |it, text| {
@@ -192,6 +194,14 @@ pub(super) static ROWS: &[Row] = &[
         ..CLIENT
     },
     Row {
+        name: "encap-source",
+        help: "Underlay address that encapsulated packets leave from [default: the system's choice]",
+        value: Value::One("ADDRESS"),
+        expected: "an IPv6 address of this host",
+        fill: |it, text| set(&mut it.client.encap_source, encap_source(text).map(Some)),
+        ..CLIENT
+    },
+    Row {
         name: "ipv4-only",
         help: "Install no IPv6 routes",
         change: Change::LiveIfInstalling,
@@ -206,6 +216,15 @@ pub(super) static ROWS: &[Row] = &[
         default: Some("254"),
         hyphen: Hyphen::Number,
         fill: |it, text| set(&mut it.client.rt_proto, protocol(text)),
+        ..CLIENT
+    },
+    Row {
+        name: "nexthop-ids",
+        help: "Numbers of the nexthop objects of installed routes, for two clients side by side \
+               [default: 1296171008-1312948223]",
+        value: Value::One("FROM-TO"),
+        expected: "FROM-TO, nexthop numbers from 1 to 4294967294, at least 65536 of them",
+        fill: |it, text| set(&mut it.client.nexthop_ids, id_range(text).map(Some)),
         ..CLIENT
     },
     Row {
