@@ -29,6 +29,13 @@ impl Process {
         }
     }
 
+    /// Ends it without warning.
+    #[allow(dead_code, reason = "not every benchmark kills")]
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it is a child of ours");
+        self.child.wait().expect("it is a child of ours");
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

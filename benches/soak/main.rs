@@ -1,4 +1,5 @@
-//! Random churn near full speed: `cargo bench --bench soak [-- MINUTES]`, one by default.
+//! Random churn near full speed: `cargo bench --bench soak [-- MINUTES [rolling]]`, one minute by
+//! default.
 //!
 //! Two servers in processes of their own, a third process with four real clients of both,
 //! raw announcers that tell both servers the same, raw subscribers of one server each.
@@ -16,6 +17,11 @@
 //! After a warm-up and at the end the allocator is asked to give that back, so that what
 //! is resident can be compared. Within a second, in-flight changes make tables differ rightly,
 //! so nothing is compared then; how much of the time the churn rests is printed.
+//!
+//! With `rolling`, both servers are killed one after the other once a minute, and are back empty
+//! after a second; the announcers return 5 to 9 s later. Nothing is withdrawn meanwhile, so every
+//! route that a client is told to remove is a wrong removal. The memory of servers is not judged
+//! then.
 //!
 //! The program ends with 1 when a limit is broken.
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
@@ -63,6 +69,15 @@ const WARM_UP: f64 = 4.0;
 /// Runs below that many minutes are too short to judge a slope.
 const JUDGED_MINUTES: f64 = 10.0;
 
+/// How long a restarted server is away.
+const AWAY: Duration = Duration::from_secs(1);
+/// When announcers are back at it, in ms: as Go's.
+const RETURN_MS: std::ops::Range<u64> = 5_000..9_000;
+/// Between the two restarts, in ms.
+const GAP_MS: std::ops::Range<u64> = 0..8_000;
+/// Longer than what a client lets a server settle.
+const SETTLED: Duration = Duration::from_secs(17);
+
 type Outcome<T> = Result<T, String>;
 
 /// Everything under observation, and what it should look like.
@@ -83,6 +98,8 @@ struct Soak {
     /// Raw subscribers that were replaced.
     replaced: u16,
     resets: u64,
+    /// Restarts of servers.
+    restarts: u64,
     rested: Duration,
     checkpoints: u64,
 }
@@ -95,7 +112,8 @@ fn subscriber(servers: &[SocketAddr; 2], at: usize, generation: u16) -> Subscrib
 
 impl Soak {
     fn new(seed: u64) -> Self {
-        let (one, other) = (role::server(), role::server());
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (one, other) = (role::server(any), role::server(any));
         let addresses = [one.1, other.1];
         let subscribe = |at: usize| subscriber(&addresses, at, 0);
         Self {
@@ -113,6 +131,7 @@ impl Soak {
             heard: 0,
             replaced: 0,
             resets: 0,
+            restarts: 0,
             rested: Duration::ZERO,
             checkpoints: 0,
         }
@@ -146,6 +165,54 @@ impl Soak {
             }
             3 => self.resets += self.servers[number % 2].count(&format!("reset {number}")),
             _ => {}
+        }
+    }
+
+    /// Restarts both servers one after the other, and counts what clients are told to remove.
+    fn roll(&mut self) -> Outcome<()> {
+        let before = self.clients.count("removed");
+        let mut returns = Vec::new();
+        for server in 0..self.servers.len() {
+            self.servers[server].kill();
+            self.wait(AWAY, &mut returns);
+            self.servers[server] = role::server(self.addresses[server]).0;
+            self.restarts += 1;
+            self.resets += CLIENTS as u64;
+            for at in (0..SUBSCRIBERS).filter(|at| at % 2 == server) {
+                self.replaced += 1;
+                let new = subscriber(&self.addresses, at, self.replaced);
+                let old = std::mem::replace(&mut self.subscribers[at], new);
+                self.heard += old.leave();
+            }
+            for announcer in 0..self.announcers.len() {
+                let back = Duration::from_millis(self.random.u64(RETURN_MS));
+                returns.push((Instant::now() + back, server, announcer));
+            }
+            let gap = Duration::from_millis(self.random.u64(GAP_MS));
+            self.wait(gap, &mut returns);
+        }
+        self.wait(SETTLED, &mut returns);
+        self.checkpoint()?;
+        match self.clients.count("removed") - before {
+            0 => Ok(()),
+            wrong => Err(format!("a rolling restart made {wrong} wrong removals")),
+        }
+    }
+
+    /// Waits, and has announcers return that are due.
+    fn wait(&mut self, time: Duration, returns: &mut Vec<(Instant, usize, usize)>) {
+        let until = Instant::now() + time;
+        loop {
+            let now = Instant::now();
+            for (_, server, at) in returns.extract_if(.., |it| it.0 <= now) {
+                self.announcers[at].renew(server, self.addresses[server]);
+            }
+            let next = returns.iter().map(|it| it.0).chain([until]).min();
+            let next = next.unwrap_or(until).min(until);
+            if now >= until {
+                return;
+            }
+            std::thread::sleep(next.saturating_duration_since(now));
         }
     }
 
@@ -262,7 +329,7 @@ struct Memory {
     allocated: Trend,
 }
 
-fn run(minutes: u32) -> Outcome<()> {
+fn run(minutes: u32, is_rolling: bool) -> Outcome<()> {
     let mut soak = Soak::new(minutes.into());
     let mut memory: [Memory; 3] = Default::default();
     let start = Instant::now();
@@ -282,6 +349,9 @@ fn run(minutes: u32) -> Outcome<()> {
             memory.resident.push(elapsed(), process.resident_kib());
         }
         if elapsed() >= next_line {
+            if is_rolling {
+                soak.roll()?;
+            }
             next_line = elapsed().floor() + 1.0;
             let (heard, told) = soak.deliveries();
             println!(
@@ -307,10 +377,11 @@ fn summary(soak: &mut Soak, memory: &[Memory; 3], before: [u32; 3], minutes: f64
     let (heard, told) = soak.deliveries();
     let rested = soak.rested.as_secs_f64() / 60.0;
     println!(
-        "{} changes at each of two servers, {heard} updates heard, {told} events, {} resets in \
-         {minutes:.1} min, of which {:.0} % rested; all tables equal at {} checkpoints",
+        "{} changes at each of two servers, {heard} updates heard, {told} events, {} resets and {} \
+         restarts without a wrong removal in {minutes:.1} min, of which {:.0} % rested; all tables equal at {} checkpoints",
         soak.changes,
         soak.resets,
+        soak.restarts,
         100.0 * rested / minutes,
         soak.checkpoints,
     );
@@ -340,7 +411,8 @@ fn summary(soak: &mut Soak, memory: &[Memory; 3], before: [u32; 3], minutes: f64
             resident.max(),
             resident.last(),
         );
-        if minutes < JUDGED_MINUTES {
+        let is_restarted = soak.restarts > 0 && at < 2;
+        if minutes < JUDGED_MINUTES || is_restarted {
             continue;
         }
         if slope - 3.0 * error > SLOPE_KIB {
@@ -362,13 +434,14 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["server"] => role::serve(),
+        ["server", address] => role::serve(address),
         ["clients", count, ref servers @ ..] => {
             role::subscribe(servers, count.parse().expect("a number"));
         }
         _ => {
             let minutes = arguments.iter().find_map(|it| it.parse().ok());
-            if let Err(reason) = run(minutes.unwrap_or(1)) {
+            let is_rolling = arguments.contains(&"rolling");
+            if let Err(reason) = run(minutes.unwrap_or(1), is_rolling) {
                 println!("FAILED: {reason}");
                 return ExitCode::FAILURE;
             }

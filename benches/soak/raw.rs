@@ -100,6 +100,20 @@ impl Announcer {
         difference
     }
 
+    /// Comes back to a server that was restarted, and tells it everything.
+    pub(crate) fn renew(&mut self, server: usize, address: SocketAddr) {
+        let mut stream = established(address, Ipv4Addr::LOCALHOST, &LEGACY_HELLO);
+        let mut bytes = Vec::new();
+        for (vni, number) in &self.has {
+            let identity = identity(*vni, *number, self.hop);
+            let len = u8::try_from(identity.len()).expect("it is short");
+            bytes.extend([1, 0, len, 5]);
+            bytes.extend(identity);
+        }
+        stream.write_all(&bytes).expect("the server reads");
+        self.streams[server] = stream;
+    }
+
     /// Of all that it announces.
     pub(crate) fn fingerprints(&self) -> Fingerprints {
         let mut sum = Fingerprints::default();

@@ -38,6 +38,11 @@ impl Role {
         self.ask(question).parse().expect("a number")
     }
 
+    /// Kills the process.
+    pub(crate) fn kill(&mut self) {
+        self.0.kill();
+    }
+
     /// Open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         procfs::descriptors(self.0.id())
@@ -105,12 +110,12 @@ fn tables(inspector: &dyn Inspect) -> String {
 }
 
 /// A server until the input ends.
-pub(crate) fn serve() {
+pub(crate) fn serve(address: &str) {
     let config = ServerConfig {
         keepalive_interval: KEEPALIVE,
         ..ServerConfig::default()
     };
-    let server = MetalBondServer::start("127.0.0.1:0", config).expect("a port is free");
+    let server = MetalBondServer::start(address, config).expect("a port is free");
     let inspector = server.inspector();
     println!("{}", server.local_addr());
     let clients: IpAddr = CLIENTS.parse().expect("an address");
@@ -151,6 +156,7 @@ struct Totals {
     events: AtomicU64,
     faults: AtomicU64,
     downs: AtomicU64,
+    removed: AtomicU64,
 }
 
 impl Watcher {
@@ -176,6 +182,7 @@ impl RouteHandler for Watcher {
 
     fn remove_route(&self, vni: Vni, route: Route) {
         self.told(vni, &route, false);
+        self.totals.removed.fetch_add(1, Ordering::Relaxed);
     }
 
     fn server_down(&self, _: ServerId, reason: CloseReason) {
@@ -228,14 +235,15 @@ pub(crate) fn subscribe(servers: &[&str], count: usize) {
         }
         "events" => totals.events.load(Ordering::Relaxed).to_string(),
         "faults" => totals.faults.load(Ordering::Relaxed).to_string(),
+        "removed" => totals.removed.load(Ordering::Relaxed).to_string(),
         "downs" => totals.downs.load(Ordering::Relaxed).to_string(),
         _ => panic!("{question}?"),
     });
 }
 
-/// Starts a server, and says where it listens.
-pub(crate) fn server() -> (Role, SocketAddr) {
-    let mut server = Process::start(&["server"]);
+/// Starts a server at an address, and says where it listens.
+pub(crate) fn server(address: SocketAddr) -> (Role, SocketAddr) {
+    let mut server = Process::start(&["server", &address.to_string()]);
     let address = server.line().parse().expect("an address");
     (Role(server), address)
 }
