@@ -6,10 +6,11 @@
 //! [`wait_synced`](crate::MetalBondClient::wait_synced) wait where a program wants to.
 //!
 //! What the servers say is one view: the first that has a route adds it, the last that
-//! loses it removes it. The routes of a server that is lost stay until another that is
-//! complete has had [`linger`](crate::ClientConfig::linger) to say that it has them too,
-//! or, with no server left, for [`hold`](crate::ClientConfig::hold). A reconnect with an
-//! unchanged table is no event at all.
+//! loses it removes it. The routes of a server that is lost stay until every server at hand
+//! has told its table and has had announcers for
+//! [`settle_time`](crate::ClientConfig::settle_time), at most for
+//! [`stale_time`](crate::ClientConfig::stale_time). A reconnect with an unchanged table is no
+//! event at all.
 //!
 //! All three programs get the same [events](crate::Event). A consumer may be slow:
 //! sessions do not wait for it, and what changes meanwhile is coalesced, so that it is
@@ -48,7 +49,7 @@
 //!     let client = MetalBondClient::builder()
 //!         .servers(&["[2001:db8::1]:4711", "[2001:db8::2]:4711"])
 //!         .keepalive(5)
-//!         .hold(Duration::from_secs(300))
+//!         .stale_time(Duration::from_secs(300))
 //!         .handler(Printer)?;
 //!     let vni = Vni(100);
 //!     client.subscribe(vni)?;

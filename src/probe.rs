@@ -138,6 +138,7 @@ impl<'a> Exchange<'a> {
             extensions: Some(Extensions {
                 capabilities: Capabilities::OWN,
                 node_id: crate::random::node_id(),
+                uptime_seconds: 0,
             }),
         };
         // The few frames of a probe need no pace.

@@ -96,16 +96,17 @@ impl Builder {
         self
     }
 
-    /// How long routes outlive the last server; [`ClientConfig::hold`].
-    pub fn hold(mut self, hold: Duration) -> Self {
-        self.config.hold = hold;
+    /// How long routes outlive the server that told them, at most;
+    /// [`ClientConfig::stale_time`].
+    pub fn stale_time(mut self, stale_time: Duration) -> Self {
+        self.config.stale_time = stale_time;
         self
     }
 
-    /// How long routes of a lost server stay although another server is complete and does not
-    /// have them; [`ClientConfig::linger`].
-    pub fn linger(mut self, linger: Duration) -> Self {
-        self.config.linger = linger;
+    /// How long after its start a server does not vouch for what is missing;
+    /// [`ClientConfig::settle_time`].
+    pub fn settle_time(mut self, settle_time: Duration) -> Self {
+        self.config.settle_time = settle_time;
         self
     }
 
@@ -227,11 +228,9 @@ impl Builder {
             filter,
             imports,
             detail,
-            linger,
             ..
         } = self.config;
         core.set_policy(filter, &imports, detail);
-        core.set_linger(linger);
         let published = Arc::<Published>::default();
         let config = EngineConfig {
             bind: self.config.bind,

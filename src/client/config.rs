@@ -21,15 +21,18 @@ pub struct ClientConfig {
     pub keepalive_interval: u32,
     /// How long a server may take to answer the HELLO. Default: 10 s.
     pub handshake_timeout: Duration,
-    /// How long routes stay when the last server is lost; 0 removes them at once.
-    /// Default: 300 s.
-    pub hold: Duration,
-    /// How long routes of a server that is lost stay though a server that is up, and
-    /// complete, does not have them: what is on its way through two servers arrives at
-    /// two moments, and announcers need theirs to come back to a server that was
-    /// restarted. 0 removes at once. Default: 1 s; more than `retry_max` of all announcers
-    /// survives the restart of an only server without a single event.
-    pub linger: Duration,
+    /// How long routes of a lost server stay at most (RFC 9494 calls that stale); 0 removes
+    /// them at once. They go earlier when every server at hand has told its table and none of
+    /// them has the route. If more servers are lost one after the other, routes may go after
+    /// half of the time. Default: 300 s.
+    pub stale_time: Duration,
+    /// How long after its start a server does not vouch for what is missing, because its
+    /// announcers are on their way back (RFC 4724 calls that selection deferral). For as long,
+    /// and until the next attempt after that has failed, a lost server is waited for too. More
+    /// than `retry_max` of all announcers survives the restart of servers without a single
+    /// event; 0 trusts every server at once. A server that does not say how long it is up
+    /// counts as restarted whenever its connection was lost. Default: 15 s.
+    pub settle_time: Duration,
     /// Shortest wait before a server that failed is tried again. Default: 5 s.
     pub retry_min: Duration,
     /// Longest wait; the moment between is random. Default: 10 s.
@@ -62,8 +65,8 @@ impl Default for ClientConfig {
         Self {
             keepalive_interval: 5,
             handshake_timeout: Duration::from_secs(10),
-            hold: Duration::from_secs(300),
-            linger: Duration::from_secs(1),
+            stale_time: Duration::from_secs(300),
+            settle_time: Duration::from_secs(15),
             retry_min: Duration::from_secs(5),
             retry_max: Duration::from_secs(10),
             legacy_pacing: LegacyPacing::Auto,
@@ -149,13 +152,15 @@ impl ClientConfig {
                 extensions: Some(Extensions {
                     capabilities: Capabilities::OWN,
                     node_id: self.node_id.unwrap_or_else(crate::random::node_id),
+                    uptime_seconds: 0,
                 }),
             },
             pacing: Pacing {
                 mode: self.legacy_pacing,
                 rate: self.legacy_rate,
             },
-            hold: self.hold,
+            stale_time: self.stale_time,
+            settle_time: self.settle_time,
             retry_min: self.retry_min,
             retry_max: self.retry_max,
             seed: crate::random::seed(),

@@ -272,6 +272,9 @@ impl Engine {
                 .edit(|status| status.states.clone_from(&states));
             self.states = states;
         }
+        for report in self.core.take_reports() {
+            log::warn!("{report}");
+        }
         if !self.waiting.is_empty() {
             self.tell_waiting();
         }

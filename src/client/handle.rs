@@ -117,7 +117,7 @@ impl MetalBondClient {
     /// everything that the servers had then is received.
     ///
     /// Servers that cannot be reached are not waited for, those that are being tried for the
-    /// first time no longer than [`ClientConfig::linger`] once another is complete.
+    /// first time until that attempt fails, 10 s at most.
     ///
     /// # Errors
     ///
@@ -142,10 +142,11 @@ impl MetalBondClient {
 
     /// Leaves a server for good.
     ///
-    /// Routes that only it had are treated as those of a server that is lost: they go,
-    /// after [`ClientConfig::linger`], where another server is complete and does not have
-    /// them; where none is, they stay until one is, or [`ClientConfig::hold`] is over. So a
-    /// server can be replaced in either order without a gap. Its number is not used again.
+    /// Routes that only it had are treated as those of a server that is lost: they go once
+    /// every other server at hand has told its table, has been up for
+    /// [`ClientConfig::settle_time`] and does not have them, or when
+    /// [`ClientConfig::stale_time`] is over. So a server can be replaced in either order
+    /// without a gap. Its number is not used again.
     ///
     /// # Errors
     ///
@@ -159,7 +160,8 @@ impl MetalBondClient {
     /// be changed: all but the ones below.
     ///
     /// No session ends: `keepalive_interval`, `handshake_timeout`, `legacy_pacing` and
-    /// `legacy_rate` hold for new ones, `hold` and `linger` from the next loss on.
+    /// `legacy_rate` hold for new ones, `stale_time` holds at once, `settle_time`
+    /// from the next loss or handshake on.
     ///
     /// # Errors
     ///
@@ -170,15 +172,14 @@ impl MetalBondClient {
         let mut running = self.running.config.lock();
         self.running.command(|reply| Command::Reconfigure {
             core: config.core(),
-            linger: config.linger,
             user_timeout: config.user_timeout(),
             reply,
         })?;
         let fixed = config.fixed(&running);
         running.keepalive_interval = config.keepalive_interval;
         running.handshake_timeout = config.handshake_timeout;
-        running.hold = config.hold;
-        running.linger = config.linger;
+        running.stale_time = config.stale_time;
+        running.settle_time = config.settle_time;
         running.legacy_pacing = config.legacy_pacing;
         running.legacy_rate = config.legacy_rate;
         Ok(fixed)

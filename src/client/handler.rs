@@ -41,6 +41,15 @@ pub trait RouteHandler: Send + Sync + 'static {
         let _ = vni;
     }
 
+    /// What a VNI does not have, nobody has: its table is complete, and every server at hand
+    /// has had announcers for [`settle_time`](super::ClientConfig::settle_time).
+    ///
+    /// Comes once since the subscription, after [`Self::synced`]. What an earlier process left
+    /// may be removed.
+    fn settled(&self, vni: Vni) {
+        let _ = vni;
+    }
+
     /// A server's handshake is complete.
     fn server_up(&self, server: ServerId) {
         let _ = server;
@@ -67,6 +76,10 @@ impl<T: RouteHandler + ?Sized> RouteHandler for Arc<T> {
 
     fn synced(&self, vni: Vni) {
         (**self).synced(vni);
+    }
+
+    fn settled(&self, vni: Vni) {
+        (**self).settled(vni);
     }
 
     fn server_up(&self, server: ServerId) {
@@ -155,6 +168,7 @@ fn tell(handler: &impl RouteHandler, event: &Event) {
             handler.next_hops_changed(*vni, *destination, next_hops);
         }
         Event::Synced(vni) => handler.synced(*vni),
+        Event::Settled(vni) => handler.settled(*vni),
         // A handler is there from the beginning.
         Event::Current => {}
         Event::ServerUp(server) => handler.server_up(*server),

@@ -230,7 +230,8 @@ impl Watcher {
             Event::RouteAdded(..)
             | Event::RouteRemoved(..)
             | Event::NextHopsChanged(..)
-            | Event::Synced(_) => None,
+            | Event::Synced(_)
+            | Event::Settled(_) => None,
         }
     }
 }

@@ -40,7 +40,6 @@ pub(super) enum Command {
     Leave(String, Option<Duration>, Reply<usize>),
     Reconfigure {
         core: CoreConfig,
-        linger: Duration,
         user_timeout: Duration,
         reply: Reply<()>,
     },
@@ -79,6 +78,7 @@ pub(super) enum Question {
     /// The VNIs whose tables are complete.
     Synced(Reply<BTreeSet<Vni>>),
     IsSynced(Vni, Reply<Option<bool>>),
+    IsSettled(Vni, Reply<bool>),
 }
 
 /// A caller that waits, as long as `is_waiting` lives.

@@ -114,6 +114,12 @@ impl Recent {
     }
 }
 
+/// Returns the end of a time, or a moment that is far enough if there is none.
+pub(crate) fn after(start: Instant, time: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
+    start.checked_add(time).unwrap_or_else(|| start + FAR)
+}
+
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
 mod tests {

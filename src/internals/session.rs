@@ -42,6 +42,7 @@ impl Session {
             extensions: is_modern.then_some(Extensions {
                 capabilities: Capabilities::OWN,
                 node_id: [7; 16],
+                uptime_seconds: 0,
             }),
         };
         let pacing = Pacing {

@@ -327,6 +327,7 @@ pub(crate) fn session(
     let extensions = Extensions {
         capabilities: Capabilities::OWN,
         node_id: (u128::from(node) << 1 | 1).to_be_bytes(),
+        uptime_seconds: 0,
     };
     SessionConfig {
         role,

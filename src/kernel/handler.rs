@@ -19,12 +19,12 @@ impl MetalBondClient {
 /// Installs what a client receives.
 ///
 /// - Restart: what an earlier process left stays until the client says of every VNI of the
-///   kernel table that it is complete. A VNI that is mapped and never subscribed to is never
-///   complete: its kernel table keeps what was found there, unless the caller says
+///   kernel table that it is settled: its table is complete, and the servers had time to hear
+///   of everything. A VNI that is mapped and never subscribed to is never settled: its kernel table keeps what was found there, unless the caller says
 ///   [`KernelWriter::synced`] of it.
-/// - Lost servers: nothing changes while the client holds their routes. What a server that
-///   came back does not have any more is removed when its table is complete; without any
-///   server all is removed when the hold time is over, and what was only found at start stays.
+/// - Lost servers: nothing changes while the client holds their routes. What no
+///   server at hand has any more is removed once all of them are settled; without any server
+///   all is removed when the stale time is over, and what was only found at start stays.
 /// - Unsubscribed VNIs: their routes are removed.
 impl RouteHandler for KernelWriter {
     fn add_route(&self, vni: Vni, route: Route) {
@@ -39,6 +39,10 @@ impl RouteHandler for KernelWriter {
 
     fn synced(&self, vni: Vni) {
         log_event(&Event::Synced(vni));
+    }
+
+    fn settled(&self, vni: Vni) {
+        log_event(&Event::Settled(vni));
         self.synced(vni);
     }
 }
@@ -53,6 +57,7 @@ pub(super) fn log_event(event: &Event) {
             log::debug!(vni = vni.0; "VNI {vni}: removed {route}");
         }
         Event::Synced(vni) => log::info!(vni = vni.0; "VNI {vni}: table complete"),
+        Event::Settled(vni) => log::info!(vni = vni.0; "VNI {vni}: settled"),
         Event::NextHopsChanged(..)
         | Event::Current
         | Event::ServerUp(_)

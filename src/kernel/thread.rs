@@ -185,8 +185,8 @@ impl KernelWriter {
     /// The tables of VNIs, `ipv4_only`, `excluded_types`, `cleanup_on_exit` and
     /// `check_interval` can change, and the last VNI may go. Routes that do not belong into the
     /// kernel any more are removed. Of VNIs of which more routes belong there than before, `received`
-    /// is asked for all, in a moment at which changes are submitted here already; a VNI whose
-    /// table is complete is to be reported by [`Self::synced`] again afterwards.
+    /// is asked for all, in a moment at which changes are submitted here already; a VNI that is
+    /// settled is to be reported by [`Self::synced`] again afterwards.
     ///
     /// # Errors
     ///

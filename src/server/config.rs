@@ -153,6 +153,7 @@ impl ServerConfig {
                 extensions: Some(Extensions {
                     capabilities: Capabilities::OWN,
                     node_id: self.node_id.unwrap_or_else(crate::random::node_id),
+                    uptime_seconds: 0,
                 }),
             },
             soft_limit: self.queue_soft_limit,

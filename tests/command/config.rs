@@ -89,7 +89,7 @@ fn wrong_values_are_named_with_line_and_key() {
         format!(":15: subscribe: {vni}"),
         format!(":15: subscribe x: {vni}"),
         ":16: vni: unknown key; did you mean subscribe?".into(),
-        format!(":17: hold 0x10: {or_none}"),
+        format!(":17: stale-time 0x10: {or_none}"),
         ":18: announce 1#10.0.0.0#::1: a prefix is an IPv4 or IPv6 address with a length, as \
          10.0.1.0/24; expected VNI#PREFIX#NEXTHOP[#STD|#LB|#NAT#FROM#TO]"
             .into(),
@@ -333,7 +333,7 @@ fn reloaded_client_follows_its_file_and_keeps_its_sessions() {
     client.signal("HUP");
     client
         .stderr
-        .expect("configuration reloaded, applied: announce, hold, server, subscribe");
+        .expect("configuration reloaded, applied: announce, server, stale-time, subscribe");
     client
         .stderr
         .expect("key http changed; takes effect after a restart");

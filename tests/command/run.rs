@@ -126,7 +126,7 @@ fn wrong_client_arguments_are_refused_in_one_line() {
         ),
         (
             "-s a --hold x",
-            "--hold x: expected a number of seconds from 0 to 4294967295".into(),
+            "--stale-time x: expected a number of seconds from 0 to 4294967295".into(),
         ),
         (
             "-s a --tun sixteen-bytes-ab",

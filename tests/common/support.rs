@@ -48,6 +48,8 @@ pub(crate) fn client(servers: &[SocketAddr], handler: impl RouteHandler) -> Meta
     let config = ClientConfig {
         retry_min: Duration::from_millis(20),
         retry_max: Duration::from_millis(50),
+        // The servers of these tests are young.
+        settle_time: Duration::from_secs(1),
         ..ClientConfig::default()
     };
     let client = MetalBondClient::start(&servers, handler, config).unwrap();

@@ -23,6 +23,8 @@ pub(crate) fn quick() -> ClientConfig {
         keepalive_interval: 1,
         retry_min: Duration::from_millis(20),
         retry_max: Duration::from_millis(50),
+        // The servers of these tests are young.
+        settle_time: Duration::from_secs(1),
         ..ClientConfig::default()
     }
 }

@@ -36,9 +36,11 @@ impl Running {
     }
 
     fn client(more: &[&str]) -> Self {
+        // The servers of these tests are as young as their clients.
+        let settle = ["--settle-time", "0"];
         let always = ["client", "--server", SERVER, "--subscribe", "100"];
         let install = ["--install-routes", "100#100", "--tun", DEVICE];
-        Self::start(&[&always[..], &install, more].concat())
+        Self::start(&[&always[..], &settle, &install, more].concat())
     }
 
     /// Sends a signal, and waits for the end.

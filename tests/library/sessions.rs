@@ -309,6 +309,8 @@ fn server_that_comes_late_gets_everything() {
     let config = ClientConfig {
         retry_min: Duration::from_millis(20),
         retry_max: Duration::from_millis(50),
+        // The servers of these tests are young.
+        settle_time: Duration::from_secs(1),
         ..ClientConfig::default()
     };
     let client = MetalBondClient::start(&addresses, seen.clone(), config).unwrap();

@@ -189,7 +189,9 @@ fn fifty_kills_of_one_of_two_servers_remove_nothing() {
 fn quick(hold: Duration) -> ClientConfig {
     ClientConfig {
         keepalive_interval: 1,
-        hold,
+        stale_time: hold,
+        // Longer than the retries of these clients.
+        settle_time: Duration::from_secs(1),
         retry_min: Duration::from_millis(20),
         retry_max: Duration::from_millis(50),
         ..ClientConfig::default()

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr, reason = "what is skipped, where pictures are")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::browser::Browser;
 use crate::support::{PATIENCE, client, eventually, server};
@@ -186,6 +187,8 @@ fn page_fits_a_phone_and_dark_mode_and_follows_a_restart() {
     let http = HttpServer::start("127.0.0.1:0", inspect.clone()).unwrap();
     let config = ClientConfig {
         keepalive_interval: 1,
+        // The servers of these tests are young.
+        settle_time: Duration::from_secs(1),
         ..ClientConfig::default()
     };
     let addresses = [server.local_addr().to_string()];

@@ -345,7 +345,7 @@ impl Traveller {
             handshake_timeout,
             retry_min: Duration::from_millis(5),
             retry_max: Duration::from_millis(10),
-            linger: Duration::ZERO,
+            settle_time: Duration::ZERO,
             ..ClientConfig::default()
         };
         let servers = [good_server.local_addr(), listener.local_addr().unwrap()];

@@ -256,6 +256,8 @@ fn server_that_comes_up_late_is_subscribed() {
     let config = ClientConfig {
         retry_min: Duration::from_millis(20),
         retry_max: Duration::from_millis(50),
+        // The servers of these tests are young.
+        settle_time: Duration::from_secs(1),
         ..ClientConfig::default()
     };
     let recorder = Recorder::default();

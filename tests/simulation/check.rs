@@ -8,14 +8,14 @@ use rustbond::{IpNet, NextHopType, Route, Vni};
 
 use super::client::Call;
 use super::route::{IMPORTS, filter, imported, route};
-use super::script::{End, LONG_LINGER, Rest, SERVERS, VNIS};
+use super::script::{End, LONG_SETTLE, LONG_STALE, Rest, SERVERS, VNIS};
 use super::world::World;
 
 /// In a world where nothing goes wrong any more, all is right after this time.
 ///
 /// A session that is dead is noticed after 12.5 s, one that takes nothing after 25 s; an
-/// attempt takes 10 s at most, and the next begins after 3 s; then routes may linger for 30 s.
-const CONVERGENCE: Duration = Duration::from_secs(100);
+/// attempt takes 10 s at most, and the next begins after 3 s; then routes may be stale for 70 s.
+const CONVERGENCE: Duration = Duration::from_secs(150);
 
 /// What a change takes in any case.
 const PROMPT: Duration = Duration::from_millis(100);
@@ -34,9 +34,10 @@ type Announced = BTreeMap<(Vni, Route), BTreeSet<usize>>;
 
 impl World {
     /// What must hold after every step.
-    pub(crate) fn check(&self) {
-        for client in &self.clients {
+    pub(crate) fn check(&mut self) {
+        for client in &mut self.clients {
             client.check();
+            client.check_stale(self.now);
         }
     }
 
@@ -73,16 +74,29 @@ impl World {
             }
             Rest::Blink(end) => {
                 let before: Vec<u64> = self.clients.iter().map(|it| it.events).collect();
-                (0..SERVERS).for_each(|it| self.stop_server(it, end));
-                let away = Duration::from_millis(self.random.u64(..1000));
-                self.pass(away);
-                (0..SERVERS).for_each(|it| self.start_server(it));
+                if self.random.bool() {
+                    (0..SERVERS).for_each(|it| self.stop_server(it, end));
+                    let away = Duration::from_millis(self.random.u64(..1000));
+                    self.pass(away);
+                    (0..SERVERS).for_each(|it| self.start_server(it));
+                } else {
+                    for server in 0..SERVERS {
+                        self.stop_server(server, end);
+                        let away = Duration::from_millis(self.random.u64(..1000));
+                        self.pass(away);
+                        self.start_server(server);
+                        let gap = Duration::from_millis(self.random.u64(..8000));
+                        self.pass(gap);
+                    }
+                }
                 self.converge(None);
                 for (client, before) in self.clients.iter().zip(before) {
-                    let lingers = client.plan.setup.linger == LONG_LINGER;
+                    let setup = client.plan.setup;
+                    let is_patient =
+                        setup.settle_time == LONG_SETTLE && setup.stale_time == LONG_STALE;
                     assert!(
-                        !lingers || client.events == before,
-                        "a route did not linger"
+                        !is_patient || client.events == before,
+                        "a route was removed that somebody had"
                     );
                 }
             }
@@ -94,16 +108,22 @@ impl World {
             Rest::Alone(end) => {
                 let before = self.events();
                 (0..SERVERS).for_each(|it| self.stop_server(it, end));
-                let hold = self.setup.clients[0].setup.hold;
-                self.pass(hold - Duration::from_millis(1));
+                let stale_time = self.setup.clients[0].setup.stale_time;
+                // Copies that become stale within half of the stale time share a clock.
+                self.pass(stale_time / 2 - Duration::from_millis(1));
                 assert_eq!(self.events(), before, "routes went before their time");
-                self.pass(DETECTION);
+                self.pass(stale_time / 2 + DETECTION);
                 for client in &self.clients {
                     assert!(client.told.is_empty(), "routes stay after their time");
                 }
                 (0..SERVERS).for_each(|it| self.start_server(it));
             }
-            Rest::Prompt { client, route } => self.change_at_rest(client, route),
+            Rest::Prompt { client, route } => {
+                // A withdrawal does not end a stale copy before the servers vouch.
+                let stale_time = self.setup.clients[0].setup.stale_time;
+                self.pass(stale_time + DETECTION);
+                self.change_at_rest(client, route);
+            }
         }
     }
 
@@ -267,6 +287,9 @@ impl World {
             }
             if core.is_synced(vni) != is_subscribed.then_some(true) {
                 return Err(format!("VNI {vni} is not complete"));
+            }
+            if core.is_settled(vni) != is_subscribed {
+                return Err(format!("VNI {vni} is not settled"));
             }
             for server in servers() {
                 let table = it.monitors[server].as_ref().and_then(|it| it.table(vni));

@@ -1,6 +1,6 @@
 //! Clients: a turn does what a step of the client's thread does.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,8 @@ pub(crate) struct Client {
     pub(crate) told: BTreeSet<(Vni, Route)>,
     /// Events about routes of others.
     pub(crate) events: u64,
+    /// Since when no server that is connected has a route.
+    alone: BTreeMap<(Vni, Route), Instant>,
     pub(crate) kernel: Option<Kernel>,
 }
 
@@ -85,6 +87,7 @@ impl Client {
             announced: BTreeSet::new(),
             told: BTreeSet::new(),
             events: 0,
+            alone: BTreeMap::new(),
             kernel: plan.kernel.map(|it| Kernel::new(it, plan.setup.seed)),
             plan,
         }
@@ -122,6 +125,26 @@ impl Client {
                 visible.eq(self.told.iter().copied()),
                 "events and view differ"
             );
+        }
+    }
+}
+
+impl Client {
+    /// No route stays longer than the stale time that no server has.
+    pub(crate) fn check_stale(&mut self, now: Instant) {
+        let before = std::mem::take(&mut self.alone);
+        let Some(core) = self.core.as_ref().filter(|_| !self.is_paused) else {
+            return;
+        };
+        for (vni, route) in core.visible() {
+            if core.servers_of(vni, &route) != Some(0) {
+                continue;
+            }
+            let since = before.get(&(vni, route)).copied().unwrap_or(now);
+            let stayed = now - since;
+            let most = self.plan.setup.stale_time + Duration::from_secs(1);
+            assert!(stayed <= most, "{route} of VNI {vni} stays for {stayed:?}");
+            self.alone.insert((vni, route), since);
         }
     }
 }

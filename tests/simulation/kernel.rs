@@ -63,7 +63,7 @@ impl Kernel {
         match event {
             Event::RouteAdded(vni, route) => self.kernel.add(*vni, route),
             Event::RouteRemoved(vni, route) => self.kernel.remove(*vni, route),
-            Event::Synced(vni) => {
+            Event::Settled(vni) => {
                 self.synced.insert(*vni);
                 self.kernel.synced(*vni);
             }

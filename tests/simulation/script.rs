@@ -12,8 +12,12 @@ pub(crate) const SERVERS: usize = 2;
 /// VNIs are 1 to this.
 pub(crate) const VNIS: u32 = 4;
 
-/// Enough for every announcer to come back to a server that was restarted.
-pub(crate) const LONG_LINGER: Duration = Duration::from_secs(30);
+/// Enough for every announcer to come back to a server that was restarted, even if it must
+/// notice first that the connection is dead.
+pub(crate) const LONG_SETTLE: Duration = Duration::from_secs(30);
+
+/// More than twice as long as that: a copy stays for half of the stale time at least.
+pub(crate) const LONG_STALE: Duration = Duration::from_secs(70);
 
 /// A client and the host it runs on.
 #[derive(Clone, Copy, Debug)]
@@ -72,11 +76,12 @@ pub(crate) enum Rest {
     Whole,
     /// One server is lost and comes back: nobody may hear of a route.
     Restart(usize, End),
-    /// All servers are restarted: who lingers does not hear of a route.
+    /// All servers are restarted, together or one after the other: a client that lets them
+    /// settle does not hear of a route.
     Blink(End),
     /// One server stays away, and all is right without it.
     Without(usize, End),
-    /// All servers stay away: routes stay for `hold`, and go then.
+    /// All servers stay away: routes stay for `stale_time`, and go then.
     Alone(End),
     /// A client changes what it wants: that needs round trips, not somebody's timer.
     Prompt { client: usize, route: u16 },
@@ -203,9 +208,12 @@ pub(crate) fn setup(seed: u64) -> Setup {
     };
     let servers = std::array::from_fn(|_| server(random));
     let all_modern = servers.iter().all(|it: &ServerSetup| it.is_modern);
-    let hold = Duration::from_secs(if random.bool() { 6 } else { 20 });
+    let stale_time = match random.bool() {
+        true => Duration::from_secs(6),
+        false => LONG_STALE,
+    };
     let clients = (0..count)
-        .map(|_| client(random, all_modern, hold))
+        .map(|_| client(random, all_modern, stale_time))
         .collect();
     let room = pick(random, [700, 4096, 65_536, 262_144]);
     // A client's KEEPALIVE is behind up to 32 KiB, which must not take 2.5 s: a link carries
@@ -243,7 +251,7 @@ fn server(random: &mut fastrand::Rng) -> ServerSetup {
     }
 }
 
-fn client(random: &mut fastrand::Rng, all_modern: bool, hold: Duration) -> ClientPlan {
+fn client(random: &mut fastrand::Rng, all_modern: bool, stale_time: Duration) -> ClientPlan {
     let is_modern = random.u8(..5) > 0;
     let retry_min = Duration::from_millis(random.u64(200..1000));
     ClientPlan {
@@ -252,10 +260,10 @@ fn client(random: &mut fastrand::Rng, all_modern: bool, hold: Duration) -> Clien
             keepalive_interval: random.u32(1..=5),
             is_modern,
             is_paced: random.u8(..4) > 0,
-            hold,
-            linger: pick(
+            stale_time,
+            settle_time: pick(
                 random,
-                [Duration::ZERO, Duration::from_secs(1), LONG_LINGER],
+                [Duration::ZERO, Duration::from_secs(1), LONG_SETTLE],
             ),
             retry_min,
             retry_max: retry_min * random.u32(1..4),

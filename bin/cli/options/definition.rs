@@ -46,7 +46,7 @@ fn argument(row: &'static Row) -> Arg {
     let argument = Arg::new(row.name)
         .long(row.name)
         .short(row.short)
-        .aliases(row.alias)
+        .aliases(row.alias.into_iter().chain(row.former))
         .help(row.help)
         .help_heading(row.heading)
         .default_value(row.default);

@@ -111,9 +111,9 @@ pub(crate) fn rows(role: Role) -> impl Iterator<Item = &'static Row> {
         .filter(move |it| it.roles.contains(&role))
 }
 
-/// Returns the option of a command that has this long name.
+/// Returns the option of a command that has this long name, or had it in an earlier version.
 pub(crate) fn find(role: Role, name: &str) -> Option<&'static Row> {
-    rows(role).find(|it| it.name == name)
+    rows(role).find(|it| it.name == name || it.former == Some(name))
 }
 
 /// Returns what the value of an option must be, whichever command has it.

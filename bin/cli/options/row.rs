@@ -38,6 +38,8 @@ pub(crate) struct Row {
     pub(crate) short: Option<char>,
     /// Another long name, on the command line only.
     pub(crate) alias: Option<&'static str>,
+    /// The name in earlier versions: still understood everywhere, shown nowhere.
+    pub(crate) former: Option<&'static str>,
     /// The commands that have the option.
     pub(crate) roles: &'static [Role],
     /// The heading in the help; `None` for the first part of it.

@@ -28,6 +28,7 @@ const BOTH: Row = Row {
     name: "",
     short: None,
     alias: None,
+    former: None,
     roles: &Role::ALL,
     heading: None,
     help: "",
@@ -160,14 +161,27 @@ pub(super) static ROWS: &[Row] = &[
         ..CLIENT
     },
     Row {
-        name: "hold",
-        help: "Seconds for which routes stay when the last server is lost",
+        name: "stale-time",
+        former: Some("hold"),
+        help: "Seconds for which routes of a lost server stay at most",
         value: Value::One("SECONDS"),
         expected: SECONDS_OR_NONE,
         default: Some("300"),
         hyphen: Hyphen::Number,
         change: Change::Live,
-        fill: |it, text| set(&mut it.client.config.hold, seconds(text)),
+        fill: |it, text| set(&mut it.client.config.stale_time, seconds(text)),
+        ..CLIENT
+    },
+    Row {
+        name: "settle-time",
+        help: "Seconds after its start for which a server does not vouch for what is missing: \
+               nothing is removed for it",
+        value: Value::One("SECONDS"),
+        expected: SECONDS_OR_NONE,
+        default: Some("15"),
+        hyphen: Hyphen::Number,
+        change: Change::Live,
+        fill: |it, text| set(&mut it.client.config.settle_time, seconds(text)),
         ..CLIENT
     },
     Row {

@@ -33,11 +33,10 @@ impl Engine {
             Command::Leave(name, time, reply) => reply.send(self.leave(&name, time, now)),
             Command::Reconfigure {
                 core: config,
-                linger,
                 user_timeout,
                 reply,
             } => {
-                core.reconfigure(config, linger);
+                core.reconfigure(config);
                 self.config.user_timeout = user_timeout;
                 reply.send(());
             }
@@ -77,6 +76,7 @@ impl Engine {
                 reply.send(synced.collect());
             }
             Question::IsSynced(vni, reply) => reply.send(core.is_synced(vni)),
+            Question::IsSettled(vni, reply) => reply.send(core.is_settled(vni)),
         }
     }
 

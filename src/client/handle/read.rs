@@ -15,6 +15,14 @@ impl MetalBondClient {
         self.running.ask(question).is_ok_and(|it| it == Some(true))
     }
 
+    /// Whether [`Event::Settled`](crate::Event::Settled) was told of a VNI since it was
+    /// subscribed to.
+    #[must_use]
+    pub fn is_settled(&self, vni: Vni) -> bool {
+        let question = |reply| Question::IsSettled(vni, reply);
+        self.running.ask(question).unwrap_or(false)
+    }
+
     /// What each server knows of an announced route; `None` if it is not announced.
     #[must_use]
     pub fn announcement_servers(

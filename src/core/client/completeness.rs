@@ -1,76 +1,96 @@
-//! Which tables are complete, which servers are awaited, and when stale routes go.
+//! Which servers have told their tables, which are awaited, and when stale routes go.
+//!
+//! A server *speaks* for a VNI when it is established and has told the whole table. It *vouches*
+//! when its announcers had time to return to it since it started. A server is *at hand* when it
+//! may still tell: it loads, shakes hands, is dialled for the first time, or was lost a moment
+//! ago. One predicate, [`Completeness::has_spoken`], answers for sweeps, `Settled` and `Synced`.
 //!
 //! The core tells what happens to servers, subscriptions and tables, and what time it is. It
-//! then takes the answers from [`Completeness::poll_verdict`]: which stale routes to sweep, and
-//! which VNIs are synced. Nothing else decides that; nothing here holds a route.
+//! then takes the answers from [`Completeness::poll_verdict`]. Nothing here holds a route.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::ServerId;
+use super::view::Age;
+use crate::core::limit::after;
 use crate::core::types::Vni;
 
-/// How long stale routes stay.
+/// How long servers are waited for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// After the loss of the last server.
-    pub(super) hold: Duration,
-    /// After a server's table is complete, for other servers, or other announcers, to catch up.
-    pub(super) linger: Duration,
+    /// The longest that a copy of a lost server's route stays.
+    pub(super) stale_time: Duration,
+    /// How long after its start a server does not vouch for what is missing, and how long after
+    /// its loss it is awaited.
+    pub(super) settle_time: Duration,
 }
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Remove the stale routes of a VNI.
+    /// Remove all stale copies of a VNI: every server at hand has spoken, and vouches.
     Sweep(Vni),
-    /// Tell that a VNI is synced: its table is complete, with all that it imports, at all
-    /// servers that are awaited.
+    /// Remove the stale copies of one age: the stale time is over.
+    Expire(Vni, Age),
+    /// Tell that every server at hand has told the table of a VNI, and of all that it imports.
     Synced(Vni),
+    /// Tell that they vouch for it too.
+    Settled(Vni),
+}
+
+/// Whether the servers that speak must vouch too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Vouching {
+    NotNeeded,
+    Needed,
 }
 
 /// Where a server stands.
 #[derive(Debug)]
 enum Standing {
-    /// Its first connection is due, or it is being dialled, or it shakes hands.
+    /// Its first connection is due or being made, or a handshake is under way.
     Coming,
-    /// Lost or refused; to be dialled again later.
+    /// Lost a moment ago: the first retries run.
+    Retrying {
+        /// The first attempt that fails after this moment ends the waiting.
+        until: Instant,
+        at_most: Instant,
+        /// The VNIs whose table it was about to tell when it was lost.
+        loading: BTreeSet<Vni>,
+    },
+    /// Not awaited; to be dialled again later.
     Away,
-    /// Established, with the VNIs of which it has told the whole table.
-    Established(BTreeSet<Vni>),
-}
-
-/// How far the table of a subscribed VNI is, at the server that is first with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    Loading,
-    /// Complete; the consumers are still to be told.
-    Complete,
-    /// Complete, and the consumers are told.
-    Synced,
-}
-
-/// Whose table is awaited, once that of one server is complete: what another has would
-/// otherwise count as gone, because the first was restarted a moment ago.
-#[derive(Clone, Copy, Debug)]
-enum Awaited {
-    /// Servers that are established, and those that may soon be.
-    AtHand {
-        until: Instant,
-    },
-    /// Servers that are established.
     Established {
-        until: Instant,
+        since: Instant,
+        vouches_from: Instant,
+        /// The VNIs of which it has told the whole table.
+        complete: BTreeSet<Vni>,
     },
-    Nobody,
 }
 
-impl Awaited {
-    fn due(self) -> Option<Instant> {
-        match self {
-            Self::AtHand { until } | Self::Established { until } => Some(until),
-            Self::Nobody => None,
-        }
+/// What is known of a subscribed VNI.
+#[derive(Debug)]
+struct Table {
+    /// When it was subscribed to; `None` until the core tells the time.
+    asked_since: Option<Instant>,
+    is_synced: bool,
+    is_settled: bool,
+    /// When the oldest stale copy of each age became stale.
+    ///
+    /// A loss marks the young age. It turns old after half of the stale time, so that later
+    /// losses start a clock of their own and renew none.
+    ages: [Option<Instant>; 2],
+    young: Age,
+}
+
+impl Table {
+    fn has_stale(&self) -> bool {
+        self.ages.iter().any(Option::is_some)
+    }
+
+    fn is_open(&self) -> bool {
+        !self.is_synced || !self.is_settled || self.has_stale()
     }
 }
 
@@ -82,15 +102,11 @@ pub(super) struct Completeness {
     imports: BTreeMap<Vni, BTreeSet<Vni>>,
     servers: BTreeMap<ServerId, Standing>,
     /// The subscribed VNIs.
-    tables: BTreeMap<Vni, Progress>,
-    /// Whose table is awaited, for those of them that are complete and not synced.
-    pending: BTreeMap<Vni, Awaited>,
-    /// VNIs that may have stale routes.
-    stale: BTreeSet<Vni>,
-    /// When the stale routes of a VNI go, if a server is complete then.
-    sweeps: BTreeMap<Vni, Instant>,
-    /// When all stale routes go, while no server is established.
-    hold_until: Option<Instant>,
+    tables: BTreeMap<Vni, Table>,
+    /// Those of them that were subscribed to since the core last told the time.
+    fresh: Vec<Vni>,
+    /// No deadline is earlier.
+    due: Option<Instant>,
     verdicts: VecDeque<Verdict>,
 }
 
@@ -101,17 +117,17 @@ impl Completeness {
             imports: BTreeMap::new(),
             servers: BTreeMap::new(),
             tables: BTreeMap::new(),
-            pending: BTreeMap::new(),
-            stale: BTreeSet::new(),
-            sweeps: BTreeMap::new(),
-            hold_until: None,
+            fresh: Vec::new(),
+            due: None,
             verdicts: VecDeque::new(),
         }
     }
 
-    /// Changes how long stale routes stay, from the next loss or completion on.
+    /// Changes how long stale copies stay, those that are stale already included, and how long
+    /// servers settle, from the next loss or handshake on.
     pub(super) fn set_patience(&mut self, patience: Patience) {
         self.patience = patience;
+        self.due = self.next_due(None);
     }
 
     /// Says that the routes of one VNI are copied into another: the other is synced once both
@@ -122,123 +138,207 @@ impl Completeness {
 
     /// A VNI is subscribed to.
     pub(super) fn subscribed(&mut self, vni: Vni) {
-        self.tables.insert(vni, Progress::Loading);
+        let table = Table {
+            asked_since: None,
+            is_synced: false,
+            is_settled: false,
+            ages: [None; 2],
+            young: Age::Even,
+        };
+        self.tables.insert(vni, table);
+        self.fresh.push(vni);
     }
 
     /// A VNI is not subscribed to any more, and has no routes.
     pub(super) fn unsubscribed(&mut self, vni: Vni) {
         self.tables.remove(&vni);
-        self.pending.remove(&vni);
-        self.sweeps.remove(&vni);
-        self.stale.remove(&vni);
         for server in self.servers.values_mut() {
-            if let Standing::Established(complete) = server {
-                complete.remove(&vni);
+            match server {
+                Standing::Established { complete: of, .. }
+                | Standing::Retrying { loading: of, .. } => {
+                    of.remove(&vni);
+                }
+                Standing::Coming | Standing::Away => {}
             }
         }
-        // VNIs that import this one need not wait for it.
-        self.announce_all();
     }
 
-    /// A server is new, or is being dialled.
+    /// A server is new.
     pub(super) fn coming(&mut self, server: ServerId) {
         self.servers.insert(server, Standing::Coming);
     }
 
-    /// A server could not be reached.
-    pub(super) fn unreachable(&mut self, server: ServerId) {
-        self.servers.insert(server, Standing::Away);
-    }
-
-    /// A server does not count any more.
-    pub(super) fn removed(&mut self, server: ServerId) {
-        self.servers.remove(&server);
-    }
-
-    /// The handshake with a server is complete; its tables are not.
-    pub(super) fn established(&mut self, server: ServerId) {
-        let complete = BTreeSet::new();
-        self.servers.insert(server, Standing::Established(complete));
-        self.hold_until = None;
-    }
-
-    /// The connection to a server is lost: nobody waits for its tables any more.
-    pub(super) fn lost(&mut self, server: ServerId, now: Instant) {
-        self.servers.insert(server, Standing::Away);
-        self.announce_all();
-        if !self.has_established() && self.hold_until.is_none() {
-            self.hold_until = Some(now + self.patience.hold);
+    /// The connection to a server is made; the handshake begins.
+    pub(super) fn connected(&mut self, server: ServerId) {
+        if let Some(standing @ Standing::Away) = self.servers.get_mut(&server) {
+            *standing = Standing::Coming;
         }
     }
 
+    /// A server could not be reached, or the handshake failed.
+    pub(super) fn failed(&mut self, server: ServerId, now: Instant) {
+        match self.servers.get_mut(&server) {
+            Some(Standing::Retrying { until, .. }) if now < *until => return,
+            Some(standing) => *standing = Standing::Away,
+            None => return,
+        }
+        self.evaluate(now);
+    }
+
+    /// A server does not count any more.
+    pub(super) fn removed(&mut self, server: ServerId, now: Instant) {
+        self.servers.remove(&server);
+        self.evaluate(now);
+    }
+
+    /// The handshake with a server is complete; its tables are not. `uptime`: how long it has
+    /// had announcers, as far as is known.
+    pub(super) fn established(&mut self, server: ServerId, uptime: Duration, now: Instant) {
+        let settling = self.patience.settle_time.saturating_sub(uptime);
+        let vouches_from = after(now, settling);
+        let standing = Standing::Established {
+            since: now,
+            vouches_from,
+            complete: BTreeSet::new(),
+        };
+        self.servers.insert(server, standing);
+        self.note((vouches_from > now).then_some(vouches_from));
+        self.note(now.checked_add(self.patience.stale_time));
+    }
+
+    /// The session with a server is over. The caller marks its routes and calls
+    /// [`Self::evaluate`].
+    pub(super) fn lost(&mut self, server: ServerId, now: Instant) {
+        let Some(standing) = self.servers.get_mut(&server) else {
+            return;
+        };
+        let settle_time = self.patience.settle_time;
+        let loading = match standing {
+            Standing::Established { complete, .. } => {
+                let all = self.tables.keys().copied();
+                all.filter(|vni| !complete.contains(vni)).collect()
+            }
+            Standing::Retrying { loading, .. } => std::mem::take(loading),
+            Standing::Coming | Standing::Away => BTreeSet::new(),
+        };
+        let until = after(now, settle_time);
+        // An attempt that is due by then may be the one that works.
+        let at_most = after(until, settle_time);
+        if until > now {
+            *standing = Standing::Retrying {
+                until,
+                at_most,
+                loading,
+            };
+            self.note(Some(at_most));
+        } else {
+            *standing = Standing::Away;
+        }
+    }
+
+    /// A server that is lost is not tried for a while.
+    pub(super) fn drained(&mut self, server: ServerId) {
+        let Some(Standing::Retrying { until, at_most, .. }) = self.servers.get_mut(&server) else {
+            return;
+        };
+        *at_most = *until;
+        let due = *at_most;
+        self.note(Some(due));
+    }
+
+    /// Returns the age of what becomes stale at `now`.
+    pub(super) fn age(&mut self, vni: Vni, now: Instant) -> Age {
+        let half = self.patience.stale_time / 2;
+        let Some(table) = self.tables.get_mut(&vni) else {
+            return Age::Even;
+        };
+        let is_over = |start: Instant| !half.is_zero() && is_past(start, half, now);
+        if !table.ages[table.young.index()].is_some_and(is_over) {
+            return table.young;
+        }
+        let other = table.young.other();
+        // The old age began half a stale time before the young one: it is over.
+        if table.ages[other.index()].take().is_some() {
+            self.verdicts.push_back(Verdict::Expire(vni, other));
+        }
+        other
+    }
+
     /// Routes of a VNI became stale, because a server was lost.
-    pub(super) fn became_stale(&mut self, vni: Vni, now: Instant) {
-        self.stale.insert(vni);
-        if self.is_complete(vni) {
-            self.sweep(vni, now);
+    pub(super) fn became_stale(&mut self, vni: Vni, age: Age, now: Instant) {
+        if let Some(table) = self.tables.get_mut(&vni) {
+            table.young = age;
+            let start = *table.ages[age.index()].get_or_insert(now);
+            self.note(start.checked_add(self.patience.stale_time));
         }
     }
 
     /// A server has told the whole table of a VNI.
     pub(super) fn completed(&mut self, server: ServerId, vni: Vni, now: Instant) {
-        if let Some(Standing::Established(complete)) = self.servers.get_mut(&server) {
+        if let Some(Standing::Established { complete, .. }) = self.servers.get_mut(&server) {
             complete.insert(vni);
         }
-        self.sweep(vni, now);
-        if let Some(progress @ Progress::Loading) = self.tables.get_mut(&vni) {
-            *progress = Progress::Complete;
-            let awaited = if self.patience.linger.is_zero() {
-                Awaited::Nobody
-            } else {
-                let until = now + self.patience.linger;
-                Awaited::AtHand { until }
-            };
-            self.pending.insert(vni, awaited);
+        let imports = self.imports.iter();
+        let into = imports.filter(|(_, sources)| sources.contains(&vni));
+        let into: Vec<Vni> = into.map(|(into, _)| *into).collect();
+        self.judge(vni, now);
+        for vni in into {
+            self.judge(vni, now);
         }
-        if !self.pending.is_empty() {
-            let imports = self.imports.iter();
-            let into = imports.filter(|(_, sources)| sources.contains(&vni));
-            let into = into.map(|(into, _)| *into);
-            self.announce(into.chain([vni]).collect());
+    }
+
+    /// Returns whether a server knows best what a VNI has: it has told the whole table, and its
+    /// announcers had time to return to it.
+    pub(super) fn vouches(&self, server: ServerId, vni: Vni, now: Instant) -> bool {
+        match self.servers.get(&server) {
+            Some(Standing::Established {
+                vouches_from,
+                complete,
+                ..
+            }) => *vouches_from <= now && complete.contains(&vni),
+            Some(Standing::Coming | Standing::Retrying { .. } | Standing::Away) | None => false,
         }
+    }
+
+    /// Returns whether a session is established.
+    pub(super) fn has_established(&self) -> bool {
+        let is_established = |it: &Standing| matches!(it, Standing::Established { .. });
+        self.servers.values().any(is_established)
     }
 
     /// Does what is due at `now`.
     pub(super) fn handle_timeouts(&mut self, now: Instant) {
-        while let Some((&vni, _)) = self.sweeps.iter().find(|(_, at)| **at <= now) {
-            self.sweeps.remove(&vni);
-            if self.is_complete(vni) {
-                self.sweep_now(vni);
+        for vni in std::mem::take(&mut self.fresh) {
+            if let Some(table) = self.tables.get_mut(&vni) {
+                table.asked_since.get_or_insert(now);
+                self.note(now.checked_add(self.patience.stale_time));
             }
         }
-        let is_due = |awaited: &Awaited| awaited.due().is_some_and(|due| due <= now);
-        if self.pending.values().any(is_due) {
-            for awaited in self.pending.values_mut().filter(|it| is_due(it)) {
-                *awaited = match *awaited {
-                    Awaited::AtHand { .. } => Awaited::Established {
-                        until: now + self.patience.hold,
-                    },
-                    Awaited::Established { .. } | Awaited::Nobody => Awaited::Nobody,
-                };
+        if self.due.is_none_or(|due| due > now) {
+            return;
+        }
+        let stale_time = self.patience.stale_time;
+        for (vni, table) in &mut self.tables {
+            for age in Age::ALL {
+                let start = &mut table.ages[age.index()];
+                if start.is_some_and(|start| is_past(start, stale_time, now)) {
+                    *start = None;
+                    self.verdicts.push_back(Verdict::Expire(*vni, age));
+                }
             }
-            self.announce_all();
         }
-        if self.hold_until.is_some_and(|until| until <= now) {
-            self.hold_until = None;
-            let stale = std::mem::take(&mut self.stale);
-            self.verdicts.extend(stale.into_iter().map(Verdict::Sweep));
+        for standing in self.servers.values_mut() {
+            if matches!(standing, Standing::Retrying { at_most, .. } if *at_most <= now) {
+                *standing = Standing::Away;
+            }
         }
+        self.evaluate(now);
+        self.due = self.next_due(Some(now));
     }
 
     /// When [`Self::handle_timeouts`] has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let sweeps = self.sweeps.values().copied();
-        let pending = self.pending.values().filter_map(|it| it.due());
-        self.hold_until
-            .into_iter()
-            .chain(sweeps)
-            .chain(pending)
-            .min()
+        self.due
     }
 
     /// The next thing to be done.
@@ -248,84 +348,136 @@ impl Completeness {
 
     /// Whether the consumers were told that a VNI is synced; `None` if it is not subscribed to.
     pub(super) fn is_synced(&self, vni: Vni) -> Option<bool> {
-        let progress = self.tables.get(&vni)?;
-        Some(*progress == Progress::Synced)
+        Some(self.tables.get(&vni)?.is_synced)
     }
 
-    /// The VNIs that are synced.
-    pub(super) fn synced(&self) -> impl Iterator<Item = Vni> + '_ {
-        let is_synced =
-            |(vni, progress): (&Vni, &Progress)| (*progress == Progress::Synced).then_some(*vni);
-        self.tables.iter().filter_map(is_synced)
+    /// Whether the consumers were told that a VNI is settled.
+    pub(super) fn is_settled(&self, vni: Vni) -> bool {
+        self.tables.get(&vni).is_some_and(|table| table.is_settled)
     }
 
-    /// Has the stale routes of a VNI go, now or when the others had time to say that they
-    /// have them too.
-    ///
-    /// Of a route that is on its way through two servers, one may have told the client
-    /// when it is killed; the other will.
-    fn sweep(&mut self, vni: Vni, now: Instant) {
-        if !self.stale.contains(&vni) {
+    /// The VNIs that are synced, each with whether it is settled too.
+    pub(super) fn synced(&self) -> impl Iterator<Item = (Vni, bool)> + '_ {
+        let synced = self.tables.iter().filter(|(_, table)| table.is_synced);
+        synced.map(|(vni, table)| (*vni, table.is_settled))
+    }
+
+    /// Judges all VNIs that something is to be said about.
+    pub(super) fn evaluate(&mut self, now: Instant) {
+        let open = self.tables.iter().filter(|(_, table)| table.is_open());
+        for vni in open.map(|(vni, _)| *vni).collect::<Vec<_>>() {
+            self.judge(vni, now);
+        }
+    }
+
+    fn judge(&mut self, vni: Vni, now: Instant) {
+        let Some(table) = self.tables.get(&vni).filter(|table| table.is_open()) else {
             return;
-        }
-        if self.patience.linger.is_zero() {
-            self.sweep_now(vni);
-        } else {
-            self.sweeps.insert(vni, now + self.patience.linger);
-        }
-    }
-
-    fn sweep_now(&mut self, vni: Vni) {
-        self.stale.remove(&vni);
-        self.verdicts.push_back(Verdict::Sweep(vni));
-    }
-
-    fn has_established(&self) -> bool {
-        let is_established = |it: &Standing| matches!(it, Standing::Established(_));
-        self.servers.values().any(is_established)
-    }
-
-    /// Whether some established server has told the whole table of a VNI.
-    fn is_complete(&self, vni: Vni) -> bool {
-        self.servers.values().any(|server| match server {
-            Standing::Established(complete) => complete.contains(&vni),
-            Standing::Coming | Standing::Away => false,
-        })
-    }
-
-    /// Whether the table of a VNI at another server is awaited.
-    fn awaits(&self, vni: Vni, awaited: Awaited) -> bool {
-        self.servers.values().any(|server| match (server, awaited) {
-            (_, Awaited::Nobody)
-            | (Standing::Away, Awaited::AtHand { .. } | Awaited::Established { .. })
-            | (Standing::Coming, Awaited::Established { .. }) => false,
-            (Standing::Coming, Awaited::AtHand { .. }) => true,
-            (
-                Standing::Established(complete),
-                Awaited::AtHand { .. } | Awaited::Established { .. },
-            ) => !complete.contains(&vni),
-        })
-    }
-
-    fn announce_all(&mut self) {
-        self.announce(self.pending.keys().copied().collect());
-    }
-
-    /// Tells of those of some VNIs that are complete with all that they import, and at all
-    /// servers that are awaited.
-    fn announce(&mut self, candidates: Vec<Vni>) {
-        let is_loading = |vni: &Vni| self.tables.get(vni) == Some(&Progress::Loading);
-        let is_whole = |vni: &Vni| {
-            let sources = self.imports.get(vni).into_iter().flatten();
-            let is_whole = !sources.into_iter().any(is_loading);
-            let awaited = self.pending.get(vni);
-            is_whole && awaited.is_some_and(|awaited| !self.awaits(*vni, *awaited))
         };
-        let whole: Vec<Vni> = candidates.into_iter().filter(is_whole).collect();
-        for vni in whole {
-            self.pending.remove(&vni);
-            self.tables.insert(vni, Progress::Synced);
+        let (is_synced, is_settled) = (table.is_synced, table.is_settled);
+        let sweeps = table.has_stale() && self.has_spoken(vni, Vouching::Needed, now);
+        let syncs = !is_synced && self.is_whole(vni, Vouching::NotNeeded, now);
+        let settles =
+            (is_synced || syncs) && !is_settled && self.is_whole(vni, Vouching::Needed, now);
+        let Some(table) = self.tables.get_mut(&vni) else {
+            return;
+        };
+        if sweeps {
+            table.ages = [None; 2];
+            self.verdicts.push_back(Verdict::Sweep(vni));
+        }
+        if syncs {
+            table.is_synced = true;
             self.verdicts.push_back(Verdict::Synced(vni));
         }
+        if settles {
+            table.is_settled = true;
+            self.verdicts.push_back(Verdict::Settled(vni));
+        }
     }
+
+    /// Whether the servers have spoken for a VNI and for all that it imports, or had the stale
+    /// time to do so.
+    fn is_whole(&self, vni: Vni, vouching: Vouching, now: Instant) -> bool {
+        let has_spoken = |vni: &Vni| {
+            self.has_spoken(*vni, vouching, now)
+                || (self.is_overdue(*vni, now) && self.speakers(*vni).next().is_some())
+        };
+        let sources = self.imports.get(&vni).into_iter().flatten();
+        let mut subscribed = sources.filter(|from| self.tables.contains_key(from));
+        has_spoken(&vni) && subscribed.all(has_spoken)
+    }
+
+    /// Whether at least one server speaks for a VNI, all that do vouch if that is needed, and
+    /// nobody is at hand who may still tell.
+    fn has_spoken(&self, vni: Vni, vouching: Vouching, now: Instant) -> bool {
+        let asked_since = self.tables.get(&vni).and_then(|table| table.asked_since);
+        let is_awaited = |standing: &Standing| match standing {
+            Standing::Coming => true,
+            Standing::Away => false,
+            Standing::Retrying { loading, .. } => {
+                vouching == Vouching::Needed || loading.contains(&vni)
+            }
+            Standing::Established {
+                since,
+                vouches_from,
+                complete,
+            } => {
+                if complete.contains(&vni) {
+                    vouching == Vouching::Needed && *vouches_from > now
+                } else {
+                    let begin = asked_since.map(|asked| asked.max(*since));
+                    begin.is_none_or(|it| !is_past(it, self.patience.stale_time, now))
+                }
+            }
+        };
+        self.speakers(vni).next().is_some() && !self.servers.values().any(is_awaited)
+    }
+
+    /// The servers that have told the whole table of a VNI.
+    fn speakers(&self, vni: Vni) -> impl Iterator<Item = &Standing> {
+        self.servers.values().filter(move |standing| {
+            matches!(standing, Standing::Established { complete, .. } if complete.contains(&vni))
+        })
+    }
+
+    /// Whether a VNI was subscribed to a stale time ago.
+    fn is_overdue(&self, vni: Vni, now: Instant) -> bool {
+        let asked_since = self.tables.get(&vni).and_then(|table| table.asked_since);
+        asked_since.is_some_and(|it| is_past(it, self.patience.stale_time, now))
+    }
+
+    fn note(&mut self, deadline: Option<Instant>) {
+        self.due = self.due.into_iter().chain(deadline).min();
+    }
+
+    /// Returns the next deadline after `now`; any, without it.
+    fn next_due(&self, now: Option<Instant>) -> Option<Instant> {
+        let stale_time = self.patience.stale_time;
+        let ends = self.tables.values().filter(|it| it.is_open());
+        let ends = ends.flat_map(|table| {
+            let begins = table.ages.into_iter().chain([table.asked_since]);
+            begins.flatten().filter_map(|it| it.checked_add(stale_time))
+        });
+        let servers = self
+            .servers
+            .values()
+            .flat_map(|standing| match *standing {
+                Standing::Coming | Standing::Away => [None, None],
+                Standing::Retrying { at_most, .. } => [Some(at_most), None],
+                Standing::Established {
+                    since,
+                    vouches_from,
+                    ..
+                } => [Some(vouches_from), since.checked_add(stale_time)],
+            })
+            .flatten();
+        let is_ahead = |due: &Instant| now.is_none_or(|now| *due > now);
+        ends.chain(servers).filter(is_ahead).min()
+    }
+}
+
+/// Whether `time` is over since `start`.
+fn is_past(start: Instant, time: Duration, now: Instant) -> bool {
+    start.checked_add(time).is_some_and(|end| end <= now)
 }

@@ -22,11 +22,15 @@ pub enum Event {
     /// The table of a VNI is complete for the first time since the subscription, those
     /// of the VNIs that are imported into it and subscribed to among it.
     ///
-    /// One server has told all of it, and so have the others that are established (they are
-    /// waited for as long as [`hold`](crate::ClientConfig::hold)) or are being tried for the
-    /// first time ([`linger`](crate::ClientConfig::linger)): one that was restarted a moment
-    /// ago knows little.
+    /// One server has told all of it, and so have the others at hand: those that are
+    /// established or shake hands, that are tried for the first time, or that were lost while
+    /// they told it. They are waited for as long as
+    /// [`stale_time`](crate::ClientConfig::stale_time).
     Synced(Vni),
+    /// What a VNI does not have, nobody has: it is synced, and every server at hand has had
+    /// announcers for [`settle_time`](crate::ClientConfig::settle_time). Comes once since the
+    /// subscription. What an earlier process left may be removed.
+    Settled(Vni),
     /// All routes that were there when this consumer began have been told. Comes once, and
     /// only to consumers of [`MetalBondClient::watch`](crate::MetalBondClient::watch).
     Current,

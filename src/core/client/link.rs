@@ -1,7 +1,7 @@
 //! The connection to one server: what it is told, and how complete its tables are.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::desired::{Desired, Episode, Tell};
 use super::view::ServerBit;
@@ -282,6 +282,19 @@ impl Link {
     /// Whether the server offers nothing beyond the protocol.
     pub(super) fn is_legacy(&self) -> bool {
         !self.session().capabilities().contains(Capabilities::STREAM)
+    }
+
+    /// How long the server has had announcers, as far as is known.
+    ///
+    /// A legacy server does not say. It counts as started a moment ago if it `was_disturbed`,
+    /// else as one that has been there for ever.
+    pub(super) fn uptime(&self, was_disturbed: bool) -> Duration {
+        let extensions = self.session().hello().and_then(|hello| hello.extensions);
+        match extensions.filter(|_| !self.is_legacy()) {
+            Some(extensions) => Duration::from_secs(extensions.uptime_seconds.into()),
+            None if was_disturbed => Duration::ZERO,
+            None => Duration::MAX,
+        }
     }
 
     /// Encodes what the server must be told, as far as there is room.

@@ -8,10 +8,12 @@
 mod backoff;
 mod completeness;
 mod desired;
+mod endings;
 mod events;
 mod link;
 mod policy;
 mod read;
+mod report;
 mod server;
 mod status;
 #[cfg(test)]
@@ -23,6 +25,7 @@ use std::time::{Duration, Instant};
 
 pub use events::{Event, EventDetail};
 pub use policy::{RouteFilter, RouteMatch};
+pub(crate) use report::Report;
 pub use status::{AnnouncementState, Changed, ConnectionState, ServerId};
 
 use crate::core::pace::{Framing, Pacing};
@@ -30,7 +33,7 @@ use crate::core::session::{CloseReason, Event as SessionEvent, SessionConfig};
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::Malformed;
 use backoff::Backoff;
-use completeness::{Completeness, Patience, Verdict};
+use completeness::{Completeness, Patience};
 use desired::Desired;
 pub(crate) use events::ConsumerId;
 pub(crate) use link::FlushId;
@@ -42,16 +45,15 @@ pub(crate) use view::{RouteCursor, ServerBit};
 /// How long a connection attempt may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a server that is connected under another name is left alone.
-const TWIN_WAIT: Duration = Duration::from_secs(60);
-
 /// What a client core is made with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CoreConfig {
     pub(crate) session: SessionConfig,
     pub(crate) pacing: Pacing,
-    /// How long routes stay after the last server is lost.
-    pub(crate) hold: Duration,
+    /// The longest that routes of a lost server stay.
+    pub(crate) stale_time: Duration,
+    /// How long after its start a server does not vouch for what is missing.
+    pub(crate) settle_time: Duration,
     pub(crate) retry_min: Duration,
     pub(crate) retry_max: Duration,
     /// Random seed of this process: keys hash maps against collision attacks, jitters retries.
@@ -76,6 +78,8 @@ pub(crate) struct Core {
     updates_received: u64,
     /// Updates sent on connections that are gone.
     updates_sent: u64,
+    /// What the caller is to log.
+    reports: Vec<Report>,
 }
 
 impl Core {
@@ -89,13 +93,14 @@ impl Core {
             filter: RouteFilter::new(),
             view: View::new(config.seed),
             completeness: Completeness::new(Patience {
-                hold: config.hold,
-                linger: Duration::ZERO,
+                stale_time: config.stale_time,
+                settle_time: config.settle_time,
             }),
             flushes: BTreeSet::new(),
             next_flush: 0,
             updates_received: 0,
             updates_sent: 0,
+            reports: Vec::new(),
         };
         for _ in 0..servers {
             core.add_server(now);
@@ -119,26 +124,23 @@ impl Core {
         self.view.set_detail(detail);
     }
 
-    /// Sets how long stale routes stay after a server's table is complete, for other servers
-    /// to catch up.
-    pub(crate) fn set_linger(&mut self, linger: Duration) {
-        let hold = self.config.hold;
-        self.completeness.set_patience(Patience { hold, linger });
-    }
-
-    /// Other settings: of new sessions, and of the hold time from the next loss on. Who this
-    /// client is, its secret, and when it tries again stay.
-    pub(crate) fn reconfigure(&mut self, config: CoreConfig, linger: Duration) {
+    /// Other settings: of new sessions, the stale time at once, and the settle time from the
+    /// next loss or handshake on. Who this client is, its secret, and when it tries again stay.
+    pub(crate) fn reconfigure(&mut self, config: CoreConfig) {
         self.config = CoreConfig {
             session: SessionConfig {
                 extensions: self.config.session.extensions,
                 ..config.session
             },
             pacing: config.pacing,
-            hold: config.hold,
+            stale_time: config.stale_time,
+            settle_time: config.settle_time,
             ..self.config
         };
-        self.set_linger(linger);
+        self.completeness.set_patience(Patience {
+            stale_time: config.stale_time,
+            settle_time: config.settle_time,
+        });
     }
 
     /// Adds a server, to be dialled at once. Returns `None` if the limit is reached.
@@ -157,16 +159,17 @@ impl Core {
 
     /// Removes a server. Returns `false` if there is none of that number.
     ///
-    /// What only it had is treated as if it were lost for ever: gone at once if a
-    /// server that is complete does not have it, else when one is, or after the
-    /// hold time. So servers can be replaced in either order.
+    /// What only it had is treated as if it were lost for ever: gone once every other server
+    /// at hand is complete, vouches and does not have it, or after the stale time. So servers
+    /// can be replaced in either order.
     pub(crate) fn remove_server(&mut self, server: ServerId, now: Instant) -> bool {
         if !self.servers.contains_key(&server) {
             return false;
         }
         self.lost(server, CloseReason::Shutdown, now);
         self.servers.remove(&server);
-        self.completeness.removed(server);
+        self.completeness.removed(server, now);
+        self.obey();
         true
     }
 
@@ -186,6 +189,7 @@ impl Core {
             return false;
         }
         self.view.cancel(&Event::Synced(vni));
+        self.view.cancel(&Event::Settled(vni));
         self.view.drop_vni(vni);
         for server in self.servers.values_mut() {
             if let Some(link) = server.link_mut() {
@@ -194,7 +198,6 @@ impl Core {
         }
         self.each_link(|link, wants| link.queue_subscription(vni, wants));
         self.completeness.unsubscribed(vni);
-        self.obey();
         true
     }
 
@@ -254,7 +257,6 @@ impl Core {
         server.phase = Phase::Dialling {
             until: now + DIAL_TIMEOUT,
         };
-        self.completeness.coming(*id);
         Some(*id)
     }
 
@@ -263,6 +265,7 @@ impl Core {
         if let Some(entry) = self.servers.get_mut(&server) {
             let link = Link::new(entry.bit, self.config.session, self.config.pacing, now);
             entry.phase = Phase::Up(Box::new(link));
+            self.completeness.connected(server);
             self.pump(server);
         }
     }
@@ -278,7 +281,8 @@ impl Core {
             return;
         }
         entry.lose(reason, now);
-        self.completeness.unreachable(server);
+        self.completeness.failed(server, now);
+        self.obey();
     }
 
     /// Leaves a server, and does not dial it for `time`.
@@ -288,6 +292,7 @@ impl Core {
             && let Some(until) = now.checked_add(time)
         {
             entry.is_drained = true;
+            self.completeness.drained(server);
             entry.phase = Phase::Waiting {
                 until,
                 is_retry: true,
@@ -325,7 +330,9 @@ impl Core {
                     let is_heard = link.hears(update.action, &key, &mut wants);
                     if is_heard && self.filter.accepts(update.vni, &update.route) {
                         let change = (update.vni, update.action, update.route);
-                        self.view.update(bit, change);
+                        let completeness = &self.completeness;
+                        let vouches = || completeness.vouches(server, update.vni, now);
+                        self.view.update(bit, change, vouches);
                     }
                 }
                 SessionEvent::Established => {
@@ -333,8 +340,9 @@ impl Core {
                     for flush in &self.flushes {
                         link.flush(*flush);
                     }
+                    let uptime = link.uptime(entry.is_disturbed);
                     entry.established_at = Some(now);
-                    self.completeness.established(server);
+                    self.completeness.established(server, uptime, now);
                     self.view.push(&Event::ServerUp(server));
                 }
                 SessionEvent::EndOfRib(vni) => {
@@ -378,6 +386,7 @@ impl Core {
                 Phase::Waiting { .. } | Phase::Dialling { .. } | Phase::Up(_) => {}
             }
         }
+        self.view.end_quiet(self.config.settle_time, now);
         self.completeness.handle_timeouts(now);
         self.obey();
     }
@@ -391,7 +400,8 @@ impl Core {
                 Phase::Waiting { until, .. } | Phase::Dialling { until } => Some(*until),
                 Phase::Up(link) => link.poll_timeout(),
             });
-        servers.chain(self.completeness.poll_timeout()).min()
+        let servers = servers.chain(self.completeness.poll_timeout());
+        servers.chain(self.view.quiet_due()).min()
     }
 
     /// Bytes to send to a server.
@@ -441,8 +451,11 @@ impl Core {
     /// limit is reached.
     pub(crate) fn attach(&mut self, detail: EventDetail) -> Option<ConsumerId> {
         let consumer = self.view.attach(detail)?;
-        for vni in self.completeness.synced() {
+        for (vni, is_settled) in self.completeness.synced() {
             self.view.push_to(consumer, Event::Synced(vni));
+            if is_settled {
+                self.view.push_to(consumer, Event::Settled(vni));
+            }
         }
         for (server, entry) in &self.servers {
             if matches!(&entry.phase, Phase::Up(link) if link.session().is_established()) {
@@ -457,6 +470,11 @@ impl Core {
         self.view.detach(consumer);
     }
 
+    /// What the caller is to log, since the last call.
+    pub(crate) fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+
     fn ids(&self) -> Vec<ServerId> {
         self.servers.keys().copied().collect()
     }
@@ -469,90 +487,6 @@ impl Core {
     fn complete(&mut self, server: ServerId, vni: Vni, now: Instant) {
         self.completeness.completed(server, vni, now);
         self.obey();
-    }
-
-    /// Does what the completeness of the tables calls for.
-    fn obey(&mut self) {
-        while let Some(verdict) = self.completeness.poll_verdict() {
-            match verdict {
-                Verdict::Sweep(vni) => self.view.sweep(vni),
-                Verdict::Synced(vni) => self.view.push(&Event::Synced(vni)),
-            }
-        }
-    }
-
-    /// After anything that touched a session: its end, or what it must be told.
-    fn settle(&mut self, server: ServerId, now: Instant) {
-        self.refuse_twin(server);
-        match self.link(server).map(|link| link.session().closed()) {
-            Some(Some(reason)) => self.end(server, reason, now),
-            Some(None) => self.pump(server),
-            None => {}
-        }
-    }
-
-    /// Leaves a server that has just said who it is, if that one is connected already: it would
-    /// give the client's own routes back, and all others twice.
-    fn refuse_twin(&mut self, server: ServerId) {
-        let Some(entry) = self.servers.get(&server) else {
-            return;
-        };
-        let is_new = entry.link().map(|it| it.session().is_hello_received());
-        let Some(node) = entry.node().filter(|_| is_new == Some(true)) else {
-            return;
-        };
-        let mut others = self.servers.iter().filter(|(id, _)| **id != server);
-        let twin = others.find_map(|(id, it)| (it.node() == Some(node)).then_some(*id));
-        if let Some(entry) = self.servers.get_mut(&server)
-            && twin.is_some()
-        {
-            entry.twin = twin;
-            if let Some(link) = entry.link_mut() {
-                link.connection.close(CloseReason::Duplicate);
-            }
-        }
-    }
-
-    /// A server is not connected any more: its other names are to be tried.
-    fn release_twins(&mut self, of: ServerId, now: Instant) {
-        for server in self.servers.values_mut() {
-            if server.twin == Some(of) {
-                server.twin = None;
-                if let Phase::Waiting { until, .. } = &mut server.phase {
-                    *until = now;
-                }
-            }
-        }
-    }
-
-    fn end(&mut self, server: ServerId, reason: CloseReason, now: Instant) {
-        let Some(entry) = self.servers.get_mut(&server) else {
-            return;
-        };
-        let link = entry.lose(reason, now);
-        if let Phase::Waiting { until, .. } = &mut entry.phase
-            && entry.twin.is_some()
-        {
-            *until = now + TWIN_WAIT;
-        }
-        let bit = entry.bit;
-        self.release_twins(server, now);
-        self.completeness.lost(server, now);
-        self.obey();
-        let Some(link) = link else {
-            return;
-        };
-        self.updates_sent += link.sent().update;
-        self.subscriptions.forget(bit, |_| true);
-        self.announcements.forget(bit, |_| true);
-        for vni in link.vnis() {
-            self.view.lose(bit, vni);
-            if self.view.has_stale(vni) {
-                self.completeness.became_stale(vni, now);
-            }
-        }
-        self.obey();
-        self.view.push(&Event::ServerDown(server, reason));
     }
 
     fn pump(&mut self, server: ServerId) {

@@ -248,6 +248,11 @@ impl Core {
         self.completeness.is_synced(vni)
     }
 
+    /// Whether [`Event::Settled`](super::Event::Settled) was told of a VNI.
+    pub(crate) fn is_settled(&self, vni: Vni) -> bool {
+        self.completeness.is_settled(vni)
+    }
+
     /// What each server knows of an own route; `None` if it is not announced.
     pub(crate) fn announcement(
         &self,

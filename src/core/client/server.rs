@@ -29,6 +29,8 @@ pub(super) struct Server {
     /// The server that this one turned out to be, while that is connected.
     pub(super) twin: Option<ServerId>,
     pub(super) established_at: Option<Instant>,
+    /// An attempt failed or a session ended since it was added: it may have been restarted.
+    pub(super) is_disturbed: bool,
 }
 
 /// Where the connection to a server stands.
@@ -60,6 +62,7 @@ impl Server {
             is_drained: false,
             twin: None,
             established_at: None,
+            is_disturbed: false,
         }
     }
 
@@ -90,6 +93,7 @@ impl Server {
     /// was one. The server is to be dialled again after a while.
     pub(super) fn lose(&mut self, reason: CloseReason, now: Instant) -> Option<Box<Link>> {
         self.last_loss = Some(reason);
+        self.is_disturbed = true;
         self.since = now;
         if let Some(since) = self.established_at.take() {
             self.flaps.count(now);

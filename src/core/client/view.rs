@@ -1,14 +1,15 @@
 //! The client's RIB: the union of what its servers say, and what consumers know of it.
 //!
 //! The first server that has a route adds it, the last one that loses it removes
-//! it. What a lost server said stays, as *stale*, until somebody who is complete
-//! says otherwise or the hold time is over.
+//! it. What a lost server said stays, as *stale*, until every server at hand has told
+//! its table, or the stale time is over.
 //!
 //! Each next hop carries which consumers were told of it, and each destination in
 //! whose feeds it stands. What to tell is the difference, made when it is taken.
 
 mod consume;
 mod destinations;
+mod echo;
 mod hops;
 mod read;
 #[cfg(test)]
@@ -21,9 +22,11 @@ use crate::core::map::{Map, map};
 use crate::core::rib::{NextHops, TableSummary};
 use crate::core::types::{Action, Destination, NextHop, NextHopType, Route, Vni};
 use destinations::Destinations;
+use echo::Quiet;
 pub(super) use read::Met;
 pub(crate) use read::RouteCursor;
 
+pub(super) use hops::Age;
 use hops::{Hop, Hops};
 
 /// A server, as one bit of a mask.
@@ -77,6 +80,7 @@ pub(super) struct View {
     generation: u64,
     /// Into which other VNIs the routes of a VNI are copied.
     imports: BTreeMap<Vni, Vec<Vni>>,
+    quiet: Quiet,
     feeds: Feeds,
 }
 
@@ -96,6 +100,7 @@ impl View {
             by_server: [0; ServerBit::MAX],
             generation: 0,
             imports: BTreeMap::new(),
+            quiet: Quiet::default(),
             feeds,
         }
     }
@@ -114,35 +119,26 @@ impl View {
         self.routes
     }
 
-    /// A server says that it has, or has no longer, a route.
-    pub(super) fn update(&mut self, server: ServerBit, (vni, action, route): (Vni, Action, Route)) {
-        match action {
-            Action::Add => self.add(vni, &route, |hop| hop.present |= server.0),
-            Action::Remove => self.remove(server.0, vni, &route),
-        }
-    }
-
-    /// This client withdraws a route that legacy servers may have sent back to it.
-    ///
-    /// Go MetalBond does so in its initial tables, and does not say when the last
-    /// announcer, this client, is gone. An identical route of somebody else's, same
-    /// next hop and all, would be lost with it.
-    pub(super) fn drop_echo(
+    /// A server says that it has, or has no longer, a route. `vouches`: whether it has the
+    /// last word against servers that are lost; asked only where that matters.
+    pub(super) fn update(
         &mut self,
-        legacy: impl Iterator<Item = ServerBit>,
-        (vni, route): (Vni, Route),
+        server: ServerBit,
+        (vni, action, route): (Vni, Action, Route),
+        vouches: impl FnOnce() -> bool,
     ) {
-        let servers = legacy.fold(0, |mask, server| mask | server.0);
-        self.remove(servers, vni, &route);
-    }
-
-    /// Takes a route from a set of servers, and from those that are lost.
-    fn remove(&mut self, servers: u32, vni: Vni, route: &Route) {
-        self.change(vni, route, |hop| {
-            hop.present &= !servers;
-            // A server that is up has the last word against one that is lost.
-            hop.set_stale(false);
-        });
+        match action {
+            Action::Add => self.add(vni, &route, |hop| {
+                hop.present |= server.0;
+                hop.speak();
+            }),
+            Action::Remove => self.change(vni, &route, |hop| {
+                hop.present &= !server.0;
+                if hop.is_stale() && vouches() {
+                    hop.end_stale();
+                }
+            }),
+        }
     }
 
     /// Makes sure that a route has an entry, and edits that.
@@ -228,63 +224,75 @@ impl View {
         }
     }
 
-    /// A server is lost: what it said of a VNI becomes stale.
-    pub(super) fn lose(&mut self, server: ServerBit, vni: Vni) {
+    /// A server is lost: what it said of a VNI becomes stale. Returns whether it said anything.
+    /// `echoes`: it may have sent back what this client announces.
+    pub(super) fn lose(&mut self, server: ServerBit, vni: Vni, age: Age, echoes: bool) -> bool {
         let Some(view) = self.vnis.get_mut(&vni) else {
-            return;
+            return false;
         };
-        view.has_stale = true;
+        let mut is_any = false;
         self.generation += 1;
         for (_, hops) in view.destinations.iter_mut() {
             for hop in hops.as_mut_slice() {
                 if hop.present & server.0 != 0 {
                     count_servers(&mut self.by_server, server.0, 0);
                     hop.present &= !server.0;
-                    hop.set_stale(true);
+                    hop.set_stale(age, echoes);
+                    is_any = true;
                 }
             }
         }
+        view.has_stale |= is_any;
+        is_any
     }
 
-    /// Whether something of a VNI may be stale.
-    pub(super) fn has_stale(&self, vni: Vni) -> bool {
-        self.vnis.get(&vni).is_some_and(|view| view.has_stale)
+    /// How many VNIs have something stale.
+    pub(super) fn stale_vnis(&self) -> usize {
+        self.vnis.values().filter(|view| view.has_stale).count()
     }
 
-    /// Drops what is stale in a VNI: somebody complete knows better, or time is up.
+    /// Drops what is stale in a VNI: the servers at hand know better.
     pub(super) fn sweep(&mut self, vni: Vni) {
-        self.drop_where(vni, |hop| hop.set_stale(false));
+        self.drop_where(vni, Hop::end_stale);
+    }
+
+    /// Drops what is stale in a VNI and of one age: its time is up. Returns how many routes went.
+    pub(super) fn expire(&mut self, vni: Vni, age: Age) -> usize {
+        let before = self.routes;
+        self.drop_where(vni, |hop| hop.expire(age));
+        before - self.routes
     }
 
     /// Drops all that servers said of a VNI.
     pub(super) fn drop_vni(&mut self, vni: Vni) {
         self.drop_where(vni, |hop| {
             hop.present = 0;
-            hop.set_stale(false);
+            hop.end_stale();
         });
     }
 
-    /// Edits all entries of a VNI in a way that makes none of them held.
+    /// Edits all entries of a VNI in a way that makes none of them held or stale.
     fn drop_where(&mut self, vni: Vni, edit: impl Fn(&mut Hop)) {
         let Some(view) = self.vnis.get_mut(&vni) else {
             return;
         };
         let is_imported = self.imports.contains_key(&vni);
         let mut exports = Vec::new();
-        view.has_stale = false;
         self.generation += 1;
         let VniView {
             destinations,
             own,
             summary,
-            ..
+            has_stale,
         } = view;
+        *has_stale = false;
         destinations.retain(|destination, hops| {
             let is_suppressed = !own.is_empty() && own.contains_key(&destination.network());
             let mut is_changed = false;
             for hop in hops.as_mut_slice() {
                 let (was_held, was_native, before) = (hop.is_held(), hop.is_native(), hop.present);
                 edit(hop);
+                *has_stale |= hop.is_stale();
                 count_servers(&mut self.by_server, before, hop.present);
                 let is_gone = was_native && !hop.is_native();
                 if !is_gone {

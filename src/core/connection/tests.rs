@@ -16,6 +16,7 @@ fn connection(role: Role, now: Instant) -> Connection<Buffer> {
         extensions: Some(Extensions {
             capabilities: Capabilities::OWN,
             node_id: [1; 16],
+            uptime_seconds: 0,
         }),
     };
     Connection::new(config, PACING, 0, now)

@@ -34,6 +34,7 @@ fn config() -> ShardConfig {
             extensions: Some(Extensions {
                 capabilities: Capabilities::OWN,
                 node_id: [1; 16],
+                uptime_seconds: 0,
             }),
         },
         soft_limit: 200,

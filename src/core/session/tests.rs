@@ -14,6 +14,7 @@ fn config(role: Role, keepalive_interval: u32) -> SessionConfig {
         extensions: Some(Extensions {
             capabilities: Capabilities::OWN,
             node_id: [7; 16],
+            uptime_seconds: 0,
         }),
     }
 }

@@ -83,6 +83,8 @@ pub(crate) struct Extensions {
     pub(crate) capabilities: Capabilities,
     /// Identity of the peer's process; all zero when it gave none.
     pub(crate) node_id: [u8; 16],
+    /// How long ago a server started with empty tables; 0 in what clients send.
+    pub(crate) uptime_seconds: u32,
 }
 
 impl Extensions {
@@ -109,6 +111,7 @@ pub(crate) fn encode_hello(out: &mut Vec<u8>, hello: &Hello) {
             version: Extensions::VERSION,
             capabilities: extensions.capabilities.0,
             node_id: extensions.node_id.to_vec(),
+            uptime_seconds: extensions.uptime_seconds,
         }),
     };
     debug_assert!(message.encoded_len() <= MAX_HELLO_PAYLOAD);
@@ -127,6 +130,7 @@ pub(crate) fn decode_hello(payload: &[u8]) -> Result<Hello, Malformed> {
             .map(|extensions| Extensions {
                 capabilities: Capabilities(extensions.capabilities),
                 node_id: extensions.node_id.try_into().unwrap_or_default(),
+                uptime_seconds: extensions.uptime_seconds,
             }),
     })
 }

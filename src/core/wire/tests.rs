@@ -380,6 +380,7 @@ fn hello_carries_extensions_and_stays_short() {
         extensions: Some(Extensions {
             capabilities: Capabilities::OWN,
             node_id: [0xff; 16],
+            uptime_seconds: u32::MAX,
         }),
     };
     let mut frame = Vec::new();

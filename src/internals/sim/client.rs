@@ -21,8 +21,8 @@ pub struct ClientSetup {
     /// Whether it offers the extensions.
     pub is_modern: bool,
     pub is_paced: bool,
-    pub hold: Duration,
-    pub linger: Duration,
+    pub stale_time: Duration,
+    pub settle_time: Duration,
     pub retry_min: Duration,
     pub retry_max: Duration,
     pub seed: u64,
@@ -38,14 +38,15 @@ impl SimClient {
         let config = CoreConfig {
             session: session(Role::Client, setup.keepalive_interval, setup.is_modern, 1),
             pacing: pacing(setup.is_paced),
-            hold: setup.hold,
+            stale_time: setup.stale_time,
+            settle_time: setup.settle_time,
             retry_min: setup.retry_min,
             retry_max: setup.retry_max,
             seed: setup.seed,
         };
-        let mut core = Core::new(config, setup.servers, now);
-        core.set_linger(setup.linger);
-        Self { core }
+        Self {
+            core: Core::new(config, setup.servers, now),
+        }
     }
 
     /// What counts of what servers say; to be called before anything is received.
@@ -145,6 +146,10 @@ impl SimClient {
 
     pub fn is_synced(&self, vni: Vni) -> Option<bool> {
         self.core.is_synced(vni)
+    }
+
+    pub fn is_settled(&self, vni: Vni) -> bool {
+        self.core.is_settled(vni)
     }
 
     /// Things remembered beyond what is wanted and received.

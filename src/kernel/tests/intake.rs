@@ -49,7 +49,7 @@ fn client_events_reach_the_kernel_in_order() {
         removed("10.0.9.0/24", 1),
         added("10.0.2.0/24", 2),
         removed("10.0.1.0/24", 1),
-        Event::Synced(VNI),
+        Event::Settled(VNI),
     ]);
     intake.take(vec![added("10.0.3.0/24", 3), removed("10.0.3.0/24", 3)]);
     assert!(bench.settle(SECOND));
@@ -68,7 +68,7 @@ fn end_of_the_client_table_sweeps_routes_found_at_start() {
     intake.take(vec![added("10.0.7.0/24", 2)]);
     assert!(bench.settle(SECOND));
     assert_eq!(bench.resolved().len(), 300, "the table is not complete");
-    intake.take(vec![Event::Synced(VNI)]);
+    intake.take(vec![Event::Settled(VNI)]);
     assert!(bench.settle(SECOND));
     assert_eq!(installed(&bench), ["10.0.7.0/24"]);
 }

@@ -101,9 +101,10 @@ impl<N: Netlink> Writer<N> {
         match event {
             Event::RouteAdded(vni, route) => self.add(vni, route),
             Event::RouteRemoved(vni, route) => self.remove(vni, route),
-            Event::Synced(vni) => self.plan.synced(vni),
+            Event::Settled(vni) => self.plan.synced(vni),
             // Not about the kernel, or in a form that the client does not use here.
             Event::NextHopsChanged(..)
+            | Event::Synced(_)
             | Event::Current
             | Event::ServerUp(_)
             | Event::ServerDown(..) => {}

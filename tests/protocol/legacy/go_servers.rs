@@ -109,6 +109,8 @@ fn row_4_own_announcements_of_a_go_server_are_received() {
     let config = ClientConfig {
         retry_min: Duration::from_millis(20),
         retry_max: Duration::from_millis(50),
+        // The servers of these tests are young.
+        settle_time: Duration::from_secs(1),
         ..ClientConfig::default()
     };
     let address = server.address();

@@ -32,6 +32,8 @@ pub(super) struct Script {
     /// Who it is; names of one server have the same.
     pub(super) node: u8,
     pub(super) interval: u32,
+    /// What its HELLO says, if it is a modern one.
+    pub(super) uptime_seconds: u32,
     /// What others announce to it.
     pub(super) table: BTreeSet<(Vni, Route)>,
     /// What it announces itself, to everybody, once a session is established.
@@ -78,6 +80,7 @@ impl Script {
             kind,
             node,
             interval: 5,
+            uptime_seconds: 3600,
             table: BTreeSet::new(),
             own: BTreeSet::new(),
             is_there: false,
@@ -149,6 +152,7 @@ impl Script {
                 let extensions = Extensions {
                     capabilities: Capabilities::OWN,
                     node_id: [self.node; 16],
+                    uptime_seconds: self.uptime_seconds,
                 };
                 let hello = Hello {
                     keepalive_interval: self.interval,

@@ -6,7 +6,7 @@ use super::script::Heard;
 use super::script::Kind::{self, Go, Modern, OldRust};
 use super::world::{HOLD, World, config};
 use super::*;
-use crate::core::client::Event::{self, RouteAdded, RouteRemoved, ServerDown, ServerUp};
+use crate::core::client::Event::{RouteAdded, RouteRemoved, ServerDown, ServerUp};
 use crate::core::session::CloseReason::PeerClosed;
 use crate::core::types::Action::{Add, Remove};
 
@@ -56,7 +56,7 @@ fn with_another_incomplete_it_stays_until_that_is_complete() {
 }
 
 #[test]
-fn with_none_left_all_stays_for_the_hold_time() {
+fn with_none_left_all_stays_for_the_stale_time() {
     for kind in KINDS {
         let mut world = two(kind);
         world.down(A);
@@ -81,7 +81,7 @@ fn with_none_left_all_stays_for_the_hold_time() {
 }
 
 #[test]
-fn attempts_that_fail_do_not_make_the_hold_longer() {
+fn attempts_that_fail_do_not_make_the_stale_time_longer() {
     let mut world = two(Modern);
     world.down(A);
     world.down(B);
@@ -99,9 +99,9 @@ fn attempts_that_fail_do_not_make_the_hold_longer() {
 }
 
 #[test]
-fn without_a_hold_time_all_goes_at_once() {
+fn without_a_stale_time_all_goes_at_once() {
     let mut config = config();
-    config.hold = Duration::ZERO;
+    config.stale_time = Duration::ZERO;
     let mut world = World::with(&[Modern], config);
     world.core.subscribe(V);
     world.server(A).table = [(V, route(1))].into();
@@ -252,73 +252,4 @@ fn vnis_are_swept_each_for_itself() {
     world.server(A).is_held = false;
     world.settle();
     assert_eq!(world.view(W), [].into());
-}
-
-/// A route on its way through two servers, of which the first is killed.
-#[test]
-fn what_the_other_server_is_about_to_say_is_not_removed_before() {
-    let mut world = two(Modern);
-    let linger = Duration::from_secs(1);
-    world.core.set_linger(linger);
-    world.say(A, Add, V, route(7));
-    world.say(A, Add, V, route(8));
-    world.settle();
-    world.check_events();
-    world.down(A);
-    world.pass(linger / 2);
-    world.say(B, Add, V, route(7));
-    world.pass(linger);
-    let events = world.replay();
-    assert!(
-        events.contains(&RouteRemoved(V, route(8))),
-        "nobody said it"
-    );
-    assert!(!events.contains(&RouteRemoved(V, route(7))));
-    assert!(world.view(V).contains(&route(7)));
-    world.check_events();
-}
-
-/// A server that was restarted a moment ago is complete and has next to nothing: who then lets
-/// go of what was found in the kernel must have heard the other server first.
-#[test]
-fn a_table_is_complete_once_all_servers_at_hand_have_told_theirs() {
-    let linger = Duration::from_secs(1);
-    let is_synced = |events: &[Event]| events.contains(&Event::Synced(V));
-    for kind in KINDS {
-        let mut world = World::new(&[kind, kind]);
-        world.core.set_linger(linger);
-        world.core.subscribe(V);
-        world.server(B).table = [(V, route(1))].into();
-        world.server(A).is_there = true;
-        world.shake_hands(B);
-        assert!(world.is_established(A));
-        assert!(!is_synced(&world.replay()), "{kind:?}");
-        world.pass(linger * 2);
-        assert!(!is_synced(&world.replay()), "{kind:?}");
-        world.server(B).is_held = false;
-        world.settle();
-        let expected = [RouteAdded(V, route(1)), Event::Synced(V)];
-        assert_eq!(world.replay(), expected, "{kind:?}");
-    }
-}
-
-#[test]
-fn a_server_that_is_lost_or_away_does_not_keep_a_table_from_being_complete() {
-    let linger = Duration::from_secs(1);
-    for kind in KINDS {
-        let mut world = World::new(&[kind, kind]);
-        world.core.set_linger(linger);
-        world.core.subscribe(V);
-        world.server(A).is_there = true;
-        world.shake_hands(B);
-        world.replay();
-        world.down(B);
-        assert!(world.replay().contains(&Event::Synced(V)), "{kind:?}");
-        let mut world = World::new(&[kind, kind]);
-        world.core.set_linger(linger);
-        world.core.subscribe(V);
-        world.up(A);
-        world.pass(linger);
-        assert!(world.replay().contains(&Event::Synced(V)), "{kind:?}");
-    }
 }

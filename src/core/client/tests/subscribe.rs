@@ -4,7 +4,7 @@ use super::script::Heard;
 use super::script::Kind::{self, Go, Modern, OldRust};
 use super::world::World;
 use super::*;
-use crate::core::client::Event::{RouteAdded, RouteRemoved, Synced};
+use crate::core::client::Event::{RouteAdded, RouteRemoved, Settled, Synced};
 use crate::core::types::Action::{Add, Remove};
 
 const KINDS: [Kind; 3] = [Modern, Go, OldRust];
@@ -54,7 +54,10 @@ fn unsubscribing_and_subscribing_at_once_takes_a_round_trip() {
         assert!(heard.ends_with(&end), "{kind:?}: {heard:?}");
         world.server(A).is_held = false;
         world.settle();
-        assert_eq!(world.replay(), [RouteAdded(V, route(1)), Synced(V)]);
+        assert_eq!(
+            world.replay(),
+            [RouteAdded(V, route(1)), Synced(V), Settled(V)]
+        );
         world.check_servers();
     }
 }

@@ -7,7 +7,7 @@ use super::script::Kind::{Go, Modern};
 use super::world::{World, config};
 use super::*;
 use crate::core::client::ConnectionState;
-use crate::core::client::Event::{RouteAdded, RouteRemoved, ServerDown, ServerUp, Synced};
+use crate::core::client::Event::{RouteAdded, RouteRemoved, ServerDown, ServerUp, Settled, Synced};
 use crate::core::session::CloseReason;
 use crate::core::types::Action::{Add, Remove};
 
@@ -227,7 +227,7 @@ fn synced_comes_once_a_subscription() {
         world.core.subscribe(V);
         world.server(A).table = [(V, route(1))].into();
         world.up(A);
-        let expected = [ServerUp(A), RouteAdded(V, route(1)), Synced(V)];
+        let expected = [ServerUp(A), RouteAdded(V, route(1)), Synced(V), Settled(V)];
         assert_eq!(world.replay(), expected);
         world.up(B);
         world.down(A);
@@ -240,7 +240,8 @@ fn synced_comes_once_a_subscription() {
             core.subscribe(V);
         });
         world.settle();
-        assert_eq!(world.replay().last(), Some(&Synced(V)), "{kind:?}");
+        let told = [Synced(V), Settled(V)];
+        assert!(world.replay().ends_with(&told), "{kind:?}");
     }
 }
 
@@ -262,7 +263,7 @@ fn synced_of_a_subscription_that_ended_is_not_told() {
     );
     world.server(A).is_held = false;
     world.settle();
-    assert_eq!(world.replay(), [Synced(V)]);
+    assert_eq!(world.replay(), [Synced(V), Settled(V)]);
 }
 
 /// A consumer that takes one event where ten happen: it misses what was undone, ends

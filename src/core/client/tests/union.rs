@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::script::Kind::{Go, Modern};
 use super::world::{HOLD, World};
 use super::*;
-use crate::core::client::Event::{RouteAdded, RouteRemoved, ServerUp, Synced};
+use crate::core::client::Event::{RouteAdded, RouteRemoved, ServerUp, Settled, Synced};
 use crate::core::session::CloseReason;
 use crate::core::types::Action::{Add, Remove};
 
@@ -78,7 +78,7 @@ fn a_repeated_add_is_no_event() {
     world.core.subscribe(V);
     world.server(A).say(Add, V, route(1));
     world.up(A);
-    let expected = [ServerUp(A), RouteAdded(V, route(1)), Synced(V)];
+    let expected = [ServerUp(A), RouteAdded(V, route(1)), Synced(V), Settled(V)];
     assert_eq!(world.replay(), expected);
     world.say(A, Remove, V, route(1));
     world.settle();
@@ -113,7 +113,7 @@ fn what_a_server_announces_itself_before_its_first_keepalive_counts() {
     world.server(A).own = [(V, route(1)), (W, route(2))].into();
     world.core.subscribe(V);
     world.up(A);
-    let expected = [RouteAdded(V, route(1)), ServerUp(A), Synced(V)];
+    let expected = [RouteAdded(V, route(1)), ServerUp(A), Synced(V), Settled(V)];
     assert_eq!(world.replay(), expected);
     assert_eq!(world.view(W), [].into(), "not wanted");
     // Lost and back: it says so again.

@@ -23,13 +23,16 @@ pub(super) fn config() -> CoreConfig {
             extensions: Some(Extensions {
                 capabilities: Capabilities::OWN,
                 node_id: [1; 16],
+                uptime_seconds: 0,
             }),
         },
         pacing: crate::core::pace::Pacing {
             mode: crate::core::pace::LegacyPacing::Auto,
             rate: u32::MAX,
         },
-        hold: HOLD,
+        stale_time: HOLD,
+        // Tests of what settles set it; the others look at sweeps at once.
+        settle_time: Duration::ZERO,
         retry_min: Duration::from_secs(5),
         retry_max: Duration::from_secs(10),
         seed: 7,

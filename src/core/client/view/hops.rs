@@ -16,8 +16,37 @@ pub(super) struct Hop {
     pub(super) imported: u16,
     /// The consumers that were told of it.
     pub(super) told: u8,
-    /// A server that is lost had it.
-    is_stale: bool,
+    /// In which ages a server that had it was lost, [`Self::QUIET`] and [`Self::FOREIGN`].
+    stale: u8,
+}
+
+/// When a copy became stale: in one of two ages that take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::core::client) enum Age {
+    Even,
+    Odd,
+}
+
+impl Age {
+    pub(in crate::core::client) const ALL: [Self; 2] = [Self::Even, Self::Odd];
+
+    pub(in crate::core::client) const fn index(self) -> usize {
+        match self {
+            Self::Even => 0,
+            Self::Odd => 1,
+        }
+    }
+
+    pub(in crate::core::client) const fn other(self) -> Self {
+        match self {
+            Self::Even => Self::Odd,
+            Self::Odd => Self::Even,
+        }
+    }
+
+    const fn mask(self) -> u8 {
+        1 << self.index()
+    }
 }
 
 impl Hop {
@@ -27,17 +56,66 @@ impl Hop {
             present: 0,
             imported: 0,
             told: 0,
-            is_stale: false,
+            stale: 0,
         }
     }
 
-    pub(super) const fn set_stale(&mut self, is_stale: bool) {
-        self.is_stale = is_stale;
+    /// The stale copies are not shown: this client withdrew an equal route a moment ago.
+    const QUIET: u8 = 1 << 2;
+
+    /// One of the lost servers never sends a route back to its announcer.
+    const FOREIGN: u8 = 1 << 3;
+
+    const STALE: u8 = Age::Even.mask() | Age::Odd.mask();
+
+    /// A server that had it is lost.
+    pub(super) const fn is_stale(&self) -> bool {
+        self.stale & Self::STALE != 0
+    }
+
+    /// Marks that a server that had it is lost; `echoes`: the server may have sent back what
+    /// this client announces.
+    pub(super) const fn set_stale(&mut self, age: Age, echoes: bool) {
+        self.stale |= age.mask();
+        if !echoes {
+            self.stale |= Self::FOREIGN;
+        }
+    }
+
+    /// Forgets the stale copies of one age.
+    pub(super) const fn expire(&mut self, age: Age) {
+        self.stale &= !age.mask();
+        if !self.is_stale() {
+            self.stale = 0;
+        }
+    }
+
+    /// Forgets all stale copies.
+    pub(super) const fn end_stale(&mut self) {
+        self.stale = 0;
+    }
+
+    /// Forgets the stale copies if all of them may be echoes, else hides them. Returns whether
+    /// they are hidden and were not before.
+    pub(super) const fn silence(&mut self) -> bool {
+        if self.stale & Self::FOREIGN == 0 {
+            self.stale = 0;
+        }
+        let is_news = self.is_stale() && self.stale & Self::QUIET == 0;
+        if is_news {
+            self.stale |= Self::QUIET;
+        }
+        is_news
+    }
+
+    /// Shows the stale copies again.
+    pub(super) const fn speak(&mut self) {
+        self.stale &= !Self::QUIET;
     }
 
     /// A server has it, or had it and is lost.
     pub(super) const fn is_native(&self) -> bool {
-        self.present != 0 || self.is_stale
+        self.present != 0 || (self.is_stale() && self.stale & Self::QUIET == 0)
     }
 
     /// It is a route of this VNI.
@@ -116,10 +194,10 @@ impl Hops {
         }
     }
 
-    /// Removes those that nobody has and no consumer knows; `false` when none is left.
+    /// Removes those that nobody has or had and no consumer knows; `false` when none is left.
     pub(super) fn prune(&mut self, mut release: impl FnMut(NextHopId)) -> bool {
         let mut is_kept = |hop: &Hop| {
-            let is_kept = hop.is_held() || hop.told != 0;
+            let is_kept = hop.is_held() || hop.told != 0 || hop.is_stale();
             if !is_kept {
                 release(hop.id);
             }

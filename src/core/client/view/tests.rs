@@ -1,6 +1,8 @@
 //! Consumers of a view: law L, limits, memory, snapshots, imports.
+#![allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -69,12 +71,12 @@ fn take_all(view: &mut View, consumer: ConsumerId, told: &mut Told) {
 fn a_limit_leaves_the_rest_in_order() {
     let mut view = View::new(1);
     for number in 0..10 {
-        view.update(S, (V, Action::Add, route(number, 1)));
+        view.update(S, (V, Action::Add, route(number, 1)), || true);
     }
     view.push(&Event::Synced(V));
     assert_eq!(view.take(ConsumerId::FIRST, 4).len(), 4);
-    view.update(S, (V, Action::Remove, route(5, 1)));
-    view.update(S, (V, Action::Remove, route(0, 1)));
+    view.update(S, (V, Action::Remove, route(5, 1)), || true);
+    view.update(S, (V, Action::Remove, route(0, 1)), || true);
     let rest = view.take(ConsumerId::FIRST, usize::MAX);
     let expected = [4, 6, 7, 8, 9].map(|it| Event::RouteAdded(V, route(it, 1)));
     assert_eq!(rest[..5], expected);
@@ -85,11 +87,11 @@ fn a_limit_leaves_the_rest_in_order() {
 #[test]
 fn a_limit_holds_within_a_destination_and_what_comes_is_first() {
     let mut view = View::new(1);
-    view.update(S, (V, Action::Add, route(1, 1)));
+    view.update(S, (V, Action::Add, route(1, 1)), || true);
     view.take(ConsumerId::FIRST, 9);
-    view.update(S, (V, Action::Remove, route(1, 1)));
+    view.update(S, (V, Action::Remove, route(1, 1)), || true);
     for hop in 2..5 {
-        view.update(S, (V, Action::Add, route(1, hop)));
+        view.update(S, (V, Action::Add, route(1, hop)), || true);
     }
     let mut events = Vec::new();
     for _ in 0..4 {
@@ -109,6 +111,7 @@ fn the_events_amount_to_all_changes_and_what_waits_stays_short() {
     let sets = view.attach(EventDetail::NextHops).unwrap();
     let (mut first, mut second) = (Told::default(), Told::default());
     let mut late = None;
+    let mut now = Instant::now();
     for step in 0..40_000 {
         let vni = [V, W][random.usize(..2)];
         let server = ServerBit(1 << random.u32(..2));
@@ -118,15 +121,26 @@ fn the_events_amount_to_all_changes_and_what_waits_stays_short() {
         }
         let action = action(random.bool());
         match random.u16(..200) {
-            0 => view.lose(server, vni),
+            0 => {
+                let age = Age::ALL[random.usize(..2)];
+                view.lose(server, vni, age, random.bool());
+            }
+            8..10 => {
+                view.expire(vni, Age::ALL[random.usize(..2)]);
+            }
+            10..14 => view.drop_echo([server].into_iter(), (vni, route)),
+            14..16 => {
+                now += Duration::from_secs(random.u64(..20));
+                view.end_quiet(Duration::from_secs(15), now);
+            }
             1 => view.sweep(vni),
             2 => view.drop_vni(vni),
             3..8 => {
                 view.own((vni, Action::Add, route));
-                view.update(server, (vni, action, route));
+                view.update(server, (vni, action, route), || true);
                 view.own((vni, Action::Remove, route));
             }
-            _ => view.update(server, (vni, action, route)),
+            _ => view.update(server, (vni, action, route), || random.bool()),
         }
         for consumer in [ConsumerId::FIRST, sets] {
             let waiting = view.feeds.get(consumer).unwrap().items.len();
@@ -167,8 +181,8 @@ fn the_events_amount_to_all_changes_and_what_waits_stays_short() {
 fn ever_new_destinations_do_not_pile_up_before_a_consumer_that_sleeps() {
     let mut view = View::new(1);
     for number in 0..100_000 {
-        view.update(S, (V, Action::Add, route(number, 1)));
-        view.update(S, (V, Action::Remove, route(number, 1)));
+        view.update(S, (V, Action::Add, route(number, 1)), || true);
+        view.update(S, (V, Action::Remove, route(number, 1)), || true);
         view.push(&Event::ServerUp(crate::core::client::ServerId(0)));
     }
     let feed = view.feeds.get(ConsumerId::FIRST).unwrap();
@@ -183,7 +197,7 @@ fn an_import_appears_as_long_as_anything_makes_it() {
     let mut told = Told::default();
     let copy = imported(V, route(1, 1));
     assert_eq!(copy.next_hop.target_vni.map(u32::from), Some(V.0));
-    view.update(S, (V, Action::Add, route(1, 1)));
+    view.update(S, (V, Action::Add, route(1, 1)), || true);
     take_all(&mut view, ConsumerId::FIRST, &mut told);
     assert_eq!(told.routes(), [(V, route(1, 1)), (W, copy)].into());
     assert_eq!(
@@ -192,16 +206,16 @@ fn an_import_appears_as_long_as_anything_makes_it() {
     );
     // Somebody announces the same in W.
     let other = ServerBit(2);
-    view.update(other, (W, Action::Add, copy));
+    view.update(other, (W, Action::Add, copy), || true);
     assert_eq!(
         view.servers_of(W, &copy.destination, &copy.next_hop),
         Some(3)
     );
-    view.update(S, (V, Action::Remove, route(1, 1)));
+    view.update(S, (V, Action::Remove, route(1, 1)), || true);
     take_all(&mut view, ConsumerId::FIRST, &mut told);
     assert_eq!(told.routes(), [(W, copy)].into());
-    view.update(S, (V, Action::Add, route(1, 1)));
-    view.update(other, (W, Action::Remove, copy));
+    view.update(S, (V, Action::Add, route(1, 1)), || true);
+    view.update(other, (W, Action::Remove, copy), || true);
     take_all(&mut view, ConsumerId::FIRST, &mut told);
     assert_eq!(told.routes().len(), 2);
     // What is announced in W is not to be had from V.
@@ -213,7 +227,7 @@ fn an_import_appears_as_long_as_anything_makes_it() {
     take_all(&mut view, ConsumerId::FIRST, &mut told);
     assert_eq!(told.routes(), [].into(), "suppressed where it comes from");
     view.own((V, Action::Remove, route(1, 9)));
-    view.lose(S, V);
+    assert!(view.lose(S, V, Age::Even, false));
     take_all(&mut view, ConsumerId::FIRST, &mut told);
     assert_eq!(told.routes().len(), 2, "stale is still there");
     view.sweep(V);
@@ -225,7 +239,7 @@ fn an_import_appears_as_long_as_anything_makes_it() {
 fn a_consumer_that_comes_late_begins_with_all_there_is() {
     let mut view = View::new(1);
     for number in 0..100 {
-        view.update(S, (V, Action::Add, route(number, 1)));
+        view.update(S, (V, Action::Add, route(number, 1)), || true);
     }
     let late = view.attach(EventDetail::Routes).unwrap();
     let mut told = Told::default();
@@ -233,9 +247,9 @@ fn a_consumer_that_comes_late_begins_with_all_there_is() {
         told.take(&event);
     }
     for number in 20..40 {
-        view.update(S, (V, Action::Remove, route(number, 1)));
+        view.update(S, (V, Action::Remove, route(number, 1)), || true);
     }
-    view.update(S, (V, Action::Add, route(1000, 1)));
+    view.update(S, (V, Action::Add, route(1000, 1)), || true);
     take_all(&mut view, late, &mut told);
     let most = (2..=Feeds::MAX).map(|_| view.attach(EventDetail::Routes));
     assert_eq!(most.filter(Option::is_none).count(), 1);

@@ -70,6 +70,8 @@ pub(crate) struct SessionView {
 #[derive(Debug)]
 pub(super) struct Home {
     config: ShardConfig,
+    /// When the tables began to fill.
+    started: Instant,
     /// As of the latest call that told.
     now: Instant,
     peers: Map<PeerId, Peer>,
@@ -101,6 +103,7 @@ impl Home {
     pub(super) fn new(config: ShardConfig, now: Instant) -> Self {
         Self {
             config,
+            started: now,
             now,
             peers: map(config.seed),
             subscribers: map(config.seed),
@@ -124,6 +127,10 @@ impl Home {
     pub(super) fn open(&mut self, id: PeerId, halvings: u8, now: Instant) -> bool {
         if self.peers.contains_key(&id) || self.departing.contains_key(&id) {
             return false;
+        }
+        if let Some(extensions) = &mut self.config.session.extensions {
+            let uptime = now.saturating_duration_since(self.started).as_secs();
+            extensions.uptime_seconds = u32::try_from(uptime).unwrap_or(u32::MAX);
         }
         let peer = Peer::new(&self.config, halvings, now);
         self.peers.insert(id, peer);

@@ -1,0 +1,123 @@
+//! How sessions with servers end, and what follows from that.
+
+use std::time::{Duration, Instant};
+
+use super::completeness::Verdict;
+use super::events::Event;
+use super::report::Report;
+use super::server::Phase;
+use super::{Core, ServerId};
+use crate::core::session::CloseReason;
+
+/// How long a server that is connected under another name is left alone.
+const TWIN_WAIT: Duration = Duration::from_secs(60);
+
+impl Core {
+    /// After anything that touched a session: its end, or what it must be told.
+    pub(super) fn settle(&mut self, server: ServerId, now: Instant) {
+        self.refuse_twin(server);
+        match self.link(server).map(|link| link.session().closed()) {
+            Some(Some(reason)) => self.end(server, reason, now),
+            Some(None) => self.pump(server),
+            None => {}
+        }
+    }
+
+    /// Leaves a server that has just said who it is, if that one is connected already: it would
+    /// give the client's own routes back, and all others twice.
+    fn refuse_twin(&mut self, server: ServerId) {
+        let Some(entry) = self.servers.get(&server) else {
+            return;
+        };
+        let is_new = entry.link().map(|it| it.session().is_hello_received());
+        let Some(node) = entry.node().filter(|_| is_new == Some(true)) else {
+            return;
+        };
+        let mut others = self.servers.iter().filter(|(id, _)| **id != server);
+        let twin = others.find_map(|(id, it)| (it.node() == Some(node)).then_some(*id));
+        if let Some(entry) = self.servers.get_mut(&server)
+            && twin.is_some()
+        {
+            entry.twin = twin;
+            if let Some(link) = entry.link_mut() {
+                link.connection.close(CloseReason::Duplicate);
+            }
+        }
+    }
+
+    /// A server is not connected any more: its other names are to be tried.
+    fn release_twins(&mut self, of: ServerId, now: Instant) {
+        for server in self.servers.values_mut() {
+            if server.twin == Some(of) {
+                server.twin = None;
+                if let Phase::Waiting { until, .. } = &mut server.phase {
+                    *until = now;
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, server: ServerId, reason: CloseReason, now: Instant) {
+        let Some(entry) = self.servers.get_mut(&server) else {
+            return;
+        };
+        let was_established = entry.established_at.is_some();
+        let link = entry.lose(reason, now);
+        if let Phase::Waiting { until, .. } = &mut entry.phase
+            && entry.twin.is_some()
+        {
+            *until = now + TWIN_WAIT;
+        }
+        let bit = entry.bit;
+        self.release_twins(server, now);
+        let Some(link) = link else {
+            return;
+        };
+        if was_established {
+            self.completeness.lost(server, now);
+        } else {
+            self.completeness.failed(server, now);
+        }
+        self.updates_sent += link.sent().update;
+        self.subscriptions.forget(bit, |_| true);
+        self.announcements.forget(bit, |_| true);
+        let echoes = link.is_legacy();
+        for vni in link.vnis() {
+            let age = self.completeness.age(vni, now);
+            self.obey();
+            if self.view.lose(bit, vni, age, echoes) {
+                self.completeness.became_stale(vni, age, now);
+            }
+        }
+        if was_established && !self.completeness.has_established() && self.view.len() > 0 {
+            self.reports.push(Report::AllLost {
+                routes: self.view.len(),
+                vnis: self.view.stale_vnis(),
+                stale_time: self.config.stale_time,
+            });
+        }
+        self.completeness.evaluate(now);
+        self.obey();
+        self.view.push(&Event::ServerDown(server, reason));
+    }
+
+    /// Does what the completeness of the tables calls for.
+    pub(super) fn obey(&mut self) {
+        let (mut routes, mut vnis) = (0, 0);
+        while let Some(verdict) = self.completeness.poll_verdict() {
+            match verdict {
+                Verdict::Sweep(vni) => self.view.sweep(vni),
+                Verdict::Expire(vni, age) => {
+                    let expired = self.view.expire(vni, age);
+                    routes += expired;
+                    vnis += usize::from(expired > 0);
+                }
+                Verdict::Synced(vni) => self.view.push(&Event::Synced(vni)),
+                Verdict::Settled(vni) => self.view.push(&Event::Settled(vni)),
+            }
+        }
+        if routes > 0 {
+            self.reports.push(Report::Expired { routes, vnis });
+        }
+    }
+}
