@@ -31,7 +31,7 @@ pub trait RouteHandler: Send + Sync + 'static {
     /// The next hops of a destination changed: all that it has, in order; none if the
     /// destination is gone.
     ///
-    /// Called instead of the two above with [`EventDetail::NextHops`](super::EventDetail).
+    /// Called instead of the two above with [`EventDetail::NextHops`](crate::EventDetail).
     fn next_hops_changed(&self, vni: Vni, destination: Destination, next_hops: &[NextHop]) {
         let _ = (vni, destination, next_hops);
     }
