@@ -151,7 +151,11 @@ fn go_client_keeps_all_routes_while_one_of_our_two_servers_restarts() {
             server.stats().routes == ROUTES as usize + 1
         });
         eventually("its table is sent", || {
-            server.peers().iter().all(|peer| peer.queued_bytes == 0)
+            server
+                .peers()
+                .unwrap()
+                .iter()
+                .all(|peer| peer.queued_bytes == 0)
         });
     }
     let [_, restarted] = servers;
@@ -160,7 +164,11 @@ fn go_client_keeps_all_routes_while_one_of_our_two_servers_restarts() {
     let restarted = rustbond::MetalBondServer::start(addresses[1], config).unwrap();
     eventually("all are back", || {
         restarted.stats().routes == ROUTES as usize + 1
-            && restarted.peers().iter().all(|peer| peer.queued_bytes == 0)
+            && restarted
+                .peers()
+                .unwrap()
+                .iter()
+                .all(|peer| peer.queued_bytes == 0)
     });
     assert_eq!(restarted.stats().legacy_drops, 0);
 }

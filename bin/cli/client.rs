@@ -37,13 +37,14 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
         None => {
             let has_other_work = !args.announce.is_empty() || options.common.http.is_some();
             let printer = Printer {
-                ender: (!has_other_work).then_some(ender),
+                ender: (!has_other_work).then(|| ender.clone()),
                 is_read: AtomicBool::new(true),
             };
             builder.handler(printer)
         }
     };
     let client = client?;
+    ender.end_with(client.life())?;
     for vni in subscriptions(args) {
         client.subscribe(vni)?;
     }
@@ -153,10 +154,16 @@ fn subscriptions(args: &Client) -> BTreeSet<Vni> {
 fn status(client: &MetalBondClient) -> String {
     let (up, servers) = (client.connected_count(), client.server_count());
     let servers = count(servers, "server");
-    let (synced, vnis) = (client.synced().len(), client.subscriptions().len());
-    let vnis = count(vnis, "VNI");
-    let routes = count(client.route_count(), "route");
-    format!("{up} of {servers}, {synced} of {vnis} synced, {routes}")
+    let tables = || -> rustbond::Result<String> {
+        let (synced, vnis) = (client.synced()?.len(), client.subscriptions()?.len());
+        let vnis = count(vnis, "VNI");
+        let routes = count(client.route_count()?, "route");
+        Ok(format!("{synced} of {vnis} synced, {routes}"))
+    };
+    match tables() {
+        Ok(tables) => format!("{up} of {servers}, {tables}"),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// Prints each change of a route.

@@ -56,7 +56,7 @@ mod imp {
             let received = |vni| client.get_received_routes(vni);
             self.0.reconfigure(config(options), received)?;
             for mapping in &options.install_routes {
-                if client.is_synced(mapping.vni) {
+                if client.is_synced(mapping.vni)? {
                     self.0.synced(mapping.vni);
                 }
             }

@@ -21,7 +21,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Serves until a signal.
 pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(), Failure> {
     logging::start(options.log_level(), options.common.log_format);
-    let (_ender, ending) = signals::catch()?;
+    let (ender, ending) = signals::catch()?;
     let hangups = signals::catch_hangups(options.file.is_some())?;
     let config = options.server.config.clone();
     let listen = &options.server.listen;
@@ -39,6 +39,7 @@ pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(),
             .map_err(|error| Failure::of_address("--listen", listen, error))?,
     };
     let server = Arc::new(server);
+    ender.end_with(server.life())?;
     let http = Http::start(options.common.http.as_deref(), server.inspector())?;
     let mut heartbeat = server.heartbeat();
     heartbeat.join(http.heartbeat());

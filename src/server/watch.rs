@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::core::rib::Span;
 use crate::core::session::CloseReason;
+use crate::core::time::after;
 use crate::core::types::Vni;
 use crate::core::wire::{HEADER_LEN, decode_update, frame_len};
 use crate::error::{Error, Result};
@@ -51,14 +52,16 @@ pub(super) struct Scope {
 pub(super) struct WatchSender {
     pub(super) scope: Scope,
     sender: Sender<Happening>,
-    has_lagged: Arc<AtomicBool>,
+    /// The receiver is gone, or has lagged.
+    has_ended: Arc<AtomicBool>,
 }
 
 /// The watcher's end.
 #[derive(Debug)]
 pub(super) struct WatchReceiver {
     receiver: Receiver<Happening>,
-    has_lagged: Arc<AtomicBool>,
+    /// It has lagged; the workers send no more.
+    has_ended: Arc<AtomicBool>,
     /// Workers that have not yet sent [`Happening::Current`].
     begin: usize,
     /// Received and not handed out.
@@ -82,15 +85,15 @@ pub(super) fn channel(
         return Err(Error::Busy);
     }
     let (sender, receiver) = crossbeam_channel::bounded(PIECES * workers);
-    let has_lagged = Arc::new(AtomicBool::new(false));
+    let has_ended = Arc::new(AtomicBool::new(false));
     let sender = WatchSender {
         scope,
         sender,
-        has_lagged: Arc::clone(&has_lagged),
+        has_ended: Arc::clone(&has_ended),
     };
     let receiver = WatchReceiver {
         receiver,
-        has_lagged,
+        has_ended,
         begin: workers,
         spans: VecDeque::new(),
         watchers: Arc::clone(watchers),
@@ -104,22 +107,33 @@ impl WatchSender {
         for happened in happened {
             if let Err(error) = self.sender.try_send(happened) {
                 if error.is_full() {
-                    self.has_lagged.store(true, Ordering::Relaxed);
+                    self.has_ended.store(true, Ordering::Relaxed);
                 }
                 return false;
             }
         }
-        !self.has_lagged.load(Ordering::Relaxed)
+        self.is_wanted()
+    }
+
+    /// Returns whether there is a receiver that has not lagged.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.has_ended.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for WatchReceiver {
     fn drop(&mut self) {
+        self.end();
         self.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl WatchReceiver {
+    /// Has the workers send no more.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
     /// Takes one more happening. Its changes are to be decoded before the next.
     fn take(&mut self, happened: Happening, events: &mut Vec<WatchEvent>) {
         match happened {
@@ -160,10 +174,10 @@ impl WatchReceiver {
 
 impl WatchSource for WatchReceiver {
     fn wait(&mut self, timeout: Duration) -> Result<Vec<WatchEvent>> {
-        let until = Instant::now() + timeout;
+        let until = after(Instant::now(), timeout);
         let mut events = Vec::new();
         while !self.decode(&mut events) && events.is_empty() {
-            if self.has_lagged.load(Ordering::Relaxed) {
+            if self.has_ended.load(Ordering::Relaxed) {
                 return Err(Error::Lagged);
             }
             match self.receiver.recv_deadline(until) {

@@ -32,7 +32,11 @@ impl Worker {
                 self.shard.reconfigure(shard);
                 self.user_timeout = user_timeout;
             }
-            Request::Watch(watch) => self.watch(watch),
+            Request::Watch(watch, reply) => {
+                self.watch(watch);
+                reply.send(());
+            }
+            Request::EndWatches => self.end_watches(),
             Request::OwnCount(reply) => reply.send(self.shard.tables().own_count()),
             Request::Own(reply) => reply.send(self.shard.tables().own()),
             Request::Peers(reply) => reply.send(self.peers(now)),
@@ -47,6 +51,8 @@ impl Worker {
                 began.send(());
                 assert!(held.recv().is_err());
             }
+            #[cfg(test)]
+            Request::Panic => panic!("a test asked for it"),
         }
     }
 
@@ -130,6 +136,13 @@ impl Worker {
             self.watches.push(watch);
             self.shard.tables_mut().set_watched(true);
         }
+    }
+
+    /// Forgets the watches whose receivers are gone.
+    fn end_watches(&mut self) {
+        self.watches.retain(WatchSender::is_wanted);
+        let is_watched = !self.watches.is_empty();
+        self.shard.tables_mut().set_watched(is_watched);
     }
 
     /// Sends the watches what this turn has changed.

@@ -192,7 +192,7 @@ fn peer_lost_during_its_table_returns_at_half_the_pace() {
     eventually("the server has them", || server.stats().routes == 5000);
     let full = ServerConfig::default().legacy_rate;
     let pace = || {
-        let peers = server.peers();
+        let peers = server.peers().unwrap();
         let mut rates = peers.iter().filter_map(|peer| peer.legacy_rate);
         rates.next()
     };
