@@ -6,6 +6,7 @@ use rustbond::Heartbeat;
 use rustbond::inspect::Inspect;
 
 use crate::cli::failure::Failure;
+use crate::cli::options::Common;
 
 /// An HTTP server, if `--http` asked for one; stops when dropped.
 pub(crate) struct Http {
@@ -16,11 +17,11 @@ pub(crate) struct Http {
 impl Http {
     /// Starts the server if there is an address.
     #[cfg(feature = "http")]
-    pub(crate) fn start(address: Option<&str>, inspect: Arc<dyn Inspect>) -> Result<Self, Failure> {
+    pub(crate) fn start(options: &Common, inspect: Arc<dyn Inspect>) -> Result<Self, Failure> {
         use rustbond::http::HttpServer;
-        let server = address.map(|address| {
+        let server = options.http.as_deref().map(|address| {
             let failed = |error| Failure::of_address("--http", address, error);
-            HttpServer::start(address, inspect).map_err(failed)
+            HttpServer::start_for(address, options.http_hosts.clone(), inspect).map_err(failed)
         });
         let server = server.transpose()?;
         Ok(Self { server })
@@ -28,7 +29,7 @@ impl Http {
 
     /// Starts nothing: this binary has no HTTP, and `--http` was refused.
     #[cfg(not(feature = "http"))]
-    pub(crate) fn start(_: Option<&str>, _: Arc<dyn Inspect>) -> Result<Self, Failure> {
+    pub(crate) fn start(_: &Common, _: Arc<dyn Inspect>) -> Result<Self, Failure> {
         Ok(Self {})
     }
 

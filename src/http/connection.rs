@@ -63,6 +63,11 @@ impl Connection {
         self.exchange.is_idle()
     }
 
+    /// Returns whether it waits for the rest of a request, or for the peer to close it.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.exchange.is_reading() || self.exchange.is_closed()
+    }
+
     /// Goes as far as the socket and the budget allow.
     pub(super) fn turn(&mut self, now: Instant) -> Turn {
         if now >= self.deadline {

@@ -29,6 +29,7 @@ mod control;
 #[cfg(any(test, feature = "internals"))]
 mod fake;
 mod helper;
+mod host;
 #[cfg(feature = "internals")]
 #[allow(missing_docs, reason = "not an interface for anybody else")]
 pub(crate) mod internals;
@@ -50,6 +51,7 @@ use crate::inspect::Inspect;
 use crate::net::{Postbox, listen_on_first};
 pub use control::{Actions, ControlSocket, Outcome};
 use helper::Helpers;
+use host::Hosts;
 use mail::Mail;
 use worker::{Entrance, Worker};
 
@@ -73,6 +75,23 @@ impl HttpServer {
     /// If the address cannot be listened on, or if the system has no threads or descriptors
     /// left.
     pub fn start(address: impl ToSocketAddrs, inspect: Arc<dyn Inspect>) -> Result<Self> {
+        Self::start_for(address, Vec::new(), inspect)
+    }
+
+    /// Starts a server that answers to more host names: those of a proxy before it, for example.
+    ///
+    /// A server on loopback answers only requests whose `Host` is an address, `localhost`, the
+    /// name of this machine or one of `hosts`, so that no page from elsewhere can read it
+    /// through a browser. Another server checks that only if there are `hosts`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_for(
+        address: impl ToSocketAddrs,
+        hosts: Vec<String>,
+        inspect: Arc<dyn Inspect>,
+    ) -> Result<Self> {
         let listener = listen_on_first(address)?;
         let address = listener
             .local_addr()
@@ -80,7 +99,7 @@ impl HttpServer {
         let (entrance, postbox) =
             Entrance::new(listener).map_err(Error::io("register the listener"))?;
         let helpers = Helpers::start(inspect, &postbox)?;
-        let worker = Worker::new(entrance, helpers);
+        let worker = Worker::new(entrance, helpers, Hosts::new(address, hosts));
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.into())
             .spawn(move || worker.run())

@@ -89,3 +89,50 @@ fn both_listeners_refuse_a_head_without_end_with_the_same_bytes() {
         assert!(http.starts_with("HTTP/1.1 431 "), "{text:.40?}: {http}");
     }
 }
+
+/// Waits for an answer that a place was made for.
+fn status(address: SocketAddr, host: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET /healthz HTTP/1.0\r\nHost: {host}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap_or_default().into()
+}
+
+#[test]
+fn half_requests_do_not_delay_a_whole_one() {
+    let inspect: Arc<dyn Inspect> = Arc::new(Fake::default());
+    let http = HttpServer::start("127.0.0.1:0", inspect).unwrap();
+    let mut half = Vec::new();
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(http.local_addr()).unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
+        half.push(stream);
+    }
+    let begin = std::time::Instant::now();
+    assert_eq!(status(http.local_addr(), "localhost"), "200");
+    let waited = begin.elapsed();
+    assert!(waited < std::time::Duration::from_secs(3), "{waited:?}");
+    drop(half);
+}
+
+#[test]
+fn loopback_refuses_other_hosts_but_the_control_socket_does_not() {
+    let listeners = Listeners::start("hosts");
+    let text = "GET /healthz HTTP/1.0\r\nHost: evil.example\r\n\r\n";
+    let [http, control] = listeners.exchange(text);
+    assert!(http.starts_with("HTTP/1.1 421 "), "{http}");
+    assert!(control.starts_with("HTTP/1.1 200 "), "{control}");
+    let address = listeners.http.local_addr();
+    assert_eq!(status(address, &address.to_string()), "200");
+    assert_eq!(status(address, "localhost:1"), "200");
+    let text = "GET /healthz HTTP/1.0\r\nHost: localhost\r\nHost: evil.example\r\n\r\n";
+    let [http, _] = listeners.exchange(text);
+    assert!(http.starts_with("HTTP/1.1 400 "), "{http}");
+    let hosts = vec!["good.example".into()];
+    let inspect: Arc<dyn Inspect> = Arc::new(Fake::default());
+    let http = HttpServer::start_for("127.0.0.1:0", hosts, inspect).unwrap();
+    assert_eq!(status(http.local_addr(), "good.example"), "200");
+    assert_eq!(status(http.local_addr(), "evil.example"), "421");
+}

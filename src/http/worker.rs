@@ -9,8 +9,9 @@ use mio::{Events, Interest, Poll, Token};
 use super::api::{Query, Request};
 use super::connection::{Connection, Turn};
 use super::helper::Helpers;
+use super::host::Hosts;
 use super::mail::{ConnectionId, Mail};
-use super::response::Response;
+use super::response::{Response, Status};
 use crate::core::limit::Quiet;
 use crate::net::{Conn, MAILBOX_WEIGHT, Mailbox, Peer, Postbox};
 
@@ -19,6 +20,10 @@ const CONNECTIONS_MAX: usize = 32;
 
 /// Pause of accepting after the system had no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The answer to a request for another host.
+const WRONG_HOST: &str = "this server does not answer to that host name; use an address, \
+     localhost, or a name of --http-host";
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKE: Token = Token(usize::MAX - 1);
@@ -39,8 +44,11 @@ pub(super) struct Worker {
     /// The index of a connection is its token.
     connections: [Option<Connection>; CONNECTIONS_MAX],
     accepted: u64,
+    /// The last connection that had a turn.
+    had_turn: u64,
     failures: Quiet,
     helpers: Helpers,
+    hosts: Hosts,
 }
 
 impl Entrance {
@@ -60,7 +68,7 @@ impl Entrance {
 }
 
 impl Worker {
-    pub(super) fn new(entrance: Entrance, helpers: Helpers) -> Self {
+    pub(super) fn new(entrance: Entrance, helpers: Helpers, hosts: Hosts) -> Self {
         Self {
             poll: entrance.poll,
             mailbox: entrance.mailbox,
@@ -68,8 +76,10 @@ impl Worker {
             has_waiting: false,
             connections: [const { None }; CONNECTIONS_MAX],
             accepted: 0,
+            had_turn: 0,
             failures: Quiet::default(),
             helpers,
+            hosts,
         }
     }
 
@@ -100,6 +110,7 @@ impl Worker {
                 }
             }
             let mut is_busy = false;
+            self.had_turn = self.accepted;
             for place in 0..CONNECTIONS_MAX {
                 is_busy |= self.serve(place, now);
             }
@@ -138,7 +149,11 @@ impl Worker {
                     place,
                     serial: connection.serial,
                 };
-                let answer = match Query::parse(&Request::new(method, target)) {
+                let query = match self.hosts.admits(request.host.as_deref()) {
+                    true => Query::parse(&Request::new(method, target)),
+                    false => Err(Response::problem(Status::Misdirected, WRONG_HOST)),
+                };
+                let answer = match query {
                     Ok(query) => self.helpers.answer(query, from),
                     Err(response) => Some(response),
                 };
@@ -153,25 +168,29 @@ impl Worker {
         }
     }
 
-    /// Returns a free place, or that of the connection that has been idle longest.
+    /// Returns a free place; or that of the connection that has been idle longest; or that of
+    /// the request that has been unfinished longest, if its connection had a turn.
     fn free_place(&mut self) -> Option<usize> {
         let free = self.connections.iter().position(Option::is_none);
-        free.or_else(|| {
+        let oldest = |may_go: fn(&Connection) -> bool, latest: u64| {
             let all = self.connections.iter().enumerate();
-            let idle = all.filter_map(|(place, it)| Some((it.as_ref()?, place)));
-            let longest = idle
-                .filter(|it| it.0.is_idle())
-                .min_by_key(|it| it.0.deadline)?;
-            Some(longest.1)
-        })
+            let taken = all.filter_map(|(place, it)| Some((it.as_ref()?, place)));
+            let going = taken.filter(|(it, _)| it.serial <= latest && may_go(it));
+            going.min_by_key(|it| it.0.deadline).map(|it| it.1)
+        };
+        free.or_else(|| oldest(Connection::is_idle, u64::MAX))
+            .or_else(|| oldest(Connection::is_unfinished, self.had_turn))
     }
 
     /// Accepts connections while there is a place. Returns when to try again, if that is before
     /// the next event.
     fn accept_all(&mut self, now: Instant) -> Option<Instant> {
         while self.has_waiting {
-            // Only a turn frees a place, and each turn comes here.
-            let place = self.free_place()?;
+            let Some(place) = self.free_place() else {
+                // New connections take all places that could be had: they have a turn first.
+                let has_new = self.accepted > self.had_turn;
+                return has_new.then_some(now);
+            };
             match self.listener.accept() {
                 Ok((stream, address)) => {
                     let peer = Peer::accepted(address);

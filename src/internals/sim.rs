@@ -118,13 +118,20 @@ impl SimServer {
     pub fn new(setup: ServerSetup, now: Instant) -> Self {
         let topology = Topology::new(setup.shards);
         let config = ShardConfig {
-            session: session(Role::Server, setup.keepalive_interval, setup.is_modern),
+            session: session(
+                Role::Server,
+                setup.keepalive_interval,
+                setup.is_modern,
+                setup.seed,
+            ),
             soft_limit: setup.soft_limit,
             hard_limit: setup.hard_limit,
             limits: Limits {
                 routes_per_peer: 1 << 20,
                 routes: 1 << 22,
                 subscriptions_per_peer: 1 << 10,
+                vnis: 1 << 20,
+                vnis_per_peer: 1 << 20,
             },
             pacing: pacing(setup.is_paced),
             seed: setup.seed,
@@ -182,7 +189,7 @@ impl SimServer {
     }
 
     pub fn handle_timeouts(&mut self, shard: usize, now: Instant) {
-        self.shards[shard].handle_timeouts(now);
+        self.shards[shard].handle_timeouts(now, |_| false);
     }
 
     pub fn poll_timeout(&self, shard: usize) -> Option<Instant> {
@@ -309,11 +316,16 @@ impl SimServer {
     }
 }
 
-/// How a side shakes hands, with a node id of its role.
-pub(crate) fn session(role: Role, keepalive_interval: u32, is_modern: bool) -> SessionConfig {
+/// How a side shakes hands, with a node id of this number.
+pub(crate) fn session(
+    role: Role,
+    keepalive_interval: u32,
+    is_modern: bool,
+    node: u64,
+) -> SessionConfig {
     let extensions = Extensions {
         capabilities: Capabilities::OWN,
-        node_id: [if role == Role::Server { 9 } else { 1 }; 16],
+        node_id: (u128::from(node) << 1 | 1).to_be_bytes(),
     };
     SessionConfig {
         role,

@@ -144,6 +144,12 @@ impl Conn {
         }
     }
 
+    /// Looks whether bytes, or the end, wait to be read. An event may not have told yet.
+    pub(crate) fn look(&mut self) {
+        let has_none = |error: &io::Error| matches!(error.kind(), io::ErrorKind::WouldBlock);
+        self.ready.readable |= !self.stream.peek().as_ref().is_err_and(has_none);
+    }
+
     /// Writes once, in any pieces. Returns how many bytes the stream took.
     pub(crate) fn write(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, CloseReason> {
         self.write_framed(slices, Framing::Stream)

@@ -110,9 +110,14 @@ impl<T, W: Wake> Mailbox<T, W> {
 
     /// The next item, if there is one.
     pub(crate) fn take(&self) -> Option<T> {
+        self.take_weighed().map(|(item, _)| item)
+    }
+
+    /// The same, and its weight.
+    pub(crate) fn take_weighed(&self) -> Option<(T, usize)> {
         let (item, weight) = self.receiver.try_recv().ok()?;
         self.signals.weight.fetch_sub(weight, Ordering::SeqCst);
-        Some(item)
+        Some((item, weight))
     }
 
     /// Whether somebody waits for room that there is again; asked once, answered once.

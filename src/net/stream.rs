@@ -93,6 +93,21 @@ impl Stream {
         }
     }
 
+    /// Looks what a read would return, and takes nothing.
+    pub(super) fn peek(&self) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.peek(),
+        }
+    }
+
+    /// Returns whether the peer has ended or reset the connection and left no byte to read.
+    pub(crate) fn has_ended(&self) -> bool {
+        match self.peek() {
+            Ok(count) => count == 0,
+            Err(error) => !is_temporary(&error),
+        }
+    }
+
     /// Writes once, with the boundaries that `framing` asks for if the transport has such.
     pub(super) fn write(&mut self, slices: &[IoSlice<'_>], framing: Framing) -> io::Result<usize> {
         match (self, framing) {
@@ -114,4 +129,11 @@ impl Stream {
             Self::Tcp(tcp) => tcp.finish(),
         }
     }
+}
+
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

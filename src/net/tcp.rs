@@ -66,6 +66,10 @@ impl Tcp {
         self.socket.read(buffer)
     }
 
+    pub(super) fn peek(&self) -> io::Result<usize> {
+        self.socket.peek(&mut [0])
+    }
+
     pub(super) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.socket.write_vectored(slices)
     }

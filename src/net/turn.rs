@@ -81,6 +81,8 @@ impl Round {
 pub(crate) struct Turn<K, C> {
     slots: Map<K, Slot<C>>,
     readers: VecDeque<K>,
+    /// Those that wait to be read, and must not be until [`Turn::release`].
+    held: Vec<K>,
     writers: VecDeque<K>,
     /// Legacy peers. A chunk costs more than its bytes, and the other peers must not pay for it.
     chunk_writers: VecDeque<K>,
@@ -95,6 +97,7 @@ impl<K: Copy + Eq + Hash, C: Ready> Turn<K, C> {
         Self {
             slots: map(seed),
             readers: VecDeque::new(),
+            held: Vec::new(),
             writers: VecDeque::new(),
             chunk_writers: VecDeque::new(),
             reads: Round::default(),
@@ -127,7 +130,7 @@ impl<K: Copy + Eq + Hash, C: Ready> Turn<K, C> {
         self.slots.iter().map(|(key, slot)| (*key, &slot.conn))
     }
 
-    /// Returns whether a connection waits to be read.
+    /// Returns whether a connection waits to be read and is not held.
     pub(crate) fn has_readers(&self) -> bool {
         !self.readers.is_empty()
     }
@@ -155,6 +158,19 @@ impl<K: Copy + Eq + Hash, C: Ready> Turn<K, C> {
         if slot.conn.is_writable() && !std::mem::replace(&mut slot.in_writers, true) {
             self.push_writer(key, framing());
         }
+    }
+
+    /// Has `look` add news of what a connection has to read. Returns whether it has something.
+    pub(crate) fn look(&mut self, key: K, look: impl FnOnce(&mut C)) -> bool {
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return false;
+        };
+        look(&mut slot.conn);
+        let is_readable = slot.conn.is_readable();
+        if is_readable && !std::mem::replace(&mut slot.in_readers, true) {
+            self.readers.push_back(key);
+        }
+        is_readable
     }
 
     /// Lets a connection write that has something to send again.
@@ -185,6 +201,22 @@ impl<K: Copy + Eq + Hash, C: Ready> Turn<K, C> {
     /// Returns whether [`Self::read_next`] serves another connection in this turn.
     pub(crate) fn has_reads_left(&self) -> bool {
         !self.reads.is_over()
+    }
+
+    /// Holds the next connection instead of reading it, if `is_held` says so. Returns whether.
+    pub(crate) fn hold_next(&mut self, is_held: impl FnOnce(K) -> bool) -> bool {
+        match self.readers.front() {
+            Some(&key) if is_held(key) => self.held.push(key),
+            _ => return false,
+        }
+        self.readers.pop_front();
+        self.reads.spend(0);
+        true
+    }
+
+    /// Lets the connections that were held read again, in their order.
+    pub(crate) fn release(&mut self) {
+        self.readers.extend(self.held.drain(..));
     }
 
     /// Has `read` read from the next connection; it returns how many bytes it took.
@@ -325,6 +357,28 @@ mod tests {
         assert!(!turn.has_readers());
         ready(&mut turn, 0, Framing::Stream);
         assert!(turn.has_readers());
+    }
+
+    #[test]
+    fn held_connection_is_read_once_it_is_released() {
+        let mut turn = turn(3);
+        (0..3).for_each(|key| ready(&mut turn, key, Framing::Stream));
+        turn.begin_reads();
+        let mut keys = Vec::new();
+        while turn.has_reads_left() {
+            if !turn.hold_next(|key| key == 1) {
+                turn.read_next(|key, conn| {
+                    conn.readable = false;
+                    keys.push(key);
+                    1
+                });
+            }
+        }
+        assert_eq!(keys, [0, 2]);
+        ready(&mut turn, 1, Framing::Stream);
+        assert!(!turn.has_readers(), "news of it change nothing");
+        turn.release();
+        assert_eq!(reads(&mut turn, 1, true), [1]);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The thread that accepts connections and deals them out to the workers.
 
+mod lobby;
+
 use std::io;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, Ipv6Addr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,9 +20,13 @@ use crate::core::reflector::Topology;
 use crate::core::rib::PeerId;
 use crate::core::time::after;
 use crate::net::{MAILBOX_WEIGHT, Mailbox, Peer, Postbox, Stream};
+use lobby::Lobby;
 
 /// How long accepting rests when the system has no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections taken out of the kernel's queue before the mailbox is read again.
+const ACCEPTS_AT_ONCE: usize = 1024;
 
 const LISTENER: Token = Token(0);
 const WAKE: Token = Token(1);
@@ -33,7 +39,9 @@ pub(super) struct Acceptor {
     topology: Topology,
     workers: Vec<Postbox<WorkerMail>>,
     limits: AcceptLimits,
-    /// Open connections, by address.
+    /// Those that are within the limits, and wait for a grant.
+    lobby: Lobby,
+    /// Open connections, by block of addresses.
     open: Map<IpAddr, usize>,
     total: usize,
     /// Addresses that are refused, and until when.
@@ -105,6 +113,7 @@ impl Acceptor {
             topology,
             workers,
             limits,
+            lobby: Lobby::new(crate::random::seed()),
             open: map(crate::random::seed()),
             total: 0,
             shunned: map(crate::random::seed()),
@@ -132,7 +141,7 @@ impl Acceptor {
             self.mailbox.rearm();
             while let Some(mail) = self.mailbox.take() {
                 match mail {
-                    AcceptorMail::Closed(address) => self.closed(address),
+                    AcceptorMail::Closed(address) => self.closed(block(address)),
                     AcceptorMail::Drain(order) => self.drain(&order),
                     AcceptorMail::Limits(limits) => {
                         self.limits = limits;
@@ -159,6 +168,9 @@ impl Acceptor {
     /// Stops listening. The workers get this order after all accepted connections.
     fn drain(&mut self, order: &Order) {
         self.listener = None;
+        while let Some((stream, peer)) = self.lobby.take() {
+            self.admit(stream, peer);
+        }
         log::info!("draining {} sessions over {:?}", self.total, order.over);
         for worker in &self.workers {
             let request = Box::new(Request::Drain(order.clone()));
@@ -166,12 +178,13 @@ impl Acceptor {
         }
     }
 
-    fn closed(&mut self, address: IpAddr) {
+    /// Forgets a connection from a block.
+    fn closed(&mut self, block: IpAddr) {
         self.total -= 1;
-        if let Some(open) = self.open.get_mut(&address) {
+        if let Some(open) = self.open.get_mut(&block) {
             *open -= 1;
             if *open == 0 {
-                self.open.remove(&address);
+                self.open.remove(&block);
             }
         }
     }
@@ -190,22 +203,23 @@ impl Acceptor {
     ///
     /// An error says that the system lacks something for the moment.
     fn accept_all(&mut self, now: Instant) -> io::Result<Option<Duration>> {
-        loop {
-            let Some(listener) = &self.listener else {
-                return Ok(None);
-            };
-            if let Err(pause) = self.bucket.take(now) {
-                return Ok(Some(pause));
+        for _ in 0..ACCEPTS_AT_ONCE {
+            let pause = self.admit_waiting(now);
+            if self.lobby.is_full() {
+                self.sweep();
+                if self.lobby.is_full() {
+                    return Ok(pause);
+                }
             }
+            let Some(listener) = &self.listener else {
+                return Ok(pause);
+            };
             match listener.accept() {
                 Ok((stream, address)) => {
-                    self.admit(stream.into(), Peer::accepted(address), now);
+                    self.receive(stream.into(), Peer::accepted(address), now);
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => {
-                        self.bucket.give_back();
-                        return Ok(None);
-                    }
+                    io::ErrorKind::WouldBlock => return Ok(pause),
                     // The connection broke before it was accepted (accept(2)).
                     io::ErrorKind::Interrupted
                     | io::ErrorKind::ConnectionAborted
@@ -214,22 +228,56 @@ impl Acceptor {
                 },
             }
         }
+        Ok(Some(Duration::ZERO))
     }
 
-    fn admit(&mut self, stream: Stream, peer: Peer, now: Instant) {
-        let address = peer.ip();
-        if self.is_shunned(address, now) {
+    /// Takes a new connection into the lobby, or refuses it. Neither costs a grant.
+    fn receive(&mut self, stream: Stream, peer: Peer, now: Instant) {
+        if self.is_shunned(peer.ip(), now) {
             self.refused.fetch_add(1, Ordering::Relaxed);
             log::debug!(peer:% = peer; "peer {peer}: refused, it was drained");
             return;
         }
-        let open = self.open.entry(address).or_insert(0);
-        if self.total >= self.limits.sessions || *open >= self.limits.per_address {
+        let block = block(peer.ip());
+        let open = self.open.get(&block).copied().unwrap_or(0);
+        if self.total >= self.limits.sessions || open >= self.limits.per_address {
             self.refuse(peer, now);
             return;
         }
-        *open += 1;
+        self.open.insert(block, open + 1);
         self.total += 1;
+        self.lobby.push(block, stream, peer);
+    }
+
+    /// Admits those that wait, within the rate. Returns when to go on, if some are left.
+    fn admit_waiting(&mut self, now: Instant) -> Option<Duration> {
+        while !self.lobby.is_empty() {
+            if let Err(pause) = self.bucket.take(now) {
+                return Some(pause);
+            }
+            match self.lobby.take() {
+                Some((stream, peer)) if !stream.has_ended() => self.admit(stream, peer),
+                ended => {
+                    self.bucket.give_back();
+                    if let Some((_, peer)) = ended {
+                        self.closed(block(peer.ip()));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Drops the connections that have ended while they waited.
+    fn sweep(&mut self) {
+        let mut ended = Vec::new();
+        self.lobby.sweep(|peer| ended.push(peer));
+        for peer in ended {
+            self.closed(block(peer.ip()));
+        }
+    }
+
+    fn admit(&mut self, stream: Stream, peer: Peer) {
         let id = PeerId(self.next);
         self.next = (self.next + 1) % PeerId::SESSIONS;
         let worker = self.topology.home(id);
@@ -248,16 +296,36 @@ impl Acceptor {
             ..
         } = self.limits;
         let why = format!(
-            "{} connections are open, {sessions} and {per_address} for an address are allowed",
+            "{} connections are open, {sessions} and {per_address} for an address (IPv6: a /64) are allowed",
             self.total
         );
         self.journal.refused(peer, &why, now);
     }
 }
 
+/// Returns what counts as one address: an IPv4 address, or an IPv6 /64, of which one host
+/// usually has all.
+fn block(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let network = u128::from(address) >> 64 << 64;
+            Ipv6Addr::from(network).into()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_one_ipv6_network_count_as_one() {
+        let of = |text: &str| block(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:0:0:2"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
 
     #[test]
     fn bucket_grants_its_rate_and_no_more() {

@@ -10,6 +10,11 @@ use crate::core::time::bounded;
 use crate::core::wire::{Capabilities, Extensions};
 use crate::error::{Error, Result};
 
+/// The least `queue_hard_limit`. What comes in one turn of all loops (1 MiB of updates, and a full
+/// mailbox of 6 MiB) is queued before any of it can be sent: below that a burst would end the
+/// session of a peer that reads as fast as it can.
+const MIN_HARD_LIMIT: usize = 8 * 1024 * 1024;
+
 /// Settings of a server, each with its unit; the default serves a fabric of thousands.
 ///
 /// A limit protects the others from one: what passes it is refused to the peer that
@@ -27,14 +32,16 @@ pub struct ServerConfig {
     /// coalesced by route. Costs that much for each stalled session. Default: 256 KiB.
     pub queue_soft_limit: usize,
     /// Bytes of changes waiting for a session that end it (`TooSlow`). They are shared
-    /// with all others that wait for the same. Default: 64 MiB.
+    /// with all others that wait for the same. At least 8 MiB, which one burst can need.
+    /// Default: 64 MiB.
     pub queue_hard_limit: usize,
     /// Connections at once; more are closed as they come. Costs up to 4 KiB each, and
     /// what the kernel takes. Default: 32,768.
     pub max_sessions: usize,
-    /// Connections at once from one address. Default: 8,192.
+    /// Connections at once from one IPv4 address or one IPv6 /64. Default: 8,192.
     pub max_sessions_per_address: usize,
-    /// Connections accepted in a second; more wait in the kernel's queue. Default: 5,000.
+    /// Connections accepted in a second; more wait, and addresses take turns. One that is refused
+    /// or has ended does not count. Default: 5,000.
     pub max_accepts_per_second: u32,
     /// Routes one peer may announce, counted at each worker. Costs up to 130 B each.
     /// Default: 2,000,000.
@@ -43,6 +50,10 @@ pub struct ServerConfig {
     pub max_routes: usize,
     /// VNIs one peer may subscribe to. Costs about 100 B each. Default: 16,384.
     pub max_subscriptions_per_peer: usize,
+    /// VNIs that have routes, counted at each worker. Default: 1,000,000.
+    pub max_vnis: usize,
+    /// VNIs that one peer may announce in, counted at each worker. Default: 65,536.
+    pub max_vnis_per_peer: usize,
     /// Whether peers without reassembly (Go MetalBond, RustBond 0.1) are sent whole frames
     /// in small chunks, and no faster than they read. Default: `Auto`.
     pub legacy_pacing: LegacyPacing,
@@ -68,6 +79,8 @@ impl Default for ServerConfig {
             max_routes_per_peer: 2_000_000,
             max_routes: 16_000_000,
             max_subscriptions_per_peer: 16_384,
+            max_vnis: 1_000_000,
+            max_vnis_per_peer: 65_536,
             legacy_pacing: LegacyPacing::Auto,
             legacy_rate: DEFAULT_RATE,
             node_id: None,
@@ -97,6 +110,9 @@ impl ServerConfig {
         }
         if self.queue_soft_limit > self.queue_hard_limit {
             return refuse("queue_soft_limit is above queue_hard_limit");
+        }
+        if self.queue_hard_limit < MIN_HARD_LIMIT {
+            return refuse("queue_hard_limit is below 8 MiB, which one burst of changes can need");
         }
         Ok(())
     }
@@ -146,6 +162,8 @@ impl ServerConfig {
                 routes_per_peer: self.max_routes_per_peer,
                 routes: self.max_routes,
                 subscriptions_per_peer: self.max_subscriptions_per_peer,
+                vnis: self.max_vnis,
+                vnis_per_peer: self.max_vnis_per_peer,
             },
             pacing: Pacing {
                 mode: self.legacy_pacing,

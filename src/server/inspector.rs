@@ -209,7 +209,9 @@ impl Inspect for Inspector {
             vni,
             wants_current: from == WatchFrom::Current,
         };
-        let (sender, receiver) = channel(scope, self.workers.len(), &self.watchers)?;
+        let (sender, mut receiver) = channel(scope, self.workers.len(), &self.watchers)?;
+        let workers = self.workers.clone();
+        receiver.on_room(move || workers.iter().for_each(Postbox::wake));
         let watcher = Watcher {
             receiver,
             inspector: self.clone(),

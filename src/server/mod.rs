@@ -13,6 +13,7 @@ mod acceptor;
 mod config;
 mod drain;
 mod flaps;
+mod holds;
 mod inspector;
 mod journal;
 mod mail;

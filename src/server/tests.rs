@@ -158,3 +158,57 @@ fn watch_is_registered_at_every_worker_when_its_call_returns() {
     has_returned.recv().unwrap().unwrap();
     caller.join().unwrap();
 }
+
+/// A worker hangs with a full mailbox for longer than the hold time. The sessions of the other
+/// worker that feed it wait; the others are answered, and none is ended as silent.
+#[test]
+fn full_owner_holds_up_the_sessions_that_feed_it_and_no_other() {
+    let config = ServerConfig {
+        workers: NonZeroUsize::new(2).unwrap(),
+        keepalive_interval: 1,
+        ..ServerConfig::default()
+    };
+    let server = MetalBondServer::start_with("127.0.0.1:0", config, 8).unwrap();
+    let topology = Topology::new(2);
+    let there = (1..)
+        .map(Vni)
+        .find(|vni| topology.owner(*vni) == 1)
+        .unwrap();
+    // Sessions are dealt out in turn: the first and the third live on worker 0.
+    let mut sessions = [(); 3].map(|()| peer(server.local_addr()));
+    let (go_on, held) = crossbeam_channel::bounded::<()>(0);
+    let (began, has_begun) = crate::net::Reply::channel();
+    let hang = Box::new(Request::Hang { began, held });
+    server.inspector.workers[1].post(WorkerMail::Request(hang), 1);
+    has_begun.recv().unwrap();
+    let mut flood = Vec::new();
+    for number in 0..20_000_u32 {
+        let route = Route::new(
+            Destination::from_ipv4(number.into(), 32),
+            NextHop::standard([0; 16]),
+        );
+        encode_update(&mut flood, Action::Add, there, &route);
+    }
+    let [feeder, _, healthy] = &mut sessions;
+    let mut writer = feeder.try_clone().unwrap();
+    let flooding = std::thread::spawn(move || writer.write_all(&flood));
+    healthy
+        .set_read_timeout(Some(Duration::from_millis(1500)))
+        .unwrap();
+    let begin = Instant::now();
+    let mut answered = 0;
+    while begin.elapsed() < Duration::from_secs(4) {
+        healthy.write_all(&KEEPALIVE_FRAME).unwrap();
+        healthy.read_exact(&mut [0; 4]).expect("an answer");
+        answered += 1;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(answered > 5 && server.stats().held_up > 0);
+    drop(go_on);
+    flooding.join().unwrap().expect("the feeder is not closed");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while server.stats().routes < 20_000 {
+        assert!(Instant::now() < deadline, "{:?}", server.stats());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

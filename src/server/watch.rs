@@ -1,13 +1,13 @@
 //! The watches of a server: each worker sends what happens there, one receiver decodes it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use crate::core::rib::Span;
+use crate::core::rib::{SEGMENT_BYTES, Segment, Span};
 use crate::core::session::CloseReason;
 use crate::core::time::after;
 use crate::core::types::Vni;
@@ -16,10 +16,19 @@ use crate::error::{Error, Result};
 use crate::inspect::{WatchEvent, WatchSource};
 use crate::net::Peer;
 
-/// Pieces that wait for the receiver of a watch, at most.
+/// Bytes that wait for the receiver of a watch at most. It has lagged if there are more.
 ///
-/// They are references to shared frames, of 64 KiB each at most, that may have left the log.
-const PIECES: usize = 4096;
+/// Four times as many may be held, by references to parts of shared segments.
+const BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes from which on no more of the current routes are sent ahead of the receiver.
+const AHEAD: usize = 2 * 1024 * 1024;
+
+/// Shorter changes are copied, so that they hold no segment that has left the log.
+const COPIED: usize = SEGMENT_BYTES / 4;
+
+/// Bytes that an entry of the channel costs besides its frames.
+const ENTRY: usize = 160;
 
 /// Events handed out by one call, about.
 const BATCH: usize = 4096;
@@ -51,17 +60,67 @@ pub(super) struct Scope {
 #[derive(Clone, Debug)]
 pub(super) struct WatchSender {
     pub(super) scope: Scope,
-    sender: Sender<Happening>,
-    /// The receiver is gone, or has lagged.
-    has_ended: Arc<AtomicBool>,
+    sender: Sender<(Happening, usize)>,
+    account: Arc<Account>,
+    has_lagged: Arc<AtomicBool>,
+    /// What of the current routes is still to be sent; `None`: all is sent.
+    begin: Option<Begin>,
+}
+
+/// The current routes that a watch is still to be sent.
+#[derive(Clone, Debug, Default)]
+struct Begin {
+    /// VNIs whose tables come. Changes of them are not sent: the tables will have them.
+    to_come: BTreeSet<Vni>,
+    table: Option<Table>,
+}
+
+/// The table of a VNI that is being sent.
+#[derive(Clone, Debug)]
+struct Table {
+    vni: Vni,
+    /// The rest of it, and the changes that belong behind it.
+    rest: VecDeque<Span>,
+    /// Bytes of those changes.
+    behind: usize,
+}
+
+/// The bytes in the channel of a watch.
+#[derive(Debug, Default)]
+struct Account {
+    bytes: AtomicUsize,
+    /// A worker waits until there is room.
+    is_awaited: AtomicBool,
+}
+
+impl Account {
+    /// Returns whether more current routes may be sent. If not, the receiver will wake the
+    /// workers.
+    fn has_room(&self) -> bool {
+        if self.bytes.load(Ordering::SeqCst) < AHEAD {
+            return true;
+        }
+        self.is_awaited.store(true, Ordering::SeqCst);
+        // The receiver may have taken everything between the two.
+        self.bytes.load(Ordering::SeqCst) < AHEAD
+    }
+
+    /// Takes bytes off. Returns whether the workers are to be woken.
+    fn takes(&self, bytes: usize) -> bool {
+        let left = self.bytes.fetch_sub(bytes, Ordering::SeqCst) - bytes;
+        left < AHEAD
+            && self.is_awaited.load(Ordering::SeqCst)
+            && self.is_awaited.swap(false, Ordering::SeqCst)
+    }
 }
 
 /// The watcher's end.
-#[derive(Debug)]
 pub(super) struct WatchReceiver {
-    receiver: Receiver<Happening>,
-    /// It has lagged; the workers send no more.
-    has_ended: Arc<AtomicBool>,
+    receiver: Receiver<(Happening, usize)>,
+    account: Arc<Account>,
+    /// Wakes the workers.
+    wake: Box<dyn Fn() + Send>,
+    has_lagged: Arc<AtomicBool>,
     /// Workers that have not yet sent [`Happening::Current`].
     begin: usize,
     /// Received and not handed out.
@@ -84,16 +143,22 @@ pub(super) fn channel(
     if counted.is_err() {
         return Err(Error::Busy);
     }
-    let (sender, receiver) = crossbeam_channel::bounded(PIECES * workers);
-    let has_ended = Arc::new(AtomicBool::new(false));
+    // The account bounds the channel.
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let account = Arc::new(Account::default());
+    let has_lagged = Arc::new(AtomicBool::new(false));
     let sender = WatchSender {
         scope,
         sender,
-        has_ended: Arc::clone(&has_ended),
+        account: Arc::clone(&account),
+        has_lagged: Arc::clone(&has_lagged),
+        begin: None,
     };
     let receiver = WatchReceiver {
         receiver,
-        has_ended,
+        account,
+        wake: Box::new(|| {}),
+        has_lagged,
         begin: workers,
         spans: VecDeque::new(),
         watchers: Arc::clone(watchers),
@@ -105,19 +170,137 @@ impl WatchSender {
     /// Sends what happened. Returns `false` once the receiver is gone or has lagged.
     pub(super) fn feed(&mut self, happened: impl IntoIterator<Item = Happening>) -> bool {
         for happened in happened {
-            if let Err(error) = self.sender.try_send(happened) {
-                if error.is_full() {
-                    self.has_ended.store(true, Ordering::Relaxed);
+            let happened = match happened {
+                Happening::Change((vni, spans)) => {
+                    let spans = spans.into_iter().map(without_segment).collect();
+                    Happening::Change((vni, spans))
                 }
+                other => other,
+            };
+            if !self.send(happened) {
                 return false;
             }
         }
-        self.is_wanted()
+        !self.has_lagged.load(Ordering::Relaxed)
     }
 
-    /// Returns whether there is a receiver that has not lagged.
-    pub(super) fn is_wanted(&self) -> bool {
-        !self.has_ended.load(Ordering::Relaxed)
+    /// Sends what happened as it is.
+    fn send(&mut self, happened: Happening) -> bool {
+        let cost = cost(&happened);
+        let waiting = self.account.bytes.fetch_add(cost, Ordering::SeqCst) + cost;
+        if waiting > BYTES {
+            self.account.bytes.fetch_sub(cost, Ordering::SeqCst);
+            self.give_up();
+            return false;
+        }
+        let is_sent = self.sender.send((happened, cost)).is_ok();
+        if !is_sent {
+            self.give_up();
+        }
+        is_sent
+    }
+
+    /// Sends the current routes of these VNIs first, step by step.
+    pub(super) fn begin_with(&mut self, vnis: BTreeSet<Vni>) {
+        self.begin = Some(Begin {
+            to_come: vnis,
+            table: None,
+        });
+    }
+
+    /// Sends changes of a VNI, unless its table is still to come. Returns as [`Self::feed`].
+    pub(super) fn change(&mut self, vni: Vni, spans: &[Span]) -> bool {
+        if self.scope.vni.is_some_and(|it| it != vni) {
+            return true;
+        }
+        if let Some(begin) = &mut self.begin {
+            if begin.to_come.contains(&vni) {
+                return true;
+            }
+            if let Some(table) = begin.table.as_mut().filter(|it| it.vni == vni) {
+                table.behind += spans.iter().map(|span| span.len() + ENTRY).sum::<usize>();
+                table
+                    .rest
+                    .extend(spans.iter().cloned().map(without_segment));
+                if table.behind > BYTES {
+                    self.give_up();
+                    return false;
+                }
+                return true;
+            }
+        }
+        self.feed([Happening::Change((vni, spans.to_vec()))])
+    }
+
+    /// Returns whether current routes are to be sent and the receiver has room for them.
+    pub(super) fn wants_step(&self) -> bool {
+        self.begin.is_some() && self.account.has_room()
+    }
+
+    /// Sends what is left of a table, as far as there is room. Returns the VNI whose table
+    /// [`Self::table`] is to be given next, if it is time for one.
+    pub(super) fn step(&mut self) -> Option<Vni> {
+        loop {
+            if !self.wants_step() || self.has_lagged.load(Ordering::Relaxed) {
+                return None;
+            }
+            let begin = self.begin.as_mut()?;
+            let Some(table) = &mut begin.table else {
+                let next = begin.to_come.first().copied();
+                if next.is_none() {
+                    self.begin = None;
+                    self.send(Happening::Current);
+                }
+                return next;
+            };
+            let vni = table.vni;
+            match table.rest.pop_front() {
+                Some(span) => {
+                    self.send(Happening::Change((vni, vec![span])));
+                }
+                None => begin.table = None,
+            }
+        }
+    }
+
+    /// Takes the table of the next VNI. Changes of the VNI are sent behind it.
+    pub(super) fn table(&mut self, vni: Vni, spans: impl IntoIterator<Item = Span>) {
+        if let Some(begin) = &mut self.begin {
+            begin.to_come.remove(&vni);
+            begin.table = Some(Table {
+                vni,
+                rest: spans.into_iter().collect(),
+                behind: 0,
+            });
+        }
+    }
+
+    /// Ends the watch: the receiver is gone or has lagged.
+    pub(super) fn give_up(&self) {
+        self.has_lagged.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether nobody takes what is sent.
+    pub(super) fn is_lost(&self) -> bool {
+        self.has_lagged.load(Ordering::Relaxed)
+    }
+}
+
+/// Returns a span that holds not much more than its own bytes.
+fn without_segment(span: Span) -> Span {
+    match span.len() < COPIED {
+        true => Span::whole(Segment::unmarked(span.bytes().to_vec(), span.frames())),
+        false => span,
+    }
+}
+
+/// Returns the bytes that an entry of a channel holds.
+fn cost(happened: &Happening) -> usize {
+    match happened {
+        Happening::Change((_, spans)) => {
+            spans.iter().map(|span| span.len() + ENTRY).sum::<usize>() + ENTRY
+        }
+        Happening::Current | Happening::PeerUp(_) | Happening::PeerDown(..) => ENTRY,
     }
 }
 
@@ -131,7 +314,19 @@ impl Drop for WatchReceiver {
 impl WatchReceiver {
     /// Has the workers send no more.
     pub(super) fn end(&self) {
-        self.has_ended.store(true, Ordering::Relaxed);
+        self.has_lagged.store(true, Ordering::Relaxed);
+    }
+
+    /// Has `wake` called when there is room for more of the current routes.
+    pub(super) fn on_room(&mut self, wake: impl Fn() + Send + 'static) {
+        self.wake = Box::new(wake);
+    }
+
+    /// Takes an entry of the channel off the account.
+    fn settle(&self, bytes: usize) {
+        if self.account.takes(bytes) {
+            (self.wake)();
+        }
     }
 
     /// Takes one more happening. Its changes are to be decoded before the next.
@@ -177,19 +372,23 @@ impl WatchSource for WatchReceiver {
         let until = after(Instant::now(), timeout);
         let mut events = Vec::new();
         while !self.decode(&mut events) && events.is_empty() {
-            if self.has_ended.load(Ordering::Relaxed) {
+            if self.has_lagged.load(Ordering::Relaxed) {
                 return Err(Error::Lagged);
             }
             match self.receiver.recv_deadline(until) {
-                Ok(happened) => self.take(happened, &mut events),
+                Ok((happened, cost)) => {
+                    self.take(happened, &mut events);
+                    self.settle(cost);
+                }
                 Err(RecvTimeoutError::Timeout) => return Ok(events),
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::Closed),
             }
         }
         while !self.decode(&mut events)
-            && let Ok(happened) = self.receiver.try_recv()
+            && let Ok((happened, cost)) = self.receiver.try_recv()
         {
             self.take(happened, &mut events);
+            self.settle(cost);
         }
         Ok(events)
     }
@@ -208,7 +407,7 @@ mod tests {
         let watchers = Arc::default();
         let (mut one, mut receiver) = channel(Scope::default(), 2, &watchers).unwrap();
         let mut other = one.clone();
-        for _ in 0..2 * PIECES {
+        for _ in 0..BYTES / ENTRY {
             assert!(one.feed([event()]));
         }
         assert!(!one.feed([event()]), "a full channel cuts it off");
@@ -216,6 +415,59 @@ mod tests {
         assert!(matches!(receiver.wait(Duration::ZERO), Err(Error::Lagged)));
         drop(receiver);
         assert_eq!(watchers.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn unread_watch_holds_a_bounded_number_of_bytes() {
+        let (mut sender, receiver) = channel(Scope::default(), 1, &Arc::default()).unwrap();
+        let segment = Segment::unmarked(vec![0; SEGMENT_BYTES], 1);
+        let part = Span::whole(Arc::clone(&segment)).split_front(COPIED - 1, 1);
+        let mut spans = 0;
+        while sender.change(Vni(1), std::slice::from_ref(&part)) {
+            spans += 1;
+        }
+        assert!(spans >= 1000, "{spans}");
+        assert!(receiver.account.bytes.load(Ordering::Relaxed) <= BYTES);
+        drop(part);
+        assert_eq!(Arc::strong_count(&segment), 1, "short parts are copied");
+    }
+
+    #[test]
+    fn changes_before_a_table_are_left_out_and_those_after_it_follow() {
+        let (mut sender, mut receiver) = channel(Scope::default(), 1, &Arc::default()).unwrap();
+        let span = |byte: u8, len| [Span::whole(Segment::unmarked(vec![byte; len], 1))];
+        let (walked, new) = (Vni(1), Vni(2));
+        sender.begin_with([walked].into());
+        assert!(sender.change(walked, &span(1, 1)));
+        assert!(sender.change(new, &span(2, 1)));
+        assert_eq!(sender.step(), Some(walked));
+        let table = (0..64).flat_map(|_| span(3, SEGMENT_BYTES));
+        sender.table(walked, table);
+        assert_eq!(sender.step(), None, "the receiver is behind");
+        assert!(sender.change(walked, &span(4, 1)));
+        assert!(!sender.wants_step());
+        let woken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&woken);
+        receiver.on_room(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let mut heard = Vec::new();
+        loop {
+            while let Ok((happened, cost)) = receiver.receiver.try_recv() {
+                receiver.settle(cost);
+                match happened {
+                    Happening::Change((_, spans)) => heard.push(spans[0].bytes()[0]),
+                    _ => heard.push(0),
+                }
+            }
+            if !sender.wants_step() {
+                break;
+            }
+            assert_eq!(sender.step(), None);
+        }
+        let expected = [vec![2], vec![3; 64], vec![4, 0]].concat();
+        assert_eq!(heard, expected);
+        assert!(woken.load(Ordering::Relaxed) > 0);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::drain::Plan;
 use super::flaps::Flaps;
+use super::holds::{Holds, READ_WHILE_FULL};
 use super::journal::Journal;
 use super::mail::{AcceptorMail, WorkerMail};
 use super::stats::WorkerStats;
@@ -29,6 +30,9 @@ use crate::net::{
 
 /// Pieces of shared frames in one `writev`.
 const SLICES: usize = 64;
+
+/// Weight of the mail taken in one turn; about four milliseconds of updates.
+const MAIL_PER_TURN: usize = 8192;
 
 const WAKE: Token = Token(usize::MAX);
 
@@ -55,6 +59,9 @@ pub(super) struct Worker {
     links: Links,
     shard: Shard,
     turn: Turn<PeerId, Conn>,
+    holds: Holds,
+    /// Mail waits that the last turn did not come to.
+    has_mail: bool,
     /// Of a server that is drained.
     drain: Option<Plan>,
     watches: Vec<WatchSender>,
@@ -77,6 +84,8 @@ impl Worker {
             poll,
             mailbox,
             stats: Arc::clone(&links.stats[id]),
+            holds: Holds::new(links.workers.len(), crate::random::seed()),
+            has_mail: false,
             links,
             shard,
             turn: Turn::new(crate::random::seed()),
@@ -112,13 +121,13 @@ impl Worker {
                 return;
             }
             self.read_sockets(now);
-            self.shard.handle_timeouts(now);
+            self.handle_timeouts(now);
             self.end_drained(now);
             self.query_queues(now);
             self.shard
                 .set_remote_announcements(self.remote_announcements());
             self.shard.turn(now);
-            self.post();
+            self.post(None);
             self.feed_watches();
             self.write_sockets(now);
             self.report(now);
@@ -142,8 +151,8 @@ impl Worker {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let reads = self.turn.has_readers() && !self.is_held_up();
-        if reads || self.turn.has_writers() || self.shard.has_work() {
+        let is_behind = self.turn.has_readers() || self.turn.has_writers() || self.has_mail;
+        if is_behind || self.shard.has_work() || self.has_watch_steps() {
             return Some(Duration::ZERO);
         }
         let due = [
@@ -180,15 +189,28 @@ impl Worker {
         }
     }
 
-    /// Takes all mail. Returns `false` when told to stop.
+    /// Does what is due. A session is silent only if its socket has nothing to read.
+    fn handle_timeouts(&mut self, now: Instant) {
+        let Self { shard, turn, .. } = self;
+        shard.handle_timeouts(now, |id| turn.look(id, Conn::look));
+    }
+
+    /// Takes the mail, as much as one turn is to cost. Returns `false` when told to stop.
     fn read_mail(&mut self, now: Instant) -> bool {
         self.mailbox.rearm();
-        while let Some(mail) = self.mailbox.take() {
+        let mut budget = MAIL_PER_TURN;
+        self.has_mail = false;
+        while let Some((mail, weight)) = self.mailbox.take_weighed() {
             match mail {
                 WorkerMail::Accepted { id, stream, peer } => self.accept(id, stream, peer, now),
                 WorkerMail::Messages(messages) => self.shard.deliver(messages, now),
                 WorkerMail::Request(request) => self.serve(*request, now),
                 WorkerMail::Stop => return false,
+            }
+            budget = budget.saturating_sub(weight);
+            if budget == 0 {
+                self.has_mail = true;
+                break;
             }
         }
         if self.mailbox.has_room_for_waiters() {
@@ -226,52 +248,79 @@ impl Worker {
         }
     }
 
-    /// Returns whether another shard must catch up before more is read.
-    fn is_held_up(&self) -> bool {
-        let mut others = self.links.workers.iter().enumerate();
-        others.any(|(id, postbox)| id != self.id && postbox.is_full())
+    /// Looks which owners are behind, and lets the sessions read that waited for one that has
+    /// caught up.
+    fn look_at_owners(&mut self) {
+        let mut has_caught_up = false;
+        for (owner, postbox) in self.links.workers.iter().enumerate() {
+            if owner != self.id {
+                has_caught_up |= self.holds.look(owner, postbox.is_full());
+            }
+        }
+        if has_caught_up {
+            self.turn.release();
+        }
     }
 
     fn read_sockets(&mut self, now: Instant) {
+        self.look_at_owners();
         self.turn.begin_reads();
         while self.turn.has_reads_left() {
-            if self.is_held_up() {
-                self.stats.held_up.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
             let Self {
                 turn,
+                holds,
                 shard,
                 stats,
                 buffer,
                 ..
             } = self;
-            turn.read_next(|id, conn| match conn.read(buffer) {
-                Ok(count) => {
-                    add(&stats.bytes_received, count);
-                    shard.receive(id, &buffer[..count], now);
-                    count
+            let mut budget = buffer.len();
+            if holds.has_full() {
+                if turn.hold_next(|id| holds.is_held(id)) {
+                    stats.held_up.fetch_add(1, Ordering::Relaxed);
+                    continue;
                 }
-                Err(reason) => {
-                    shard.close(id, reason, now);
-                    0
+                budget = READ_WHILE_FULL;
+            }
+            let buffer = &mut buffer[..budget];
+            let mut reader = None;
+            turn.read_next(|id, conn| {
+                reader = Some(id);
+                match conn.read(buffer) {
+                    Ok(count) => {
+                        add(&stats.bytes_received, count);
+                        shard.receive(id, &buffer[..count], now);
+                        count
+                    }
+                    Err(reason) => {
+                        shard.close(id, reason, now);
+                        0
+                    }
                 }
             });
-            self.post();
+            self.post(reader);
         }
     }
 
-    /// Sends the other shards what this turn has for them.
-    fn post(&mut self) {
+    /// Sends the other shards what this turn has for them, because of the session `from` if one
+    /// was just read.
+    fn post(&mut self, from: Option<PeerId>) {
         for shard in 0..self.links.workers.len() {
             let messages = self.shard.take_messages(shard);
             if messages.is_empty() {
                 continue;
             }
             let weight = Message::weight(&messages);
-            if !self.links.workers[shard].post(WorkerMail::Messages(messages), weight) {
+            let postbox = &self.links.workers[shard];
+            if !postbox.post(WorkerMail::Messages(messages), weight) {
                 // Only while the server stops.
                 log::trace!("worker {shard} is gone");
+            }
+            if let Some(id) = from
+                && postbox.is_full()
+            {
+                self.holds.look(shard, true);
+                self.holds.feeds(id, shard, weight);
             }
         }
     }

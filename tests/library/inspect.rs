@@ -483,3 +483,32 @@ fn suppressed_routes_are_marked() {
         .collect();
     assert_eq!(marks, [true, false]);
 }
+
+#[test]
+fn watch_tells_current_routes_of_many_vnis() {
+    let server = server();
+    let view = server.inspector();
+    let vnis = 20_000;
+    let source = client(&[server.local_addr()], NoOpHandler);
+    for vni in 1..=vnis {
+        announce(&source, Vni(vni), [route(1)]);
+    }
+    eventually("all routes are there", || {
+        server.stats().routes == vnis as usize
+    });
+    let mut watch = view.watch(None, WatchFrom::Current).unwrap();
+    let mut count = 0;
+    let mut is_over = false;
+    let deadline = Instant::now() + PATIENCE;
+    while !is_over {
+        assert!(Instant::now() < deadline, "only {count} of {vnis}");
+        for event in watch.wait(Duration::from_millis(100)).unwrap() {
+            match event {
+                WatchEvent::Route(..) => count += 1,
+                WatchEvent::Current => is_over = true,
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(count, vnis);
+}

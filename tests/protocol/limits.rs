@@ -318,3 +318,57 @@ fn server_without_descriptors_pauses_accepting_and_does_not_spin() {
         "accepted when there is room again"
     );
 }
+
+#[test]
+fn connections_that_reset_cost_the_others_no_accepts() {
+    let server = server(ServerConfig {
+        max_accepts_per_second: 50,
+        ..ServerConfig::default()
+    });
+    for _ in 0..400 {
+        let stream = std::net::TcpStream::connect(server.local_addr()).unwrap();
+        // Closing it resets it.
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+    let start = std::time::Instant::now();
+    let mut healthy = Raw::established(server.local_addr());
+    assert!(healthy.barrier().is_empty());
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_secs(3), "{waited:?}, 400 take 7 s");
+}
+
+#[test]
+fn peer_past_its_vnis_is_refused_until_it_leaves_one() {
+    let server = server(ServerConfig {
+        workers: std::num::NonZeroUsize::MIN,
+        max_vnis: 4,
+        max_vnis_per_peer: 3,
+        ..ServerConfig::default()
+    });
+    let mut one = Raw::established(server.local_addr());
+    for vni in 1..=5 {
+        one.stream.write_all(&update(0, vni, 1, 1)).unwrap();
+    }
+    one.barrier();
+    let is = |vnis, routes, refused| {
+        let stats = server.stats();
+        (stats.vnis, stats.routes, stats.refused) == (vnis, routes, refused)
+    };
+    eventually("two VNIs are refused", || is(3, 3, 2));
+    one.stream.write_all(&update(0, 1, 2, 1)).unwrap();
+    one.stream.write_all(&update(1, 2, 1, 1)).unwrap();
+    one.stream.write_all(&update(0, 5, 1, 1)).unwrap();
+    one.barrier();
+    eventually("another VNI takes the place of the old one", || is(3, 4, 2));
+    let mut other = Raw::established(server.local_addr());
+    for vni in 6..=7 {
+        other.stream.write_all(&update(0, vni, 1, 2)).unwrap();
+    }
+    other.stream.write_all(&update(0, 1, 1, 2)).unwrap();
+    other.barrier();
+    eventually("the fifth VNI is refused, an old one is not", || {
+        is(4, 6, 3)
+    });
+}

@@ -46,6 +46,7 @@ pub(crate) struct Options {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Common {
     pub(crate) http: Option<String>,
+    pub(crate) http_hosts: Vec<String>,
     pub(crate) control: Option<Choice>,
     verbose: bool,
     log_level: Option<LevelFilter>,

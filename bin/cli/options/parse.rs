@@ -23,6 +23,13 @@ pub(super) fn push<T>(list: &mut Vec<T>, parsed: Option<T>) -> Result<(), Wrong>
     Ok(())
 }
 
+/// Reads a host name: what stands in a URL, without a port.
+pub(super) fn host(text: &str) -> Option<String> {
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || matches!(it, '-' | '.' | '_');
+    let is_host = !text.is_empty() && text.chars().all(is_plain);
+    is_host.then(|| text.to_owned())
+}
+
 pub(super) fn flag(text: &str) -> Option<bool> {
     text.parse().ok()
 }

@@ -6,8 +6,8 @@
 //! Rows stand in the order of the help.
 
 use super::parse::{
-    count, device, drain, flag, format, kind, level, mapping, pacing, positive, positive_seconds,
-    protocol, push, rate, seconds, set, workers,
+    count, device, drain, flag, format, host, kind, level, mapping, pacing, positive,
+    positive_seconds, protocol, push, rate, seconds, set, workers,
 };
 use super::row::{Change, Hyphen, Presence, Role, Row, Value, Wrong};
 use crate::cli::announcement::SYNTAX;
@@ -238,6 +238,15 @@ pub(super) static ROWS: &[Row] = &[
         ..BOTH
     },
     Row {
+        name: "http-host",
+        help: "Host names, besides addresses, localhost and this machine's name, that the HTTP \
+               server answers to; on loopback all others are refused",
+        value: Value::List("NAME"),
+        expected: "a host name, as routes.example",
+        fill: |it, text| push(&mut it.common.http_hosts, host(text)),
+        ..BOTH
+    },
+    Row {
         name: "control",
         help: "Unix socket to look at it and to change it, or off [default: \
                /run/metalbond/server.sock, if its folder is there]",
@@ -301,13 +310,13 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         name: "max-sessions-per-address",
-        help: "Connections at once from one address [default: 8192]",
+        help: "Connections at once from one IPv4 address or IPv6 /64 [default: 8192]",
         fill: |it, text| set(&mut it.server.config.max_sessions_per_address, count(text)),
         ..LIMIT
     },
     Row {
         name: "max-accepts-per-second",
-        help: "Connections accepted in a second; more wait [default: 5000]",
+        help: "Connections accepted in a second; more wait, addresses take turns [default: 5000]",
         fill: |it, text| set(&mut it.server.config.max_accepts_per_second, positive(text)),
         ..LIMIT
     },
@@ -335,6 +344,18 @@ pub(super) static ROWS: &[Row] = &[
         ..LIMIT
     },
     Row {
+        name: "max-vnis",
+        help: "VNIs that have routes, at each worker [default: 1000000]",
+        fill: |it, text| set(&mut it.server.config.max_vnis, count(text)),
+        ..LIMIT
+    },
+    Row {
+        name: "max-vnis-per-peer",
+        help: "VNIs that one peer announces in, at each worker [default: 65536]",
+        fill: |it, text| set(&mut it.server.config.max_vnis_per_peer, count(text)),
+        ..LIMIT
+    },
+    Row {
         name: "handshake-timeout",
         help: "Seconds that a handshake may take [default: 10]",
         value: Value::One("SECONDS"),
@@ -358,7 +379,7 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         name: "queue-hard-limit",
-        help: "Changes that wait for a peer until its session is closed [default: 64M]",
+        help: "Changes that wait for a peer until its session is closed, at least 8M [default: 64M]",
         value: Value::One("BYTES"),
         expected: BYTES,
         fill: |it, text| set(&mut it.server.config.queue_hard_limit, bytes(text)),

@@ -281,6 +281,16 @@ impl<Q: Queue> Connection<Q> {
         }
     }
 
+    /// Whether [`Self::handle_timeout`] would end the session because the peer is silent.
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+        self.session.is_silent(now)
+    }
+
+    /// Takes note that bytes of the peer wait to be received.
+    pub(crate) fn excuse(&mut self, now: Instant) {
+        self.session.excuse(now);
+    }
+
     /// When [`Self::handle_pace_timeout`] has something to do.
     pub(crate) fn poll_pace(&self) -> Option<Instant> {
         match &self.pace {

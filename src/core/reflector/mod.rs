@@ -128,8 +128,11 @@ impl Shard {
     }
 
     /// Does what is due at `now`.
-    pub(crate) fn handle_timeouts(&mut self, now: Instant) {
-        self.home.handle_timeouts(now);
+    ///
+    /// `has_unread` returns whether bytes of a session wait to be received. Such a session is
+    /// not silent.
+    pub(crate) fn handle_timeouts(&mut self, now: Instant, has_unread: impl FnMut(PeerId) -> bool) {
+        self.home.handle_timeouts(now, has_unread);
         self.route_departures();
     }
 

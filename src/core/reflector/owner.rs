@@ -39,6 +39,9 @@ pub(crate) struct Owner {
     /// Announcements here, of everybody and of each peer.
     announcements: usize,
     announced: Map<PeerId, usize>,
+    /// VNIs that have routes here, and those that each peer announces in.
+    live_vnis: usize,
+    announced_vnis: Map<PeerId, usize>,
     /// Announcements at the other owners, when they were last heard of.
     remote_announcements: usize,
     /// Refused in this turn.
@@ -58,6 +61,10 @@ pub(crate) struct Limits {
     pub(crate) routes: usize,
     /// VNIs that one peer subscribes to.
     pub(crate) subscriptions_per_peer: usize,
+    /// VNIs that have routes, at each owner.
+    pub(crate) vnis: usize,
+    /// VNIs that one peer announces in, at each owner.
+    pub(crate) vnis_per_peer: usize,
 }
 
 #[derive(Debug)]
@@ -88,6 +95,8 @@ impl Owner {
             limits,
             announcements: 0,
             announced: map(seed),
+            live_vnis: 0,
+            announced_vnis: map(seed),
             remote_announcements: 0,
             refused: map(seed),
             changes: 0,
@@ -112,7 +121,7 @@ impl Owner {
     /// Announces or withdraws for a session.
     pub(super) fn update(&mut self, peer: PeerId, update: &Update) {
         let vni = update.vni;
-        if update.action == Action::Add && !self.admits(peer) {
+        if update.action == Action::Add && !self.admits(peer, vni) {
             *self.refused.entry(peer).or_insert(0) += 1;
             return;
         }
@@ -130,12 +139,18 @@ impl Owner {
         });
     }
 
-    /// Whether a peer may announce one more route.
+    /// Whether a peer may announce one more route in a VNI.
     ///
     /// At the limit a repeated announcement is refused too; it would change nothing.
-    fn admits(&self, peer: PeerId) -> bool {
+    fn admits(&self, peer: PeerId, vni: Vni) -> bool {
         let own = self.announced.get(&peer).copied().unwrap_or(0);
-        own < self.limits.routes_per_peer
+        let own_vnis = self.announced_vnis.get(&peer).copied().unwrap_or(0);
+        let table = self.tables.get(&vni).map(|owned| &owned.table);
+        let is_live = table.is_some_and(|table| !table.is_empty());
+        let is_own = table.is_some_and(|table| table.announced_by(peer) > 0);
+        (is_live || self.live_vnis < self.limits.vnis)
+            && (is_own || own_vnis < self.limits.vnis_per_peer)
+            && own < self.limits.routes_per_peer
             && self.announcements + self.remote_announcements < self.limits.routes
     }
 
@@ -255,7 +270,10 @@ impl Owner {
         let (routes, own) = (owned.table.len(), owned.table.announced_by(peer));
         let told = change(&mut owned.table, &mut self.hops);
         let own_now = owned.table.announced_by(peer);
-        self.routes = self.routes + owned.table.len() - routes;
+        let routes_now = owned.table.len();
+        self.routes = self.routes + routes_now - routes;
+        self.live_vnis += usize::from(routes == 0 && routes_now > 0);
+        self.live_vnis -= usize::from(routes > 0 && routes_now == 0);
         if own_now != own {
             self.changes += 1;
             self.announcements = self.announcements + own_now - own;
@@ -264,6 +282,7 @@ impl Owner {
             if *announced == 0 {
                 self.announced.remove(&peer);
             }
+            count_vni(&mut self.announced_vnis, peer, own > 0, own_now > 0);
         }
         if !std::mem::replace(&mut owned.dirty, true) {
             self.dirty.push(vni);
@@ -332,5 +351,23 @@ impl Owner {
         if self.tables.get(&vni).is_some_and(idle) {
             self.tables.remove(&vni);
         }
+    }
+}
+
+/// Counts a VNI that a peer begins or ceases to announce in.
+fn count_vni(vnis: &mut Map<PeerId, usize>, peer: PeerId, before: bool, after: bool) {
+    match (before, after) {
+        (false, true) => *vnis.entry(peer).or_insert(0) += 1,
+        (true, false) => {
+            let count = vnis.get_mut(&peer);
+            let left = count.map_or(0, |count| {
+                *count -= 1;
+                *count
+            });
+            if left == 0 {
+                vnis.remove(&peer);
+            }
+        }
+        (false, false) | (true, true) => {}
     }
 }

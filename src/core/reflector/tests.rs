@@ -41,6 +41,8 @@ fn config() -> ShardConfig {
             routes_per_peer: 1000,
             routes: 5000,
             subscriptions_per_peer: 10,
+            vnis: 1 << 20,
+            vnis_per_peer: 1 << 20,
         },
         pacing: Pacing {
             mode: LegacyPacing::Auto,
@@ -520,11 +522,11 @@ fn who_takes_nothing_is_closed_after_twice_the_timeout() {
         world.write(announcer, usize::MAX);
         world.keepalive(subscriber);
         let now = world.now;
-        world.shards[0].handle_timeouts(now);
+        world.shards[0].handle_timeouts(now, |_| false);
         world.turn(0);
         assert!(world.closed.is_empty(), "after {second} s");
     }
-    world.shards[0].handle_timeouts(start + Duration::from_secs(25));
+    world.shards[0].handle_timeouts(start + Duration::from_secs(25), |_| false);
     world.turn(0);
     assert_eq!(world.closed, [(subscriber, CloseReason::SendHold)]);
 }

@@ -162,6 +162,11 @@ impl Exchange {
         }
     }
 
+    /// Returns whether a request is awaited, or a part of it has come.
+    pub(crate) fn is_reading(&self) -> bool {
+        matches!(self.state, State::Reading)
+    }
+
     /// Returns whether no byte of the next request has come.
     pub(crate) fn is_between_requests(&self) -> bool {
         matches!(self.state, State::Reading) && self.reader.is_empty()

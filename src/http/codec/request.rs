@@ -26,6 +26,8 @@ pub(crate) enum Bodies {
 pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) target: String,
+    /// The `Host`, with its port.
+    pub(crate) host: Option<String>,
     /// Empty with [`Bodies::Ignored`].
     pub(crate) body: Vec<u8>,
     /// How to send the response.
@@ -121,6 +123,7 @@ impl RequestReader {
 struct Head {
     method: String,
     target: String,
+    host: Option<String>,
     takes_chunks: bool,
     keeps_alive: bool,
     content_length: u64,
@@ -145,12 +148,19 @@ impl Head {
         let takes_chunks = request.version == Some(1);
         let mut keeps_alive = takes_chunks;
         let mut length = None;
+        let mut host = None;
         for header in request.headers.iter() {
             let is = |name| header.name.eq_ignore_ascii_case(name);
             if is("connection") {
                 let value = std::str::from_utf8(header.value).map_err(|_| Refusal::Malformed)?;
                 let mut options = value.split(',').map(str::trim);
                 keeps_alive &= !options.any(|it| it.eq_ignore_ascii_case("close"));
+            } else if is("host") {
+                let value = std::str::from_utf8(header.value).map_err(|_| Refusal::Malformed)?;
+                // Two could mean different things to a proxy and to us (RFC 9112, section 3.2).
+                if host.replace(value.to_owned()).is_some() {
+                    return Err(Refusal::Malformed);
+                }
             } else if is("transfer-encoding") {
                 return Err(Refusal::TransferEncoding);
             } else if is("content-length") {
@@ -166,6 +176,7 @@ impl Head {
         Ok(Self {
             method: text(request.method)?,
             target: text(request.path)?,
+            host,
             takes_chunks,
             keeps_alive,
             content_length: length.unwrap_or(0),
@@ -191,6 +202,7 @@ impl Head {
         let request = Request {
             method: self.method,
             target: self.target,
+            host: self.host,
             body: Vec::new(),
             manner,
         };

@@ -36,6 +36,8 @@ pub(crate) enum Status {
     MethodNotAllowed,
     /// This process cannot do what the request asks for.
     Conflict,
+    /// The request is for another host.
+    Misdirected,
     /// The body is too large.
     TooLarge,
     /// The head is too long.
@@ -67,6 +69,7 @@ impl Status {
             Self::MethodNotAllowed => 405,
             Self::Conflict => 409,
             Self::TooLarge => 413,
+            Self::Misdirected => 421,
             Self::TooLong => 431,
             Self::ServiceUnavailable => 503,
         }
@@ -80,6 +83,7 @@ impl Status {
             Self::MethodNotAllowed => "Method Not Allowed",
             Self::Conflict => "Conflict",
             Self::TooLarge => "Content Too Large",
+            Self::Misdirected => "Misdirected Request",
             Self::TooLong => "Request Header Fields Too Large",
             Self::ServiceUnavailable => "Service Unavailable",
         }

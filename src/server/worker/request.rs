@@ -1,11 +1,11 @@
 //! What a worker does and tells off the way of a route.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Worker;
 use crate::core::rib::PeerId;
 use crate::core::session::CloseReason;
-use crate::core::types::Vni;
 use crate::inspect::{Announcers, RouteEntry, VniStatus};
 use crate::net::PeerSelector;
 use crate::server::drain::Plan;
@@ -14,6 +14,9 @@ use crate::server::watch::{Happening, WatchSender};
 
 /// Routes that a worker looks up at once; about 0.3 ms.
 const ROUTES_AT_ONCE: usize = 4096;
+
+/// Tables that the watches of a worker are sent in one turn; each takes a microsecond or more.
+const TABLES_AT_ONCE: usize = 256;
 
 impl Worker {
     /// Does what another thread asks for.
@@ -125,39 +128,71 @@ impl Worker {
         }
     }
 
-    /// Sends a new watch the current routes if it wants them, and then everything that happens.
+    /// Begins a watch: the current routes if it wants them, and then everything that happens.
     fn watch(&mut self, mut watch: WatchSender) {
-        let tables = match watch.scope.wants_current {
-            true => self.shard.tables_mut().current(watch.scope.vni),
-            false => Vec::new(),
-        };
-        let begin = tables.into_iter().map(Happening::Change);
-        if watch.feed(begin.chain([Happening::Current])) {
+        self.shard.tables_mut().set_watched(true);
+        if watch.scope.wants_current {
+            let mut vnis = BTreeSet::new();
+            match watch.scope.vni {
+                Some(vni) => vnis.extend([vni]),
+                None => self.shard.tables().for_each_vni(|vni, _, _| {
+                    vnis.insert(vni);
+                }),
+            }
+            watch.begin_with(vnis);
             self.watches.push(watch);
-            self.shard.tables_mut().set_watched(true);
+        } else if watch.feed([Happening::Current]) {
+            self.watches.push(watch);
         }
     }
 
     /// Forgets the watches whose receivers are gone.
     fn end_watches(&mut self) {
-        self.watches.retain(WatchSender::is_wanted);
+        self.watches.retain(|watch| !watch.is_lost());
         let is_watched = !self.watches.is_empty();
         self.shard.tables_mut().set_watched(is_watched);
     }
 
-    /// Sends the watches what this turn has changed.
+    /// Sends the watches what this turn has changed, and some of the current routes.
     pub(super) fn feed_watches(&mut self) {
         if self.watches.is_empty() {
             return;
         }
-        let changes = self.shard.tables_mut().take_watched();
-        self.watches.retain_mut(|watch| {
-            let of_its_vni = |(vni, _): &&(Vni, _)| watch.scope.vni.is_none_or(|it| it == *vni);
-            let its_own: Vec<_> = changes.iter().filter(of_its_vni).cloned().collect();
-            watch.feed(its_own.into_iter().map(Happening::Change))
-        });
+        self.pass_on_changes();
+        let mut budget = TABLES_AT_ONCE;
+        let mut watches = std::mem::take(&mut self.watches);
+        for at in 0..watches.len() {
+            while budget > 0
+                && let Some(vni) = watches[at].step()
+            {
+                let tables = self.shard.tables_mut().current(Some(vni));
+                // The table has what was fresh; the other watches are to hear of that.
+                for (vni, spans) in self.shard.tables_mut().take_watched() {
+                    for watch in &mut watches {
+                        watch.change(vni, &spans);
+                    }
+                }
+                let spans = tables.into_iter().flat_map(|(_, spans)| spans);
+                watches[at].table(vni, spans);
+                budget -= 1;
+            }
+        }
+        self.watches = watches;
+        self.watches.retain(|it| !it.is_lost());
         let is_watched = !self.watches.is_empty();
         self.shard.tables_mut().set_watched(is_watched);
+    }
+
+    /// Sends the watches what has changed.
+    fn pass_on_changes(&mut self) {
+        for (vni, spans) in self.shard.tables_mut().take_watched() {
+            self.watches.retain_mut(|watch| watch.change(vni, &spans));
+        }
+    }
+
+    /// Returns whether a watch is to be sent more of the current routes.
+    pub(super) fn has_watch_steps(&self) -> bool {
+        self.watches.iter().any(WatchSender::wants_step)
     }
 
     /// Sends all watches one thing that happened.

@@ -192,8 +192,12 @@ impl Home {
         }
     }
 
-    /// Does what is due at `now`.
-    pub(super) fn handle_timeouts(&mut self, now: Instant) {
+    /// Does what is due at `now`, except for the ends of sessions that have unread bytes.
+    pub(super) fn handle_timeouts(
+        &mut self,
+        now: Instant,
+        mut has_unread: impl FnMut(PeerId) -> bool,
+    ) {
         self.now = now;
         while let Some((id, timer, due)) = self.timers.take_due(now) {
             let Some(peer) = self.peers.get_mut(&id) else {
@@ -203,7 +207,12 @@ impl Home {
                 continue;
             }
             match timer {
-                Timer::Session => peer.connection.handle_timeout(now),
+                Timer::Session => {
+                    if peer.connection.is_silent(now) && has_unread(id) {
+                        peer.connection.excuse(now);
+                    }
+                    peer.connection.handle_timeout(now);
+                }
                 Timer::Pace => {
                     if peer.connection.handle_pace_timeout(now) {
                         self.queue_queries.push(id);

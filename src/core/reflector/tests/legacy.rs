@@ -48,7 +48,7 @@ impl Fabric {
         let due = self.shard().poll_timeout().unwrap();
         self.world.now = self.world.now.max(due);
         let now = self.world.now;
-        self.shard().handle_timeouts(now);
+        self.shard().handle_timeouts(now, |_| false);
     }
 
     /// Answers the queries for the kernel's queue.
