@@ -353,3 +353,60 @@ fn two_hundred_go_clients_and_twenty_of_ours_get_whole_tables() {
         assert_eq!((stats.legacy_drops, stats.cut_chunks), (0, 0));
     });
 }
+
+/// Seconds of CPU that the threads of this process have taken: those of the server, and all.
+fn cpu() -> (f64, f64) {
+    let (mut server, mut all) = (0.0, 0.0);
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let path = task.unwrap().path();
+        // A thread may have ended since it was listed.
+        let read = |file: &str| std::fs::read_to_string(path.join(file)).unwrap_or_default();
+        let nanos = read("schedstat").split(' ').next().unwrap().parse();
+        let seconds = nanos.unwrap_or(0.0) / 1e9;
+        all += seconds;
+        let name = read("comm");
+        let of_server = name.strip_prefix("metalbond-").unwrap_or_default();
+        if of_server.starts_with(|it: char| it.is_ascii_digit()) || of_server.starts_with("acce") {
+            server += seconds;
+        }
+    }
+    (server, all)
+}
+
+/// Where the time goes when 20 Go clients take 50,000 routes each at once: into reading them. The
+/// server has at most a tenth of the CPU; the doubles take less of it than Go does.
+#[test]
+fn twenty_go_clients_at_once_take_the_time_for_themselves() {
+    over_a_link("twenty", None, |far| {
+        let server = far.server();
+        let address = server.local_addr();
+        let source = far.client(address, NoOpHandler);
+        let routes = routes(ROUTES);
+        announce(&source, &routes);
+        let count = routes.len();
+        eventually("the server has all", || server.stats().routes == count);
+        let clients: Vec<Client> = (0..20)
+            .map(|_| Client::connect(address, 5, Strict))
+            .collect();
+        let (before, start) = (cpu(), Instant::now());
+        for go in &clients {
+            go.subscribe(VNI.0);
+        }
+        for go in &clients {
+            go.wait_for_len(count);
+        }
+        let wall = start.elapsed().as_secs_f64();
+        let after = cpu();
+        let (ours, all) = (after.0 - before.0, after.1 - before.1);
+        eprintln!(
+            "20 Go clients, {count} routes each: {wall:.2} s; CPU {all:.2} s, of it the server \
+             {ours:.2} s, {:.1} %",
+            100.0 * ours / all
+        );
+        for go in &clients {
+            go.faults.check();
+        }
+        assert_eq!(server.stats().legacy_drops, 0);
+        assert!(ours <= all / 10.0, "{ours} of {all} s");
+    });
+}

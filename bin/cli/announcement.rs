@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use rustbond::{Destination, IpNet, NextHop, Route, Vni};
+use rustbond::{Destination, IpNet, NextHop, NextHopType, Route, Vni};
 
 use super::value::{self, decimal};
 
@@ -19,6 +19,29 @@ pub(crate) struct Announcement {
     pub(crate) route: Route,
 }
 
+/// A part of an announcement that Go MetalBond takes for something, and that is more likely a
+/// mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Liberty {
+    /// The type is no known name, and is taken as this one.
+    Kind(NextHopType),
+    /// The ports are ignored: the type has none.
+    Ports,
+}
+
+impl fmt::Display for Liberty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kind(kind) => write!(
+                f,
+                "the type is none of STD, LB and NAT; it is taken as {}, as by Go MetalBond",
+                name(*kind)
+            ),
+            Self::Ports => f.write_str("only NAT takes ports; they are ignored"),
+        }
+    }
+}
+
 /// The part of an announcement that is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Invalid {
@@ -26,6 +49,7 @@ pub(crate) enum Invalid {
     Vni,
     Prefix,
     NextHop,
+    Scope,
     Kind,
     Ports,
     PortsReversed,
@@ -39,6 +63,7 @@ impl fmt::Display for Invalid {
             Self::Vni => "a VNI is a number from 0 to 16777215",
             Self::Prefix => "a prefix is an IPv4 or IPv6 address with a length, as 10.0.1.0/24",
             Self::NextHop => "a next hop is an IPv6 or IPv4 address",
+            Self::Scope => "a next hop has no scope (the part after %)",
             Self::Kind => "a type is STD, LB or NAT",
             Self::Ports => "NAT takes the first and the last port, from 0 to 65535",
             Self::PortsReversed => "NAT: the first port must not be greater than the last",
@@ -50,10 +75,24 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
+/// Parses an announcement. What Go MetalBond takes and this syntax does not is refused.
 impl FromStr for Announcement {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
+        let (announcement, liberties) = Self::parse(text)?;
+        match liberties.first() {
+            None => Ok(announcement),
+            Some(Liberty::Kind(_)) => Err(Invalid::Kind),
+            Some(Liberty::Ports) => Err(Invalid::PortsNotAllowed),
+        }
+    }
+}
+
+impl Announcement {
+    /// Parses an announcement as Go MetalBond does. Returns with it the parts that are more
+    /// likely a mistake.
+    pub(crate) fn parse(text: &str) -> Result<(Self, Vec<Liberty>), Invalid> {
         let (vni, rest) = text.split_once('#').ok_or(Invalid::Incomplete)?;
         let vni = value::vni(vni).ok_or(Invalid::Vni)?;
         let (prefix, rest) = rest
@@ -62,19 +101,55 @@ impl FromStr for Announcement {
             .ok_or(Invalid::Incomplete)?;
         let prefix: IpNet = prefix.parse().map_err(|_| Invalid::Prefix)?;
         let mut parts = rest.split('#');
-        let address = parts.next().unwrap_or_default();
-        let address: IpAddr = address.parse().map_err(|_| Invalid::NextHop)?;
-        let kind = parts.next().map(str::to_ascii_uppercase);
+        let address = parse_address(parts.next().unwrap_or_default())?;
+        let (kind, is_name) = parts
+            .next()
+            .map_or((NextHopType::Standard, true), parse_kind);
         let ports: Vec<&str> = parts.collect();
-        let next_hop = match kind.as_deref() {
-            Some("NAT") => parse_nat(address, &ports)?,
-            Some("STD" | "LB") if !ports.is_empty() => return Err(Invalid::PortsNotAllowed),
-            None | Some("STD") => NextHop::standard(address),
-            Some("LB") => NextHop::load_balancer(address),
-            Some(_) => return Err(Invalid::Kind),
+        let mut liberties = Vec::new();
+        if !is_name {
+            liberties.push(Liberty::Kind(kind));
+        }
+        let next_hop = match kind {
+            NextHopType::Nat => parse_nat(address, &ports)?,
+            NextHopType::LoadBalancerTarget => NextHop::load_balancer(address),
+            _ => NextHop::standard(address),
         };
+        if kind != NextHopType::Nat && !ports.is_empty() {
+            liberties.push(Liberty::Ports);
+        }
         let route = Route::new(Destination::new(prefix), next_hop);
-        Ok(Self { vni, route })
+        Ok((Self { vni, route }, liberties))
+    }
+}
+
+fn parse_address(text: &str) -> Result<IpAddr, Invalid> {
+    let invalid = match text.contains('%') {
+        true => Invalid::Scope,
+        false => Invalid::NextHop,
+    };
+    text.parse().map_err(|_| invalid)
+}
+
+/// Returns the type that Go MetalBond takes a text for, and whether the text is that type's name.
+fn parse_kind(text: &str) -> (NextHopType, bool) {
+    let text = text.to_ascii_uppercase();
+    // In this order.
+    let known = [
+        NextHopType::Standard,
+        NextHopType::LoadBalancerTarget,
+        NextHopType::Nat,
+    ];
+    let found = known.into_iter().find(|it| text.contains(name(*it)));
+    let kind = found.unwrap_or(NextHopType::Standard);
+    (kind, text == name(kind))
+}
+
+fn name(kind: NextHopType) -> &'static str {
+    match kind {
+        NextHopType::Nat => "NAT",
+        NextHopType::LoadBalancerTarget => "LB",
+        _ => "STD",
     }
 }
 
@@ -143,6 +218,7 @@ mod tests {
             ("1#10.0.0.0/8#", Invalid::NextHop),
             ("1#10.0.0.0/8#host", Invalid::NextHop),
             ("1#10.0.0.0/8@::1@::2", Invalid::NextHop),
+            ("1#10.0.0.0/8#fe80::1%eth0", Invalid::Scope),
             ("1#10.0.0.0/8#::1#", Invalid::Kind),
             ("1#10.0.0.0/8#::1#loadbalancer", Invalid::Kind),
             ("1#10.0.0.0/8#::1#NAT", Invalid::Ports),
@@ -156,6 +232,38 @@ mod tests {
         ];
         for (text, invalid) in all {
             assert_eq!(parse(text), Err(invalid), "{text}");
+        }
+    }
+
+    /// Section 5 of what Go's command takes: the type by a part of its name, anything else is STD.
+    #[test]
+    fn types_and_ports_are_taken_as_go_takes_them_and_named() {
+        let address: IpAddr = "::1".parse().unwrap();
+        let (standard, target) = (NextHop::standard(address), NextHop::load_balancer(address));
+        let as_std = Liberty::Kind(NextHopType::Standard);
+        let as_lb = Liberty::Kind(NextHopType::LoadBalancerTarget);
+        let all = [
+            ("", standard, vec![]),
+            ("#lb", target, vec![]),
+            ("#", standard, vec![as_std]),
+            ("#standard", standard, vec![as_std]),
+            ("#loadbalancer", standard, vec![as_std]),
+            ("#elb", target, vec![as_lb]),
+            ("#STD#1#2", standard, vec![Liberty::Ports]),
+            ("#lb#x", target, vec![Liberty::Ports]),
+            ("#foo#1#2", standard, vec![as_std, Liberty::Ports]),
+        ];
+        for (tail, next_hop, liberties) in all {
+            let (announcement, taken) =
+                Announcement::parse(&format!("1#10.0.0.0/8#::1{tail}")).unwrap();
+            assert_eq!(announcement.route.next_hop, next_hop, "{tail}");
+            assert_eq!(taken, liberties, "{tail}");
+        }
+        let nat = Announcement::parse("1#10.0.0.0/8#::1#snat#1#2").unwrap();
+        assert_eq!(nat.0.route.next_hop, NextHop::nat(address, 1, 2));
+        assert_eq!(nat.1, [Liberty::Kind(NextHopType::Nat)]);
+        for text in ["1#10.0.0.0/8#::1#snat", "1#10.0.0.0/8#fe80::1%2"] {
+            assert!(Announcement::parse(text).is_err(), "{text}");
         }
     }
 }

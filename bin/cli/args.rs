@@ -11,6 +11,7 @@ use crate::cli::ask::args::{
     ShowArgs, VniChangeArgs,
 };
 use crate::cli::options::{self, Options, Role};
+use crate::cli::tables::{self, KernelArgs};
 use crate::cli::value::Expected;
 
 /// The name of the program.
@@ -65,6 +66,8 @@ pub(crate) enum Tool {
     /// Shake hands with a peer, and say what it is and how fast it answers.
     #[cfg(feature = "http")]
     Probe(ProbeArgs),
+    /// Show or remove kernel routes of a client that does not run.
+    Kernel(KernelArgs),
     /// Say what is wrong with a configuration file, or that nothing is.
     Check(CheckArgs),
     /// Show servers and clients at work, in this process on the loopback interface.
@@ -146,11 +149,10 @@ pub(crate) fn definition() -> Definition {
     Tool::augment_subcommands(definition).about("MetalBond route reflector for overlay networks")
 }
 
-/// Defines the command line without anything required of a server or client: that may be in the
-/// configuration file.
-pub(crate) fn definition_beside_a_file() -> Definition {
+/// Defines the command line as it is parsed: it takes more than the help says.
+pub(crate) fn definition_to_parse() -> Definition {
     Role::ALL.into_iter().fold(definition(), |all, role| {
-        all.mut_subcommand(role.name(), |it| it.mut_args(|arg| arg.required(false)))
+        all.mut_subcommand(role.name(), options::with_valued_switches)
     })
 }
 
@@ -169,6 +171,9 @@ pub(crate) fn expectation(argument: &str) -> &'static str {
     }
     #[cfg(feature = "http")]
     if let Some(expectation) = crate::cli::ask::args::expectation(argument) {
+        return expectation;
+    }
+    if let Some(expectation) = tables::expectation(argument) {
         return expectation;
     }
     match argument {

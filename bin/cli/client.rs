@@ -27,6 +27,7 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
     logging::start(options.log_level(), options.common.log_format);
     let (ender, ending) = signals::catch()?;
     let hangups = signals::catch_hangups()?;
+    options.log_warnings();
     let args = &options.client;
     let kernel = Kernel::start(args)?;
     let builder = MetalBondClient::builder()
@@ -51,8 +52,15 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
         let route = announcement.route;
         client.announce(announcement.vni, route.destination, route.next_hop)?;
     }
-    for vni in subscriptions(args) {
+    let vnis = args.vnis();
+    if vnis.is_empty() && args.announce.is_empty() {
+        log::warn!("nothing to subscribe to and nothing to announce");
+    }
+    for vni in vnis {
         client.subscribe(vni)?;
+    }
+    if let Some(kernel) = &kernel {
+        kernel.release_unsubscribed(args, &client)?;
     }
     let inspector = match &kernel {
         Some(kernel) => kernel.inspector(&client),
@@ -99,7 +107,11 @@ fn reload(options: &Options, client: &MetalBondClient, kernel: Option<&Kernel>) 
         if let Some(kernel) = &kernel {
             kernel.reconfigure(new, &client)?;
         }
-        apply(&client, old, new)
+        apply(&client, old, new)?;
+        if let Some(kernel) = &kernel {
+            kernel.release_unsubscribed(new, &client)?;
+        }
+        Ok(())
     })
 }
 
@@ -139,18 +151,6 @@ fn apply(client: &MetalBondClient, old: &Client, new: &Client) -> Result<(), Fai
         }
     }
     Ok(())
-}
-
-/// Returns the VNIs to subscribe to, and logs those that nobody asked for by name.
-fn subscriptions(args: &Client) -> BTreeSet<Vni> {
-    let vnis = args.vnis();
-    for vni in vnis.iter().filter(|it| !args.subscribe.contains(it)) {
-        log::debug!(vni = vni.0; "VNI {vni}: subscribed, for --install-routes");
-    }
-    if vnis.is_empty() && args.announce.is_empty() {
-        log::warn!("nothing to subscribe to and nothing to announce");
-    }
-    vnis
 }
 
 /// Returns the status of the client in a line.

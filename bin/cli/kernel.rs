@@ -63,6 +63,21 @@ mod imp {
             Ok(())
         }
 
+        /// Tells the writer that mapped VNIs without a subscription have no routes. Then it removes
+        /// what an earlier process left of them, and waits for no server.
+        pub(crate) fn release_unsubscribed(
+            &self,
+            options: &Options,
+            client: &MetalBondClient,
+        ) -> Result<(), Failure> {
+            let subscribed = client.subscriptions()?;
+            let mapped = options.install_routes.iter().map(|it| it.vni);
+            for vni in mapped.filter(|it| !subscribed.contains(it)) {
+                self.0.synced(vni);
+            }
+            Ok(())
+        }
+
         /// Writes the last changes; with `--cleanup` removes all routes.
         pub(crate) fn stop(&self) -> Result<(), Failure> {
             let stopped = self.0.shutdown(STOP_TIMEOUT);
@@ -72,14 +87,18 @@ mod imp {
 
     fn config(options: &Options) -> KernelConfig {
         let mapped = options.install_routes.iter().map(|it| (it.vni, it.table));
+        let defaults = KernelConfig::default();
+        let ids = options.nexthop_ids.map(|(first, last)| first..last + 1);
         KernelConfig {
             vni_tables: mapped.collect::<BTreeMap<_, _>>(),
             device: options.tun.clone(),
+            encap_source: options.encap_source,
             ipv4_only: options.ipv4_only,
             protocol: options.rt_proto,
             metric: options.metric,
             excluded_types: options.excluded_types.clone(),
             cleanup_on_exit: options.cleanup,
+            nexthop_ids: ids.unwrap_or(defaults.nexthop_ids),
             ..KernelConfig::default()
         }
     }
@@ -117,6 +136,14 @@ mod imp {
         }
 
         pub(crate) fn reconfigure(&self, _: &Options, _: &MetalBondClient) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        pub(crate) fn release_unsubscribed(
+            &self,
+            _: &Options,
+            _: &MetalBondClient,
+        ) -> Result<(), Failure> {
             Ok(())
         }
 

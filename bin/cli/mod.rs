@@ -36,10 +36,12 @@ mod options;
 mod output;
 pub(crate) mod refusal;
 mod reload;
+mod rt_tables;
 mod server;
 mod service;
 mod signals;
 mod socket;
+mod tables;
 mod value;
 
 use std::ffi::OsString;
@@ -83,6 +85,7 @@ fn act(command: Command, environment: Environment) -> Result<ExitCode, Failure> 
 
 fn work(tool: Tool) -> Result<ExitCode, Failure> {
     match tool {
+        Tool::Kernel(args) => tables::run(&args),
         Tool::Check(args) => check::run(&args),
         Tool::Completions(args) => manual::completions(&args),
         Tool::Man(args) => manual::man(&args),

@@ -23,9 +23,12 @@ pub(crate) enum Parsed {
 /// Parses a command line, with the name of the program first, and the file that it names.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     let args: Vec<OsString> = args.into_iter().collect();
-    let matches = args::definition_beside_a_file().try_get_matches_from(&args);
-    // The errors and the help of the full definition are those to show.
-    let matches = matches.or_else(|_| args::definition().try_get_matches_from(&args));
+    let matches = args::definition_to_parse().try_get_matches_from(&args);
+    let matches = matches.or_else(|error| match error.kind() {
+        // The help of the definition that is shown.
+        ErrorKind::DisplayHelp => args::definition().try_get_matches_from(&args),
+        _ => Err(error),
+    });
     match matches {
         Ok(matches) => match command(&matches) {
             Ok(command) => Parsed::Command(command),

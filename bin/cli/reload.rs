@@ -90,6 +90,7 @@ fn reload(
             return Err(Failure::RunTime("the command line is another".into()));
         }
     };
+    new.log_warnings();
     let changed = new.changed_since(current);
     let (applied, after_restart): (Vec<&Row>, Vec<&Row>) = changed
         .into_iter()

@@ -21,6 +21,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Serves until a signal.
 pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(), Failure> {
     logging::start(options.log_level(), options.common.log_format);
+    options.log_warnings();
     let (ender, ending) = signals::catch()?;
     let hangups = signals::catch_hangups()?;
     let config = options.server.config.clone();

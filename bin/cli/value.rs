@@ -31,6 +31,21 @@ pub(crate) fn vni(text: &str) -> Option<Vni> {
     decimal(text).filter(|vni| *vni <= VNI_MAX).map(Vni)
 }
 
+/// Parses a VNI of 32 bits, as the protocol carries. Those above 24 bits can be subscribed to, but
+/// no packet can be encapsulated with one.
+pub(crate) fn wide_vni(text: &str) -> Option<Vni> {
+    decimal(text).map(Vni)
+}
+
+/// Parses a switch with a value, `--verbose=false`, by the words that Go MetalBond takes.
+pub(crate) fn switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" => Some(true),
+        "false" | "0" | "no" => Some(false),
+        _ => None,
+    }
+}
+
 /// Parses a number of bytes, with K, M or G for powers of 1024.
 pub(crate) fn bytes(text: &str) -> Option<usize> {
     let (digits, shift) = match text.as_bytes().last()?.to_ascii_uppercase() {

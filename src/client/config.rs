@@ -87,13 +87,11 @@ impl ClientConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for a setting outside its limits, no server or too many.
+    /// [`Error::InvalidConfig`] for a setting outside its limits, or too many servers. A client may
+    /// begin without a server and be given one later.
     pub fn check(&self, servers: &[String]) -> Result<()> {
         self.check_settings()?;
         let invalid = |text: String| Err(Error::InvalidConfig(text));
-        if servers.is_empty() {
-            return invalid("no server is given; a client needs at least one".into());
-        }
         if servers.len() > ServerBit::MAX {
             let (count, most) = (servers.len(), ServerBit::MAX);
             return invalid(format!(

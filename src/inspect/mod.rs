@@ -155,10 +155,17 @@ pub struct KernelStatus {
     pub desired: u64,
     /// Destinations that are in the kernel with our mark, right or not yet right.
     pub installed: u64,
-    /// Destinations that the kernel refused; they are tried again several times a second.
+    /// Destinations that the kernel refused; they are tried again, after at most a minute.
     pub failed: u64,
-    /// Announced routes with an IPv4 underlay address, which IPv6 cannot encapsulate to.
+    /// Destinations where somebody else's route stands in the way of ours, which comes when
+    /// theirs goes.
+    pub shadowed: u64,
+    /// Routes of ours that are about to be deleted where they stand.
+    pub strays: u64,
+    /// Announced routes with an underlay address that IPv6 cannot encapsulate to.
     pub uninstallable: u64,
+    /// How often something of ours was lost and written again.
+    pub repairs: KernelRepairs,
     /// Nexthop objects and groups in the kernel.
     pub nexthop_objects: u64,
     /// Netlink messages sent that change something.
@@ -167,16 +174,35 @@ pub struct KernelStatus {
     pub batches: u64,
     /// Times the kernel's state was read, the one at start included.
     pub resyncs: u64,
-    /// Whether the tunnel device exists and is up.
+    /// Why routes cannot be trusted to be in the kernel, if so: the device is missing, down or
+    /// does not encapsulate, or somebody removes routes again and again.
+    pub obstacle: Option<String>,
+    /// Whether the tunnel device exists, encapsulates and is up.
     pub device_up: bool,
     /// Whether routes use nexthop objects; if not, they carry their hops.
     pub uses_nexthop_objects: bool,
-    /// Whether the kernel holds all that is desired, nothing waits and nothing failed.
+    /// Whether the kernel holds all that is desired and nothing else of ours, nothing waits,
+    /// nothing failed, and nobody undoes it.
     pub in_sync: bool,
     /// Whether the writer runs.
     pub running: bool,
-    /// What the kernel last refused, and why.
+    /// What went wrong since all was last in sync: what the kernel refused, and why.
     pub last_error: Option<String>,
+    /// The last announced route that could not be installed as it was announced, and why: no
+    /// tunnel can lead to its next hop, or another VNI announces it into the same table.
+    pub last_warning: Option<String>,
+}
+
+/// How often something of a kernel writer was lost to somebody else, by what it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KernelRepairs {
+    /// Bursts of routes that were deleted.
+    pub routes: u64,
+    /// Nexthop objects that were deleted.
+    pub nexthop_objects: u64,
+    /// Times that the tunnel device went, or went down.
+    pub device: u64,
 }
 
 impl KernelStatus {
@@ -184,6 +210,9 @@ impl KernelStatus {
     pub(crate) fn not_ready(&self) -> Option<String> {
         if !self.running {
             return Some("kernel: the writer of routes has ended".into());
+        }
+        if let Some(obstacle) = &self.obstacle {
+            return Some(format!("kernel: {obstacle}"));
         }
         if !self.device_up {
             return Some("kernel: the tunnel device is missing or down".into());
@@ -195,7 +224,9 @@ impl KernelStatus {
                 "kernel: {failed} of {desired} destinations are refused: {why}"
             ));
         }
-        let missing = self.desired.saturating_sub(self.installed);
+        // An operator may have put a route in the place of ours on purpose.
+        let there = self.installed.saturating_add(self.shadowed);
+        let missing = self.desired.saturating_sub(there);
         let desired = self.desired;
         (missing > 0).then(|| format!("kernel: {missing} of {desired} destinations not installed"))
     }
@@ -249,7 +280,20 @@ mod tests {
             ..ready.clone()
         };
         assert_eq!(surplus.not_ready(), None, "one is yet to be removed");
+        let shadowed = KernelStatus {
+            installed: 1,
+            shadowed: 1,
+            ..ready.clone()
+        };
+        assert_eq!(shadowed.not_ready(), None, "an operator's stands there");
         let all = [
+            (
+                KernelStatus {
+                    obstacle: Some("somebody else removes routes".into()),
+                    ..ready.clone()
+                },
+                "somebody else removes routes",
+            ),
             (
                 KernelStatus {
                     running: false,

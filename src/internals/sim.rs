@@ -287,7 +287,8 @@ impl SimServer {
             return Some(match self.shards[shard].poll_report()? {
                 Report::Established(id) => ServerReport::Established(id.0),
                 Report::Closed(id, reason) => ServerReport::Closed(id.0, reason),
-                Report::LegacyDrop(id) => ServerReport::LegacyDrop(id.0),
+                Report::LegacyDrop(id, _) => ServerReport::LegacyDrop(id.0),
+                Report::LegacyTable(..) => continue,
                 Report::Malformed(id, ..) => ServerReport::Malformed(id.0),
                 Report::Refused(id, _) => ServerReport::Refused(id.0),
                 Report::Subscribed(..) | Report::Unsubscribed(..) => continue,

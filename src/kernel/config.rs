@@ -1,6 +1,7 @@
 //! Settings of the kernel writer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -21,17 +22,21 @@ pub enum NexthopMode {
 /// Settings of [`super::KernelWriter`].
 #[derive(Clone, Debug)]
 pub struct KernelConfig {
-    /// The kernel table of each VNI, 1 to 2^32-1. VNIs may share a table; it then holds the
-    /// union. Routes of other VNIs are ignored. Default: none, which is refused at start.
+    /// The kernel table of each VNI, 1 to 2^32-1. VNIs may share a table; a destination that
+    /// several announce leads to the next hops of the lowest. Routes of other VNIs are ignored. Default: none, which is refused at start.
     pub vni_tables: BTreeMap<Vni, u32>,
-    /// Name of the tunnel device, 1 to 15 bytes. Default: `ip6tnl0`.
+    /// Name of the tunnel device, 1 to 15 bytes: an ip6tnl, vxlan or geneve device made with
+    /// `external`. Default: `ip6tnl0`.
     pub device: String,
+    /// The underlay address that encapsulated packets leave from. Default: the system chooses
+    /// it for each.
+    pub encap_source: Option<Ipv6Addr>,
     /// Leave out IPv6 destinations. Default: no.
     pub ipv4_only: bool,
     /// Protocol number that marks our routes and nexthop objects, 5 to 255 (lower ones are
     /// the kernel's own and the administrator's). Default: 254.
     pub protocol: u8,
-    /// Metric of our routes; routes with another metric are not ours. `None` or 0 is the
+    /// Metric of our routes; those that are found with another one move. `None` or 0 is the
     /// default of the family: 0 in IPv4, 1024 in IPv6.
     pub metric: Option<u32>,
     /// Next-hop types that are not installed. Default: none.
@@ -45,7 +50,7 @@ pub struct KernelConfig {
     /// protocol on our device are ours. Default: 16,777,216 numbers from 0x4d42_0000.
     pub nexthop_ids: Range<u32>,
     /// How often the kernel's state is read without a reason, 1 s to 1 day. Default: 300 s.
-    /// Costs about 2 microseconds a route, in which nothing is written.
+    /// Costs about 2 microseconds a route, in which only new routes are written.
     pub check_interval: Duration,
 }
 
@@ -54,6 +59,7 @@ impl Default for KernelConfig {
         Self {
             vni_tables: BTreeMap::new(),
             device: "ip6tnl0".into(),
+            encap_source: None,
             ipv4_only: false,
             protocol: 254,
             metric: None,
@@ -101,6 +107,13 @@ impl KernelConfig {
                 "device name {device:?}; allowed are 1 to 15 bytes without spaces and slashes"
             ));
         }
+        if let Some(source) = self.encap_source
+            && (source.is_unspecified() || source.is_loopback() || source.is_multicast())
+        {
+            return refuse(format!(
+                "underlay address {source} to send from; allowed are addresses of this host"
+            ));
+        }
         if self.protocol < 5 {
             return refuse(format!(
                 "route protocol {}; allowed are 5 to 255",
@@ -130,6 +143,7 @@ impl KernelConfig {
             ("device", self.device != running.device),
             ("protocol", self.protocol != running.protocol),
             ("metric", self.metric != running.metric),
+            ("encap_source", self.encap_source != running.encap_source),
             (
                 "nexthop_objects",
                 self.nexthop_objects != running.nexthop_objects,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 
+use super::claim::Claimed;
 use super::message::{Mark, flag};
 use super::socket::Netlink;
 use super::writer::{Command, Ends, Next, Writer, WriterConfig};
@@ -65,8 +66,20 @@ impl Netlink for Script {
         self.next(0, buffer)
     }
 
+    fn dump(&mut self, request: &[u8]) -> io::Result<()> {
+        self.send(request)
+    }
+
+    fn dumped(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.receive(buffer)
+    }
+
     fn notification(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.next(1, buffer)
+    }
+
+    fn claims(&self) -> Vec<Claimed> {
+        Vec::new()
     }
 }
 
@@ -96,6 +109,8 @@ impl HostileKernel {
                 Mode::Inline
             },
             nexthop_ids: 1000..1016,
+            protocol: 254,
+            metrics: [0, 1024],
             seed: 1,
         });
         let script = Script {
@@ -105,13 +120,18 @@ impl HostileKernel {
         };
         let mark = Mark {
             protocol: 254,
-            metric: None,
             device: 9,
+            source: std::net::Ipv6Addr::UNSPECIFIED,
         };
         let config = WriterConfig {
             device: "tun".into(),
             check_interval: Duration::from_secs(60),
             cleanup_on_exit: true,
+            claimed: Claimed {
+                protocol: 254,
+                ids: 1000..1016,
+                is_inline: !uses_objects,
+            },
         };
         let (commands, receiver) = bounded(1024);
         let ends = Ends {

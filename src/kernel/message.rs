@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::core::kernel_plan::{Op, Target, Verb};
+use crate::core::kernel_plan::{Op, Place, Stray, Target, Tunnelled, Verb};
 
 /// Message types.
 pub(super) mod kind {
@@ -43,6 +43,12 @@ pub(super) mod flag {
 /// Attribute types, by message.
 pub(super) mod attr {
     pub(in crate::kernel) const IFLA_IFNAME: u16 = 3;
+    pub(in crate::kernel) const IFLA_LINKINFO: u16 = 18;
+    pub(in crate::kernel) const IFLA_INFO_KIND: u16 = 1;
+    pub(in crate::kernel) const IFLA_INFO_DATA: u16 = 2;
+    pub(in crate::kernel) const IFLA_IPTUN_COLLECT_METADATA: u16 = 19;
+    pub(in crate::kernel) const IFLA_VXLAN_COLLECT_METADATA: u16 = 25;
+    pub(in crate::kernel) const IFLA_GENEVE_COLLECT_METADATA: u16 = 6;
     pub(in crate::kernel) const NHA_ID: u16 = 1;
     pub(in crate::kernel) const NHA_GROUP: u16 = 2;
     pub(in crate::kernel) const NHA_OIF: u16 = 5;
@@ -59,6 +65,7 @@ pub(super) mod attr {
     pub(in crate::kernel) const RTA_ENCAP: u16 = 22;
     pub(in crate::kernel) const RTA_NH_ID: u16 = 30;
     pub(in crate::kernel) const LWTUNNEL_IP6_DST: u16 = 2;
+    pub(in crate::kernel) const LWTUNNEL_IP6_SRC: u16 = 3;
     pub(in crate::kernel) const NLMSGERR_ATTR_MSG: u16 = 1;
     const NESTED: u16 = 0x8000;
 
@@ -97,19 +104,18 @@ pub(super) const HEADER: usize = 16;
 pub(super) struct Mark {
     /// Protocol of our routes and nexthop objects.
     pub(super) protocol: u8,
-    /// Metric of our routes; `None` for the default of the family.
-    pub(super) metric: Option<u32>,
     /// Index of the tunnel device.
     pub(super) device: u32,
+    /// The underlay address that packets leave from; unspecified if the system chooses it.
+    pub(super) source: Ipv6Addr,
 }
 
-impl Mark {
-    /// The metric that the kernel shows for our routes.
-    pub(super) fn metric_of(&self, prefix: &IpNet) -> u32 {
-        self.metric.unwrap_or(match prefix {
-            IpNet::V4(_) => 0,
-            IpNet::V6(_) => IPV6_DEFAULT_METRIC,
-        })
+/// The metrics that the kernel shows for routes of both families that are given this one;
+/// `None` and 0 ask for the default of the family.
+pub(super) fn metrics(given: Option<u32>) -> [u32; 2] {
+    match given {
+        None | Some(0) => [0, IPV6_DEFAULT_METRIC],
+        Some(metric) => [metric; 2],
     }
 }
 
@@ -165,10 +171,13 @@ impl<'a> Writer<'a> {
         self.pad();
     }
 
-    fn encap(&mut self, kind_of_type: u16, kind: u16, address: Ipv6Addr) {
+    fn encap(&mut self, kind_of_type: u16, kind: u16, source: Ipv6Addr, address: Ipv6Addr) {
         self.attr(kind_of_type, &ENCAP_IP6.to_ne_bytes());
         let at = self.open(attr::nested(kind));
         self.attr(attr::LWTUNNEL_IP6_DST, &address.octets());
+        if !source.is_unspecified() {
+            self.attr(attr::LWTUNNEL_IP6_SRC, &source.octets());
+        }
         self.close(at);
     }
 
@@ -207,18 +216,34 @@ pub(super) fn encode_op(buffer: &mut Vec<u8>, op: &Op, sequence: u32, mark: &Mar
         }
         Op::Route {
             verb,
-            table,
-            prefix,
+            place,
             target,
             ..
         } => {
             let (kind, flags) = match verb {
                 Verb::Add => (kind::NEW_ROUTE, create),
-                Verb::Replace => (kind::NEW_ROUTE, flag::CREATE | flag::REPLACE),
+                // Deletions do not compare the hops that a route carries: the first one goes.
+                Verb::Beside if matches!(target, Target::Inline(_)) => {
+                    (kind::NEW_ROUTE, flag::CREATE | flag::APPEND)
+                }
+                Verb::Beside => (kind::NEW_ROUTE, flag::CREATE),
                 Verb::Delete => (kind::DEL_ROUTE, 0),
             };
             let writer = Writer::message(buffer, kind, flags, sequence);
-            encode_route(writer, *verb, *table, prefix, target, mark);
+            encode_route(writer, *verb, place, target, mark);
+        }
+        Op::Sweep(Stray {
+            place,
+            protocol,
+            target,
+            ..
+        }) => {
+            let writer = Writer::message(buffer, kind::DEL_ROUTE, 0, sequence);
+            let mark = Mark {
+                protocol: *protocol,
+                ..*mark
+            };
+            encode_route(writer, Verb::Delete, place, target, &mark);
         }
     }
 }
@@ -247,7 +272,8 @@ fn encode_hop(
     writer.raw(&[AF_INET6, SCOPE_UNIVERSE, mark.protocol, 0, 0, 0, 0, 0]);
     writer.attr_u32(attr::NHA_ID, id);
     writer.attr_u32(attr::NHA_OIF, mark.device);
-    writer.encap(attr::NHA_ENCAP_TYPE, attr::NHA_ENCAP, address);
+    let source = mark.source;
+    writer.encap(attr::NHA_ENCAP_TYPE, attr::NHA_ENCAP, source, address);
     writer.finish();
 }
 
@@ -272,28 +298,21 @@ fn encode_group(
     writer.finish();
 }
 
-fn encode_route(
-    mut writer: Writer<'_>,
-    verb: Verb,
-    table: u32,
-    prefix: &IpNet,
-    target: &Target,
-    mark: &Mark,
-) {
-    let family = match prefix {
+fn encode_route(mut writer: Writer<'_>, verb: Verb, place: &Place, target: &Target, mark: &Mark) {
+    let family = match place.prefix {
         IpNet::V4(_) => AF_INET,
         IpNet::V6(_) => AF_INET6,
     };
     let scope = match (verb, target) {
         (Verb::Delete, _) => SCOPE_NOWHERE,
         // A route without a gateway ends on the link.
-        (_, Target::Inline(_)) if family == AF_INET => SCOPE_LINK,
+        (_, Target::Inline(_) | Target::Via(_)) if family == AF_INET => SCOPE_LINK,
         _ => SCOPE_UNIVERSE,
     };
-    let short_table = u8::try_from(table).unwrap_or(0);
+    let short_table = u8::try_from(place.table).unwrap_or(0);
     writer.raw(&[
         family,
-        prefix.prefix_len(),
+        place.prefix.prefix_len(),
         0,
         0,
         short_table,
@@ -302,34 +321,42 @@ fn encode_route(
         UNICAST,
     ]);
     writer.raw(&[0; 4]);
-    match prefix.network() {
+    match place.prefix.network() {
         IpAddr::V4(address) => writer.attr(attr::RTA_DST, &address.octets()),
         IpAddr::V6(address) => writer.attr(attr::RTA_DST, &address.octets()),
     }
-    writer.attr_u32(attr::RTA_TABLE, table);
-    let metric = mark.metric_of(prefix);
-    if metric != 0 {
-        writer.attr_u32(attr::RTA_PRIORITY, metric);
+    writer.attr_u32(attr::RTA_TABLE, place.table);
+    if place.metric != 0 {
+        writer.attr_u32(attr::RTA_PRIORITY, place.metric);
     }
     match target {
         Target::Object(id) => writer.attr_u32(attr::RTA_NH_ID, *id),
-        Target::Inline(hops) => encode_hops(&mut writer, hops, mark),
-        Target::Other => {}
+        Target::Inline(hops) => {
+            let hops = hops.iter().map(|&address| Tunnelled {
+                device: mark.device,
+                source: mark.source,
+                address,
+            });
+            encode_hops(&mut writer, hops.collect());
+        }
+        Target::Via(hops) => encode_hops(&mut writer, hops.clone()),
     }
     writer.finish();
 }
 
-fn encode_hops(writer: &mut Writer<'_>, hops: &[Ipv6Addr], mark: &Mark) {
-    if let [hop] = hops {
-        writer.attr_u32(attr::RTA_OIF, mark.device);
-        writer.encap(attr::RTA_ENCAP_TYPE, attr::RTA_ENCAP, *hop);
+fn encode_hops(writer: &mut Writer<'_>, hops: Vec<Tunnelled>) {
+    if let [hop] = hops[..] {
+        writer.attr_u32(attr::RTA_OIF, hop.device);
+        let (source, address) = (hop.source, hop.address);
+        writer.encap(attr::RTA_ENCAP_TYPE, attr::RTA_ENCAP, source, address);
         return;
     }
     let list = writer.open(attr::RTA_MULTIPATH);
     for hop in hops {
         let at = writer.open(0);
-        writer.raw(&mark.device.to_ne_bytes());
-        writer.encap(attr::RTA_ENCAP_TYPE, attr::RTA_ENCAP, *hop);
+        writer.raw(&hop.device.to_ne_bytes());
+        let (source, address) = (hop.source, hop.address);
+        writer.encap(attr::RTA_ENCAP_TYPE, attr::RTA_ENCAP, source, address);
         writer.close(at);
     }
     writer.close(list);
@@ -350,19 +377,27 @@ pub(super) fn encode_nexthop_dump(buffer: &mut Vec<u8>, sequence: u32) {
     writer.finish();
 }
 
-/// Appends the request for the routes of one family in one table with our protocol.
+/// Appends the request for the routes of one family, in one table or in all.
 pub(super) fn encode_route_dump(
     buffer: &mut Vec<u8>,
     sequence: u32,
     family: u8,
-    table: u32,
-    protocol: u8,
+    table: Option<u32>,
 ) {
     let mut writer = Writer::message(buffer, kind::GET_ROUTE, flag::DUMP, sequence);
-    let short_table = u8::try_from(table).unwrap_or(0);
-    writer.raw(&[family, 0, 0, 0, short_table, protocol, 0, 0]);
+    let short_table = table.and_then(|it| u8::try_from(it).ok()).unwrap_or(0);
+    writer.raw(&[family, 0, 0, 0, short_table, 0, 0, 0]);
     writer.raw(&[0; 4]);
-    writer.attr_u32(attr::RTA_TABLE, table);
+    if let Some(table) = table {
+        writer.attr_u32(attr::RTA_TABLE, table);
+    }
+    writer.finish();
+}
+
+/// Appends the request for all devices.
+pub(super) fn encode_link_dump(buffer: &mut Vec<u8>, sequence: u32) {
+    let mut writer = Writer::message(buffer, kind::GET_LINK, flag::DUMP, sequence);
+    writer.raw(&[0; 16]);
     writer.finish();
 }
 

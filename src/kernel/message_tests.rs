@@ -1,11 +1,12 @@
 use super::*;
 use crate::core::kernel_plan::RouteId;
+use crate::core::kernel_plan::model::place;
 use crate::kernel::parse::{self, ObjectKind};
 
 const MARK: Mark = Mark {
     protocol: 254,
-    metric: None,
     device: 9,
+    source: Ipv6Addr::UNSPECIFIED,
 };
 
 fn hop(n: u16) -> Ipv6Addr {
@@ -22,8 +23,7 @@ fn route(verb: Verb, prefix: &str, table: u32, target: Target) -> Op {
     Op::Route {
         route: RouteId::default(),
         verb,
-        table,
-        prefix: prefix.parse().unwrap(),
+        place: place(table, prefix.parse().unwrap()),
         target,
         previous: 0,
     }
@@ -80,23 +80,29 @@ fn a_route_byte_by_byte() {
 #[test]
 fn what_is_written_can_be_read() {
     for (prefix, metric) in [("10.1.0.0/16", 0), ("::/0", 1024), ("fd00::1/128", 1024)] {
-        let op = route(Verb::Replace, prefix, 70_000, Target::Object(5));
+        let op = route(Verb::Beside, prefix, 70_000, Target::Object(5));
         let seen = reparse(&encoded(&op, &MARK));
         assert_eq!(seen.prefix, prefix.parse().unwrap());
         assert_eq!((seen.table, seen.protocol), (70_000, 254));
         assert_eq!((seen.metric, seen.object), (metric, Some(5)));
-        let mark = Mark {
-            metric: Some(77),
-            ..MARK
-        };
-        assert_eq!(reparse(&encoded(&op, &mark)).metric, 77);
     }
     for count in [1, 2, 256] {
         let hops: Vec<Ipv6Addr> = (0..count).map(hop).collect();
         let op = route(Verb::Add, "10.0.0.0/8", 100, Target::Inline(hops.clone()));
         let seen = reparse(&encoded(&op, &MARK));
-        let expected: Vec<_> = hops.into_iter().map(|hop| (9, hop)).collect();
-        assert_eq!(seen.hops, Some(expected));
+        let expected = |source| {
+            let hops = hops.iter().map(|&address| Tunnelled {
+                device: 9,
+                source,
+                address,
+            });
+            Some(hops.collect::<Vec<_>>())
+        };
+        assert_eq!(seen.hops, expected(Ipv6Addr::UNSPECIFIED));
+        let source = hop(99);
+        let mark = Mark { source, ..MARK };
+        let seen = reparse(&encoded(&op, &mark));
+        assert_eq!(seen.hops, expected(source));
     }
     let group = Op::AddGroup {
         object: 0,

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use crate::core::kernel_plan::Tunnelled;
+
 use super::message::{AF_INET, AF_INET6, ENCAP_IP6, HEADER, UNICAST, attr, flag};
 
 /// `RTM_F_CLONED`: an exception of a route, not a route.
@@ -94,19 +96,51 @@ pub(super) struct LinkSeen {
     /// Up, and with a carrier: the kernel takes nexthop objects for it.
     pub(super) usable: bool,
     pub(super) name: String,
+    /// Its type, for one that is not a card.
+    pub(super) kind: Option<String>,
+    /// Routes say where its packets go ("external", collect metadata).
+    pub(super) is_external: bool,
 }
 
 pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
     let index = u32_at(body, 4)?;
     let flags = u32_at(body, 8)?;
-    let name = attributes(body.get(16..)?)
-        .find(|(kind, _)| *kind == attr::IFLA_IFNAME)
-        .map(|(_, name)| String::from_utf8_lossy(name).trim_end_matches('\0').into())?;
+    let (mut name, mut kind, mut is_external) = (None, None, false);
+    for (attribute, value) in attributes(body.get(16..)?) {
+        match attribute {
+            attr::IFLA_IFNAME => name = Some(text(value)),
+            attr::IFLA_LINKINFO => (kind, is_external) = link_info(value),
+            _ => {}
+        }
+    }
     Some(LinkSeen {
         index,
         usable: flags & IFF_UP != 0 && flags & IFF_LOWER_UP != 0,
-        name,
+        name: name?,
+        kind,
+        is_external,
     })
+}
+
+/// The type of a device, and whether routes say where its packets go.
+fn link_info(value: &[u8]) -> (Option<String>, bool) {
+    let info = |wanted| attributes(value).find(|(kind, _)| *kind == wanted);
+    let kind = info(attr::IFLA_INFO_KIND).map(|(_, value)| text(value));
+    let data = info(attr::IFLA_INFO_DATA).map_or(&[][..], |(_, value)| value);
+    let mut data = attributes(data);
+    let is_external = match kind.as_deref() {
+        Some("ip6tnl") => data.any(|(kind, _)| kind == attr::IFLA_IPTUN_COLLECT_METADATA),
+        Some("geneve") => data.any(|(kind, _)| kind == attr::IFLA_GENEVE_COLLECT_METADATA),
+        Some("vxlan") => {
+            data.any(|it| it.0 == attr::IFLA_VXLAN_COLLECT_METADATA && it.1.first() == Some(&1))
+        }
+        _ => false,
+    };
+    (kind, is_external)
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).trim_end_matches('\0').into()
 }
 
 /// A nexthop object.
@@ -121,7 +155,7 @@ pub(super) struct ObjectSeen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ObjectKind {
     /// Encapsulated to an underlay address by a device.
-    Hop { device: u32, address: Ipv6Addr },
+    Hop(Tunnelled),
     /// To one of these objects, all with the same weight.
     Group(Vec<u32>),
     /// Something that this program does not make.
@@ -131,14 +165,14 @@ pub(super) enum ObjectKind {
 pub(super) fn object(body: &[u8]) -> Option<ObjectSeen> {
     let protocol = *body.get(2)?;
     let (mut id, mut device, mut members) = (None, None, None);
-    let (mut encap, mut address, mut plain) = (None, None, true);
+    let (mut encap, mut ends, mut plain) = (None, None, true);
     for (kind, value) in attributes(body.get(8..)?) {
         match kind {
             attr::NHA_ID => id = u32_at(value, 0),
             attr::NHA_OIF => device = u32_at(value, 0),
             attr::NHA_GATEWAY => plain = false,
             attr::NHA_ENCAP_TYPE => encap = u16_at(value, 0),
-            attr::NHA_ENCAP => address = encap_address(value),
+            attr::NHA_ENCAP => ends = encap_ends(value),
             attr::NHA_GROUP => {
                 plain &= value
                     .chunks(8)
@@ -148,12 +182,16 @@ pub(super) fn object(body: &[u8]) -> Option<ObjectSeen> {
             _ => {}
         }
     }
-    let kind = match (members, device, address) {
+    let kind = match (members, device, ends) {
         (Some(members), None, None) if plain => ObjectKind::Group(members),
-        (None, Some(device), Some(address))
+        (None, Some(device), Some((source, address)))
             if plain && encap == Some(ENCAP_IP6) && body.first() == Some(&AF_INET6) =>
         {
-            ObjectKind::Hop { device, address }
+            ObjectKind::Hop(Tunnelled {
+                device,
+                source,
+                address,
+            })
         }
         _ => ObjectKind::Other,
     };
@@ -164,9 +202,14 @@ pub(super) fn object(body: &[u8]) -> Option<ObjectSeen> {
     })
 }
 
-fn encap_address(value: &[u8]) -> Option<Ipv6Addr> {
-    let (_, address) = attributes(value).find(|(kind, _)| *kind == attr::LWTUNNEL_IP6_DST)?;
-    array::<16>(address, 0).map(Ipv6Addr::from)
+/// The underlay addresses of an encapsulation: from and to.
+fn encap_ends(value: &[u8]) -> Option<(Ipv6Addr, Ipv6Addr)> {
+    let end = |wanted| {
+        let (_, address) = attributes(value).find(|(kind, _)| *kind == wanted)?;
+        array::<16>(address, 0).map(Ipv6Addr::from)
+    };
+    let source = end(attr::LWTUNNEL_IP6_SRC).unwrap_or(Ipv6Addr::UNSPECIFIED);
+    Some((source, end(attr::LWTUNNEL_IP6_DST)?))
 }
 
 /// A route.
@@ -183,7 +226,7 @@ pub(super) struct RouteSeen {
     /// Number of the nexthop object it uses.
     pub(super) object: Option<u32>,
     /// Its own hops, if each is an encapsulation to an address by a device.
-    pub(super) hops: Option<Vec<(u32, Ipv6Addr)>>,
+    pub(super) hops: Option<Vec<Tunnelled>>,
 }
 
 pub(super) fn route(body: &[u8]) -> Option<RouteSeen> {
@@ -234,41 +277,49 @@ pub(super) fn route(body: &[u8]) -> Option<RouteSeen> {
     })
 }
 
-fn hops(route: &[u8]) -> Option<Vec<(u32, Ipv6Addr)>> {
-    let (device, address) = hop(route);
+fn hops(route: &[u8]) -> Option<Vec<Tunnelled>> {
+    let (device, ends) = hop(route);
     if let Some((_, list)) = attributes(route).find(|(kind, _)| *kind == attr::RTA_MULTIPATH) {
         return multipath(list);
     }
-    Some(vec![(device?, address?)])
+    Some(vec![tunnelled(device?, ends?)])
 }
 
-fn multipath(mut list: &[u8]) -> Option<Vec<(u32, Ipv6Addr)>> {
+const fn tunnelled(device: u32, (source, address): (Ipv6Addr, Ipv6Addr)) -> Tunnelled {
+    Tunnelled {
+        device,
+        source,
+        address,
+    }
+}
+
+fn multipath(mut list: &[u8]) -> Option<Vec<Tunnelled>> {
     let mut hops = Vec::new();
     while !list.is_empty() {
         let len = usize::from(u16_at(list, 0)?);
-        let (_, address) = hop(list.get(8..len)?);
+        let (_, ends) = hop(list.get(8..len)?);
         // Its third byte is the weight less 1.
         if list.get(3) != Some(&0) {
             return None;
         }
-        hops.push((u32_at(list, 4)?, address?));
+        hops.push(tunnelled(u32_at(list, 4)?, ends?));
         list = list.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     Some(hops)
 }
 
-/// The device and the underlay address that attributes name.
-fn hop(bytes: &[u8]) -> (Option<u32>, Option<Ipv6Addr>) {
-    let (mut device, mut address, mut encap, mut plain) = (None, None, None, true);
+/// The device and the underlay addresses, from and to, that attributes name.
+fn hop(bytes: &[u8]) -> (Option<u32>, Option<(Ipv6Addr, Ipv6Addr)>) {
+    let (mut device, mut ends, mut encap, mut plain) = (None, None, None, true);
     for (kind, value) in attributes(bytes) {
         match kind {
             attr::RTA_OIF => device = u32_at(value, 0),
             attr::RTA_GATEWAY => plain = false,
             attr::RTA_ENCAP_TYPE => encap = u16_at(value, 0),
-            attr::RTA_ENCAP => address = encap_address(value),
+            attr::RTA_ENCAP => ends = encap_ends(value),
             _ => {}
         }
     }
-    let address = address.filter(|_| plain && encap == Some(ENCAP_IP6));
-    (device, address)
+    let ends = ends.filter(|_| plain && encap == Some(ENCAP_IP6));
+    (device, ends)
 }

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
 
-use crate::core::kernel_plan::model::{EINVAL, Model};
+use crate::core::kernel_plan::model::{EINVAL, Installed, METRICS, Model, PROTOCOL};
 use crate::core::kernel_plan::{Failure, Mode, Op, Plan, PlanConfig, Seen, errno};
 use crate::core::types::{Route, Vni};
 
@@ -41,6 +41,8 @@ impl SimKernel {
                 false => Mode::Inline,
             },
             nexthop_ids: IDS,
+            protocol: PROTOCOL,
+            metrics: METRICS,
             seed,
         };
         Self {
@@ -92,8 +94,10 @@ impl SimKernel {
         self.plan.is_idle()
     }
 
+    /// Operations that are to be tried again.
     pub fn failed(&self) -> usize {
-        self.plan.counts().failed
+        let counts = self.plan.counts();
+        counts.failed + counts.strays
     }
 
     /// Plans what waited for the end of a burst, and writes it.
@@ -135,12 +139,14 @@ impl SimKernel {
     /// is none.
     pub fn meddle(&mut self, at: usize, is_told: bool) -> bool {
         let count = self.model.routes.len();
-        let Some((table, prefix)) = self.model.routes.keys().nth(at % count.max(1)).copied() else {
+        let Some(place) = self.model.routes.keys().nth(at % count.max(1)).copied() else {
             return false;
         };
-        self.model.routes.remove(&(table, prefix));
-        if is_told {
-            self.plan.route_changed(table, prefix, &Seen::Gone);
+        if let Some(Installed::Ours(target)) = self.model.take(place)
+            && is_told
+        {
+            self.plan.route_changed(place, &Seen::Gone(target));
+            self.plan.repair();
         }
         true
     }

@@ -8,6 +8,8 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{Socket, SocketAddr};
 use socket2::{SockFilter, SockRef};
 
+use super::claim::{self, Claimed};
+
 /// Groups whose notifications are of interest: links, routes of both families, nexthops.
 const GROUPS: [u32; 4] = [1, 7, 11, 32];
 
@@ -34,34 +36,40 @@ pub(super) trait Netlink {
     /// `ENOBUFS` when answers were lost, [`io::ErrorKind::WouldBlock`] when none came in time.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// Sends a request whose answer is long, and is received by [`Self::dumped`].
+    fn dump(&mut self, request: &[u8]) -> io::Result<()>;
+
+    /// Receives a datagram of the answer to [`Self::dump`].
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::receive`].
+    fn dumped(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
     /// Receives a datagram of notifications about changes that are not ours.
     ///
     /// # Errors
     ///
     /// `ENOBUFS` when some were lost, [`io::ErrorKind::WouldBlock`] when there are none.
     fn notification(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Returns what the writers that live in this network namespace claim.
+    fn claims(&self) -> Vec<Claimed>;
 }
 
-/// Two netlink sockets: one for requests and answers, one for notifications.
+/// Three netlink sockets: for requests and answers, for long answers, so that something can be
+/// written while they come, and for notifications.
 pub(super) struct KernelSocket {
     requests: Socket,
+    dumps: Socket,
     notifications: Socket,
 }
 
 impl KernelSocket {
     /// Opens the sockets in the network namespace of the calling thread.
     pub(super) fn open() -> io::Result<Self> {
-        let mut requests = Socket::new(NETLINK_ROUTE)?;
-        let port = requests.bind_auto()?.port_number();
-        requests.connect(&SocketAddr::new(0, 0))?;
-        requests.set_cap_ack(true)?;
-        requests.set_ext_ack(true)?;
-        // Refused before Linux 4.20, where dumps are not filtered; the reader filters too.
-        if let Err(error) = requests.set_netlink_get_strict_chk(true) {
-            log::debug!("netlink without strict checking: {error}");
-        }
-        SockRef::from(&requests).set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        enlarge(&requests, ANSWER_BUFFER);
+        let (requests, port) = answering()?;
+        let (dumps, _) = answering()?;
 
         let mut notifications = Socket::new(NETLINK_ROUTE)?;
         notifications.bind_auto()?;
@@ -77,6 +85,7 @@ impl KernelSocket {
         }
         Ok(Self {
             requests,
+            dumps,
             notifications,
         })
     }
@@ -101,9 +110,37 @@ impl Netlink for KernelSocket {
         self.requests.recv(&mut buffer, 0)
     }
 
+    fn dump(&mut self, request: &[u8]) -> io::Result<()> {
+        self.dumps.send(request, 0).map(|_| ())
+    }
+
+    fn dumped(&mut self, mut buffer: &mut [u8]) -> io::Result<usize> {
+        self.dumps.recv(&mut buffer, 0)
+    }
+
     fn notification(&mut self, mut buffer: &mut [u8]) -> io::Result<usize> {
         self.notifications.recv(&mut buffer, 0)
     }
+
+    fn claims(&self) -> Vec<Claimed> {
+        claim::living()
+    }
+}
+
+/// A socket for requests and their answers, and its port.
+fn answering() -> io::Result<(Socket, u32)> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    let port = socket.bind_auto()?.port_number();
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.set_cap_ack(true)?;
+    socket.set_ext_ack(true)?;
+    // Refused before Linux 4.20, where dumps are not filtered; the reader filters too.
+    if let Err(error) = socket.set_netlink_get_strict_chk(true) {
+        log::debug!("netlink without strict checking: {error}");
+    }
+    SockRef::from(&socket).set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    enlarge(&socket, ANSWER_BUFFER);
+    Ok((socket, port))
 }
 
 /// A classic BPF program that drops the messages whose header names `port`: the kernel puts

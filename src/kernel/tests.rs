@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ipnet::IpNet;
 
+use super::claim::Claimed;
 use super::message::Mark;
 use super::room::Clients;
 use super::stats::Shared;
 use super::writer::{Change, Command, Ends, Next, Writer, WriterConfig};
-use crate::core::kernel_plan::model::{EINVAL, Installed};
+use crate::core::kernel_plan::model::{EINVAL, Installed, place};
 use crate::core::kernel_plan::{Mode, Plan, PlanConfig, Scope, errno};
 use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::error::Error;
@@ -24,8 +25,8 @@ use double::Net;
 const DEVICE: u32 = 5;
 const MARK: Mark = Mark {
     protocol: 254,
-    metric: None,
     device: DEVICE,
+    source: Ipv6Addr::UNSPECIFIED,
 };
 const ENOMEM: i32 = 12;
 const EAGAIN: i32 = 11;
@@ -48,12 +49,19 @@ impl Bench {
             excluded_types: Vec::new(),
             mode,
             nexthop_ids: 1000..70_000,
+            protocol: 254,
+            metrics: [0, 1024],
             seed: 1,
         });
         let config = WriterConfig {
             device: "tun".into(),
             check_interval: Duration::from_secs(60),
             cleanup_on_exit: false,
+            claimed: Claimed {
+                protocol: 254,
+                ids: 1000..70_000,
+                is_inline: mode == Mode::Inline,
+            },
         };
         let (commands, receiver) = bounded(100_000);
         let clients = Arc::<Clients>::default();
@@ -216,29 +224,23 @@ fn whole_story(mode: Mode, fail: Option<(usize, i32)>) -> usize {
 }
 
 #[test]
-fn refused_routes_do_not_hold_back_others_and_are_tried_again() {
+fn route_of_somebody_else_holds_nobody_back_and_ours_comes_when_it_goes() {
     let mut bench = Bench::up(Mode::Objects);
     let foreign: IpNet = "10.0.7.0/24".parse().unwrap();
-    let key = (100, foreign);
-    bench
-        .net
-        .0
-        .borrow_mut()
-        .model
-        .routes
-        .insert(key, Installed::Foreign);
+    let key = place(100, foreign);
+    bench.net.0.borrow_mut().model.put(key, Installed::Foreign);
     announce(&bench);
     let answer = bench.flush();
     assert!(!bench.settle(SECOND));
     assert!(answer.try_recv().unwrap().is_ok());
     let stats = bench.shared.snapshot();
     assert_eq!(
-        (stats.failed, stats.desired, stats.installed),
+        (stats.shadowed, stats.desired, stats.installed),
         (1, 300, 299)
     );
     assert!(stats.last_error.unwrap().contains("10.0.7.0/24"));
     assert_eq!(bench.resolved().len(), 299);
-    bench.net.0.borrow_mut().model.routes.remove(&key);
+    bench.net.0.borrow_mut().delete_route((100, foreign));
     assert!(bench.settle(SECOND));
     assert_eq!(bench.resolved().len(), 300);
 }

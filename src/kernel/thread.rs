@@ -1,6 +1,7 @@
 //! The handle, and the thread behind it.
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,13 +15,15 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
 
+use super::claim::{Claimed, claim};
 use super::config::{KernelConfig, NexthopMode};
+use super::device::{Device, query_device};
 use super::message::{self, Mark, kind};
 use super::parse;
 use super::room::Clients;
 use super::socket::{KernelSocket, Netlink};
 use super::stats::{KernelStatus, Shared};
-use super::writer::{Change, Command, Device, Ends, Next, Writer, WriterConfig, query_device};
+use super::writer::{Change, Command, Ends, Next, Writer, WriterConfig};
 use crate::core::kernel_plan::{Mode, Plan, PlanConfig, errno};
 use crate::core::time::after;
 use crate::core::types::{Route, Vni};
@@ -33,6 +36,9 @@ const COMMANDS: usize = 1 << 14;
 
 /// How long the last handle that is dropped waits for the thread.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The first device of every network namespace.
+const LOOPBACK: u32 = 1;
 
 const THREAD_NAME: &str = "metalbond-netlink";
 
@@ -81,21 +87,20 @@ impl KernelWriter {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for a setting outside its range; [`Error::Netlink`] without
-    /// the device or without `CAP_NET_ADMIN`; [`Error::Io`] when sockets or the thread fail.
+    /// [`Error::InvalidConfig`] for a setting outside its range; [`Error::Netlink`] for a
+    /// device that does not encapsulate and without `CAP_NET_ADMIN`; a device that does not
+    /// exist is waited for; [`Error::Io`] when sockets or the thread fail.
     pub fn start(config: KernelConfig) -> Result<Self> {
         config.validate()?;
         let mut net = KernelSocket::open().map_err(Error::io("open a netlink socket"))?;
         let (mark, mode) = examine(&mut net, &config)?;
-        let kept = Mutex::new(config.clone());
-        let plan = Plan::new(PlanConfig {
-            vni_tables: config.vni_tables,
-            ipv4_only: config.ipv4_only,
-            excluded_types: config.excluded_types,
-            mode,
-            nexthop_ids: config.nexthop_ids,
-            seed: random_seed(),
-        });
+        let claimed = Claimed {
+            protocol: config.protocol,
+            ids: config.nexthop_ids.clone(),
+            is_inline: mode == Mode::Inline,
+        };
+        let claim = claim(&claimed)?;
+        let plan = Plan::new(plan_config(&config, mode));
         let poll = Poll::new().map_err(Error::io("create a poll"))?;
         let waker =
             Waker::new(poll.registry(), WAKE).map_err(Error::io("create an event descriptor"))?;
@@ -111,12 +116,14 @@ impl KernelWriter {
         let shared = Arc::new(Shared::default());
         shared.uses_objects.store(mode == Mode::Objects, Relaxed);
         shared.running.store(true, Relaxed);
+        shared.set_device(&config.device);
         let clients = Arc::<Clients>::default();
         let (commands, receiver) = bounded(COMMANDS);
         let writer_config = WriterConfig {
-            device: config.device,
+            device: config.device.clone(),
             check_interval: config.check_interval,
             cleanup_on_exit: config.cleanup_on_exit,
+            claimed,
         };
         let writer = Writer::new(
             net,
@@ -132,7 +139,11 @@ impl KernelWriter {
         let thread_wake = Arc::clone(&wake);
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.into())
-            .spawn(move || run(writer, poll, &thread_wake))
+            .spawn(move || {
+                // Given back when the thread has ended.
+                let _claim = claim;
+                run(writer, poll, &thread_wake);
+            })
             .map_err(Error::io("start the netlink thread"))?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -141,7 +152,7 @@ impl KernelWriter {
                 shared,
                 thread: Mutex::new(Some(thread)),
                 clients,
-                config: kept,
+                config: Mutex::new(config),
             }),
         })
     }
@@ -358,24 +369,29 @@ fn run(mut writer: Writer<KernelSocket>, mut poll: Poll, wake: &Wake) {
     }
 }
 
+fn plan_config(config: &KernelConfig, mode: Mode) -> PlanConfig {
+    PlanConfig {
+        vni_tables: config.vni_tables.clone(),
+        ipv4_only: config.ipv4_only,
+        excluded_types: config.excluded_types.clone(),
+        mode,
+        nexthop_ids: config.nexthop_ids.clone(),
+        protocol: config.protocol,
+        metrics: message::metrics(config.metric),
+        seed: random_seed(),
+    }
+}
+
 /// Looks for the device and the right to change routes, and how routes name their hops.
 fn examine(net: &mut impl Netlink, config: &KernelConfig) -> Result<(Mark, Mode)> {
     let mut datagram = vec![0; 64 << 10];
     let device = query_device(net, &config.device, 1, &mut datagram)
         .map_err(Error::io("look for the tunnel device"))?;
-    let device = match device {
-        Device::Up { index } | Device::Down { index } => index,
-        Device::Missing => {
-            return Err(Error::Netlink(format!(
-                "tunnel device {} does not exist",
-                config.device
-            )));
-        }
-    };
     let mark = Mark {
         protocol: config.protocol,
-        metric: config.metric.filter(|&metric| metric != 0),
-        device,
+        // Where it is missing, the first device: nothing is made by it.
+        device: device.index().unwrap_or(LOOPBACK),
+        source: config.encap_source.unwrap_or(Ipv6Addr::UNSPECIFIED),
     };
     let probed = probe(net, config, &mark).map_err(Error::io("probe nexthop objects"))?;
     let mode = match (probed, config.nexthop_objects) {
@@ -388,6 +404,11 @@ fn examine(net: &mut impl Netlink, config: &KernelConfig) -> Result<(Mark, Mode)
         (errno::ENOENT | errno::ENETDOWN, NexthopMode::Auto) => Mode::Objects,
         _ => Mode::Inline,
     };
+    if let Device::Unfit { .. } = device
+        && let Some(text) = device.problem(&config.device)
+    {
+        return Err(Error::Netlink(text));
+    }
     match (mode, config.nexthop_objects) {
         (Mode::Objects, _) => log::info!("kernel routes use nexthop objects"),
         (Mode::Inline, NexthopMode::Never) => log::info!("kernel routes carry their next hops"),

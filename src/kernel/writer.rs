@@ -9,6 +9,8 @@
 //! One [`Writer::turn`] does what is due and says when to come back; it reads no clock.
 
 mod commands;
+mod fights;
+mod notice;
 mod read;
 mod timers;
 mod write;
@@ -21,16 +23,18 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::claim::Claimed;
+use super::device::Device;
 use super::message::Mark;
 use super::room::{Clients, Slot};
 use super::socket::Netlink;
-use super::stats::Shared;
+use super::stats::{Obstacle, Shared};
 use crate::core::client::Event;
 use crate::core::kernel_plan::{Op, Plan, Scope};
 use crate::core::limit::Throttle;
 use crate::core::types::{Route, Vni};
 use crate::error::Error;
-pub(super) use read::query_device;
+use fights::Fights;
 use timers::{Timer, Timers};
 use write::Burst;
 
@@ -101,14 +105,7 @@ pub(super) struct WriterConfig {
     pub(super) device: String,
     pub(super) check_interval: Duration,
     pub(super) cleanup_on_exit: bool,
-}
-
-/// The tunnel device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Device {
-    Missing,
-    Down { index: u32 },
-    Up { index: u32 },
+    pub(super) claimed: Claimed,
 }
 
 /// A request to shut down that is not answered yet.
@@ -142,15 +139,33 @@ pub(super) struct Writer<N> {
     /// No handle is left, and the last one found no room to ask for the end.
     orphaned: bool,
     ending: Option<Ending>,
+    /// When this turn of the loop began.
+    now: Option<Instant>,
     timers: Timers,
     /// The kernel's state is known: nothing is written before it is.
     known: bool,
+    /// All tables were read, not only those of our VNIs.
+    known_everywhere: bool,
+    /// The kernel is being read, and new routes are written meanwhile.
+    writes_while_reading: bool,
+    is_first_reading: bool,
+    /// Indices of the devices by which routes of ours may lead.
+    tunnels: BTreeSet<u32>,
+    /// What other writers claimed at the last reading of all tables.
+    claims: Vec<Claimed>,
+    /// Protocols of objects in our range that no writer claims.
+    orphaned_by: BTreeSet<u8>,
+    fights: Fights,
+    /// Routes of ours that wait for others to go, when that was last told.
+    shadowed: usize,
     burst: Option<Burst>,
     /// Routes removed since [`Change`] announced all routes of a VNI: that list may still
     /// have them.
     removed: BTreeMap<Vni, BTreeSet<Route>>,
-    /// Lines about routes of others, and about readings of the kernel's state.
+    /// Lines about routes of others, about announcements that cannot be installed as they are,
+    /// and about readings of the kernel's state.
     shadows: Throttle,
+    doubts: Throttle,
     readings: Throttle,
     /// The tables changed, and the kernel's state was not read since.
     is_remapped: bool,
@@ -176,9 +191,19 @@ impl<N: Netlink> Writer<N> {
             ending: None,
             timers: Timers::default(),
             known: false,
+            known_everywhere: false,
+            writes_while_reading: false,
+            is_first_reading: true,
+            tunnels: BTreeSet::new(),
+            claims: Vec::new(),
+            orphaned_by: BTreeSet::new(),
+            fights: Fights::default(),
+            shadowed: 0,
             burst: None,
             removed: BTreeMap::new(),
             shadows: Throttle::new(LINES),
+            doubts: Throttle::new(LINES),
+            now: None,
             readings: Throttle::new(LINES),
             is_remapped: false,
         }
@@ -186,12 +211,18 @@ impl<N: Netlink> Writer<N> {
 
     /// Does what is due.
     pub(super) fn turn(&mut self, now: Instant) -> Next {
+        self.now = Some(now);
         let mut again = self.read_notifications(now);
+        // A reading that is due finds out by itself.
+        if !self.timers.is_due(Timer::Resync, now) {
+            self.plan.lose_objects();
+        }
         // Commands before a flush are carried out before later ones are taken.
         if self.flushes.is_empty() && self.ending.is_none() {
             again |= self.drain();
         }
         if std::mem::take(&mut self.is_remapped) {
+            self.known_everywhere = false;
             self.request_resync(now);
         }
         self.read_kernel_if_due(now);
@@ -199,9 +230,17 @@ impl<N: Netlink> Writer<N> {
             self.timers.clear(Timer::Retry);
             self.plan.retry(RETRY_LIMIT);
         }
+        if self.timers.is_due(Timer::Repair, now) {
+            self.timers.clear(Timer::Repair);
+            self.plan.repair();
+        }
         let wrote = self.write_some(now);
-        if self.plan.counts().failed > 0 {
+        if self.plan.has_refused() {
             self.timers.set_if_unset(Timer::Retry, now + RETRY);
+        }
+        match self.fights.end(now) {
+            Some(end) => self.timers.set(Timer::Peace, end),
+            None => self.timers.clear(Timer::Peace),
         }
         self.publish();
         if self.answer(now) || self.orphaned {
@@ -222,8 +261,10 @@ impl<N: Netlink> Writer<N> {
         next.map_or(Next::Wait(now + self.config.check_interval), Next::Wait)
     }
 
+    /// Whether the kernel takes what is to be written. What only deletes needs no device.
     const fn can_write(&self) -> bool {
-        self.known && matches!(self.device, Device::Up { .. })
+        let only_deletes = self.ending.is_some() && self.config.cleanup_on_exit;
+        self.known && (only_deletes || matches!(self.device, Device::Up { .. }))
     }
 
     /// Reads the kernel again at `at`, or before if that was asked for.
@@ -249,6 +290,8 @@ impl<N: Netlink> Writer<N> {
         }
         self.timers.clear(Timer::Resync);
         self.timers.clear(Timer::Doubt);
+        // Somebody may have put a route of ours anywhere.
+        self.known_everywhere &= !check;
         // The first reading sets it.
         let is_routine = check && self.timers.is_set(Timer::DoubtPause);
         self.timers.set(Timer::DoubtPause, now + DOUBT_PAUSE);
@@ -274,15 +317,13 @@ impl<N: Netlink> Writer<N> {
     /// Answers the callers that wait. Returns whether the writer is to end.
     fn answer(&mut self, now: Instant) -> bool {
         let done = self.plan.is_idle() && self.can_write();
-        if done || !matches!(self.device, Device::Up { .. }) && self.known {
+        let problem = self.device.problem(&self.config.device);
+        if done || problem.is_some() && self.known {
             for reply in self.flushes.drain(..) {
-                let result = if done {
-                    Ok(())
-                } else {
-                    Err(Error::Netlink(format!(
-                        "tunnel device {} is missing or down: routes wait",
-                        self.config.device
-                    )))
+                let result = match &problem {
+                    _ if done => Ok(()),
+                    Some(problem) => Err(Error::Netlink(format!("{problem}: routes wait"))),
+                    None => Ok(()),
                 };
                 // A caller that no longer waits needs no answer.
                 drop(reply.try_send(result));
@@ -307,13 +348,24 @@ impl<N: Netlink> Writer<N> {
 
     fn publish(&self) {
         let counts = self.plan.counts();
-        let up = matches!(self.device, Device::Up { .. });
+        let fights = self.timers.is_set(Timer::Peace);
         let in_sync = self.can_write()
             && self.plan.is_idle()
             && counts.failed == 0
+            && counts.shadowed == 0
+            && counts.strays == 0
+            && !self.plan.has_losses()
+            && !fights
             && !self.timers.is_set(Timer::Resync)
             && self.commands.is_empty();
-        self.shared.publish(&counts, up, in_sync);
+        let obstacle = match (self.device, fights) {
+            (Device::Missing, _) => Obstacle::Missing,
+            (Device::Unfit { .. }, _) => Obstacle::Unfit,
+            (Device::Down { .. }, _) => Obstacle::Down,
+            (Device::Up { .. }, true) => Obstacle::Fight,
+            (Device::Up { .. }, false) => Obstacle::None,
+        };
+        self.shared.publish(&counts, obstacle, in_sync);
     }
 
     /// Where the writer publishes.

@@ -7,6 +7,7 @@ use log::Level;
 
 use crate::core::limit::Throttle;
 use crate::core::map::{Map, map};
+use crate::core::pace::Verdict;
 use crate::core::rib::PeerId;
 use crate::core::session::CloseReason;
 use crate::core::types::Vni;
@@ -128,12 +129,24 @@ impl Journal {
             "peer {peer}: limit reached, {total} routes or subscriptions refused so far");
     }
 
-    pub(super) fn paced(&mut self, peer: Peer, halvings: u8, now: Instant) {
-        let level = self.level(Kind::Paced, Level::Warn, now);
-        let share = 1 << halvings;
-        log::log!(level, peer:% = peer;
-            "peer {peer}: gone while a table was sent; the next attempt has 1/{share} of the \
-             pace");
+    pub(super) fn paced(&mut self, peer: Peer, verdict: Verdict, now: Instant) {
+        match verdict {
+            Verdict::Suspected => log::debug!(peer:% = peer;
+                "peer {peer}: gone while it may have had a full buffer; if that repeats, its pace \
+                 is halved"),
+            Verdict::Halved(halvings) => {
+                let level = self.level(Kind::Paced, Level::Warn, now);
+                let share = 1 << halvings;
+                log::log!(level, peer:% = peer;
+                    "peer {peer}: gone at the same place of a table again; the next attempt has \
+                     1/{share} of the pace");
+            }
+        }
+    }
+
+    pub(super) fn full_pace_again(peer: Peer) {
+        log::info!(peer:% = peer;
+            "peer {peer}: has taken a whole table; the next attempt has the full pace");
     }
 
     pub(super) fn refused(&mut self, peer: Peer, why: &str, now: Instant) {

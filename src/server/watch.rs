@@ -289,7 +289,8 @@ impl WatchSender {
 /// Returns a span that holds not much more than its own bytes.
 fn without_segment(span: Span) -> Span {
     match span.len() < COPIED {
-        true => Span::whole(Segment::unmarked(span.bytes().to_vec(), span.frames())),
+        // Nothing coalesces what is watched: its removals need no count.
+        true => Span::whole(Segment::unmarked(span.bytes().to_vec(), span.frames(), 0)),
         false => span,
     }
 }
@@ -420,7 +421,7 @@ mod tests {
     #[test]
     fn unread_watch_holds_a_bounded_number_of_bytes() {
         let (mut sender, receiver) = channel(Scope::default(), 1, &Arc::default()).unwrap();
-        let segment = Segment::unmarked(vec![0; SEGMENT_BYTES], 1);
+        let segment = Segment::unmarked(vec![0; SEGMENT_BYTES], 1, 0);
         let part = Span::whole(Arc::clone(&segment)).split_front(COPIED - 1, 1);
         let mut spans = 0;
         while sender.change(Vni(1), std::slice::from_ref(&part)) {
@@ -435,7 +436,7 @@ mod tests {
     #[test]
     fn changes_before_a_table_are_left_out_and_those_after_it_follow() {
         let (mut sender, mut receiver) = channel(Scope::default(), 1, &Arc::default()).unwrap();
-        let span = |byte: u8, len| [Span::whole(Segment::unmarked(vec![byte; len], 1))];
+        let span = |byte: u8, len| [Span::whole(Segment::unmarked(vec![byte; len], 1, 0))];
         let (walked, new) = (Vni(1), Vni(2));
         sender.begin_with([walked].into());
         assert!(sender.change(walked, &span(1, 1)));

@@ -50,10 +50,11 @@ fn assert_check(text: &str, expected: &[&str]) {
 #[test]
 fn wrong_values_are_named_with_line_and_key() {
     let seconds = "expected a number of seconds from 1 to 4294967295";
-    let vni = "expected a VNI from 0 to 16777215";
+    let or_none = "expected a number of seconds from 0 to 4294967295";
+    let vni = "expected a VNI from 0 to 4294967295";
     let text = r#"
         [server]
-        keepalive = 0
+        keepalive = "x"
         handshake-timeout = 1.5
         max-sesions = 5
         workers = [1, 2]
@@ -64,7 +65,7 @@ fn wrong_values_are_named_with_line_and_key() {
         [client]
         server = ["::1", "a b"]
         subscribe = [
-          16777216,
+          4294967296,
           true, 5, "x"]
         vni = 5
         hold = "0x10"
@@ -74,7 +75,7 @@ fn wrong_values_are_named_with_line_and_key() {
         x = 1
     "#;
     let expected = [
-        format!(":3: keepalive 0: {seconds}"),
+        format!(":3: keepalive x: {or_none}"),
         format!(":4: handshake-timeout: {seconds}"),
         ":5: max-sesions: unknown key; did you mean max-sessions?".into(),
         ":6: workers: expected a number of threads from 1 to 256".into(),
@@ -84,11 +85,11 @@ fn wrong_values_are_named_with_line_and_key() {
         ":12: server a b: expected a server, as [2001:db8::1]:4711 or host:4711 (without a port, \
          4711)"
             .into(),
-        format!(":14: subscribe 16777216: {vni}"),
+        format!(":14: subscribe 4294967296: {vni}"),
         format!(":15: subscribe: {vni}"),
         format!(":15: subscribe x: {vni}"),
         ":16: vni: unknown key; did you mean subscribe?".into(),
-        ":17: hold 0x10: expected a number of seconds from 0 to 4294967295".into(),
+        format!(":17: hold 0x10: {or_none}"),
         ":18: announce 1#10.0.0.0#::1: a prefix is an IPv4 or IPv6 address with a length, as \
          10.0.1.0/24; expected VNI#PREFIX#NEXTHOP[#STD|#LB|#NAT#FROM#TO]"
             .into(),
@@ -99,6 +100,27 @@ fn wrong_values_are_named_with_line_and_key() {
 }
 
 #[test]
+fn check_warns_of_what_is_taken_and_more_likely_a_mistake() {
+    let text = "[client]\nkeepalive = 0\nsubscribe = 1\ninstall-routes = [\"1#0\", \"2#7\"]\n";
+    let file = File::new("warned", text);
+    let (code, stdout, stderr) = run(&["check", file.name()]);
+    let name = file.name();
+    assert_eq!(
+        (code, stdout),
+        (0, format!("{name}: OK, configures client\n"))
+    );
+    let warnings = [
+        "keepalive 0: is taken as the default, 5",
+        "install-routes 1#0: table 0 is taken as the main table, 254, which has the host's own \
+         routes",
+        "server: none is given; nothing is received or announced",
+        "install-routes: nothing is installed for what --subscribe does not have: VNI 2",
+    ];
+    let expected = warnings.map(|it| format!("metalbond: {name}: [client] {it}\n"));
+    assert_eq!(stderr, expected.concat());
+}
+
+#[test]
 fn syntax_errors_are_named_with_their_place() {
     assert_check(
         "[client]\nserver = [\"a\", \"b\", \"a:4711\"]\n",
@@ -106,11 +128,7 @@ fn syntax_errors_are_named_with_their_place() {
     );
     assert_check(
         "[server]\nqueue-soft-limit = \"2M\"\nqueue-hard-limit = 0x100000\n[client]\nhold = 1\n",
-        &[
-            ":2: queue-soft-limit: is above queue-hard-limit",
-            ": [client] server: is required; expected a server, as [2001:db8::1]:4711 or \
-             host:4711 (without a port, 4711)",
-        ],
+        &[":2: queue-soft-limit: is above queue-hard-limit"],
     );
     assert_check(
         "keepalive = 5\nx = 1\nserver = 7\n",
@@ -167,7 +185,7 @@ fn file_of_the_other_command_is_refused() {
     let file = File::new("other", "[client]\nserver = \"host\"\nsubscribe = \"x\"\n");
     let (code, _, stderr) = run(&["server", "--config", file.name()]);
     let expected = format!(
-        "metalbond: {}:3: subscribe x: expected a VNI from 0 to 16777215\n",
+        "metalbond: {}:3: subscribe x: expected a VNI from 0 to 4294967295\n",
         file.name()
     );
     assert_eq!((code, stderr), (2, expected));
@@ -341,11 +359,11 @@ fn reloaded_client_follows_its_file_and_keeps_its_sessions() {
     client.stderr.expect(&format!("server {one}: removed"));
     assert_eq!(at_one.frame()[3], 5, "the withdrawn route");
     // A mistake, and nothing is changed.
-    file.write("[client]\nsubscribe = [5, 6]\n");
+    file.write("[client]\nsubscribe = [5, \"x\"]\n");
     client.signal("HUP");
     client
         .stderr
-        .expect("configuration not reloaded: --server: is required");
+        .expect("subscribe x: expected a VNI from 0 to 4294967295");
     at_two.barrier();
     let lines = second.stderr.clone();
     client.stop("TERM");
@@ -443,8 +461,9 @@ mod kernel {
             let routes = "1#10.1.0.0/24#2001:db8::1,1#10.1.1.0/24#2001:db8::2#LB,\
                           2#10.2.0.0/24#2001:db8::1,3#10.3.0.0/24#2001:db8::1";
             let announcer = Process::client(address, &["-a", routes]);
-            let base =
-                format!("[client]\nserver = \"{address}\"\ntun = \"{DEVICE}\"\nsubscribe = 1\n");
+            let base = format!(
+                "[client]\nserver = \"{address}\"\ntun = \"{DEVICE}\"\nsubscribe = [1, 2, 3]\n"
+            );
             let with = |more: &str| format!("{base}{more}\n");
             let file = File::new("kernel", &with("install-routes = [\"1#100\", \"2#200\"]"));
             let client = client(&file, &[]);

@@ -51,7 +51,7 @@ fn unread_logs_stop_nothing() {
         let endpoint = "127.0.0.1:4711";
         let all = "--keepalive 1 --log-level trace";
         let _server = Blocked::start(&format!("server -l {endpoint} {all}"));
-        let install = format!("--install-routes 100#100 --tun {DEVICE}");
+        let install = format!("--subscribe 100 --install-routes 100#100 --tun {DEVICE}");
         let _client = Blocked::start(&format!("client -s {endpoint} {install} {all}"));
         let witness = Observer::new(&[endpoint]);
         let load = Load::start(&[endpoint]);

@@ -41,7 +41,16 @@ fn installer() -> Process {
     let route = format!("100#{}#2001:db8::2", v4(VICTIMS).prefix);
     let servers = PORTS.map(|port| format!("127.0.0.1:{port}")).join(",");
     let install = ["--install-routes", "100#100", "--tun", DEVICE];
-    let args = ["client", "-s", &servers, "--keepalive", "1", "-a", &route];
+    let args = [
+        "client",
+        "-s",
+        &servers,
+        "--keepalive",
+        "1",
+        "-a",
+        &route,
+        "--subscribe=100",
+    ];
     Process::start(metalbond().args(args).args(install))
 }
 

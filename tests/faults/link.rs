@@ -34,8 +34,9 @@ fn hosts_that_are_cut_off_are_dropped_and_come_back_with_their_routes() {
     let victims = VICTIMS.map(observe);
     let load = stage.on("source", || Load::start(&[&endpoint]));
     stage.on("hole", make_device);
-    let install = format!("client -s {endpoint} --keepalive 1 --install-routes 100#100");
-    let _installer = stage.start("hole", &format!("{install} --tun {DEVICE}"));
+    let install = format!("--subscribe 100 --install-routes 100#100 --tun {DEVICE}");
+    let installer = format!("client -s {endpoint} --keepalive 1 {install}");
+    let _installer = stage.start("hole", &installer);
     let own = [0, 1, 2, 3].map(|it| victims[usize::try_from(it).unwrap()].announce(it));
     for route in &own {
         eventually("all are there", || witness.has(route));
@@ -76,12 +77,11 @@ fn hosts_that_are_cut_off_are_dropped_and_come_back_with_their_routes() {
     expected.extend(own);
     let all: Vec<_> = expected.iter().copied().collect();
     for observer in victims.iter().chain([&witness]) {
-        let seen = || observer.seen.routes();
         eventually("all tables are equal", || {
             // A client is not told what it announces itself.
             let own = observer.client.inspector().announcements().unwrap();
             let all = all.iter().filter(|it| !own.contains(it));
-            seen().iter().eq(all)
+            observer.seen.routes().iter().eq(all)
         });
         assert!(!observer.seen.routes().is_empty());
         observer.seen.counts();

@@ -174,6 +174,39 @@ fn routes_stay_at_the_end_unless_cleanup_is_asked() {
     });
 }
 
+/// The packaged unit of Go MetalBond starts so, and waits: nothing comes into the main table.
+#[test]
+fn mapped_vni_without_subscription_installs_nothing_and_what_was_left_goes() {
+    in_namespace("mapped", || {
+        make_device();
+        let _server = Running::server();
+        let announcer = announcer();
+        let client = Running::client(&[]);
+        wait_installed(2 * COUNT);
+        assert!(client.end(libc::SIGTERM).success());
+        let install = ["--install-routes", "100#100", "--tun", DEVICE];
+        let mapped = [&["client", "--server", SERVER][..], &install].concat();
+        let client = Running::start(&mapped);
+        eventually("what was left goes", || installed().is_empty());
+        assert!(client.end(libc::SIGTERM).success());
+
+        // Table 0 is the main table.
+        let main = [
+            "--install-routes",
+            "100#0",
+            "--tun",
+            DEVICE,
+            "--subscribe=100",
+        ];
+        let _client = Running::start(&[&["client", "--server", SERVER][..], &main].concat());
+        announcer.announce(VNI, later(), hop(1)).unwrap();
+        eventually("the main table has it", || {
+            ip(&format!("-4 route show {LATER} table main")).contains("nhid")
+        });
+        assert_eq!(installed(), "");
+    });
+}
+
 #[test]
 fn routes_outlive_their_server_for_the_stale_time() {
     in_namespace("hold", || {

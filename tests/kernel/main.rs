@@ -12,4 +12,8 @@ mod datapath;
 mod endurance;
 #[cfg(feature = "cli")]
 mod install;
+mod others;
+mod places;
 mod routes;
+mod starts;
+mod writer;

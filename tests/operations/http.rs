@@ -188,6 +188,31 @@ fn row_17_server_shows_its_routes_as_go_does() {
     let text = get(http.local_addr(), "/routes.yaml");
     assert_eq!(yaml(&text), yaml(include_str!("../golden/routes.yaml")));
     assert_eq!(yaml(&text).len(), 7);
+    // The very bytes, but for the date and the version; the media types, and the page elsewhere.
+    let address = http.local_addr();
+    let (_, head, text) = fetch(address, "/routes.json");
+    let without = |text: &str| {
+        let lines = text.split('\n');
+        let differs = |it: &&str| it.contains("\"date\"") || it.contains("\"metalbondVersion\"");
+        lines
+            .filter(|it| !differs(it))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let golden = without(include_str!("../golden/routes.json"));
+    assert_eq!(without(&text), golden);
+    assert!(
+        head.contains("\r\nContent-Type: application/json\r\n"),
+        "{head}"
+    );
+    let (_, head, _) = fetch(address, "/routes.yaml");
+    assert!(head.contains("\r\nContent-Type: text/yaml\r\n"), "{head}");
+    for path in ["/", "/nothing"] {
+        let (code, head, body) = fetch(address, path);
+        assert_eq!(code, 200, "{path}");
+        assert!(head.contains("\r\nContent-Type: text/html"), "{head}");
+        assert!(body.contains("<html"), "{path}");
+    }
     http.shutdown();
     assert_eq!(Arc::strong_count(&shown), 1, "what is shown is let go of");
 }
@@ -222,7 +247,7 @@ fn unknown_paths_and_methods_are_refused_with_a_reason() {
         let (head, body) = exchange(address, request);
         (status(&head), head, body)
     };
-    let (code, _, body) = fetch(address, "/nothing");
+    let (code, _, body) = fetch(address, "/api/v1/nothing");
     assert_eq!(code, 404);
     assert!(body.contains("/api/v1/routes"), "{body}");
     let (code, head, _) = ask("DELETE /routes.json HTTP/1.1\r\nConnection: close\r\n\r\n");

@@ -167,7 +167,7 @@ fn routes_reach_the_kernel_of_another_host_and_leave_it() {
 
     let server = start(&server_host, "server --keepalive 1");
     server.stderr.expect("listening on [::]:4711");
-    let install = format!("--install-routes 100#100 --tun {DEVICE}");
+    let install = format!("--subscribe 100 --install-routes 100#100 --tun {DEVICE}");
     let installer = client(&installer_host, &install);
     let announcer = client(&announcer_host, &format!("-a {ANNOUNCED}"));
     let installed = || table(&installer_host);
@@ -201,7 +201,7 @@ fn host_that_falls_silent_loses_its_routes() {
     make_device(&installer_host);
     let server = start(&server_host, "server --keepalive 1");
     server.stderr.expect("listening on");
-    let install = format!("--install-routes 100#100 --tun {DEVICE}");
+    let install = format!("--subscribe 100 --install-routes 100#100 --tun {DEVICE}");
     let _installer = client(&installer_host, &install);
     let _announcer = client(&announcer_host, &format!("-a {ANNOUNCED}"));
     let installed = || table(&installer_host);
@@ -249,7 +249,7 @@ fn hosts_reach_each_other_over_installed_routes() {
             ip(&line).unwrap();
         }
         let routes = format!("-a 100#{v4}/32#{underlay},100#{v6}/128#{underlay}");
-        let install = format!("--install-routes 100#100 --tun {DEVICE}");
+        let install = format!("--subscribe 100 --install-routes 100#100 --tun {DEVICE}");
         clients.push(client(host, &format!("{install} {routes}")));
     }
     for (host, ..) in &hosts {

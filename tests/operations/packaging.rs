@@ -378,6 +378,8 @@ fn server_and_client_call_nothing_that_their_units_deny() {
             "client",
             "--server",
             "localhost:4711",
+            "--subscribe",
+            "1",
             "--http",
             "127.0.0.1:4713",
         ];

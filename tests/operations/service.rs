@@ -87,7 +87,13 @@ fn watchdog_is_not_fed_while_a_loop_of_a_client_hangs() {
         let (server, address) = Process::server(&[]);
         let manager = Manager::at_path();
         let address = address.to_string();
-        let install = ["--install-routes", "1#100", "--tun", netns::DEVICE];
+        let install = [
+            "--subscribe=1",
+            "--install-routes",
+            "1#100",
+            "--tun",
+            netns::DEVICE,
+        ];
         let mut command = metalbond();
         command.args(["client", "-s", &address]).args(install);
         command.envs(manager.env()).envs(manager.watchdog());

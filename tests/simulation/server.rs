@@ -13,7 +13,7 @@ use super::wire::Side;
 use super::world::{Happening, World};
 
 /// A pace is halved so many times at most.
-const HALVINGS_MAX: u8 = 6;
+const HALVINGS_MAX: u8 = 3;
 
 /// Weight that a turn of everybody adds to a mailbox after it was seen to have room.
 const MAIL_SLACK: usize = 16 * 1024;

@@ -9,11 +9,11 @@ use rustbond::{IpNet, Vni};
 use super::place::{self, Place};
 use crate::cli::announcement::{Announcement, SYNTAX};
 use crate::cli::endpoint::{self, Port};
-use crate::cli::value::{self, Expected, VNI_MAX, decimal};
+use crate::cli::value::{self, Expected, decimal};
 
 const OUTPUT: &str = "table, json or ndjson";
 const LEVEL: &str = "off, error, warn, info, debug or trace";
-const VNI: &str = "a VNI from 0 to 16777215";
+const VNI: &str = "a VNI from 0 to 4294967295";
 const PREFIX: &str = "a prefix or an address, as 10.0.1.0/24";
 const KIND: &str = "std, nat, lb or a number";
 const LIMIT: &str = "a number from 1";
@@ -306,10 +306,8 @@ pub(crate) struct ProbeArgs {
     pub(crate) output: Output,
 }
 
-/// Parses a VNI of 24 bits.
 fn vni(text: &str) -> Result<Vni, Expected> {
-    debug_assert_eq!(VNI_MAX, 16_777_215, "as VNI says");
-    value::vni(text).ok_or(Expected(VNI))
+    value::wide_vni(text).ok_or(Expected(VNI))
 }
 
 /// Checks a prefix and returns it as it was given: host bits count.

@@ -333,14 +333,20 @@ fn kernel_lines(kernel: &Value, line: &mut impl FnMut(&'static str, String)) {
         ),
     );
     let (failed, uninstallable) = (number("failed"), number("uninstallable"));
-    if failed > 0 || uninstallable > 0 {
+    let shadowed = number("shadowed");
+    if failed > 0 || uninstallable > 0 || shadowed > 0 {
         line(
             "",
-            format!("{failed} refused by the kernel, {uninstallable} cannot be installed"),
+            format!(
+                "{failed} refused by the kernel, {shadowed} behind routes of others, \
+                 {uninstallable} cannot be installed"
+            ),
         );
     }
-    if let Some(error) = kernel["last_error"].as_str() {
-        line("", format!("last error: {error}"));
+    for (key, name) in [("last_error", "last error"), ("last_warning", "warning")] {
+        if let Some(text) = kernel[key].as_str() {
+            line("", format!("{name}: {text}"));
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use rustbond::Vni;
+
 use super::{Client, Common, Mistake, Options, Role, Server};
 use crate::cli::socket::Choice;
 
@@ -19,6 +21,30 @@ impl Options {
             Role::Client => self.client.check()?,
         }
         self.common.check()
+    }
+}
+
+impl Options {
+    /// Warns of options that are right on their own and are more likely a mistake together.
+    pub(super) fn advise(&mut self) {
+        if self.role != Role::Client {
+            return;
+        }
+        if self.client.servers.is_empty() {
+            let problem = "none is given; nothing is received or announced";
+            self.warn("server", None, problem);
+        }
+        let subscribed = self.client.vnis();
+        let mapped = self.client.install_routes.iter().map(|it| it.vni);
+        let idle: BTreeSet<Vni> = mapped.filter(|it| !subscribed.contains(it)).collect();
+        if !idle.is_empty() {
+            let vnis: Vec<String> = idle.iter().map(ToString::to_string).collect();
+            let problem = format!(
+                "nothing is installed for what --subscribe does not have: VNI {}",
+                vnis.join(", ")
+            );
+            self.warn("install-routes", None, &problem);
+        }
     }
 }
 

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::row::{Hyphen, Presence, Role, Row, Value};
+use super::row::{Hyphen, Role, Row, Value};
 use super::rows;
+use crate::cli::value::{Expected, switch};
 
 /// The option that names the configuration file. It has no row: it cannot stand in the file.
 pub(crate) const FILE: &str = "config";
@@ -48,8 +49,7 @@ fn argument(row: &'static Row) -> Arg {
         .aliases(row.alias)
         .help(row.help)
         .help_heading(row.heading)
-        .default_value(row.default)
-        .required(row.presence == Presence::Required);
+        .default_value(row.default);
     let parse = move |text: &str| row.check(text).map(|()| text.to_owned());
     let argument = match row.value {
         Value::Flag => return argument.action(ArgAction::SetTrue),
@@ -65,6 +65,21 @@ fn argument(row: &'static Row) -> Arg {
         Hyphen::Value => argument.allow_hyphen_values(true),
     };
     argument.value_parser(parse)
+}
+
+/// Changes the definition of a command into one whose switches may have a value, as
+/// `--verbose=false`. Help and completions do not show that.
+pub(crate) fn with_valued_switches(command: Command) -> Command {
+    command.mut_args(|argument| match argument.get_action() {
+        ArgAction::SetTrue => argument
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_value("false")
+            .default_missing_value("true")
+            .value_parser(|text: &str| switch(text).ok_or(Expected("true or false"))),
+        _ => argument,
+    })
 }
 
 /// Returns the values that the command line, or a default, gives to an option.

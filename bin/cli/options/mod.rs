@@ -12,6 +12,7 @@ mod row;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -21,8 +22,7 @@ use log::LevelFilter;
 use rustbond::{ClientConfig, NextHopType, Route, ServerConfig, Vni};
 
 use self::definition::FILE;
-pub(crate) use self::definition::command;
-use self::row::Presence;
+pub(crate) use self::definition::{command, with_valued_switches};
 pub(crate) use self::row::{Change, Mistake, Role, Row, Value};
 
 use super::announcement::Announcement;
@@ -38,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) common: Common,
     pub(crate) server: Server,
     pub(crate) client: Client,
+    /// Values that were taken, and are more likely a mistake.
+    pub(crate) warnings: Vec<Mistake>,
     /// The values as texts, to find out later which have changed.
     given: Given,
 }
@@ -70,8 +72,11 @@ pub(crate) struct Client {
     pub(crate) announce: Vec<Announcement>,
     pub(crate) install_routes: Vec<Mapping>,
     pub(crate) tun: String,
+    pub(crate) encap_source: Option<Ipv6Addr>,
     pub(crate) ipv4_only: bool,
     pub(crate) rt_proto: u8,
+    /// The first and the last.
+    pub(crate) nexthop_ids: Option<(u32, u32)>,
     pub(crate) metric: Option<u32>,
     pub(crate) excluded_types: Vec<NextHopType>,
     pub(crate) cleanup: bool,
@@ -154,17 +159,24 @@ impl Options {
                 None => definition::values(matches, row),
             };
             for value in &values {
+                if row.is_skipped(value) {
+                    options.warn(row.name, None, "an empty entry is skipped");
+                    continue;
+                }
                 (row.fill)(&mut options, value).map_err(|_| row.mistake(value))?;
-            }
-            if values.is_empty() && row.presence == Presence::Required {
-                return Err(row.missing());
             }
             if !values.is_empty() {
                 options.given.insert(row.name, values);
             }
         }
         options.check()?;
+        options.advise();
         Ok(options)
+    }
+
+    /// Adds a warning about an option.
+    fn warn(&mut self, option: &'static str, value: Option<&str>, problem: &str) {
+        self.warnings.push(Mistake::new(option, value, problem));
     }
 
     /// Returns from which level on to log: that of `--log-level`, else of `--verbose`.
@@ -174,6 +186,13 @@ impl Options {
             false => LevelFilter::Info,
         };
         self.common.log_level.unwrap_or(default)
+    }
+
+    /// Logs the warnings of reading the options.
+    pub(crate) fn log_warnings(&self) {
+        for warning in &self.warnings {
+            log::warn!("option {warning}");
+        }
     }
 
     /// Returns the options whose values are not those of `before`.
@@ -192,10 +211,9 @@ impl Options {
 }
 
 impl Client {
-    /// Returns the VNIs to subscribe to: those asked for and those to install.
+    /// Returns the VNIs to subscribe to.
     pub(crate) fn vnis(&self) -> BTreeSet<Vni> {
-        let installed = self.install_routes.iter().map(|it| it.vni);
-        self.subscribe.iter().copied().chain(installed).collect()
+        self.subscribe.iter().copied().collect()
     }
 
     /// Returns the routes to announce.

@@ -1,15 +1,24 @@
 //! Parsers of single values, and what puts the result into a field.
 
+use std::net::Ipv6Addr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use log::LevelFilter;
-use rustbond::{LegacyPacing, NextHopType};
+use rustbond::{LegacyPacing, NextHopType, Vni};
 
-use super::Mapping;
 use super::row::Wrong;
+use super::{Mapping, Options};
+use crate::cli::announcement::{Announcement, Invalid};
 use crate::cli::logging::Format;
-use crate::cli::value::{bytes, decimal, vni};
+use crate::cli::rt_tables;
+use crate::cli::value::{VNI_MAX, bytes, decimal, vni, wide_vni};
+
+/// The kernel's main table, where the host's own routes are.
+const MAIN_TABLE: u32 = 254;
+
+/// Seconds between keepalives unless given; 0 is taken for it, as by Go MetalBond.
+const KEEPALIVE: u32 = 5;
 
 /// Sets a field to a value that was parsed.
 pub(super) fn set<T>(field: &mut T, parsed: Option<impl Into<T>>) -> Result<(), Wrong> {
@@ -61,10 +70,44 @@ pub(super) fn workers(text: &str) -> Option<NonZeroUsize> {
     decimal(text).filter(|it: &NonZeroUsize| it.get() <= 256)
 }
 
-pub(super) fn mapping(text: &str) -> Option<Mapping> {
+pub(super) fn keepalive(options: &mut Options, text: &str) -> Option<u32> {
+    let seconds: u32 = decimal(text)?;
+    if seconds == 0 {
+        let problem = format!("is taken as the default, {KEEPALIVE}");
+        options.warn("keepalive", Some(text), &problem);
+        return Some(KEEPALIVE);
+    }
+    Some(seconds)
+}
+
+pub(super) fn subscription(options: &mut Options, text: &str) -> Option<Vni> {
+    let vni = wide_vni(text)?;
+    if vni.0 > VNI_MAX {
+        let problem = format!("no packet can carry a VNI above {VNI_MAX}");
+        options.warn("subscribe", Some(text), &problem);
+    }
+    Some(vni)
+}
+
+pub(super) fn announcement(options: &mut Options, text: &str) -> Result<Announcement, Invalid> {
+    let (announcement, liberties) = Announcement::parse(text)?;
+    for liberty in liberties {
+        options.warn("announce", Some(text), &liberty.to_string());
+    }
+    Ok(announcement)
+}
+
+pub(super) fn mapping(options: &mut Options, text: &str) -> Option<Mapping> {
     let (number, table) = text.split_once('#')?;
-    let table = decimal(table).filter(|it| *it != 0)?;
-    let vni = vni(number)?;
+    let table = decimal(table).or_else(|| rt_tables::number(table));
+    let (vni, mut table) = (vni(number)?, table?);
+    if table == 0 {
+        let problem = format!(
+            "table 0 is taken as the main table, {MAIN_TABLE}, which has the host's own routes"
+        );
+        options.warn("install-routes", Some(text), &problem);
+        table = MAIN_TABLE;
+    }
     Some(Mapping { vni, table })
 }
 
@@ -72,6 +115,13 @@ pub(super) fn device(text: &str) -> Option<String> {
     let is_bad = |it: char| it == '/' || it.is_whitespace() || it.is_control();
     let is_name = (1..=15).contains(&text.len()) && !text.contains(is_bad);
     is_name.then(|| text.into())
+}
+
+/// An underlay address of this host.
+pub(super) fn encap_source(text: &str) -> Option<Ipv6Addr> {
+    let address: Ipv6Addr = text.parse().ok()?;
+    let is_wrong = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    (!is_wrong).then_some(address)
 }
 
 /// A route protocol; the kernel itself uses those below 5.

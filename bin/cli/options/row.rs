@@ -48,7 +48,6 @@ pub(crate) struct Row {
     pub(crate) expected: &'static str,
     /// The value if none is given. A text in `help` names a default that the library has.
     pub(crate) default: Option<&'static str>,
-    pub(crate) presence: Presence,
     pub(crate) hyphen: Hyphen,
     pub(crate) change: Change,
     /// Parses a value and puts it into its field; called for each value of a list. A flag gets
@@ -63,13 +62,6 @@ pub(crate) enum Value {
     One(&'static str),
     /// Given with commas or by repeating the option; an array in a file.
     List(&'static str),
-}
-
-/// Whether an option must be given, on the command line or in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Presence {
-    Optional,
-    Required,
 }
 
 /// The meaning of a word that begins with a hyphen and follows the option.
@@ -107,7 +99,7 @@ pub(crate) enum Wrong {
     Announcement(Invalid),
 }
 
-/// An error about an option. The text begins with the option's name, without hyphens.
+/// An error or a warning about an option. The text begins with the option's name, without hyphens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mistake {
     pub(crate) option: &'static str,
@@ -143,6 +135,9 @@ impl fmt::Display for Mistake {
 impl Row {
     /// Refuses a value that the option cannot have.
     pub(crate) fn check(&self, value: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+        if self.is_skipped(value) {
+            return Ok(());
+        }
         (self.fill)(&mut Options::blank(), value).map_err(|wrong| match wrong {
             Wrong::Value => self.expected().into(),
             Wrong::Announcement(invalid) => invalid.into(),
@@ -160,18 +155,17 @@ impl Row {
         })
     }
 
+    /// Returns whether a value is an empty entry of a list.
+    pub(super) fn is_skipped(&self, value: &str) -> bool {
+        matches!(self.value, Value::List(_)) && value.is_empty()
+    }
+
     /// Returns the values that a text of a file stands for.
     pub(crate) fn split<'a>(&self, text: &'a str) -> Vec<&'a str> {
         match self.value {
             Value::List(_) => text.split(',').collect(),
             Value::Flag | Value::One(_) => vec![text],
         }
-    }
-
-    /// Returns the error of a required option that was not given.
-    pub(super) fn missing(&self) -> Mistake {
-        let problem = format!("is required; {}", self.expected());
-        Mistake::new(self.name, None, &problem)
     }
 
     /// Returns the error of a value that was not understood.

@@ -6,14 +6,16 @@
 //! Rows stand in the order of the help.
 
 use super::parse::{
-    count, device, drain, flag, format, host, kind, level, mapping, pacing, positive,
-    positive_seconds, protocol, push, rate, seconds, set, workers,
+    announcement, count, device, drain, encap_source, flag, format, host, keepalive, kind, level,
+    mapping, pacing, positive, positive_seconds, protocol, push, rate, seconds, set, subscription,
+    workers,
 };
-use super::row::{Change, Hyphen, Presence, Role, Row, Value, Wrong};
+use super::row::{Change, Hyphen, Role, Row, Value, Wrong};
 use crate::cli::announcement::SYNTAX;
 use crate::cli::endpoint::{self, Port};
 use crate::cli::socket::Choice;
-use crate::cli::value::{bytes, decimal, vni};
+use crate::cli::tables::id_range;
+use crate::cli::value::{bytes, decimal};
 
 const SECONDS: &str = "a number of seconds from 1 to 4294967295";
 const SECONDS_OR_NONE: &str = "a number of seconds from 0 to 4294967295";
@@ -32,7 +34,6 @@ const BOTH: Row = Row {
     value: Value::Flag,
     expected: "",
     default: None,
-    presence: Presence::Optional,
     hyphen: Hyphen::Option,
     change: Change::Restart,
     fill: |_, _| Err(Wrong::Value),
@@ -86,11 +87,14 @@ pub(super) static ROWS: &[Row] = &[
         name: "keepalive",
         help: "Seconds between keepalives; a client that asks for less gets less",
         value: Value::One("SECONDS"),
-        expected: SECONDS,
+        expected: SECONDS_OR_NONE,
         default: Some("5"),
         hyphen: Hyphen::Number,
         change: Change::Live,
-        fill: |it, text| set(&mut it.server.config.keepalive_interval, positive(text)),
+        fill: |it, text| {
+            let seconds = keepalive(it, text);
+            set(&mut it.server.config.keepalive_interval, seconds)
+        },
         ..SERVER
     },
     Row {
@@ -108,7 +112,6 @@ pub(super) static ROWS: &[Row] = &[
         help: "Servers; without a port it is 4711",
         value: Value::List("ADDR"),
         expected: "a server, as [2001:db8::1]:4711 or host:4711 (without a port, 4711)",
-        presence: Presence::Required,
         change: Change::Live,
         fill: |it, text| push(&mut it.client.servers, endpoint::parse(text, Port::Connect)),
         ..CLIENT
@@ -118,10 +121,13 @@ pub(super) static ROWS: &[Row] = &[
         alias: Some("vni"),
         help: "Virtual networks whose routes are wanted (-v is --verbose, not a VNI)",
         value: Value::List("VNI"),
-        expected: "a VNI from 0 to 16777215",
+        expected: "a VNI from 0 to 4294967295",
         hyphen: Hyphen::Number,
         change: Change::Live,
-        fill: |it, text| push(&mut it.client.subscribe, vni(text)),
+        fill: |it, text| {
+            let vni = subscription(it, text);
+            push(&mut it.client.subscribe, vni)
+        },
         ..CLIENT
     },
     Row {
@@ -134,7 +140,7 @@ pub(super) static ROWS: &[Row] = &[
         hyphen: Hyphen::Value,
         change: Change::Live,
         fill: |it, text| {
-            let announcement = text.parse().map_err(Wrong::Announcement)?;
+            let announcement = announcement(it, text).map_err(Wrong::Announcement)?;
             push(&mut it.client.announce, Some(announcement))
         },
         ..CLIENT
@@ -143,11 +149,14 @@ pub(super) static ROWS: &[Row] = &[
         name: "keepalive",
         help: "Seconds between keepalives; a server may ask for less",
         value: Value::One("SECONDS"),
-        expected: SECONDS,
+        expected: SECONDS_OR_NONE,
         default: Some("5"),
         hyphen: Hyphen::Number,
         change: Change::Live,
-        fill: |it, text| set(&mut it.client.config.keepalive_interval, positive(text)),
+        fill: |it, text| {
+            let seconds = keepalive(it, text);
+            set(&mut it.client.config.keepalive_interval, seconds)
+        },
         ..CLIENT
     },
     Row {
@@ -163,12 +172,16 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         name: "install-routes",
-        help: "Virtual networks whose routes are wanted in a kernel table (needs CAP_NET_ADMIN)",
+        help: "Virtual networks whose routes go into a kernel table, if --subscribe has them too; \
+               table 0 is the main table (needs CAP_NET_ADMIN)",
         value: Value::List("VNI#TABLE"),
-        expected: "VNI#TABLE, a VNI from 0 to 16777215 and a table from 1 to 4294967295",
+        expected: "VNI#TABLE, a VNI from 0 to 16777215 and a table from 0 to 4294967295 or by its name",
         hyphen: Hyphen::Number,
         change: Change::LiveIfInstalling,
-        fill: |it, text| push(&mut it.client.install_routes, mapping(text)),
+        fill: |it, text| {
+            let mapping = mapping(it, text);
+            push(&mut it.client.install_routes, mapping)
+        },
         ..CLIENT
     },
     Row {
@@ -178,6 +191,14 @@ pub(super) static ROWS: &[Row] = &[
         expected: "a device name of 1 to 15 bytes without spaces and slashes",
         default: Some("ip6tnl0"),
         fill: |it, text| set(&mut it.client.tun, device(text)),
+        ..CLIENT
+    },
+    Row {
+        name: "encap-source",
+        help: "Underlay address that encapsulated packets leave from [default: the system's choice]",
+        value: Value::One("ADDRESS"),
+        expected: "an IPv6 address of this host",
+        fill: |it, text| set(&mut it.client.encap_source, encap_source(text).map(Some)),
         ..CLIENT
     },
     Row {
@@ -195,6 +216,15 @@ pub(super) static ROWS: &[Row] = &[
         default: Some("254"),
         hyphen: Hyphen::Number,
         fill: |it, text| set(&mut it.client.rt_proto, protocol(text)),
+        ..CLIENT
+    },
+    Row {
+        name: "nexthop-ids",
+        help: "Numbers of the nexthop objects of installed routes, for two clients side by side \
+               [default: 1296171008-1312948223]",
+        value: Value::One("FROM-TO"),
+        expected: "FROM-TO, nexthop numbers from 1 to 4294967294, at least 65536 of them",
+        fill: |it, text| set(&mut it.client.nexthop_ids, id_range(text).map(Some)),
         ..CLIENT
     },
     Row {

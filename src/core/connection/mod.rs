@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use buffer::Buffer;
 
-use crate::core::pace::{CHUNK, Framing, LegacyPacing, Pacer, Pacing, SendQueue, Window};
+use crate::core::pace::{CHUNK, Framing, LegacyPacing, Overrun, Pacer, Pacing, SendQueue, Window};
 use crate::core::session::{CloseReason, Event, Role, Session, SessionConfig, Transmit};
 use crate::core::wire::{Capabilities, KEEPALIVE_FRAME};
 
@@ -37,6 +37,11 @@ pub(crate) enum Which {
 /// What waits to be sent.
 pub(crate) trait Queue: Default {
     fn is_empty(&self) -> bool;
+
+    /// Whether nothing of it can be sent at this moment.
+    fn is_blocked(&self) -> bool {
+        false
+    }
 
     /// Whether frames of the session still wait, so that more of them can wait outside.
     fn has_control(&self) -> bool;
@@ -195,6 +200,7 @@ impl<Q: Queue> Connection<Q> {
     /// Whether something can be sent at this moment, as far as this side goes.
     pub(crate) fn is_sendable(&self) -> bool {
         !self.queue.is_empty()
+            && !self.queue.is_blocked()
             && match &self.pace {
                 Pace::Client(pacer) => pacer.room().is_some() || self.queue.has_urgent(),
                 Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => true,
@@ -250,6 +256,9 @@ impl<Q: Queue> Connection<Q> {
         };
         if self.queue.is_empty() {
             self.stalled_since = None;
+            if let Pace::Client(pacer) = &mut self.pace {
+                pacer.all_sent();
+            }
         } else if count > 0 || self.stalled_since.is_none() {
             self.stalled_since = Some(now);
         }
@@ -312,11 +321,12 @@ impl<Q: Queue> Connection<Q> {
         }
     }
 
-    /// Tells what the kernel knows at `now` of the sending side.
-    pub(crate) fn report_queue(&mut self, queue: SendQueue, now: Instant) {
+    /// Tells what the kernel knows at `now` of the sending side. Returns the size of a table, if
+    /// that shows that a legacy client has read the last of it.
+    pub(crate) fn report_queue(&mut self, queue: SendQueue, now: Instant) -> Option<u64> {
         match &mut self.pace {
             Pace::Client(pacer) => pacer.report_queue(queue, now),
-            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => {}
+            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => None,
         }
     }
 
@@ -329,11 +339,11 @@ impl<Q: Queue> Connection<Q> {
         }
     }
 
-    /// Whether the peer's end at `now` looks like the work of the last burst to a legacy client.
-    pub(crate) fn is_pace_to_blame(&self, now: Instant) -> bool {
+    /// Returns the overrun of a legacy client's buffer that can have ended the connection.
+    pub(crate) fn overrun(&self) -> Option<Overrun> {
         match &self.pace {
-            Pace::Client(pacer) => pacer.is_to_blame(!self.queue.is_empty(), now),
-            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => false,
+            Pace::Client(pacer) => pacer.overrun(),
+            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => None,
         }
     }
 

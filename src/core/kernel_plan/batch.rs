@@ -1,12 +1,10 @@
 //! From the difference to operations.
 
-use super::store::RETAKE;
 use super::{
     ADOPTED, Family, Kind, Mode, NONE, Object, Op, Plan, QUEUED, RouteId, SETTLING, State, Target,
     Verb, named,
 };
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Routes for which the queue keeps its memory once it is empty.
 const QUEUE_KEPT: usize = 4096;
@@ -18,6 +16,7 @@ impl Plan {
     /// called before anything else is.
     pub(crate) fn batch(&mut self, limit: usize, ops: &mut Vec<Op>) {
         self.leave_groups(limit, ops);
+        self.sweep(limit, ops);
         while ops.len() < limit {
             let Some(id) = self.queue.pop_front() else {
                 break;
@@ -77,16 +76,13 @@ impl Plan {
         }
     }
 
-    /// Plans refused routes again, at most `limit`; every one has its turn.
-    pub(crate) fn retry(&mut self, limit: usize) {
-        for _ in 0..limit {
-            let later = (Bound::Excluded(self.retried), Bound::Unbounded);
-            let Some(&id) = self.parked.range(later).chain(&self.parked).next() else {
-                return;
-            };
-            self.retried = id;
-            self.parked.remove(&id);
-            self.enqueue(id);
+    /// Deletes routes that are not wanted where they stand.
+    fn sweep(&mut self, limit: usize, ops: &mut Vec<Op>) {
+        while ops.len() < limit
+            && let Some(stray) = self.strays.ready.pop_front()
+        {
+            self.strays.in_flight += 1;
+            ops.push(Op::Sweep(stray));
         }
     }
 
@@ -96,48 +92,68 @@ impl Plan {
             return;
         };
         self.store.state_mut(id).flags &= !QUEUED;
-        if self.parked.contains(&id) {
+        if self.refused.contains(id) {
             return;
         }
         if self.in_sync(id, state) {
+            self.refused.remove(id);
+            self.strays.release(id);
             self.forget_if_empty(id);
             return;
         }
         if self.is_held(id, state) {
             return;
         }
+        self.write(id, state, ops);
+    }
+
+    /// Appends routes that were announced since the reading of the kernel began, about `limit`:
+    /// a new route does not wait for the end of it.
+    ///
+    /// To be called when the objects are read. The kernel refuses routes that were there before.
+    pub(crate) fn fresh_batch(&mut self, limit: usize, ops: &mut Vec<Op>) {
+        while ops.len() < limit
+            && let Some(id) = self.fresh.as_mut().and_then(VecDeque::pop_front)
+        {
+            if let Some(state) = self.store.get(id)
+                && self.wanted_hops(id, state) != NONE
+                && !Self::is_beside(state)
+            {
+                self.write(id, state, ops);
+            }
+        }
+    }
+
+    /// Plans a route that is not as it should be.
+    fn write(&mut self, id: RouteId, state: State, ops: &mut Vec<Op>) {
         let hops = self.wanted_hops(id, state);
         let (verb, target, installed) = if hops == NONE {
             (Verb::Delete, self.target(state.installed), NONE)
         } else {
-            let there = state.installed != NONE || state.has(RETAKE);
-            if there && self.is_shadowed(id, state) {
-                self.parked.insert(id);
+            // It comes when theirs goes.
+            if self.shadowed.contains(&id) {
                 return;
             }
             let Some(object) = self.object_for(hops, ops) else {
-                self.parked.insert(id);
+                self.refused.insert(id);
                 return;
             };
-            let verb = if there { Verb::Replace } else { Verb::Add };
+            let verb = match Self::is_beside(state) {
+                true => Verb::Beside,
+                false => Verb::Add,
+            };
+            // What it was before is deleted after it, and needs its object until then.
+            self.objects.retain(state.installed);
             (verb, self.target(object), object)
         };
         self.set_installed(id, installed);
         ops.push(Op::Route {
             route: id,
             verb,
-            table: self.tables[usize::from(state.table)].0,
-            prefix: self.store.prefix(id),
+            place: self.place(id, state),
             target,
             previous: state.installed,
         });
-    }
-
-    fn is_shadowed(&self, id: RouteId, state: State) -> bool {
-        !self.shadowed.is_empty()
-            && self
-                .shadowed
-                .contains(&(state.table, self.store.prefix(id)))
     }
 
     /// Whether a route that was there before us stays as it is until the table is complete.
@@ -158,10 +174,8 @@ impl Plan {
             || (single_v6 && self.catalog.lowest(installed) < self.catalog.lowest(wanted))
     }
 
-    fn target(&self, installed: u32) -> Target {
-        let Some(slot) = named(installed) else {
-            return Target::Other;
-        };
+    /// Where routes with this object lead.
+    pub(super) fn target(&self, slot: u32) -> Target {
         let object = self.objects.object(slot);
         if object.id != 0 {
             return Target::Object(object.id);
@@ -314,7 +328,7 @@ impl Plan {
     }
 
     /// Notes that the kernel took a member out of a group.
-    fn shrink(&mut self, group: u32, single: u32, hop: u32) {
+    pub(super) fn shrink(&mut self, group: u32, single: u32, hop: u32) {
         let object = self.objects.object_mut(group);
         if let Kind::Group { members } = &mut object.kind {
             members.retain(|&member| member != single);
@@ -354,9 +368,22 @@ impl Plan {
     }
 
     pub(super) fn is_unused(&self, slot: u32) -> bool {
-        self.objects
-            .get(slot)
-            .is_some_and(|object| object.routes == 0 && self.objects.groups(slot).is_empty())
+        let set = self.objects.get(slot).map_or(NONE, |object| object.set);
+        self.has_no_users(slot) && !self.is_kept_for_refused(slot, set)
+    }
+
+    /// Whether an object exists that no route and no group uses.
+    pub(super) fn has_no_users(&self, slot: u32) -> bool {
+        let object = self.objects.get(slot);
+        object.is_some_and(|it| it.routes == 0) && self.objects.groups(slot).is_empty()
+    }
+
+    /// Whether refused routes may need an object: creating it for each try and deleting it
+    /// afterwards would cost more messages than the routes.
+    fn is_kept_for_refused(&self, slot: u32, set: u32) -> bool {
+        !self.refused.is_empty()
+            && self.catalog.object(set) == slot
+            && self.catalog.is_set_wanted(set)
     }
 
     /// Forgets an object that no route and no group uses.

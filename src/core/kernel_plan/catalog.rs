@@ -12,7 +12,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::intern::{Interner, NONE};
-use super::{Family, MAX_HOPS};
+use super::{Family, MAX_HOPS, hops};
 use crate::core::types::{NextHop, Vni};
 
 /// What distinguishes two routes that fall on one destination of the kernel.
@@ -67,10 +67,8 @@ impl Catalog {
             self.announcements.retain(id);
             return id;
         }
-        let hop = match announcement.next_hop.target_address {
-            IpAddr::V6(address) => self.acquire_hop(address),
-            IpAddr::V4(_) => NONE,
-        };
+        let underlay = hops::underlay(announcement.next_hop.target_address);
+        let hop = underlay.map_or(NONE, |address| self.acquire_hop(address));
         self.announcements.insert(announcement, hop)
     }
 
@@ -109,10 +107,15 @@ impl Catalog {
             self.sets.retain(id);
             return id;
         }
-        let mut hops: Vec<u32> = announcements
+        // Of several VNIs the lowest one has the destination: tenants are never mixed.
+        let installable = announcements
             .iter()
-            .map(|&announcement| *self.announcements.aux(announcement))
-            .filter(|&hop| hop != NONE)
+            .map(|&it| (self.announcements.key(it).vni, *self.announcements.aux(it)))
+            .filter(|(_, hop)| *hop != NONE);
+        let lowest = installable.clone().map(|(vni, _)| vni).min();
+        let mut hops: Vec<u32> = installable
+            .filter(|(vni, _)| Some(*vni) == lowest)
+            .map(|(_, hop)| hop)
             .collect();
         self.order(&mut hops);
         hops.truncate(MAX_HOPS);
@@ -295,6 +298,11 @@ impl Catalog {
                 }
             }
         }
+    }
+
+    /// Whether a route wants the set.
+    pub(super) fn is_set_wanted(&self, hop_set: u32) -> bool {
+        self.hop_sets.aux(hop_set).wanted > 0
     }
 
     pub(super) fn is_wanted(&self, hop: u32) -> bool {

@@ -12,14 +12,18 @@
 
 mod batch;
 mod catalog;
+mod changes;
+mod hops;
 mod intern;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod model;
 mod objects;
+mod refused;
 mod remap;
 mod results;
 mod resync;
 mod store;
+mod strays;
 #[cfg(test)]
 mod tests;
 
@@ -33,17 +37,17 @@ use crate::core::types::{NextHopType, Route, Vni};
 use catalog::{Announcement, Catalog};
 use intern::NONE;
 use objects::{Kind, Object, Objects};
+use refused::Refused;
 pub(crate) use remap::Scope;
 pub(crate) use results::{Failure, errno};
 pub(crate) use store::RouteId;
-use store::{ADOPTED, OWNED, QUEUED, SETTLING, State, Store};
+use store::{ADOPTED, CARRIED, QUEUED, SETTLING, State, Store};
+pub(crate) use strays::Stray;
+use strays::Strays;
 
 /// Hops a destination uses at most: the lowest addresses. Bounds the size of a message:
 /// a hop of an inline IPv4 route takes 36 bytes, so 256 take 9 KiB.
 pub(crate) const MAX_HOPS: usize = 256;
-
-/// In place of an object: the kernel has a route there that leads somewhere else.
-const ALIEN: u32 = 1;
 
 /// Address family of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,8 +75,22 @@ pub(crate) struct PlanConfig {
     pub(crate) mode: Mode,
     /// Numbers of our nexthop objects.
     pub(crate) nexthop_ids: Range<u32>,
+    /// The protocol that marks our routes.
+    pub(crate) protocol: u8,
+    /// Metrics of IPv4 and of IPv6 routes, as the kernel shows them.
+    pub(crate) metrics: [u32; 2],
     /// Seeds the hashes of tables keyed by peers' data.
     pub(crate) seed: u64,
+}
+
+/// Where a route stands in the kernel: what a lookup finds first is decided by these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) table: u32,
+    /// Without host bits.
+    pub(crate) prefix: IpNet,
+    /// As the kernel shows it.
+    pub(crate) metric: u32,
 }
 
 /// Where a route leads, as the kernel is told.
@@ -80,19 +98,31 @@ pub(crate) struct PlanConfig {
 pub(crate) enum Target {
     /// To a nexthop object.
     Object(u32),
-    /// To these underlay addresses, ascending.
+    /// To these underlay addresses by the tunnel device, ascending.
     Inline(Vec<Ipv6Addr>),
-    /// Elsewhere: not in a way that this plan writes.
-    Other,
+    /// By other tunnel devices, or from another underlay address, in the kernel's order.
+    Via(Vec<Tunnelled>),
+}
+
+/// An encapsulation, as a route carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tunnelled {
+    /// Index of the tunnel device.
+    pub(crate) device: u32,
+    /// The underlay address that packets leave from; unspecified if the system chooses it.
+    pub(crate) source: Ipv6Addr,
+    /// The underlay address that they go to.
+    pub(crate) address: Ipv6Addr,
 }
 
 /// What is done to a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// Creates it; refused when there is one.
+    /// Creates it; the kernel refuses it when any route stands in its place.
     Add,
-    /// Puts it in place of what is there.
-    Replace,
+    /// Creates it beside another one of ours, which is deleted afterwards. No message asks
+    /// the kernel to replace a route: it would replace somebody else's as well.
+    Beside,
     /// Deletes it.
     Delete,
 }
@@ -122,23 +152,52 @@ pub(crate) enum Op {
     Route {
         route: RouteId,
         verb: Verb,
-        table: u32,
-        prefix: IpNet,
+        place: Place,
         target: Target,
         /// What was installed before, to go back to when the kernel refuses.
         previous: u32,
     },
+    /// Deletes a route of ours that is no longer wanted where it stands, or as it is.
+    Sweep(Stray),
 }
 
-/// What a route of the kernel looked like.
+/// What happened to a route in a place, and it was not us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// It has our mark.
-    Ours(Target),
-    /// Somebody else's is there in place of what was there before.
+    /// A route with our protocol was put there, not in place of another one.
+    Put(Target),
+    /// A route with our protocol was deleted there.
+    Gone(Target),
+    /// Somebody else's was put in place of the first one there.
     Replaced,
-    /// What was there is gone.
-    Gone,
+    /// Somebody else's was put before all others there.
+    First,
+    /// Somebody else's was put behind others there.
+    Behind,
+    /// Somebody else's was deleted there.
+    Left,
+}
+
+/// What became of a change that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Nothing of ours changed.
+    None,
+    /// A route of ours was lost: it waits in [`Plan::repair`].
+    Lost,
+    /// Somebody else's route stands in the way of one of ours.
+    Shadowed,
+    /// The state of the table is to be read again.
+    Unclear,
+}
+
+/// What is wrong with a route that is announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubtful {
+    /// No tunnel can lead to its next hop: why.
+    NextHop(&'static str),
+    /// Another VNI announces its destination into the same table. The lower VNI has it.
+    Shared(Vni),
 }
 
 /// Counts for the outside.
@@ -150,6 +209,10 @@ pub(crate) struct Counts {
     pub(crate) installed: usize,
     /// Destinations that the kernel refused; they are tried again.
     pub(crate) failed: usize,
+    /// Destinations where somebody else's route stands in the way of ours.
+    pub(crate) shadowed: usize,
+    /// Routes of ours that are to be deleted where they stand.
+    pub(crate) strays: usize,
     /// Routes with a next hop that cannot be encapsulated to.
     pub(crate) uninstallable: usize,
     /// Nexthop objects in the kernel.
@@ -170,11 +233,25 @@ pub(crate) struct Plan {
     /// Routes that lost one of several hops: a burst of them is often a hypervisor that
     /// leaves, which takes messages per group only once all of it is known.
     settling: Vec<RouteId>,
-    /// Routes that the kernel refused and that wait for their next try, and the last tried.
-    parked: BTreeSet<RouteId>,
-    retried: RouteId,
-    /// Destinations where somebody else's route stands before ours, by position of the table.
-    shadowed: BTreeSet<(u16, IpNet)>,
+    /// Routes that the kernel refused and that wait for their next try.
+    refused: Refused,
+    /// Destinations where somebody else's route stands in the way of ours.
+    shadowed: BTreeSet<RouteId>,
+    /// Routes of ours that are not wanted where they stand.
+    strays: Strays,
+    /// Hop sets that routes keep although nobody announced them yet: they were found in
+    /// another place. Each holds a reference.
+    carried: BTreeMap<RouteId, u32>,
+    /// Routes that somebody else removed, until [`Self::repair`].
+    lost: Vec<RouteId>,
+    /// Objects that somebody else deleted, until [`Self::lose_objects`].
+    lost_objects: BTreeSet<u32>,
+    /// While the kernel is read: the place of the last route of somebody else.
+    foreign: Option<Place>,
+    /// Routes that were announced while the kernel is read; `None` at other times.
+    fresh: Option<VecDeque<RouteId>>,
+    /// Objects may have been kept for the sake of refused routes.
+    had_refused: bool,
     /// Hops that nobody wants any more, and those among them to look at again later.
     unwanted: Vec<u32>,
     unwanted_later: Vec<u32>,
@@ -209,9 +286,15 @@ impl Plan {
             objects: Objects::new(config.nexthop_ids.clone()),
             queue: VecDeque::new(),
             settling: Vec::new(),
-            parked: BTreeSet::new(),
-            retried: RouteId::default(),
+            refused: Refused::default(),
             shadowed: BTreeSet::new(),
+            strays: Strays::default(),
+            carried: BTreeMap::new(),
+            lost: Vec::new(),
+            lost_objects: BTreeSet::new(),
+            foreign: None,
+            fresh: None,
+            had_refused: false,
             unwanted: Vec::new(),
             unwanted_later: Vec::new(),
             counts: Counts::default(),
@@ -230,27 +313,39 @@ impl Plan {
     }
 
     /// Wants a route; what is wanted already, or is not for this kernel, changes nothing.
-    pub(crate) fn add(&mut self, vni: Vni, route: &Route) {
-        let Some(table) = self.table_for(vni, route) else {
-            return;
-        };
+    ///
+    /// Returns what is wrong with a new one, if anything is.
+    pub(crate) fn add(&mut self, vni: Vni, route: &Route) -> Option<Doubtful> {
+        let table = self.table_for(vni, route)?;
+        let mut doubtful = None;
         let prefix = route.destination.prefix;
         let announcement = self
             .catalog
             .acquire_announcement(announcement_of(vni, route));
         let id = self.store.find_or_insert(table, prefix);
         let desired = self.store.state_mut(id).desired;
+        if let Some(fresh) = &mut self.fresh
+            && desired == NONE
+        {
+            fresh.push_back(id);
+        }
         let members = self.catalog.members(desired);
         if let Err(position) = members.binary_search(&announcement) {
             self.scratch.clear();
             self.scratch.extend_from_slice(members);
             self.scratch.insert(position, announcement);
-            if !self.catalog.installable(announcement) {
+            if let Err(reason) = hops::underlay(route.next_hop.target_address) {
                 self.counts.uninstallable += 1;
+                doubtful = Some(Doubtful::NextHop(reason));
+            } else {
+                let vnis = members.iter().map(|&it| self.catalog.announcement(it).vni);
+                let other = vnis.into_iter().find(|it| *it != vni);
+                doubtful = other.map(Doubtful::Shared);
             }
             self.desire_scratch(id);
         }
         self.catalog.release_announcement(announcement);
+        doubtful
     }
 
     /// No longer wants a route; what is not wanted changes nothing.
@@ -262,22 +357,22 @@ impl Plan {
         let Some(id) = self.store.find(table, route.destination.prefix) else {
             return;
         };
-        let state = self.store.state_mut(id);
-        let members = self.catalog.members(state.desired);
+        let members = self.catalog.members(self.store.state_mut(id).desired);
         if announcement == NONE {
             return;
         }
         let Ok(position) = members.binary_search(&announcement) else {
             return;
         };
-        // What was withdrawn is not kept for the sake of a table that is not complete.
-        state.flags &= !ADOPTED;
         self.scratch.clear();
         self.scratch.extend_from_slice(members);
         self.scratch.remove(position);
         if !self.catalog.installable(announcement) {
             self.counts.uninstallable -= 1;
         }
+        // What was withdrawn is not kept for the sake of a table that is not complete.
+        self.store.state_mut(id).flags &= !ADOPTED;
+        self.drop_carried(id);
         self.desire_scratch(id);
     }
 
@@ -300,12 +395,11 @@ impl Plan {
         for id in self.store.ids() {
             if let Some(state) = self.store.get(id)
                 && state.table == position
-                && state.has(ADOPTED)
+                && (state.has(ADOPTED) || state.has(CARRIED))
             {
                 self.store.state_mut(id).flags &= !ADOPTED;
-                if !self.in_sync(id, state) {
-                    self.enqueue(id);
-                }
+                self.drop_carried(id);
+                self.enqueue(id);
             }
         }
         if self.is_complete() {
@@ -321,10 +415,12 @@ impl Plan {
         for id in self.store.ids() {
             if self.store.get(id).is_some() {
                 self.scratch.clear();
+                self.drop_carried(id);
                 self.desire_scratch(id);
                 self.enqueue(id);
             }
         }
+        self.release_strays();
         self.counts.uninstallable = 0;
         self.objects.all_unused();
     }
@@ -344,17 +440,41 @@ impl Plan {
         self.queue.is_empty()
             && self.settling.is_empty()
             && self.objects.unused.is_empty()
+            && self.strays.ready.is_empty()
             && !self.may_delete_leftovers()
     }
 
-    /// Whether no route can need what an earlier process made for routes that name objects.
+    /// Whether no route of ours leads to the objects that an earlier process left.
     fn may_delete_leftovers(&self) -> bool {
-        !self.objects.leftovers.is_empty() && self.is_complete() && self.parked.is_empty()
+        !self.objects.leftovers.is_empty() && self.strays.is_empty()
+    }
+
+    /// Plans the routes that somebody else removed.
+    pub(crate) fn repair(&mut self) {
+        self.lose_objects();
+        for id in std::mem::take(&mut self.lost) {
+            if self.store.get(id).is_some() {
+                self.enqueue(id);
+            }
+        }
+    }
+
+    /// One of the places where somebody else's route stands in the way of ours.
+    pub(crate) fn shadowed_place(&self) -> Option<Place> {
+        let &id = self.shadowed.first()?;
+        Some(self.place(id, self.store.get(id)?))
+    }
+
+    /// Returns whether routes that somebody else removed wait for [`Self::repair`].
+    pub(crate) fn has_losses(&self) -> bool {
+        !self.lost.is_empty() || !self.lost_objects.is_empty()
     }
 
     pub(crate) fn counts(&self) -> Counts {
         Counts {
-            failed: self.parked.len(),
+            failed: self.refused.len(),
+            shadowed: self.shadowed.len(),
+            strays: self.strays.len(),
             objects: self.objects.len(),
             ..self.counts
         }
@@ -379,7 +499,7 @@ impl Plan {
         let state = self.store.state_mut(id);
         let old = std::mem::replace(&mut state.desired, set);
         let installed = state.installed;
-        let was_parked = self.parked.remove(&id);
+        let was_parked = self.refused.remove(id);
         let old_hops = self.catalog.hop_set(old, id.family());
         let hops = self.catalog.hop_set(set, id.family());
         self.counts.desired += usize::from(hops != NONE);
@@ -391,6 +511,7 @@ impl Plan {
             && self.config.mode == Mode::Objects
             && self.catalog.hops(hops).len() < self.catalog.hops(old_hops).len();
         self.catalog.unwant(old_hops, &mut self.unwanted);
+        self.offer_unused(old_hops);
         self.catalog.release_set(old);
         if shrinks && !was_parked {
             self.settle_later(id);
@@ -417,7 +538,30 @@ impl Plan {
 
     /// The hop set that the kernel should have, or [`NONE`].
     fn wanted_hops(&self, id: RouteId, state: State) -> u32 {
-        self.catalog.hop_set(state.desired, id.family())
+        let announced = self.catalog.hop_set(state.desired, id.family());
+        if announced == NONE && state.has(CARRIED) {
+            return self.carried.get(&id).copied().unwrap_or(NONE);
+        }
+        announced
+    }
+
+    /// The place that belongs to a destination.
+    fn place(&self, id: RouteId, state: State) -> Place {
+        Place {
+            table: self.tables[usize::from(state.table)].0,
+            prefix: self.store.prefix(id),
+            metric: self.config.metrics[id.family() as usize],
+        }
+    }
+
+    /// Looks at the object of a hop set that may have lost the last who want it.
+    fn offer_unused(&mut self, hop_set: u32) {
+        if hop_set != NONE && !self.catalog.is_set_wanted(hop_set) {
+            let slot = self.catalog.object(hop_set);
+            if slot != NONE {
+                self.objects.unused.push_back(slot);
+            }
+        }
     }
 
     /// The hop set that the kernel has, or [`NONE`] where it has none or one we do not know.
@@ -427,9 +571,7 @@ impl Plan {
 
     /// Whether the kernel has what is wanted.
     fn in_sync(&self, id: RouteId, state: State) -> bool {
-        state.installed != ALIEN
-            && self.installed_hops(state) == self.wanted_hops(id, state)
-            && (state.installed == NONE) == (self.wanted_hops(id, state) == NONE)
+        self.installed_hops(state) == self.wanted_hops(id, state)
     }
 
     /// Notes what the kernel has for a destination.
@@ -438,22 +580,14 @@ impl Plan {
         let old = std::mem::replace(&mut state.installed, installed);
         self.counts.installed += usize::from(installed != NONE);
         self.counts.installed -= usize::from(old != NONE);
-        if let Some(new) = named(installed) {
-            self.objects.object_mut(new).routes += 1;
-        }
-        if let Some(old) = named(old) {
-            let object = self.objects.object_mut(old);
-            object.routes -= 1;
-            if object.routes == 0 {
-                self.objects.unused.push_back(old);
-            }
-        }
+        self.objects.retain(installed);
+        self.objects.release(old);
     }
 }
 
 /// The object that a route's installed state names, if it names one.
 fn named(installed: u32) -> Option<u32> {
-    (installed > ALIEN).then_some(installed)
+    (installed != NONE).then_some(installed)
 }
 
 fn announcement_of(vni: Vni, route: &Route) -> Announcement {

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
 
-use super::{Op, Plan, Target, Verb, errno};
+use super::{Op, Place, Plan, Stray, Target, Verb, errno};
 
 /// `EINVAL`, for what refers to an object that does not exist.
 pub(crate) const EINVAL: i32 = 22;
@@ -29,7 +29,24 @@ pub(crate) enum Installed {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Model {
     pub(crate) objects: BTreeMap<u32, Nexthop>,
-    pub(crate) routes: BTreeMap<(u32, IpNet), Installed>,
+    /// The routes of each place, in the order in which lookups find them.
+    pub(crate) routes: BTreeMap<Place, Vec<Installed>>,
+}
+
+/// What plans and models use where a test says nothing else.
+pub(crate) const METRICS: [u32; 2] = [0, 1024];
+/// The protocol of our routes.
+pub(crate) const PROTOCOL: u8 = 254;
+
+#[cfg(test)]
+/// The place of a destination at the default metric.
+pub(crate) fn place(table: u32, prefix: IpNet) -> Place {
+    let metric = METRICS[usize::from(matches!(prefix, IpNet::V6(_)))];
+    Place {
+        table,
+        prefix,
+        metric,
+    }
 }
 
 impl Model {
@@ -56,11 +73,11 @@ impl Model {
             Op::DeleteObject { id } => self.delete_object(*id)?,
             Op::Route {
                 verb,
-                table,
-                prefix,
+                place,
                 target,
                 ..
-            } => self.route(*verb, (*table, *prefix), target)?,
+            } => self.route(*verb, *place, target)?,
+            Op::Sweep(Stray { place, target, .. }) => self.route(Verb::Delete, *place, target)?,
         }
         Ok(())
     }
@@ -95,49 +112,89 @@ impl Model {
             }
             !members.is_empty()
         });
-        self.routes.retain(
-            |_, route| !matches!(route, Installed::Ours(Target::Object(id)) if gone.contains(id)),
+        self.keep(
+            |route| !matches!(route, Installed::Ours(Target::Object(id)) if gone.contains(id)),
         );
         Ok(())
     }
 
-    fn route(&mut self, verb: Verb, key: (u32, IpNet), target: &Target) -> Result<(), i32> {
-        assert_eq!(key.1, key.1.trunc(), "the kernel refuses host bits");
+    pub(crate) fn keep(&mut self, mut stays: impl FnMut(&Installed) -> bool) {
+        self.routes.retain(|_, routes| {
+            routes.retain(&mut stays);
+            !routes.is_empty()
+        });
+    }
+
+    #[cfg(test)]
+    /// Somebody puts a route in place of the first one there.
+    pub(crate) fn put(&mut self, place: Place, route: Installed) {
+        let routes = self.routes.entry(place).or_default();
+        match routes.first_mut() {
+            Some(first) => *first = route,
+            None => routes.push(route),
+        }
+    }
+
+    /// Somebody deletes the first route in a place. Returns it.
+    pub(crate) fn take(&mut self, place: Place) -> Option<Installed> {
+        let routes = self.routes.get_mut(&place)?;
+        let route = routes.remove(0);
+        if routes.is_empty() {
+            self.routes.remove(&place);
+        }
+        Some(route)
+    }
+
+    #[cfg(test)]
+    /// The route that a lookup finds in a place.
+    pub(crate) fn first(&self, place: Place) -> Option<&Installed> {
+        self.routes.get(&place)?.first()
+    }
+
+    fn route(&mut self, verb: Verb, place: Place, target: &Target) -> Result<(), i32> {
+        let prefix = place.prefix;
+        assert_eq!(prefix, prefix.trunc(), "the kernel refuses host bits");
+        let ours = Installed::Ours(target.clone());
         if verb == Verb::Delete {
-            let matches = match self.routes.get(&key) {
-                Some(Installed::Ours(there)) => *target == Target::Other || there == target,
-                Some(Installed::Foreign) | None => false,
-            };
-            return if matches {
-                self.routes.remove(&key);
-                Ok(())
-            } else {
-                Err(errno::ESRCH)
-            };
+            let routes = self.routes.get_mut(&place).ok_or(errno::ESRCH)?;
+            let at = routes.iter().position(|it| *it == ours);
+            routes.remove(at.ok_or(errno::ESRCH)?);
+            if routes.is_empty() {
+                self.routes.remove(&place);
+            }
+            return Ok(());
         }
         match target {
             Target::Object(id) if !self.objects.contains_key(id) => return Err(EINVAL),
             Target::Inline(hops) => {
                 assert!(!hops.is_empty());
                 assert!(
-                    matches!(key.1, IpNet::V4(_)) || hops.len() == 1,
+                    matches!(prefix, IpNet::V4(_)) || hops.len() == 1,
                     "IPv6 refuses multipath"
                 );
             }
             Target::Object(_) => {}
-            Target::Other => panic!("a route leads somewhere"),
+            Target::Via(_) => panic!("a route is written by our device"),
         }
-        if verb == Verb::Add && self.routes.contains_key(&key) {
+        let routes = self.routes.entry(place).or_default();
+        let is_refused = match verb {
+            Verb::Add => !routes.is_empty(),
+            Verb::Beside | Verb::Delete => routes.contains(&ours),
+        };
+        if is_refused {
             return Err(errno::EEXIST);
         }
-        self.routes.insert(key, Installed::Ours(target.clone()));
+        match (prefix, target) {
+            (IpNet::V4(_), Target::Object(_)) => routes.insert(0, ours),
+            _ => routes.push(ours),
+        }
         Ok(())
     }
 
     /// Everything down, as when the device goes.
     pub(crate) fn lose_device(&mut self) {
         self.objects.retain(|_, object| *object == Nexthop::Foreign);
-        self.routes.retain(|_, route| *route == Installed::Foreign);
+        self.keep(|route| *route == Installed::Foreign);
     }
 
     /// Where each of our routes leads.
@@ -145,14 +202,30 @@ impl Model {
         let resolve = |target: &Target| match target {
             Target::Object(id) => self.hops(*id),
             Target::Inline(hops) => hops.iter().copied().collect(),
-            Target::Other => BTreeSet::new(),
+            Target::Via(hops) => hops.iter().map(|it| it.address).collect(),
         };
-        self.routes
-            .iter()
-            .filter_map(|(key, route)| match route {
-                Installed::Ours(target) => Some((*key, resolve(target))),
+        let ours = self.routes.iter().filter_map(|(place, routes)| {
+            let first = routes.iter().find_map(|route| match route {
+                Installed::Ours(target) => Some(target),
                 Installed::Foreign => None,
+            });
+            Some(((place.table, place.prefix), resolve(first?)))
+        });
+        ours.collect()
+    }
+
+    /// Where the first route of ours in each place leads.
+    #[cfg(test)]
+    pub(crate) fn places(&self) -> BTreeMap<Place, BTreeSet<Ipv6Addr>> {
+        let first = |routes: &[Installed]| {
+            routes.iter().find_map(|route| match route {
+                Installed::Ours(Target::Object(id)) => Some(self.hops(*id)),
+                _ => None,
             })
+        };
+        let places = self.routes.iter();
+        places
+            .filter_map(|(place, routes)| Some((*place, first(routes)?)))
             .collect()
     }
 
@@ -179,12 +252,12 @@ impl Model {
                 plan.saw_group(id, members);
             }
         }
-        let tables: BTreeSet<u32> = plan.tables().collect();
-        for (&(table, prefix), route) in &self.routes {
-            if let Installed::Ours(target) = route
-                && tables.contains(&table)
-            {
-                plan.saw_route(table, prefix, target);
+        for (&place, routes) in &self.routes {
+            for route in routes {
+                match route {
+                    Installed::Ours(target) => plan.saw_route(place, PROTOCOL, target),
+                    Installed::Foreign => plan.saw_foreign_route(place),
+                }
             }
         }
         plan.end_resync();
@@ -209,8 +282,7 @@ mod tests {
         Op::Route {
             route: super::super::RouteId::default(),
             verb,
-            table: 100,
-            prefix: "10.0.0.0/24".parse().unwrap(),
+            place: place(100, "10.0.0.0/24".parse().unwrap()),
             target,
             previous: 0,
         }
@@ -225,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_has_distinct_hops_and_a_free_number() {
+    fn group_has_distinct_hops_and_a_free_number() {
         let mut model = with_two_hops();
         for members in [&[][..], &[1, 1], &[1, 9], &[3]] {
             assert_eq!(model.apply(&group(4, members)), Err(EINVAL), "{members:?}");
@@ -245,28 +317,42 @@ mod tests {
     }
 
     #[test]
-    fn a_route_is_deleted_by_where_it_leads() {
+    fn route_is_deleted_by_where_it_leads() {
         let mut model = with_two_hops();
         let to = Target::Object;
         assert_eq!(model.apply(&route(Verb::Delete, to(1))), Err(errno::ESRCH));
         assert_eq!(model.apply(&route(Verb::Add, to(9))), Err(EINVAL));
-        for target in [to(1), Target::Other] {
-            assert_eq!(model.apply(&route(Verb::Add, to(1))), Ok(()));
-            assert_eq!(model.apply(&route(Verb::Add, to(2))), Err(errno::EEXIST));
-            assert_eq!(model.apply(&route(Verb::Delete, to(2))), Err(errno::ESRCH));
-            assert_eq!(model.apply(&route(Verb::Delete, target)), Ok(()));
-        }
-        assert_eq!(model.apply(&route(Verb::Replace, to(1))), Ok(()));
+        assert_eq!(model.apply(&route(Verb::Add, to(1))), Ok(()));
+        assert_eq!(model.apply(&route(Verb::Add, to(2))), Err(errno::EEXIST));
+        assert_eq!(model.apply(&route(Verb::Delete, to(2))), Err(errno::ESRCH));
+        assert_eq!(model.apply(&route(Verb::Delete, to(1))), Ok(()));
+        assert_eq!(model.apply(&route(Verb::Add, to(1))), Ok(()));
         assert_eq!(model.apply(&Op::DeleteObject { id: 1 }), Ok(()));
         assert_eq!(model.routes.len(), 0, "it went with its object");
     }
 
     #[test]
-    fn a_device_takes_with_it_what_is_ours() {
+    fn route_goes_before_others_of_its_place_and_is_there_once() {
+        let mut model = with_two_hops();
+        let to = Target::Object;
+        model.apply(&route(Verb::Add, to(1))).unwrap();
+        model.apply(&route(Verb::Beside, to(2))).unwrap();
+        let twice = model.apply(&route(Verb::Beside, to(2)));
+        assert_eq!(twice, Err(errno::EEXIST));
+        let place = place(100, "10.0.0.0/24".parse().unwrap());
+        assert_eq!(model.first(place), Some(&Installed::Ours(to(2))));
+        model.put(place, Installed::Foreign);
+        assert_eq!(model.routes[&place].len(), 2, "one of two is replaced");
+        assert_eq!(model.take(place), Some(Installed::Foreign));
+        assert_eq!(model.first(place), Some(&Installed::Ours(to(1))));
+    }
+
+    #[test]
+    fn device_takes_with_it_what_is_ours() {
         let mut model = with_two_hops();
         model.apply(&route(Verb::Add, Target::Object(1))).unwrap();
-        let foreign = (100, "10.9.0.0/16".parse().unwrap());
-        model.routes.insert(foreign, Installed::Foreign);
+        let foreign = place(100, "10.9.0.0/16".parse().unwrap());
+        model.put(foreign, Installed::Foreign);
         model.lose_device();
         assert_eq!(model.objects.keys().collect::<Vec<_>>(), [&3]);
         assert_eq!(model.routes.keys().collect::<Vec<_>>(), [&foreign]);

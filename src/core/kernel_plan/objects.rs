@@ -1,10 +1,13 @@
 //! The nexthop objects that the kernel holds for us.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv6Addr;
 use std::ops::Range;
 
-/// First number of an object; the lower ones mean "no route" and "a route we do not understand".
-const FIRST: u32 = 2;
+use super::intern::NONE;
+
+/// First number of an object; the lower one means "no route".
+const FIRST: u32 = NONE + 1;
 
 /// A nexthop object, or the stand-in for a hop set where routes carry their hops themselves.
 #[derive(Debug)]
@@ -42,12 +45,12 @@ pub(super) struct Objects {
     pub(super) leftovers: Leftovers,
 }
 
-/// The kernel's numbers of objects that an earlier process made, where routes carry their
-/// hops themselves.
+/// The kernel's numbers of objects that an earlier process made and that no new route uses:
+/// they lead by another device, or routes carry their hops themselves.
 #[derive(Default)]
 pub(super) struct Leftovers {
-    pub(super) groups: Vec<u32>,
-    pub(super) hops: BTreeSet<u32>,
+    groups: BTreeMap<u32, Vec<Ipv6Addr>>,
+    hops: BTreeMap<u32, Ipv6Addr>,
 }
 
 impl Leftovers {
@@ -55,9 +58,33 @@ impl Leftovers {
         self.groups.is_empty() && self.hops.is_empty()
     }
 
+    pub(super) fn insert_hop(&mut self, id: u32, address: Ipv6Addr) {
+        self.hops.insert(id, address);
+    }
+
+    pub(super) fn insert_group(&mut self, id: u32, addresses: Vec<Ipv6Addr>) {
+        self.groups.insert(id, addresses);
+    }
+
+    pub(super) fn hop(&self, id: u32) -> Option<Ipv6Addr> {
+        self.hops.get(&id).copied()
+    }
+
+    /// Where an object leads.
+    pub(super) fn addresses(&self, id: u32) -> Option<Vec<Ipv6Addr>> {
+        let hop = self.hop(id).map(|address| vec![address]);
+        hop.or_else(|| self.groups.get(&id).cloned())
+    }
+
+    /// Forgets an object. Returns whether it was one of these.
+    pub(super) fn remove(&mut self, id: u32) -> bool {
+        self.hops.remove(&id).is_some() || self.groups.remove(&id).is_some()
+    }
+
     /// The next one to delete: groups before their members.
     pub(super) fn pop(&mut self) -> Option<u32> {
-        self.groups.pop().or_else(|| self.hops.pop_first())
+        let group = self.groups.pop_first().map(|(id, _)| id);
+        group.or_else(|| self.hops.pop_first().map(|(id, _)| id))
     }
 }
 
@@ -160,6 +187,24 @@ impl Objects {
         match &self.object(slot).kind {
             Kind::Single { groups } => groups,
             Kind::StandIn | Kind::Group { .. } => &[],
+        }
+    }
+
+    /// Counts one more route that uses an object, if it is one.
+    pub(super) fn retain(&mut self, slot: u32) {
+        if slot != NONE {
+            self.object_mut(slot).routes += 1;
+        }
+    }
+
+    /// Counts one route less that uses an object, if it is one.
+    pub(super) fn release(&mut self, slot: u32) {
+        if slot != NONE {
+            let object = self.object_mut(slot);
+            object.routes -= 1;
+            if object.routes == 0 {
+                self.unused.push_back(slot);
+            }
         }
     }
 

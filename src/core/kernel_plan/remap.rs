@@ -84,13 +84,14 @@ impl Plan {
         }
         self.counts.uninstallable -= uninstallable;
         self.store.state_mut(id).flags &= !ADOPTED;
+        self.drop_carried(id);
         self.desire_scratch(id);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::{Installed, Model};
+    use super::super::model::{METRICS, Model, PROTOCOL};
     use super::super::{Mode, PlanConfig};
     use super::*;
     use crate::core::types::{Destination, NextHop, Route};
@@ -111,6 +112,8 @@ mod tests {
             excluded_types: Vec::new(),
             mode,
             nexthop_ids: 1000..1200,
+            protocol: PROTOCOL,
+            metrics: METRICS,
             seed: 1,
         })
     }
@@ -142,11 +145,8 @@ mod tests {
             plan.completed(&ops, &[]);
         }
         assert!(plan.is_idle());
-        let ours = model
-            .routes
-            .iter()
-            .filter(|(_, it)| **it != Installed::Foreign);
-        ours.map(|((table, prefix), _)| (*table, prefix.to_string()))
+        let ours = model.resolved().into_keys();
+        ours.map(|(table, prefix)| (table, prefix.to_string()))
             .collect()
     }
 
@@ -242,13 +242,7 @@ mod tests {
             vni_tables: scope(&[(1, 100), (2, 100)]).vni_tables,
             ..plan.config.clone()
         });
-        let target = match &model.routes[&(100, "10.0.0.0/24".parse().unwrap())] {
-            Installed::Ours(target) => target.clone(),
-            Installed::Foreign => panic!("it is ours"),
-        };
-        next.begin_resync();
-        next.saw_route(100, "10.0.0.0/24".parse().unwrap(), &target);
-        next.end_resync();
+        model.dump(&mut next);
         next.synced(Vni(2));
         assert_eq!(run(&mut next, &mut model).len(), 1);
         // VNI 1 was waited for, and is not any more.

@@ -1,7 +1,7 @@
 //! What the kernel's answers to a batch mean.
 
-use super::store::{CONFLICT, RETAKE};
-use super::{ADOPTED, ALIEN, NONE, OWNED, Op, Plan, RouteId, Target, Verb};
+use super::store::{BESIDE, DOUBTED};
+use super::{ADOPTED, CARRIED, NONE, Op, Plan, RouteId, Stray, Target, Verb};
 
 /// Error numbers of Linux that decide something here.
 pub(crate) mod errno {
@@ -66,34 +66,87 @@ impl Plan {
         outcome
     }
 
-    /// Routes that were installed to somebody else's objects are to be replaced.
+    /// Routes that were installed to somebody else's objects are deleted and written again.
     fn disown(&mut self, ops: &[Op], failures: &[Failure], taken: &[u32]) {
         for (at, op) in ops.iter().enumerate() {
             if let Op::Route {
                 route,
-                verb: Verb::Add | Verb::Replace,
+                verb: Verb::Add | Verb::Beside,
+                place,
                 target: Target::Object(id),
                 ..
             } = op
                 && taken.contains(id)
                 && !failures.iter().any(|failure| failure.at == at)
             {
-                self.set_installed(*route, ALIEN);
+                self.set_installed(*route, NONE);
+                self.store.state_mut(*route).flags |= BESIDE;
+                self.strays.ready.push_back(Stray {
+                    place: *place,
+                    protocol: self.config.protocol,
+                    target: Target::Object(*id),
+                    object: NONE,
+                });
                 self.enqueue(*route);
             }
         }
     }
 
     fn succeeded(&mut self, op: &Op) {
-        let Op::Route { route, verb, .. } = op else {
+        match op {
+            Op::Route {
+                route,
+                verb: Verb::Delete,
+                ..
+            } => {
+                self.strays.release(*route);
+                self.forget_if_empty(*route);
+            }
+            Op::Route {
+                route,
+                place,
+                previous,
+                ..
+            } => {
+                if *previous != NONE {
+                    self.strays.ready.push_back(Stray {
+                        place: *place,
+                        protocol: self.config.protocol,
+                        target: self.target(*previous),
+                        object: *previous,
+                    });
+                }
+                self.refused.remove(*route);
+                self.installed_well(*route);
+            }
+            Op::Sweep(stray) => {
+                self.strays.in_flight -= 1;
+                self.objects.release(stray.object);
+            }
+            Op::AddHop { .. }
+            | Op::AddGroup { .. }
+            | Op::ReplaceGroup { .. }
+            | Op::DeleteObject { .. } => {}
+        }
+    }
+
+    /// Notes that a route is in the kernel as it was planned.
+    fn installed_well(&mut self, id: RouteId) {
+        let state = self.store.state_mut(id);
+        if state.installed == NONE {
+            // Not as planned: it led to an object of somebody else.
             return;
-        };
-        if *verb == Verb::Delete {
-            self.forget_if_empty(*route);
-        } else {
-            let state = self.store.state_mut(*route);
-            state.flags |= OWNED;
-            state.flags &= !ADOPTED & !RETAKE & !CONFLICT;
+        }
+        state.flags &= !ADOPTED & !BESIDE & !DOUBTED;
+        if state.has(CARRIED) {
+            state.flags |= ADOPTED;
+        }
+        self.strays.release(id);
+        if self.had_refused && self.refused.is_empty() {
+            self.had_refused = false;
+            if self.is_complete() {
+                self.objects.all_unused();
+            }
         }
     }
 
@@ -103,7 +156,7 @@ impl Plan {
                 if errno == errno::EEXIST {
                     self.objects.mark_taken(id);
                 }
-                if self.is_unused(object) {
+                if self.has_no_users(object) {
                     self.drop_object(object);
                 } else {
                     outcome.resync = true;
@@ -115,7 +168,10 @@ impl Plan {
                 route,
                 verb: Verb::Delete,
                 ..
-            } if matches!(errno, errno::ESRCH | errno::ENOENT) => self.forget_if_empty(route),
+            } if matches!(errno, errno::ESRCH | errno::ENOENT) => {
+                self.strays.release(route);
+                self.forget_if_empty(route);
+            }
             Op::Route {
                 route,
                 verb,
@@ -123,19 +179,32 @@ impl Plan {
                 ..
             } => {
                 self.set_installed(route, previous);
+                if verb != Verb::Delete {
+                    self.objects.release(previous);
+                }
+                self.had_refused = true;
+                if self.fresh.is_some() {
+                    // The end of the reading tells what is there.
+                    return;
+                }
                 let state = self.store.state_mut(route);
                 if renumber {
                     self.enqueue(route);
-                } else if errno == errno::EEXIST && verb == Verb::Add && state.has(OWNED) {
-                    state.flags |= RETAKE;
-                    self.enqueue(route);
+                    return;
+                }
+                if errno == errno::EEXIST && !state.has(DOUBTED) {
+                    // Somebody else's, or one of ours that we do not know: a reading tells.
+                    state.flags |= DOUBTED;
+                    outcome.doubt = true;
+                }
+                self.refused.insert(route);
+            }
+            Op::Sweep(ref stray) => {
+                self.strays.in_flight -= 1;
+                if matches!(errno, errno::ESRCH | errno::ENOENT) {
+                    self.objects.release(stray.object);
                 } else {
-                    if errno == errno::EEXIST && !state.has(CONFLICT) {
-                        // Perhaps it is ours after all; a dump tells, once.
-                        state.flags |= CONFLICT;
-                        outcome.doubt = true;
-                    }
-                    self.parked.insert(route);
+                    self.strays.refuse(stray.clone());
                 }
             }
         }
@@ -146,7 +215,11 @@ impl Plan {
         if let Some(state) = self.store.get(id)
             && state.desired == NONE
             && state.installed == NONE
+            && !state.has(CARRIED)
         {
+            self.strays.release(id);
+            self.shadowed.remove(&id);
+            self.refused.remove(id);
             self.store.remove(id);
         }
     }

@@ -1,10 +1,12 @@
 //! What the kernel says it holds: whole dumps, and single notifications.
 
+use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 
+use super::store::BESIDE;
 use super::{
-    ADOPTED, ALIEN, Family, IpNet, Kind, Mode, NONE, OWNED, Object, Plan, QUEUED, RouteId,
-    SETTLING, Seen, Target,
+    ADOPTED, Change, Family, Kind, Mode, NONE, Object, Place, Plan, QUEUED, RouteId, SETTLING,
+    Target,
 };
 
 impl Plan {
@@ -14,7 +16,9 @@ impl Plan {
     pub(crate) fn begin_resync(&mut self) {
         for id in self.store.ids() {
             if self.store.get(id).is_some() {
-                self.store.state_mut(id).installed = NONE;
+                let state = self.store.state_mut(id);
+                state.installed = NONE;
+                state.flags &= !BESIDE;
             }
         }
         for slot in self.objects.slots().collect::<Vec<_>>() {
@@ -24,20 +28,26 @@ impl Plan {
         }
         self.objects.clear();
         self.catalog.forget_objects();
-        self.parked.clear();
+        self.refused.release_all();
         self.unwanted.clear();
         self.unwanted_later.clear();
         self.shadowed.clear();
+        self.strays.clear();
+        self.lost.clear();
+        self.lost_objects.clear();
+        self.foreign = None;
+        self.fresh = Some(VecDeque::new());
         self.counts.installed = 0;
     }
 
-    /// The kernel has a nexthop object of ours for one underlay address.
+    /// The kernel has a nexthop object of ours for one underlay address, by our device and
+    /// with our protocol.
     pub(crate) fn saw_hop(&mut self, id: u32, address: Ipv6Addr) {
         if !self.objects.owns(id) {
             return;
         }
         if self.config.mode == Mode::Inline {
-            self.objects.leftovers.hops.insert(id);
+            self.objects.leftovers.insert_hop(id, address);
             return;
         }
         let set = self.catalog.acquire_addresses(&[address]);
@@ -50,16 +60,26 @@ impl Plan {
         self.catalog.offer_object(set, slot);
     }
 
+    /// The kernel has a nexthop object of ours that no route uses any more: it leads by
+    /// another tunnel device.
+    pub(crate) fn saw_leftover_hop(&mut self, id: u32, address: Ipv6Addr) {
+        self.objects.mark_taken(id);
+        if self.objects.owns(id) {
+            self.objects.leftovers.insert_hop(id, address);
+        }
+    }
+
     /// The kernel has a group with our mark; it is ours if all its members are.
     ///
     /// Members must have been seen before.
     pub(crate) fn saw_group(&mut self, id: u32, members: &[u32]) {
-        if self.config.mode == Mode::Inline {
-            let leftovers = &mut self.objects.leftovers;
-            let ours = members.iter().all(|member| leftovers.hops.contains(member));
-            if self.objects.owns(id) && ours {
-                self.objects.leftovers.groups.push(id);
-            }
+        let left = members.iter().map(|&id| self.objects.leftovers.hop(id));
+        if let Some(addresses) = left.collect::<Option<Vec<Ipv6Addr>>>()
+            && self.objects.owns(id)
+            && !addresses.is_empty()
+        {
+            self.objects.mark_taken(id);
+            self.objects.leftovers.insert_group(id, addresses);
             return;
         }
         let slots: Option<Vec<u32>> = members.iter().map(|&id| self.objects.by_id(id)).collect();
@@ -99,26 +119,66 @@ impl Plan {
         self.objects.mark_taken(id);
     }
 
-    /// The kernel has a route with our mark in one of our tables.
-    pub(crate) fn saw_route(&mut self, table: u32, prefix: IpNet, target: &Target) {
-        let Some(position) = self.position(table) else {
+    /// The kernel has a route that carries `protocol`, ours or that of an earlier process.
+    ///
+    /// Routes that lead neither to an object of ours nor, in themselves, by a tunnel device
+    /// are somebody else's. Routes of one place come in the order in which lookups find them.
+    pub(crate) fn saw_route(&mut self, place: Place, protocol: u8, target: &Target) {
+        if !self.is_ours(target) {
+            self.saw_foreign_route(place);
+            return;
+        }
+        let Some(position) = self.position(place.table) else {
+            self.saw_stray(place, protocol, target);
             return;
         };
-        let known = self.store.find(position, prefix);
-        let id = known.unwrap_or_else(|| self.store.find_or_insert(position, prefix));
+        let known = self.store.find(position, place.prefix);
+        let id = known.unwrap_or_else(|| self.store.find_or_insert(position, place.prefix));
+        let state = *self.store.state_mut(id);
+        let is_in_place = place == self.place(id, state) && protocol == self.config.protocol;
         let installed = self.resolve(id, target);
-        let state = self.store.state_mut(id);
-        state.flags |= OWNED;
+        if is_in_place && installed != NONE && installed == state.installed {
+            // Written while the kernel was read, or read twice.
+            return;
+        }
+        let is_second = is_in_place && installed != NONE && state.installed != NONE;
+        if is_second && self.config.mode == Mode::Inline {
+            // A deletion takes the first of those that carry their hops: the last one stays.
+            let first = self.target(state.installed);
+            self.saw_stray(place, protocol, &first);
+            self.set_installed(id, installed);
+            return;
+        }
+        if !is_in_place || installed == NONE || state.installed != NONE {
+            self.saw_stray(place, protocol, target);
+            return;
+        }
         if known.is_none() {
-            state.flags |= ADOPTED;
+            self.store.state_mut(id).flags |= ADOPTED;
+        }
+        if self.foreign == Some(place) {
+            self.shadowed.insert(id);
         }
         self.set_installed(id, installed);
     }
 
+    /// The kernel has a route of somebody else.
+    pub(crate) fn saw_foreign_route(&mut self, place: Place) {
+        self.foreign = Some(place);
+        if let Some(id) = self.destination(place)
+            && self.store.state_mut(id).installed == NONE
+        {
+            self.shadowed.insert(id);
+        }
+    }
+
     /// The dump is complete: all that differs from it is planned.
     pub(crate) fn end_resync(&mut self) {
+        self.foreign = None;
+        self.fresh = None;
         self.queue.clear();
         self.settling.clear();
+        self.settle_strays();
         for id in self.store.ids() {
             let Some(state) = self.store.get(id) else {
                 continue;
@@ -130,8 +190,11 @@ impl Plan {
                 state_mut.flags &= !ADOPTED;
             }
             if state.desired == NONE && state.installed == NONE {
-                self.store.remove(id);
-            } else if !self.in_sync(id, state) {
+                self.forget_if_empty(id);
+            }
+            if let Some(state) = self.store.get(id)
+                && !self.in_sync(id, state)
+            {
                 self.enqueue(id);
             }
         }
@@ -141,90 +204,50 @@ impl Plan {
         }
     }
 
-    /// A route changed in one of our tables, and it was not us.
-    pub(crate) fn route_changed(&mut self, table: u32, prefix: IpNet, seen: &Seen) {
-        let Some(position) = self.position(table) else {
-            return;
-        };
-        let known = self.store.find(position, prefix);
-        match (seen, known) {
-            (Seen::Ours(target), _) => {
-                if let Some(id) = known {
-                    let installed = self.resolve(id, target);
-                    self.set_installed(id, installed);
-                    self.enqueue(id);
-                } else {
-                    self.saw_route(table, prefix, target);
-                    if let Some(id) = self.store.find(position, prefix) {
-                        self.enqueue(id);
-                    }
-                }
+    /// The destination that belongs in a place, if it is known.
+    pub(super) fn destination(&self, place: Place) -> Option<RouteId> {
+        let position = self.position(place.table)?;
+        let id = self.store.find(position, place.prefix)?;
+        (place.metric == self.config.metrics[id.family() as usize]).then_some(id)
+    }
+
+    /// Whether a route with our protocol that leads there is ours.
+    pub(crate) fn is_ours(&self, target: &Target) -> bool {
+        match target {
+            Target::Object(id) => {
+                self.objects.by_id(*id).is_some() || self.objects.leftovers.addresses(*id).is_some()
             }
-            (Seen::Replaced, Some(id)) => {
-                if self.store.state_mut(id).installed != NONE {
-                    self.set_installed(id, ALIEN);
-                }
-                self.enqueue(id);
-            }
-            (Seen::Gone, Some(id)) => {
-                self.set_installed(id, NONE);
-                self.enqueue(id);
-            }
-            (Seen::Replaced | Seen::Gone, None) => {}
+            Target::Inline(_) | Target::Via(_) => true,
         }
     }
 
-    /// A route of somebody else went: a refused one of ours may fit in its place. Returns
-    /// whether it stood before ours, and the state is to be read again: others may still.
-    pub(crate) fn foreign_route_gone(&mut self, table: u32, prefix: IpNet) -> bool {
-        let Some(position) = self.position(table) else {
-            return false;
-        };
-        if let Some(id) = self.store.find(position, prefix)
-            && self.parked.remove(&id)
-        {
-            self.enqueue(id);
-        }
-        self.shadowed.contains(&(position, prefix))
-    }
-
-    /// A route of somebody else stands before one of ours: to replace ours would replace
-    /// theirs. Returns whether ours is there.
-    pub(crate) fn foreign_route_first(&mut self, table: u32, prefix: IpNet) -> bool {
-        let Some(position) = self.position(table) else {
-            return false;
-        };
-        let id = self.store.find(position, prefix);
-        let installed = id.is_some_and(|id| self.store.state_mut(id).installed != NONE);
-        if installed {
-            self.shadowed.insert((position, prefix));
-        }
-        installed
-    }
-
-    /// A nexthop object changed, and it was not us. Returns whether it was one of ours, and
-    /// the state is to be read again.
-    pub(crate) fn object_changed(&mut self, id: u32, exists: bool) -> bool {
-        if self.objects.by_id(id).is_some() {
-            return true;
+    /// A nexthop object changed, and it was not us.
+    pub(crate) fn object_changed(&mut self, id: u32, exists: bool) -> Change {
+        if let Some(slot) = self.objects.by_id(id) {
+            if exists {
+                return Change::Unclear;
+            }
+            self.lost_objects.insert(slot);
+            return Change::Lost;
         }
         if exists {
             self.objects.mark_taken(id);
         } else {
+            self.objects.leftovers.remove(id);
             self.objects.unmark_taken(id);
         }
-        false
+        Change::None
     }
 
-    fn position(&self, table: u32) -> Option<u16> {
+    pub(super) fn position(&self, table: u32) -> Option<u16> {
         let position = self.tables.iter().position(|(number, _)| *number == table);
         position.and_then(|position| u16::try_from(position).ok())
     }
 
-    /// The object behind a route's target.
-    fn resolve(&mut self, id: RouteId, target: &Target) -> u32 {
+    /// The object behind a route's target, or [`NONE`] if routes are not written that way.
+    pub(super) fn resolve(&mut self, id: RouteId, target: &Target) -> u32 {
         match (self.config.mode, target) {
-            (Mode::Objects, Target::Object(id)) => self.objects.by_id(*id).unwrap_or(ALIEN),
+            (Mode::Objects, Target::Object(id)) => self.objects.by_id(*id).unwrap_or(NONE),
             (Mode::Inline, Target::Inline(addresses))
                 if !addresses.is_empty() && (id.family() == Family::V4 || addresses.len() == 1) =>
             {
@@ -233,7 +256,7 @@ impl Plan {
                 self.catalog.release_hop_set(set);
                 slot
             }
-            _ => ALIEN,
+            _ => NONE,
         }
     }
 

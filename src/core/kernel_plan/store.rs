@@ -18,21 +18,21 @@ pub(super) const QUEUED: u8 = 1;
 pub(super) const SETTLING: u8 = 2;
 /// Was in the kernel before we were; kept until the table is complete.
 pub(super) const ADOPTED: u8 = 4;
-/// Was installed by us: who replaces it is replaced.
-pub(super) const OWNED: u8 = 8;
+/// Is kept with the hops that it was found with in another place, until the table is complete.
+pub(super) const CARRIED: u8 = 8;
 /// The entry is free.
 const VACANT: u8 = 16;
-/// Somebody took the place of our route: the next write replaces.
-pub(super) const RETAKE: u8 = 32;
-/// The kernel said that somebody else's route is there.
-pub(super) const CONFLICT: u8 = 64;
+/// Another route of ours stands in the place: the next write goes beside it.
+pub(super) const BESIDE: u8 = 32;
+/// The kernel said that a route is there; a reading tells whose it is.
+pub(super) const DOUBTED: u8 = 64;
 
 /// What is known of a destination.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct State {
     /// The announcement set wanted, or [`NONE`].
     pub(super) desired: u32,
-    /// The object that the kernel's route uses, [`NONE`], or [`super::ALIEN`].
+    /// The object that the kernel's route uses, or [`NONE`].
     pub(super) installed: u32,
     /// Position of the table in the plan's list.
     pub(super) table: u16,

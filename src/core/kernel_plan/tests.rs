@@ -1,7 +1,9 @@
 //! The plan against a model kernel: whatever happens, they end up equal.
 
 mod burst;
+mod chaos;
 mod found;
+mod places;
 mod refused;
 mod walk;
 
@@ -10,8 +12,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::model::{EINVAL, Installed, Model, Nexthop};
-use super::{Failure, Mode, Op, Plan, PlanConfig, Seen, Target, Verb, errno};
+use super::model::{EINVAL, Installed, METRICS, Model, Nexthop, PROTOCOL, place};
+use super::{Change, Failure, Mode, Op, Place, Plan, PlanConfig, Seen, Target, Verb, errno};
 use crate::core::types::{Destination, NextHop, NextHopType, Route, Vni};
 
 /// A small generator, so that every failure can be replayed from its seed.
@@ -41,6 +43,8 @@ fn plan_in(mode: Mode) -> Plan {
         excluded_types: vec![NextHopType::from_number(9)],
         mode,
         nexthop_ids: IDS,
+        protocol: PROTOCOL,
+        metrics: METRICS,
         seed: 1,
     })
 }
@@ -231,7 +235,7 @@ fn one_poisoned_route_holds_nobody_back() {
         plan.batch(16 + round * 100, &mut ops);
         for _ in 0..10 {
             let failures = execute(&mut model, &ops, |op| match op {
-                Op::Route { prefix, .. } if *prefix == poisoned => Some(errno),
+                Op::Route { place, .. } if place.prefix == poisoned => Some(errno),
                 _ => None,
             });
             let outcome = plan.completed(&ops, &failures);
@@ -245,7 +249,7 @@ fn one_poisoned_route_holds_nobody_back() {
         assert_eq!(ops, []);
         assert_eq!(model.resolved().len(), 39);
         assert_eq!(plan.counts().failed, 1);
-        plan.retry(10);
+        plan.retry_all();
     }
     run(&mut plan, &mut model);
     assert_eq!(model.resolved().len(), 40);
@@ -253,14 +257,23 @@ fn one_poisoned_route_holds_nobody_back() {
 }
 
 #[test]
-fn ours_is_taken_back_and_theirs_is_left() {
+fn route_of_somebody_else_is_left_whoever_came_first() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
-    let (a, b): (IpNet, IpNet) = ("10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap());
-    model.routes.insert((100, b), Installed::Foreign);
+    let (a, b) = (
+        place(100, "10.0.0.0/24".parse().unwrap()),
+        place(100, "fd00::/64".parse().unwrap()),
+    );
+    model.put(b, Installed::Foreign);
     plan.add(Vni(1), &route("10.0.0.0/24", 1));
     run(&mut plan, &mut model);
+    let is_shadowed = |plan: &Plan, model: &Model, count: usize| {
+        assert_eq!(plan.counts().shadowed, count);
+        assert_eq!(plan.counts().failed, 0);
+        assert!(plan.is_idle());
+        assert_eq!(model.first(b), Some(&Installed::Foreign));
+    };
     // Replaced while nobody looked.
-    model.routes.insert((100, a), Installed::Foreign);
+    model.put(a, Installed::Foreign);
     model.dump(&mut plan);
     plan.add(Vni(1), &route("fd00::/64", 1));
     for _ in 0..4 {
@@ -271,18 +284,27 @@ fn ours_is_taken_back_and_theirs_is_left() {
             model.dump(&mut plan);
         }
     }
-    assert!(matches!(model.routes[&(100, a)], Installed::Ours(_)));
-    assert_eq!(model.routes[&(100, b)], Installed::Foreign);
-    assert_eq!(plan.counts().failed, 1);
+    is_shadowed(&plan, &model, 2);
+    assert_eq!(model.first(a), Some(&Installed::Foreign));
+    model.take(a);
+    assert_eq!(plan.route_changed(a, &Seen::Left), Change::None);
+    run(&mut plan, &mut model);
+    assert!(matches!(model.first(a), Some(Installed::Ours(_))));
     // Replaced, and said so.
-    model.routes.insert((100, a), Installed::Foreign);
-    plan.route_changed(100, a, &Seen::Replaced);
+    model.put(a, Installed::Foreign);
+    assert_eq!(plan.route_changed(a, &Seen::Replaced), Change::Shadowed);
+    plan.add(Vni(1), &route("10.0.0.0/24", 2));
+    // The object that ours used goes, and theirs stays.
+    let ops = run(&mut plan, &mut model);
+    assert!(matches!(ops[..], [Op::DeleteObject { .. }]), "{ops:?}");
+    is_shadowed(&plan, &model, 2);
+    for place in [a, b] {
+        model.take(place);
+        plan.route_changed(place, &Seen::Left);
+    }
     run(&mut plan, &mut model);
-    assert!(matches!(model.routes[&(100, a)], Installed::Ours(_)));
-    model.routes.remove(&(100, b));
-    plan.foreign_route_gone(100, b);
-    run(&mut plan, &mut model);
-    assert_eq!(plan.counts().failed, 0);
+    assert_eq!((plan.counts().shadowed, plan.counts().failed), (0, 0));
+    assert_eq!(model.resolved().len(), 2);
 }
 
 #[test]
@@ -312,7 +334,7 @@ fn found_routes_stay_until_their_table_is_complete() {
                 ops[..],
                 [Op::Route {
                     verb: Verb::Delete,
-                    table: 300,
+                    place: Place { table: 300, .. },
                     ..
                 }]
             ),
@@ -327,7 +349,7 @@ fn found_routes_stay_until_their_table_is_complete() {
                 ops[..],
                 [Op::Route {
                     verb: Verb::Delete,
-                    table: 100,
+                    place: Place { table: 100, .. },
                     ..
                 }]
             ),

@@ -18,7 +18,7 @@ mod window;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use memory::Memory;
+pub(crate) use memory::{Memory, Overrun, Verdict};
 pub(crate) use window::Window;
 
 /// Most bytes of a chunk: they fit the segment of a link with an MTU of 1280 (IPv6's least).
@@ -64,15 +64,11 @@ const GAP_MAX: Duration = Duration::from_millis(64);
 /// How long a window may fall short of that; then it counts as all there is.
 const STUCK: Duration = Duration::from_secs(5);
 
-/// The pace is halved so many times at most: to about 130 KB/s.
-const HALVINGS_MAX: u8 = 6;
+/// The pace is halved so many times at most: to an eighth, about 1 MB/s.
+pub(crate) const HALVINGS_MAX: u8 = 3;
 
-/// How long after a burst the end of a connection counts as caused by it.
-const BLAME: Duration = Duration::from_secs(1);
-
-/// How long after its beginning a connection may end for a burst that nothing was to follow: who
-/// falls behind does so within a table, or at once.
-const YOUNG: Duration = Duration::from_secs(5);
+/// Bytes that a legacy peer's buffer takes. The peer gives up when a read fills it.
+const LEGACY_BUFFER: u64 = 65_535;
 
 const _: () = assert!(BURST >> 3 >= CHUNK, "a burst is some chunks");
 const _: () = assert!(
@@ -176,6 +172,20 @@ pub(crate) struct Pacer {
     burst_ended: Option<Instant>,
     /// When the connection was known to be a legacy peer's.
     begun: Instant,
+    lead: Lead,
+}
+
+/// How many of the bytes that were sent the peer may not have read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lead {
+    /// Bytes sent since the peer had surely read everything.
+    unread: u64,
+    /// Those of them that a narrower window, taken as all there is, may hide.
+    hidden: u64,
+    /// Bytes sent since the peer had everything there was to send: a place in a table.
+    place: u64,
+    /// Nothing more waited to be sent, after the last bytes that count.
+    is_all_sent: bool,
 }
 
 impl Pacer {
@@ -194,6 +204,7 @@ impl Pacer {
             widest: None,
             burst_ended: None,
             begun: now,
+            lead: Lead::default(),
         }
     }
 
@@ -216,6 +227,8 @@ impl Pacer {
         if bytes == 0 {
             return;
         }
+        self.lead.unread += bytes as u64;
+        self.lead.place += bytes as u64;
         self.state = match self.state {
             State::Sending { left } if left >= bytes + CHUNK => {
                 State::Sending { left: left - bytes }
@@ -237,6 +250,11 @@ impl Pacer {
         };
     }
 
+    /// Tells that nothing waits to be sent.
+    pub(crate) fn all_sent(&mut self) {
+        self.lead.is_all_sent = true;
+    }
+
     /// When something is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
@@ -256,8 +274,13 @@ impl Pacer {
         }
     }
 
-    /// Tells what the kernel knows at `now`.
-    pub(crate) fn report_queue(&mut self, queue: SendQueue, now: Instant) {
+    /// Tells what the kernel knows at `now`. Returns the size of a table, if that shows that the
+    /// peer has read the last of it.
+    pub(crate) fn report_queue(&mut self, queue: SendQueue, now: Instant) -> Option<u64> {
+        if let (Some(window), Some(open)) = (queue.window, self.open_window) {
+            let risen = window.saturating_sub(open);
+            self.lead.hidden = self.lead.hidden.saturating_sub(risen.into());
+        }
         self.open_window = self.open_window.max(queue.window);
         self.widest = self.widest.max(queue.window);
         let state = self.state;
@@ -283,15 +306,17 @@ impl Pacer {
             State::Pausing { gap, .. } => longer(gap, now),
             State::Sending { .. } | State::Asking { .. } => state,
         };
+        self.lead.take_table()
     }
 
-    /// Whether the peer's end at `now` looks like the work of the last burst; `has_more`:
-    /// something was still to be sent.
-    ///
-    /// A peer that is stopped, by somebody, after it was sent what there was, had no trouble.
-    pub(crate) fn is_to_blame(&self, has_more: bool, now: Instant) -> bool {
-        let is_recent = self.burst_ended.is_some_and(|ended| now < ended + BLAME);
-        is_recent && (has_more || now < self.begun + YOUNG)
+    /// Returns the overrun that can have ended the connection, if the peer's buffer may have been
+    /// full. A peer that had surely read more was ended by something else.
+    pub(crate) fn overrun(&self) -> Option<Overrun> {
+        let may_be_full = self.lead.unread + u64::from(TOLERANCE) >= LEGACY_BUFFER;
+        may_be_full.then_some(Overrun {
+            begun: self.begun,
+            place: self.lead.place,
+        })
     }
 
     /// Whether what was sent has surely, or long enough, been read.
@@ -309,6 +334,7 @@ impl Pacer {
         }
         if window + TOLERANCE >= open {
             self.blind = 0;
+            self.lead.unread = self.lead.hidden;
             return true;
         }
         let is_stuck = self.is_over(STUCK, now);
@@ -320,9 +346,15 @@ impl Pacer {
             .is_none_or(|widest| window + NEAR >= widest && window >= widest / 2);
         let is_over = is_stuck || (is_near && self.is_over(PATIENCE, now));
         if is_over {
-            self.open_window = Some(window);
+            self.take_as_open(window);
         }
         is_over
+    }
+
+    /// Takes a window as that of a peer that has read everything, without a proof of it.
+    fn take_as_open(&mut self, window: u32) {
+        self.open_window = Some(window);
+        self.lead.hidden = self.lead.unread;
     }
 
     /// Whether there is room for a frame that only asks.
@@ -335,7 +367,7 @@ impl Pacer {
         };
         if window < widest / 2 && self.is_over(STUCK, now) {
             self.widest = Some(window);
-            self.open_window = Some(window);
+            self.take_as_open(window);
         }
         window >= ROOM && self.widest.is_none_or(|it| window >= it / 2)
     }
@@ -362,6 +394,20 @@ impl Pacer {
         // And the frame that asks, which may be as long as a chunk.
         let bytes = self.burst_bytes() + CHUNK;
         self.pacing.time(bytes as u64, self.halvings)
+    }
+}
+
+impl Lead {
+    /// Returns the size of a table if the peer has surely read all of it; each table once.
+    fn take_table(&mut self) -> Option<u64> {
+        // A window that was narrow for a while may come back a little narrower.
+        if !self.is_all_sent || self.unread > u64::from(TOLERANCE) {
+            return None;
+        }
+        self.is_all_sent = false;
+        let size = std::mem::take(&mut self.place);
+        // No connection dies for less.
+        (size >= LEGACY_BUFFER / 2).then_some(size)
     }
 }
 

@@ -21,6 +21,8 @@ struct Far {
     sent: usize,
     unread_max: usize,
     knows_window: bool,
+    /// The size of the last table that was read.
+    taken: Option<u64>,
 }
 
 impl Far {
@@ -36,6 +38,7 @@ impl Far {
             sent: 0,
             unread_max: 0,
             knows_window: true,
+            taken: None,
         }
     }
 
@@ -50,7 +53,8 @@ impl Far {
                 is_empty: self.now >= self.acknowledged,
                 window: self.knows_window.then_some(window),
             };
-            self.pacer.report_queue(queue, self.now);
+            let taken = self.pacer.report_queue(queue, self.now);
+            self.taken = self.taken.or(taken);
         }
         while let Some(room) = self.pacer.room() {
             let bytes = room.max(36);
@@ -81,7 +85,7 @@ fn a_fast_reader_gets_more_than_a_megabyte_a_second() {
 
 #[test]
 fn the_rate_is_not_passed_whoever_reads() {
-    for (rate, halvings) in [(1 << 20, 0), (1 << 20, 2), (64 << 10, 0), (8 << 20, 6)] {
+    for (rate, halvings) in [(1 << 20, 0), (1 << 20, 2), (64 << 10, 0), (8 << 20, 3)] {
         let mut far = Far::new(1 << 20, halvings);
         far.pacer.pacing.rate = rate;
         far.run(10_000);
@@ -139,23 +143,108 @@ fn without_a_window_the_pause_is_all() {
     assert!(far.sent > 1 << 20, "{} bytes", far.sent);
 }
 
+/// A peer is killed at any moment of a table, or after it, and its reading was seen: that end
+/// is no overrun.
 #[test]
-fn the_end_of_a_connection_is_blamed_on_a_burst_alone() {
+fn end_of_a_peer_that_surely_read_is_no_overrun() {
     let mut far = Far::new(1 << 20, 0);
-    assert!(!far.pacer.is_to_blame(true, far.now));
-    far.run(100);
-    for has_more in [true, false] {
-        assert!(far.pacer.is_to_blame(has_more, far.now));
-        assert!(!far.pacer.is_to_blame(has_more, far.now + 2 * BLAME));
+    for _ in 0..6000 {
+        far.step();
+        assert_eq!(far.pacer.overrun(), None);
+    }
+    assert!(far.sent > 6 << 20, "{} bytes", far.sent);
+}
+
+/// A host whose process is stopped for eight seconds, with a wide window.
+#[test]
+fn stalled_reader_is_overrun_at_full_pace_and_not_at_an_eighth() {
+    for (halvings, is_overrun) in [(0, true), (HALVINGS_MAX, false)] {
+        let mut far = Far::new(1 << 20, halvings);
+        far.room = 300_000;
+        far.run(100);
+        far.speed = 0;
+        far.run(8000);
+        let is_full = far.unread_max >= 65_535;
+        assert_eq!(is_full, is_overrun, "{} unread", far.unread_max);
+        assert_eq!(far.pacer.overrun().is_some(), is_overrun);
+        // It has read everything in the end, and is not suspected any more.
+        far.speed = 1 << 20;
+        far.run(20_000);
+        assert_eq!(far.pacer.overrun(), None);
     }
 }
 
+/// An overrun by design: the process stands still for ten seconds at the same route of each table.
 #[test]
-fn who_has_all_and_leaves_later_had_no_trouble() {
+fn peer_that_stalls_at_one_place_of_each_table_gets_it_and_is_forgiven() {
+    const TABLE: usize = 1_800_000;
+    let address = "2001:db8::1".parse().unwrap();
+    let mut memory = Memory::default();
+    let mut now = Instant::now();
+    let mut paces = Vec::new();
+    loop {
+        let halvings = memory.halvings(address, now);
+        paces.push(halvings);
+        let mut far = Far::new(1 << 20, halvings);
+        far.room = 300_000;
+        let begun = far.now;
+        while far.sent < 700_000 {
+            far.step();
+        }
+        far.speed = 0;
+        far.run(10_000);
+        let elapsed = far.now - begun;
+        if far.unread_max >= 65_535 {
+            let overrun = far.pacer.overrun().unwrap();
+            let overrun = Overrun {
+                begun: now,
+                ..overrun
+            };
+            now += elapsed;
+            memory.ended(address, overrun, now);
+            assert!(paces.len() < 5, "{paces:?}");
+            continue;
+        }
+        far.speed = 1 << 20;
+        while far.sent < TABLE {
+            far.step();
+        }
+        far.pacer.all_sent();
+        far.run(1000);
+        assert!(memory.taken(address, far.taken.unwrap()));
+        break;
+    }
+    assert_eq!(paces[..2], [0, 0], "one end proves nothing");
+    assert!(paces.len() > 2, "{paces:?}");
+    assert_eq!(memory.halvings(address, now), 0);
+}
+
+#[test]
+fn without_a_window_any_end_behind_a_full_buffer_may_be_an_overrun() {
     let mut far = Far::new(1 << 20, 0);
-    far.run(6000);
-    assert!(far.pacer.is_to_blame(true, far.now));
-    assert!(!far.pacer.is_to_blame(false, far.now));
+    far.knows_window = false;
+    let begun = far.now;
+    while far.sent < 65_535 {
+        assert!(far.pacer.overrun().is_none() || far.sent > 60_000);
+        far.step();
+    }
+    let overrun = far.pacer.overrun().unwrap();
+    assert_eq!(overrun.begun, begun);
+    assert_eq!(overrun.place, far.sent as u64);
+}
+
+#[test]
+fn table_counts_as_taken_once_the_last_of_it_is_read() {
+    let mut far = Far::new(1 << 20, 0);
+    far.run(500);
+    assert_eq!(far.taken, None);
+    let sent = far.sent as u64;
+    far.pacer.all_sent();
+    far.run(100);
+    let taken = far.taken.take().unwrap();
+    assert!(taken.abs_diff(sent) < 2 * BURST as u64, "{taken} of {sent}");
+    far.run(100);
+    assert_eq!(far.taken, None, "once");
 }
 
 #[test]

@@ -114,6 +114,10 @@ impl Query {
             }
             path => match page::Asset::at(path) {
                 Some(asset) => Ok(Self::Page(asset)),
+                // As Go MetalBond does. What asks the API is a program, which needs the error.
+                None if path.starts_with('/') && !path.starts_with("/api/") => {
+                    Ok(Self::Page(page::Asset::Html))
+                }
                 None => return Err(Response::problem(Status::NotFound, PATHS)),
             },
         };

@@ -122,9 +122,19 @@ struct KernelJson<'a> {
     nexthop_objects: u64,
     messages: u64,
     resyncs: u64,
+    repairs: RepairsJson,
     device_up: bool,
     in_sync: bool,
+    obstacle: Option<&'a str>,
     last_error: Option<&'a str>,
+    last_warning: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct RepairsJson {
+    routes: u64,
+    nexthop_objects: u64,
+    device: u64,
 }
 
 impl<'a> KernelJson<'a> {
@@ -137,9 +147,16 @@ impl<'a> KernelJson<'a> {
             nexthop_objects: status.nexthop_objects,
             messages: status.messages,
             resyncs: status.resyncs,
+            repairs: RepairsJson {
+                routes: status.repairs.routes,
+                nexthop_objects: status.repairs.nexthop_objects,
+                device: status.repairs.device,
+            },
             device_up: status.device_up,
             in_sync: status.in_sync,
+            obstacle: status.obstacle.as_deref(),
             last_error: status.last_error.as_deref(),
+            last_warning: status.last_warning.as_deref(),
         }
     }
 }

@@ -314,13 +314,14 @@ fn target_may_be_a_whole_url() {
             "{target}"
         );
     }
-    for target in [
-        "",
-        "*",
-        "http://a.example/nothing",
-        "//healthz",
-        "/healthz/",
-    ] {
+    for target in ["http://a.example/nothing", "//healthz", "/healthz/", "/api"] {
+        let query = Query::parse(&Request::new("GET", target));
+        assert!(
+            matches!(query, Ok(Query::Page(page::Asset::Html))),
+            "{target}"
+        );
+    }
+    for target in ["", "*", "http://a.example/api/v1/nothing", "/api/"] {
         let response = Query::parse(&Request::new("GET", target)).unwrap_err();
         assert_eq!(response.head.status, Status::NotFound, "{target}");
     }

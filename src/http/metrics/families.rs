@@ -173,6 +173,11 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
         |to, it| of_kernel(to, it, |it| it.failed),
     ),
     Family::gauge(
+        "metalbond_kernel_routes_shadowed",
+        "Destinations where somebody else's route stands in the way.",
+        |to, it| of_kernel(to, it, |it| it.shadowed),
+    ),
+    Family::gauge(
         "metalbond_kernel_routes_uninstallable",
         "Routes whose next hop cannot be installed.",
         |to, it| of_kernel(to, it, |it| it.uninstallable),
@@ -191,6 +196,21 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
         "metalbond_kernel_resyncs_total",
         "Times that the state of the kernel was read.",
         |to, it| of_kernel(to, it, |it| it.resyncs),
+    ),
+    Family::counter(
+        "metalbond_kernel_route_repairs_total",
+        "Bursts of routes that somebody else deleted.",
+        |to, it| of_kernel(to, it, |it| it.repairs.routes),
+    ),
+    Family::counter(
+        "metalbond_kernel_nexthop_repairs_total",
+        "Nexthop objects that somebody else deleted.",
+        |to, it| of_kernel(to, it, |it| it.repairs.nexthop_objects),
+    ),
+    Family::counter(
+        "metalbond_kernel_device_losses_total",
+        "Times that the tunnel device went or went down.",
+        |to, it| of_kernel(to, it, |it| it.repairs.device),
     ),
     Family::gauge(
         "metalbond_kernel_device_up",

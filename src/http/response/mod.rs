@@ -98,7 +98,8 @@ impl Media {
             Self::JavaScript => "text/javascript; charset=utf-8",
             Self::Json => "application/json",
             Self::JsonLines => "application/x-ndjson",
-            Self::Yaml => "application/yaml",
+            // Go MetalBond's; there was no registered name then.
+            Self::Yaml => "text/yaml",
             Self::Text => "text/plain; charset=utf-8",
             Self::Metrics => "text/plain; version=0.0.4; charset=utf-8",
         }

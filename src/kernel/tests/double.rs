@@ -9,11 +9,19 @@ use std::rc::Rc;
 use ipnet::IpNet;
 
 use super::MARK;
-use crate::core::kernel_plan::model::{Installed, Model, Nexthop};
-use crate::core::kernel_plan::{Op, RouteId, Target, Verb, errno};
+use crate::core::kernel_plan::model::{Installed, Model, Nexthop, place};
+use crate::core::kernel_plan::{Op, Place, RouteId, Target, Verb, errno};
+use crate::kernel::claim::Claimed;
 use crate::kernel::message::{AF_INET, Mark, attr, encode_op, flag, kind};
 use crate::kernel::parse::{self, Message, ObjectKind};
 use crate::kernel::socket::Netlink;
+
+/// The mark of somebody else.
+const FOREIGN: Mark = Mark {
+    protocol: 3,
+    device: 1,
+    source: Ipv6Addr::UNSPECIFIED,
+};
 
 /// A kernel behind sockets.
 #[derive(Default)]
@@ -22,6 +30,8 @@ pub(super) struct Kernel {
     /// Index of the device, if there is one, and whether it is up.
     pub(super) link: Option<(u32, bool)>,
     answers: VecDeque<Vec<u8>>,
+    /// What is left of the answer to the last dump.
+    dumped: VecDeque<Vec<u8>>,
     notifications: VecDeque<Vec<u8>>,
     pub(super) calls: usize,
     /// The call that fails, and how.
@@ -50,6 +60,13 @@ impl Kernel {
     fn request(&mut self, message: &Message<'_>) {
         let sequence = message.sequence;
         match message.kind {
+            kind::GET_LINK if message.flags & flag::DUMP != 0 => {
+                if let Some((index, up)) = self.link {
+                    let answer = link(index, up);
+                    self.push(kind::NEW_LINK, sequence, &answer);
+                }
+                self.push(kind::DONE, sequence, &[0; 4]);
+            }
             kind::GET_LINK => match self.link {
                 Some((index, up)) => {
                     let answer = link(index, up);
@@ -93,13 +110,7 @@ impl Kernel {
                     },
                     MARK,
                 ),
-                Nexthop::Foreign => (
-                    hop_op(id, address),
-                    Mark {
-                        protocol: 3,
-                        ..MARK
-                    },
-                ),
+                Nexthop::Foreign => (hop_op(id, address), FOREIGN),
             };
             let mut bytes = Vec::new();
             encode_op(&mut bytes, &op, sequence, &mark);
@@ -109,23 +120,25 @@ impl Kernel {
     }
 
     fn dump_routes(&mut self, sequence: u32, body: &[u8]) {
-        let (family, protocol) = (body[0], body[5]);
+        let family = body[0];
         let asked = parse::attributes(&body[12..])
             .find(|(kind, _)| *kind == attr::RTA_TABLE)
-            .map(|(_, table)| u32::from_ne_bytes(table.try_into().unwrap()))
-            .unwrap();
+            .map(|(_, table)| u32::from_ne_bytes(table.try_into().unwrap()));
         let mut any = false;
-        for ((table, prefix), route) in &self.model.routes {
-            let of_family = (family == AF_INET) == matches!(prefix, IpNet::V4(_));
-            if let Installed::Ours(target) = route
-                && *table == asked
-                && of_family
-                && [0, MARK.protocol].contains(&protocol)
-            {
+        for (place, routes) in &self.model.routes {
+            let of_family = (family == AF_INET) == matches!(place.prefix, IpNet::V4(_));
+            if !of_family || asked.is_some_and(|table| place.table != table) {
+                continue;
+            }
+            for route in routes {
                 any = true;
-                let op = route_op(Verb::Add, *table, *prefix, target.clone());
+                let (mark, target) = match route {
+                    Installed::Ours(target) => (MARK, target.clone()),
+                    Installed::Foreign => (FOREIGN, Target::Object(1)),
+                };
+                let op = route_op(Verb::Add, *place, target);
                 let mut bytes = Vec::new();
-                encode_op(&mut bytes, &op, sequence, &MARK);
+                encode_op(&mut bytes, &op, sequence, &mark);
                 self.answers.push_back(bytes);
             }
         }
@@ -139,12 +152,15 @@ impl Kernel {
 
     /// Somebody else deletes a route.
     pub(super) fn delete_route(&mut self, key: (u32, IpNet)) {
-        let Some(Installed::Ours(target)) = self.model.routes.remove(&key) else {
-            panic!("it is there");
+        let place = place(key.0, key.1);
+        let (mark, target) = match self.model.take(place) {
+            Some(Installed::Ours(target)) => (MARK, target),
+            Some(Installed::Foreign) => (FOREIGN, Target::Object(1)),
+            None => panic!("it is there"),
         };
-        let op = route_op(Verb::Delete, key.0, key.1, target);
+        let op = route_op(Verb::Delete, place, target);
         let mut bytes = Vec::new();
-        encode_op(&mut bytes, &op, 0, &MARK);
+        encode_op(&mut bytes, &op, 0, &mark);
         self.notifications.push_back(bytes);
     }
 
@@ -183,6 +199,18 @@ fn link(index: u32, up: bool) -> Vec<u8> {
     body.extend_from_slice(&8_u16.to_ne_bytes());
     body.extend_from_slice(&attr::IFLA_IFNAME.to_ne_bytes());
     body.extend_from_slice(b"tun\0");
+    // What `ip link add tun type ip6tnl external` makes.
+    let attribute = |kind: u16, value: &[u8]| {
+        let len = u16::try_from(4 + value.len()).unwrap();
+        let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    };
+    let data = attribute(attr::IFLA_IPTUN_COLLECT_METADATA, &[]);
+    let mut info = attribute(attr::IFLA_INFO_KIND, b"ip6tnl\0");
+    info.extend(attribute(attr::IFLA_INFO_DATA, &data));
+    body.extend(attribute(attr::IFLA_LINKINFO, &info));
     body
 }
 
@@ -194,12 +222,11 @@ fn hop_op(id: u32, address: Ipv6Addr) -> Op {
     }
 }
 
-fn route_op(verb: Verb, table: u32, prefix: IpNet, target: Target) -> Op {
+fn route_op(verb: Verb, place: Place, target: Target) -> Op {
     Op::Route {
         route: RouteId::default(),
         verb,
-        table,
-        prefix,
+        place,
         target,
         previous: 0,
     }
@@ -213,7 +240,7 @@ fn operation(message: &Message<'_>) -> Op {
             let object = parse::object(message.body).unwrap();
             assert_eq!(object.protocol, MARK.protocol);
             match object.kind {
-                ObjectKind::Hop { address, .. } => hop_op(object.id, address),
+                ObjectKind::Hop(hop) => hop_op(object.id, hop.address),
                 ObjectKind::Group(members) if replace => Op::ReplaceGroup {
                     id: object.id,
                     members,
@@ -234,19 +261,20 @@ fn operation(message: &Message<'_>) -> Op {
             assert_eq!(route.protocol, MARK.protocol);
             let verb = match message.kind {
                 kind::DEL_ROUTE => Verb::Delete,
-                _ if replace => Verb::Replace,
+                _ if replace => panic!("it may be a route of somebody else"),
+                _ if message.flags & flag::EXCLUSIVE == 0 => Verb::Beside,
                 _ => Verb::Add,
             };
             let hops = route
                 .hops
-                .map(|hops| Target::Inline(hops.into_iter().map(|(_, hop)| hop).collect()));
+                .map(|hops| Target::Inline(hops.into_iter().map(|hop| hop.address).collect()));
             let target = route.object.map(Target::Object).or(hops);
-            route_op(
-                verb,
-                route.table,
-                route.prefix,
-                target.unwrap_or(Target::Other),
-            )
+            let place = Place {
+                table: route.table,
+                prefix: route.prefix,
+                metric: route.metric,
+            };
+            route_op(verb, place, target.unwrap())
         }
         other => panic!("message of type {other}"),
     }
@@ -271,6 +299,26 @@ impl Netlink for Net {
         Ok(bytes.len())
     }
 
+    fn dump(&mut self, request: &[u8]) -> io::Result<()> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.call()?;
+        let before = std::mem::take(&mut kernel.answers);
+        for message in parse::messages(request) {
+            kernel.request(&message);
+        }
+        kernel.dumped = std::mem::replace(&mut kernel.answers, before);
+        Ok(())
+    }
+
+    fn dumped(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.call()?;
+        let bytes = kernel.dumped.pop_front();
+        let bytes = bytes.ok_or(io::ErrorKind::WouldBlock)?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+
     fn notification(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut kernel = self.0.borrow_mut();
         kernel.call()?;
@@ -278,5 +326,9 @@ impl Netlink for Net {
         let bytes = bytes.ok_or(io::ErrorKind::WouldBlock)?;
         buffer[..bytes.len()].copy_from_slice(&bytes);
         Ok(bytes.len())
+    }
+
+    fn claims(&self) -> Vec<Claimed> {
+        Vec::new()
     }
 }

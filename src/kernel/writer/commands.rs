@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Change, Command, DRAIN, Ending, Writer};
 use crate::core::client::Event;
+use crate::core::kernel_plan::Doubtful;
 use crate::core::types::{Route, Vni};
 use crate::kernel::handler::log_event;
 use crate::kernel::socket::Netlink;
@@ -39,7 +40,7 @@ impl<N: Netlink> Writer<N> {
                 Command::Received(vni, routes) => {
                     let removed = self.removed.remove(&vni).unwrap_or_default();
                     for route in routes.iter().filter(|it| !removed.contains(it)) {
-                        self.plan.add(vni, route);
+                        self.want(vni, route);
                     }
                 }
                 Command::Flush(reply) => {
@@ -62,7 +63,29 @@ impl<N: Netlink> Writer<N> {
         if let Some(removed) = self.removed.get_mut(&vni) {
             removed.remove(&route);
         }
-        self.plan.add(vni, &route);
+        self.want(vni, &route);
+    }
+
+    fn want(&mut self, vni: Vni, route: &Route) {
+        let Some(doubtful) = self.plan.add(vni, route) else {
+            return;
+        };
+        if !self.now.is_some_and(|now| self.doubts.admits(now)) {
+            return;
+        }
+        let text = match doubtful {
+            Doubtful::NextHop(reason) => {
+                format!("VNI {vni}: {route} is not installed: no tunnel can lead to {reason}")
+            }
+            Doubtful::Shared(other) => format!(
+                "VNI {vni} and VNI {other} both announce {} into one table; the routes of VNI {} \
+                 are used. Map them to different tables",
+                route.destination.prefix,
+                vni.min(other)
+            ),
+        };
+        log::warn!(vni = vni.0; "kernel routes: {text}");
+        self.shared.set_warning(text);
     }
 
     fn remove(&mut self, vni: Vni, route: Route) {

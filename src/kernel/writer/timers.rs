@@ -13,6 +13,10 @@ pub(super) enum Timer {
     Check,
     /// Tries refused routes again.
     Retry,
+    /// Writes again what somebody else removed.
+    Repair,
+    /// Sees that nobody has undone repairs for a while.
+    Peace,
     /// Ends the time without [`Self::Doubt`] after a reading. Wakes nobody.
     DoubtPause,
     /// Ends the time without log lines about refused routes. Wakes nobody.
@@ -20,10 +24,17 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    const COUNT: usize = 6;
+    const COUNT: usize = 8;
 
     /// Those that the loop wakes up for.
-    const WAKING: [Self; 4] = [Self::Resync, Self::Doubt, Self::Check, Self::Retry];
+    const WAKING: [Self; 6] = [
+        Self::Resync,
+        Self::Doubt,
+        Self::Check,
+        Self::Retry,
+        Self::Repair,
+        Self::Peace,
+    ];
 }
 
 /// When each timer expires, if it is set.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::timers::Timer;
 use super::{BATCH, BATCH_BYTES, DATAGRAM, LOG_PAUSE, RESYNC_PAUSE, Writer};
-use crate::core::kernel_plan::{Failure, Op};
+use crate::core::kernel_plan::{Failure, Op, Stray};
 use crate::kernel::message::{self, encode_op, kind};
 use crate::kernel::parse::{self, Answer};
 use crate::kernel::socket::Netlink;
@@ -63,6 +63,27 @@ impl<N: Netlink> Writer<N> {
         }
         self.ops = ops;
         wrote || settled
+    }
+
+    /// Sends the next batch of routes that were announced while the kernel is read.
+    pub(super) fn write_fresh(&mut self) -> io::Result<()> {
+        let mut ops = std::mem::take(&mut self.ops);
+        ops.clear();
+        self.plan.fresh_batch(BATCH, &mut ops);
+        let result = if ops.is_empty() {
+            Ok(())
+        } else {
+            let out = std::mem::take(&mut self.out);
+            let datagram = std::mem::replace(&mut self.datagram, vec![0; DATAGRAM]);
+            let executed = self.execute(&ops);
+            (self.out, self.datagram) = (out, datagram);
+            executed.map(|failures| {
+                let failures: Vec<Failure> = failures.iter().map(|(it, _)| *it).collect();
+                self.plan.completed(&ops, &failures);
+            })
+        };
+        self.ops = ops;
+        result
     }
 
     fn burst_is_over(&mut self, now: Instant) -> bool {
@@ -184,12 +205,12 @@ fn describe(op: &Op, answer: &Answer) -> String {
         Op::AddHop { address, .. } => format!("nexthop {address}"),
         Op::AddGroup { id, .. } | Op::ReplaceGroup { id, .. } => format!("nexthop group {id}"),
         Op::DeleteObject { id } => format!("deletion of nexthop {id}"),
-        Op::Route {
-            verb,
-            table,
-            prefix,
-            ..
-        } => format!("{verb:?} {prefix} table {table}"),
+        Op::Route { verb, place, .. } => {
+            format!("{verb:?} {} table {}", place.prefix, place.table)
+        }
+        Op::Sweep(Stray { place, .. }) => {
+            format!("deletion of {} table {}", place.prefix, place.table)
+        }
     };
     let error = io::Error::from_raw_os_error(answer.errno);
     match &answer.text {

@@ -42,10 +42,17 @@ impl Worker {
                         self.journal.over_limit(peer, total, now);
                     }
                 }
-                Report::LegacyDrop(id) => {
+                Report::LegacyDrop(id, overrun) => {
                     if let Some(peer) = self.peer(id) {
-                        let halvings = self.links.paces.lock().halve(peer.ip(), now);
-                        self.journal.paced(peer, halvings, now);
+                        let verdict = self.links.paces.lock().ended(peer.ip(), overrun, now);
+                        self.journal.paced(peer, verdict, now);
+                    }
+                }
+                Report::LegacyTable(id, size) => {
+                    if let Some(peer) = self.peer(id)
+                        && self.links.paces.lock().taken(peer.ip(), size)
+                    {
+                        Journal::full_pace_again(peer);
                     }
                 }
                 Report::Closed(id, reason) => self.closed(id, reason, now),

@@ -39,6 +39,11 @@ impl Client {
     pub(crate) fn connect(address: SocketAddr, interval: u32, reading: Reading) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
+        if matches!(reading, Reading::Stalled { .. }) {
+            // A window that is wide enough for an overrun.
+            let socket = socket2::SockRef::from(&stream);
+            socket.set_recv_buffer_size(1 << 20).unwrap();
+        }
         let faults = Faults::default();
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -105,6 +110,25 @@ impl Client {
     #[track_caller]
     pub(crate) fn wait_for_len(&self, len: usize) {
         self.wait("a table of that length", |state| state.table.len() == len);
+    }
+
+    /// Waits until a table of that length is received, or the connection is over. Returns which.
+    #[track_caller]
+    pub(crate) fn takes(&self, len: usize) -> bool {
+        let state = self.shared.lock();
+        let waiting = |state: &mut State| state.table.len() < len && !state.is_closed;
+        let patience = Duration::from_secs(60);
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(state, patience, waiting);
+        let (state, timeout) = waited.unwrap();
+        let has = state.table.len();
+        assert!(
+            !timeout.timed_out(),
+            "neither {len} routes nor the end; has {has}"
+        );
+        has == len
     }
 
     /// Waits until the server has read all that was sent: it answers one KEEPALIVE more.

@@ -54,6 +54,8 @@ pub(crate) enum Reading {
     Strict,
     /// As strict, and takes so long for each route.
     Slow(Duration),
+    /// As strict, and reads nothing for `time`, once, when it has had so many routes.
+    Stalled { after: usize, time: Duration },
 }
 
 /// What went wrong, in words.
@@ -80,6 +82,8 @@ struct Reader {
     stream: TcpStream,
     buffer: Vec<u8>,
     reading: Reading,
+    /// Routes so far.
+    routes: usize,
     faults: Faults,
 }
 
@@ -97,6 +101,7 @@ impl Reader {
             stream,
             buffer: vec![0; 65_535],
             reading,
+            routes: 0,
             faults,
         }
     }
@@ -164,11 +169,17 @@ impl Reader {
                 }
             }
         }
-        if let Reading::Slow(each) = self.reading {
-            let is_route = |it: &&Message| matches!(it, Message::Update { .. });
-            let count = messages.iter().filter(is_route).count();
-            // Meanwhile nothing is read: this is what the test is about.
-            std::thread::sleep(each * u32::try_from(count).unwrap());
+        let is_route = |it: &&Message| matches!(it, Message::Update { .. });
+        let count = messages.iter().filter(is_route).count();
+        self.routes += count;
+        // Meanwhile nothing is read: this is what the tests are about.
+        match self.reading {
+            Reading::Slow(each) => std::thread::sleep(each * u32::try_from(count).unwrap()),
+            Reading::Stalled { after, time } if self.routes >= after => {
+                self.reading = Reading::Strict;
+                std::thread::sleep(time);
+            }
+            Reading::Strict | Reading::Stalled { .. } => {}
         }
         Ok(messages)
     }

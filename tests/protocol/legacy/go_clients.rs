@@ -1,11 +1,13 @@
 //! Go clients at our server.
 
 use super::{OTHER, VNI, all_kinds, announce, path, paths, standard};
-use crate::double::Reading::Strict;
+use crate::double::Reading::{Stalled, Strict};
 use crate::double::wire::{BALANCER, NAT, Path, STANDARD};
 use crate::double::{Client, Server};
 use crate::support::{self, KEEPALIVE, Raw, Recorder, client, eventually, hop, server};
-use rustbond::{IpNet, NoOpHandler, Route, ServerConfig};
+use rustbond::{IpNet, MetalBondClient, NoOpHandler, Route, ServerConfig, Vni};
+use std::time::Duration;
+
 /// Row 1: a HELLO without extensions gets none back, the smaller interval, isServer.
 #[test]
 fn row_1_our_server_answers_a_go_client_as_a_go_server_would() {
@@ -182,38 +184,91 @@ fn rows_11_13_our_client_and_a_go_client_meet_at_our_server() {
     go.faults.check();
 }
 
-/// A peer that goes while it is sent a table is sent half as fast when it is back.
-#[test]
-fn peer_lost_during_its_table_returns_at_half_the_pace() {
+/// The pace of the legacy peer at a server, in bytes per second.
+fn pace(server: &rustbond::MetalBondServer) -> Option<u32> {
+    let peers = server.peers().unwrap();
+    let mut rates = peers.iter().filter_map(|peer| peer.legacy_rate);
+    rates.next()
+}
+
+/// A server with so many routes, and their announcer.
+fn loaded_server(
+    count: u32,
+) -> (
+    rustbond::MetalBondServer,
+    MetalBondClient,
+    Vec<(Vni, Route)>,
+) {
     let server = server();
     let source = client(&[server.local_addr()], NoOpHandler);
-    let routes: Vec<_> = (0..5000).map(|it| (VNI, standard(it))).collect();
+    let routes: Vec<_> = (0..count).map(|it| (VNI, standard(it))).collect();
     announce(&source, &routes);
-    eventually("the server has them", || server.stats().routes == 5000);
+    let count = routes.len();
+    eventually("the server has them", || server.stats().routes == count);
+    (server, source, routes)
+}
+
+/// Clients of one address are killed at different places of a table, and after it, while routes
+/// change all the time. That proves nothing about the pace.
+#[test]
+fn killed_go_clients_slow_nobody() {
+    let (server, source, routes) = loaded_server(20_000);
     let full = ServerConfig::default().legacy_rate;
-    let pace = || {
-        let peers = server.peers().unwrap();
-        let mut rates = peers.iter().filter_map(|peer| peer.legacy_rate);
-        rates.next()
-    };
-    for halvings in 0..3 {
+    let mut random = fastrand::Rng::with_seed(26);
+    for round in 0..12 {
         let mut peer = Raw::established(server.local_addr());
-        assert_eq!(pace(), Some(full >> halvings));
+        assert_eq!(pace(&server), Some(full), "round {round}");
         peer.send(&support::subscribe(100));
         assert_eq!(peer.frame()[3], 5);
-        // Past the first burst.
-        let sent: usize = (0..600).map(|_| peer.frame().len()).sum();
-        assert!(sent > 16 << 10, "{sent} bytes");
+        // Never twice in a row at about the same place; the last of three has the whole table.
+        let third = [0, 7_000, 14_000][round % 3];
+        for _ in 0..third + random.usize(500..4_000) {
+            peer.frame();
+        }
+        let changed = [(VNI, standard(1_000_000 + u32::try_from(round).unwrap()))];
+        announce(&source, &changed);
         drop(peer);
-        eventually("it is counted", || {
-            server.stats().legacy_drops == halvings + 1 && server.stats().sessions == 1
-        });
+        eventually("it is gone", || server.stats().sessions == 1);
     }
-    // Only the pace is another: the table comes whole.
     let go = Client::connect(server.local_addr(), 5, Strict);
+    assert_eq!(pace(&server), Some(full));
     go.subscribe(VNI.0);
-    go.wait_for(&paths(&routes));
+    go.wait_for_len(routes.len() + 12);
     go.faults.check();
+}
+
+/// An overrun by design: each table finds the client's process standing still for ten seconds, at
+/// the same route. Two ends say so, half the pace is enough, and the table that was taken forgives.
+#[test]
+fn go_client_that_stalls_in_each_table_gets_it_at_half_the_pace() {
+    let (server, _source, routes) = loaded_server(40_000);
+    let full = ServerConfig::default().legacy_rate;
+    let stalled = Stalled {
+        after: 20_000,
+        time: Duration::from_secs(10),
+    };
+    let mut paces = Vec::new();
+    loop {
+        let go = Client::connect(server.local_addr(), 5, stalled);
+        paces.push(pace(&server).unwrap());
+        go.subscribe(VNI.0);
+        if go.takes(routes.len()) {
+            go.faults.check();
+            // The next KEEPALIVE shows the server that all was read.
+            eventually("it is forgiven", || {
+                go.barrier();
+                let _next = Client::connect(server.local_addr(), 5, Strict);
+                let peers = server.peers().unwrap();
+                peers.iter().any(|it| it.legacy_rate == Some(full))
+            });
+            break;
+        }
+        assert_eq!(go.faults.take(), ["overrun"]);
+        assert!(paces.len() < 5, "{paces:?}");
+        drop(go);
+        eventually("it is gone", || server.stats().sessions == 1);
+    }
+    assert_eq!(paces, [full, full, full / 2]);
 }
 
 /// The doubles themselves: what they must find, they find.

@@ -102,45 +102,18 @@ fn found_objects_stay_for_routes_to_come_until_all_tables_are_complete() {
     assert_eq!((model.objects.len(), plan.counts().objects), (3, 3));
 }
 
-#[test]
-fn a_found_route_is_taken_back_from_who_replaces_it() {
-    for readings in 1..3 {
-        let mut model = left_by(Mode::Objects, &[("10.0.0.0/24", &[1])]);
-        let mut plan = plan_in(Mode::Objects);
-        model.dump(&mut plan);
-        complete(&mut plan);
-        for _ in 1..readings {
-            model.dump(&mut plan);
-        }
-        announce(&mut plan, &[("10.0.0.0/24", &[1])]);
-        assert_eq!(run(&mut plan, &mut model), []);
-        for route in model.routes.values_mut() {
-            *route = Installed::Foreign;
-        }
-        plan.route_changed(100, "10.0.0.0/24".parse().unwrap(), &Seen::Gone);
-        for _ in 0..2 {
-            let mut ops = Vec::new();
-            plan.batch(16, &mut ops);
-            let failures = execute(&mut model, &ops, |_| None);
-            plan.completed(&ops, &failures);
-        }
-        assert_eq!((model.resolved().len(), plan.counts().failed), (1, 0));
-    }
-}
-
 /// Neither is a way in which this mode writes routes.
 #[test]
 fn found_hops_that_no_route_can_have_are_replaced() {
     for (prefix, found) in [
-        ("10.0.0.0/24", vec![]),
+        ("10.0.0.0/24", vec![underlay(3)]),
         ("fd00::/64", vec![underlay(1), underlay(2)]),
     ] {
         let (mut plan, mut model) = (plan_in(Mode::Inline), Model::default());
         let key: IpNet = prefix.parse().unwrap();
-        model.routes.insert((100, key), Installed::Foreign);
-        plan.begin_resync();
-        plan.saw_route(100, key, &Target::Inline(found));
-        plan.end_resync();
+        let found = Installed::Ours(Target::Inline(found));
+        model.put(place(100, key), found);
+        model.dump(&mut plan);
         announce(&mut plan, &[(prefix, &[1])]);
         run(&mut plan, &mut model);
         let hops = BTreeSet::from([underlay(1)]);
@@ -224,8 +197,8 @@ fn routes_are_never_missing_while_they_change_from_objects_to_their_own_hops() {
             plan.batch(2, &mut ops);
             assert!(ops.len() <= 2);
             let failures = execute(model, &ops, |op| match op {
-                Op::Route { prefix, .. } if refused => {
-                    matches!(prefix, IpNet::V6(_)).then_some(EINVAL)
+                Op::Route { place, .. } if refused => {
+                    matches!(place.prefix, IpNet::V6(_)).then_some(EINVAL)
                 }
                 _ => None,
             });
@@ -248,6 +221,7 @@ fn routes_are_never_missing_while_they_change_from_objects_to_their_own_hops() {
         model
             .routes
             .values()
+            .flatten()
             .all(|it| matches!(it, Installed::Ours(Target::Inline(_))))
     );
 }
@@ -281,20 +255,21 @@ fn a_number_is_used_once_nobody_else_has_it() {
     for is_told in [true, false] {
         let (mut plan, mut model) = (plan_with_one_id(), Model::default());
         model.objects.insert(1000, Nexthop::Foreign);
-        assert!(!plan.object_changed(1000, true));
+        assert_eq!(plan.object_changed(1000, true), Change::None);
         announce(&mut plan, &[("10.0.0.0/24", &[1])]);
         assert_eq!(run(&mut plan, &mut model), []);
         assert_eq!(plan.counts().failed, 1);
         model.objects.clear();
         if is_told {
-            assert!(!plan.object_changed(1000, false));
+            assert_eq!(plan.object_changed(1000, false), Change::None);
             plan.retry(1);
         } else {
             model.dump(&mut plan);
         }
         run(&mut plan, &mut model);
         assert_eq!((model.resolved().len(), plan.counts().failed), (1, 0));
-        assert!(plan.object_changed(1000, true), "it is ours");
+        let change = plan.object_changed(1000, true);
+        assert_eq!(change, Change::Unclear, "it is ours");
     }
 }
 

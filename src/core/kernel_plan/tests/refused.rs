@@ -51,7 +51,7 @@ fn a_number_is_used_when_the_kernel_refused_something_else() {
     for _ in 0..3 {
         batch(&mut plan, &mut model, |_| Some(errno::EPERM));
         assert_eq!((plan.counts().failed, plan.counts().objects), (1, 0));
-        plan.retry(1);
+        plan.retry_all();
     }
     run(&mut plan, &mut model);
     assert_eq!(model.resolved().len(), 1);
@@ -69,7 +69,7 @@ fn without_numbers_routes_wait_until_one_is_free() {
     plan.remove(Vni(1), &route("10.0.0.0/24", 1));
     plan.remove(Vni(1), &route("10.0.2.0/24", 1));
     run(&mut plan, &mut model);
-    plan.retry(9);
+    plan.retry_all();
     run(&mut plan, &mut model);
     assert_eq!((model.routes.len(), plan.counts().failed), (2, 0));
 }
@@ -115,7 +115,7 @@ fn a_route_of_somebody_else_raises_doubt_once() {
         let (_, outcome) = batch(&mut plan, &mut model, no_routes(errno));
         assert_eq!(outcome.doubt, doubt);
         assert_eq!(plan.counts().failed, 1);
-        plan.retry(1);
+        plan.retry_all();
     }
     run(&mut plan, &mut model);
     // Ours is there, and the next time is another matter.
@@ -125,53 +125,57 @@ fn a_route_of_somebody_else_raises_doubt_once() {
 }
 
 #[test]
-fn a_place_is_taken_back_by_a_replacement_and_a_free_one_by_an_addition() {
+fn route_behind_somebody_elses_is_not_changed_until_theirs_goes() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
-    let prefix: IpNet = "10.0.0.0/24".parse().unwrap();
-    plan.add(Vni(1), &route("10.0.0.0/24", 1));
-    run(&mut plan, &mut model);
-    let verbs = |ops: &[Op]| match ops {
-        [Op::Route { verb, .. }] => *verb,
-        _ => panic!("{ops:?}"),
-    };
-    model.routes.insert((100, prefix), Installed::Foreign);
-    model.dump(&mut plan);
-    for verb in [Verb::Add, Verb::Replace] {
-        let (ops, outcome) = batch(&mut plan, &mut model, |_| None);
-        assert_eq!(verbs(&ops), verb);
-        assert_eq!((outcome, plan.counts().failed), (Outcome::default(), 0));
-    }
-    model.routes.clear();
-    model.dump(&mut plan);
-    assert_eq!(verbs(&run(&mut plan, &mut model)), Verb::Add);
-}
-
-#[test]
-fn a_route_behind_somebody_elses_is_not_replaced() {
-    let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
-    let prefix: IpNet = "10.0.0.0/24".parse().unwrap();
+    let behind = place(100, "10.0.0.0/24".parse().unwrap());
     for prefix in ["10.0.0.0/24", "10.0.1.0/24"] {
         plan.add(Vni(1), &route(prefix, 1));
     }
     run(&mut plan, &mut model);
-    assert!(plan.foreign_route_first(100, prefix));
-    assert!(!plan.foreign_route_first(100, "10.9.0.0/16".parse().unwrap()));
-    assert!(!plan.foreign_route_first(99, prefix));
+    let routes = model.routes.get_mut(&behind).unwrap();
+    routes.insert(0, Installed::Foreign);
+    assert_eq!(plan.route_changed(behind, &Seen::First), Change::Shadowed);
+    let elsewhere = place(100, "10.9.0.0/16".parse().unwrap());
+    assert_eq!(plan.route_changed(elsewhere, &Seen::First), Change::None);
     for prefix in ["10.0.0.0/24", "10.0.1.0/24"] {
         plan.add(Vni(1), &route(prefix, 2));
     }
     run(&mut plan, &mut model);
     let hops = |model: &Model| model.resolved().values().map(BTreeSet::len).collect();
-    assert_eq!(plan.counts().failed, 1);
+    assert_eq!(plan.counts().shadowed, 1);
     let resolved: Vec<usize> = hops(&model);
     assert_eq!(resolved, [1, 2], "others are not held back");
-    assert!(!plan.foreign_route_gone(100, "10.0.1.0/24".parse().unwrap()));
-    assert!(!plan.foreign_route_gone(99, prefix));
-    assert!(plan.foreign_route_gone(100, prefix), "read the kernel");
+    model.dump(&mut plan);
+    assert_eq!(run(&mut plan, &mut model), [], "a reading shows the same");
+    model.take(behind);
+    let change = plan.route_changed(behind, &Seen::Left);
+    assert_eq!(change, Change::Unclear, "another one may stand there");
     model.dump(&mut plan);
     run(&mut plan, &mut model);
     let resolved: Vec<usize> = hops(&model);
-    assert_eq!((resolved, plan.counts().failed), (vec![2, 2], 0));
+    assert_eq!((resolved, plan.counts().shadowed), (vec![2, 2], 0));
+}
+
+#[test]
+fn refused_routes_cost_one_message_a_try_and_are_tried_more_and_more_rarely() {
+    let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
+    plan.add(Vni(1), &route("10.0.0.0/24", 1));
+    batch(&mut plan, &mut model, no_routes(EINVAL));
+    let mut tries = Vec::new();
+    for round in 1..=1000 {
+        plan.retry(10);
+        let (ops, _) = batch(&mut plan, &mut model, no_routes(EINVAL));
+        assert!(ops.len() <= 1, "an object is made and deleted: {ops:?}");
+        if !ops.is_empty() {
+            tries.push(round);
+        }
+        assert_eq!(run(&mut plan, &mut model), []);
+    }
+    assert_eq!(tries, [1, 3, 7, 15, 31, 63, 127, 255, 511, 767]);
+    assert_eq!(model.objects.len(), 1);
+    plan.remove(Vni(1), &route("10.0.0.0/24", 1));
+    run(&mut plan, &mut model);
+    assert_eq!(model, Model::default(), "its object went with it");
 }
 
 #[test]
@@ -184,13 +188,13 @@ fn refused_routes_take_turns() {
     let refuse = |plan: &mut Plan, model: &mut Model| batch(plan, model, no_routes(EINVAL)).0;
     refuse(&mut plan, &mut model);
     let mut tried = Vec::new();
-    for _ in 0..2 * prefixes.len() {
+    while tried.len() < 2 * prefixes.len() {
         plan.retry(1);
-        match refuse(&mut plan, &mut model)[..] {
-            [Op::AddHop { .. }, Op::Route { prefix, .. }] | [Op::Route { prefix, .. }] => {
-                tried.push(prefix);
+        for op in refuse(&mut plan, &mut model) {
+            match op {
+                Op::Route { place, .. } => tried.push(place.prefix),
+                op => panic!("{op:?}"),
             }
-            ref ops => panic!("{ops:?}"),
         }
     }
     let (once, twice) = tried.split_at(prefixes.len());

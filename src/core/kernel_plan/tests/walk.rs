@@ -23,12 +23,17 @@ impl Wanted {
 
     fn resolved(&self, mode: Mode) -> BTreeMap<(u32, IpNet), BTreeSet<Ipv6Addr>> {
         let hops = |routes: &BTreeSet<(Vni, Route)>, prefix: IpNet| {
-            let mut hops: BTreeSet<Ipv6Addr> = routes
-                .iter()
-                .filter_map(|(_, route)| match route.next_hop.target_address {
-                    std::net::IpAddr::V6(address) => Some(address),
-                    std::net::IpAddr::V4(_) => None,
-                })
+            let installable =
+                routes
+                    .iter()
+                    .filter_map(|(vni, route)| match route.next_hop.target_address {
+                        std::net::IpAddr::V6(address) => Some((vni, address)),
+                        std::net::IpAddr::V4(_) => None,
+                    });
+            let lowest = installable.clone().map(|(vni, _)| vni).min();
+            let mut hops: BTreeSet<Ipv6Addr> = installable
+                .filter(|(vni, _)| Some(*vni) == lowest)
+                .map(|(_, address)| address)
                 .collect();
             if mode == Mode::Inline && matches!(prefix, IpNet::V6(_)) {
                 hops = hops.into_iter().take(1).collect();
@@ -72,22 +77,32 @@ fn meddle(random: &mut Random, plan: &mut Plan, model: &mut Model) -> bool {
         0 | 1 if !keys.is_empty() => {
             let key = keys[usize::try_from(random.below(keys.len() as u64)).unwrap()];
             let seen = if random.chance(50) {
-                model.routes.remove(&key);
-                Seen::Gone
-            } else {
-                model.routes.insert(key, Installed::Foreign);
+                match model.take(key) {
+                    Some(Installed::Ours(target)) => Seen::Gone(target),
+                    _ => Seen::Left,
+                }
+            } else if random.chance(50) {
+                model.put(key, Installed::Foreign);
                 Seen::Replaced
+            } else {
+                let first = usize::from(key.prefix.addr().is_ipv6());
+                let routes = model.routes.get_mut(&key).unwrap();
+                routes.insert(first.min(routes.len()), Installed::Foreign);
+                Seen::First
             };
+            let mut unclear = lost;
             if !lost {
-                plan.route_changed(key.0, key.1, &seen);
+                unclear = plan.route_changed(key, &seen) == Change::Unclear;
+                plan.repair();
             }
-            lost
+            unclear
         }
         2 if !ids.is_empty() => {
             let id = ids[usize::try_from(random.below(ids.len() as u64)).unwrap()];
             model.delete_object(id).unwrap();
-            plan.object_changed(id, false);
-            true
+            let change = plan.object_changed(id, false);
+            plan.repair();
+            change == Change::Unclear
         }
         3 => {
             let id = IDS.start + u32::try_from(random.below(200)).unwrap();
@@ -203,14 +218,20 @@ fn whatever_happens_the_kernel_ends_as_desired() {
 
 /// Nobody meddles and nothing fails any more, and others' routes are out of the way.
 fn settle_down(plan: &mut Plan, model: &mut Model, look: bool) {
-    model.routes.retain(|_, route| *route != Installed::Foreign);
+    for (place, count) in foreign_routes(model) {
+        for _ in 0..count {
+            plan.route_changed(place, &Seen::Left);
+        }
+    }
+    model.keep(|route| *route != Installed::Foreign);
+    plan.repair();
     for vni in 1..=3 {
         plan.synced(Vni(vni));
     }
     if look {
         model.dump(plan);
     }
-    plan.retry(usize::MAX);
+    plan.retry_all();
     for _ in 0..2000 {
         let mut ops = Vec::new();
         plan.settle(&mut ops);
@@ -220,10 +241,22 @@ fn settle_down(plan: &mut Plan, model: &mut Model, look: bool) {
         let failures = execute(model, &ops, |_| None);
         let outcome = plan.completed(&ops, &failures);
         assert!(!outcome.resync, "{failures:?} {ops:?}");
+        if outcome.doubt {
+            model.dump(plan);
+        }
         if ops.is_empty() && plan.is_idle() {
             assert_eq!(plan.counts().failed, 0);
             return;
         }
     }
     panic!("it does not come to rest");
+}
+
+fn foreign_routes(model: &Model) -> Vec<(Place, usize)> {
+    let is_foreign = |route: &&Installed| **route == Installed::Foreign;
+    let counted = model
+        .routes
+        .iter()
+        .map(|(place, routes)| (*place, routes.iter().filter(is_foreign).count()));
+    counted.collect()
 }

@@ -10,6 +10,8 @@ struct Fabric {
     world: World,
     legacy: PeerId,
     modern: PeerId,
+    /// As the kernel tells it.
+    window: Option<u32>,
 }
 
 impl Fabric {
@@ -28,6 +30,7 @@ impl Fabric {
             world,
             legacy,
             modern,
+            window: Some(65_536),
         };
         // The first query for the window.
         fabric.due();
@@ -56,10 +59,20 @@ impl Fabric {
         let now = self.world.now;
         let queue = SendQueue {
             is_empty,
-            window: Some(65_536),
+            window: self.window,
         };
         for peer in self.shard().take_queue_queries() {
             self.shard().report_queue(peer, queue, now);
+        }
+    }
+
+    /// Sends until the legacy peer has received so many routes.
+    fn read_until(&mut self, count: usize) {
+        while self.received() < count {
+            if self.burst() == 0 {
+                self.due();
+                self.answer_queries(true);
+            }
         }
     }
 
@@ -147,45 +160,56 @@ fn a_chunk_that_the_kernel_cuts_is_finished_at_once_and_counted() {
 }
 
 #[test]
-fn who_goes_during_a_table_is_reported_and_gets_half_the_pace() {
-    let mut fabric = Fabric::new(0);
-    fabric.burst();
-    let (legacy, now) = (fabric.legacy, fabric.world.now);
-    fabric.shard().close(legacy, CloseReason::PeerClosed, now);
-    let mut reports = std::iter::from_fn(|| fabric.world.shards[0].poll_report());
-    assert_eq!(
-        reports.find(|it| matches!(it, Report::LegacyDrop(_))),
-        Some(Report::LegacyDrop(legacy))
-    );
-    let rate = |fabric: &Fabric| {
-        let mut rates = Vec::new();
-        fabric.world.shards[0].for_each_session(|view| rates.extend(view.legacy_rate));
-        rates
-    };
-    assert!(rate(&fabric).is_empty());
-    let mut fabric = Fabric::new(1);
-    assert_eq!(rate(&fabric), [crate::core::pace::DEFAULT_RATE / 2]);
-    assert!(fabric.burst() <= BURST / 2);
+fn end_behind_a_buffer_that_may_be_full_is_reported_with_its_place() {
+    // The kernel does not tell the window: nothing is surely read.
+    for (window, is_suspect) in [(None, true), (Some(65_536), false)] {
+        let mut fabric = Fabric::new(0);
+        fabric.window = window;
+        fabric.read_until(2500);
+        let (legacy, now) = (fabric.legacy, fabric.world.now);
+        fabric.shard().close(legacy, CloseReason::PeerClosed, now);
+        let reports = std::iter::from_fn(|| fabric.world.shards[0].poll_report());
+        let places: Vec<u64> = reports
+            .filter_map(|it| match it {
+                Report::LegacyDrop(id, overrun) if id == legacy => Some(overrun.place),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(places.len(), usize::from(is_suspect), "{window:?}");
+        assert!(places.iter().all(|it| *it >= 65_535), "{places:?}");
+        let drops = fabric.shard().gauges().counters.legacy_drops;
+        assert_eq!(drops, u64::from(is_suspect));
+    }
 }
 
 #[test]
-fn who_leaves_with_all_there_was_had_no_trouble() {
-    for (read, has_trouble) in [(2000, true), (3000, false)] {
-        let mut fabric = Fabric::new(0);
-        fabric.world.now += Duration::from_secs(6);
+fn table_that_a_legacy_peer_has_read_is_reported_once() {
+    let mut fabric = Fabric::new(0);
+    fabric.read_until(3000);
+    // What asks for the window is the reply to a KEEPALIVE.
+    for _ in 0..2 {
+        fabric.world.now += Duration::from_secs(1);
         fabric.world.keepalive(fabric.legacy);
-        while fabric.received() < read {
-            if fabric.burst() == 0 {
-                fabric.due();
-                fabric.answer_queries(true);
-            }
+        while fabric.chunk() > 0 {}
+        for _ in 0..20 {
+            fabric.due();
+            fabric.answer_queries(true);
         }
-        let (legacy, now) = (fabric.legacy, fabric.world.now);
-        fabric.shard().close(legacy, CloseReason::PeerClosed, now);
-        let mut reports = std::iter::from_fn(|| fabric.world.shards[0].poll_report());
-        let is_drop = |it| it == Report::LegacyDrop(legacy);
-        assert_eq!(reports.any(is_drop), has_trouble, "{read} read");
     }
+    let reports = std::iter::from_fn(|| fabric.world.shards[0].poll_report());
+    let taken: Vec<Report> = reports
+        .filter(|it| matches!(it, Report::LegacyTable(..)))
+        .collect();
+    assert_eq!(taken.len(), 1, "{taken:?}");
+}
+
+#[test]
+fn halved_pace_sends_half_a_burst() {
+    let mut fabric = Fabric::new(1);
+    let mut rates = Vec::new();
+    fabric.world.shards[0].for_each_session(|view| rates.extend(view.legacy_rate));
+    assert_eq!(rates, [crate::core::pace::DEFAULT_RATE / 2]);
+    assert!(fabric.burst() <= BURST / 2);
 }
 
 #[test]

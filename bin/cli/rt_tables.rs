@@ -1,0 +1,62 @@
+//! Names of kernel tables, as iproute2 keeps them.
+
+use std::path::{Path, PathBuf};
+
+/// Where names are looked for; the first that is found counts.
+const FILES: [&str; 3] = [
+    "/etc/iproute2/rt_tables",
+    "/usr/share/iproute2/rt_tables",
+    "/usr/lib/iproute2/rt_tables",
+];
+/// More files like those, with names that end in `.conf`.
+const FOLDER: &str = "/etc/iproute2/rt_tables.d";
+
+/// Returns the number of the table with a name.
+pub(crate) fn number(name: &str) -> Option<u32> {
+    let mut more: Vec<PathBuf> = std::fs::read_dir(FOLDER)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|it| it == "conf"))
+        .collect();
+    more.sort();
+    let files = FILES.iter().map(|it| Path::new(it).to_owned());
+    let mut texts = files
+        .chain(more)
+        .filter_map(|it| std::fs::read_to_string(it).ok());
+    texts.find_map(|text| find(&text, name))
+}
+
+/// Finds a name in lines of a number and a name; `#` begins a comment.
+fn find(text: &str, name: &str) -> Option<u32> {
+    let lines = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default());
+    let mut entries = lines.filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let number = words.next()?;
+        let number = match number.strip_prefix("0x") {
+            Some(digits) => u32::from_str_radix(digits, 16).ok()?,
+            None => number.parse().ok()?,
+        };
+        Some((number, words.next()?))
+    });
+    entries
+        .find(|(_, it)| *it == name)
+        .map(|(number, _)| number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_tables_are_found_and_comments_are_not() {
+        let text = "#\n# reserved values\n254\tmain\n#100 red\n0x65 blue # tenant\nx y\n7\n";
+        assert_eq!(find(text, "main"), Some(254));
+        assert_eq!(find(text, "blue"), Some(101));
+        for name in ["red", "tenant", "y", "", "7"] {
+            assert_eq!(find(text, name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Repairs, and whether somebody undoes them.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crate::kernel::stats::Shared;
+
+/// What was lost, and is repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    Route,
+    Object,
+    Device,
+}
+
+impl Cause {
+    const COUNT: usize = 3;
+
+    const fn what(self) -> &'static str {
+        match self {
+            Self::Route => "routes",
+            Self::Object => "nexthop objects",
+            Self::Device => "the tunnel device",
+        }
+    }
+}
+
+/// Repairs of one kind within [`MEMORY`] that are nothing special.
+const FREE: u32 = 5;
+/// Pause before the first repair after those; it doubles with each that follows.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Losses within this time are one: somebody deletes many routes.
+const BURST: Duration = Duration::from_secs(1);
+/// A kind that was not lost again for this long after its repair is at peace.
+const MEMORY: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Default)]
+struct Kind {
+    losses: u32,
+    /// When the last loss was counted.
+    counted: Option<Instant>,
+    /// When the last repair was, or is to be.
+    repair: Option<Instant>,
+}
+
+/// What was lost lately.
+#[derive(Default)]
+pub(super) struct Fights([Kind; Cause::COUNT]);
+
+impl Fights {
+    /// Counts a loss, once for a burst. Returns when to repair it: at once, unless it happens
+    /// again and again.
+    pub(super) fn lost(&mut self, cause: Cause, now: Instant, shared: &Shared) -> Instant {
+        let kind = &mut self.0[cause as usize];
+        if let (Some(counted), Some(repair)) = (kind.counted, kind.repair)
+            && now < counted + BURST
+        {
+            return now.max(repair);
+        }
+        shared.repairs[cause as usize].fetch_add(1, Relaxed);
+        if kind.repair.is_none_or(|at| now > at + MEMORY) {
+            *kind = Kind::default();
+        }
+        kind.counted = Some(now);
+        kind.losses += 1;
+        let mut at = now;
+        if kind.losses > FREE {
+            let doublings = (kind.losses - FREE - 1).min(16);
+            let pause = FIRST_PAUSE
+                .saturating_mul(1 << doublings)
+                .min(LONGEST_PAUSE);
+            at = now + pause;
+            let text = format!(
+                "somebody else removes {} of this client: {} times within about a minute; \
+                 the next repair waits {} s",
+                cause.what(),
+                kind.losses,
+                pause.as_secs()
+            );
+            log::warn!("kernel routes: {text}");
+            shared.set_error(text);
+        }
+        kind.repair = Some(at);
+        at
+    }
+
+    /// When the last fight is over; `None` if there is none.
+    pub(super) fn end(&self, now: Instant) -> Option<Instant> {
+        let fights = self.0.iter().filter(|kind| kind.losses > FREE);
+        let ends = fights.filter_map(|kind| kind.repair.map(|at| at + MEMORY));
+        ends.max().filter(|end| *end > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repairs_that_are_undone_again_and_again_wait_longer_and_longer() {
+        let mut now = Instant::now();
+        let shared = Shared::default();
+        let mut fights = Fights::default();
+        let mut pauses = Vec::new();
+        for _ in 0..14 {
+            let at = fights.lost(Cause::Route, now, &shared);
+            pauses.push((at - now).as_secs());
+            let again = at + Duration::from_millis(1);
+            assert_eq!(fights.lost(Cause::Route, now, &shared), at, "of one burst");
+            now = again.max(now + BURST);
+        }
+        assert_eq!(pauses, [0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert!(fights.end(now).is_some());
+        let at = fights.lost(Cause::Object, now, &shared);
+        assert_eq!(at, now, "another kind is another matter");
+        let end = fights.end(now).unwrap();
+        assert_eq!(fights.end(end), None);
+        let later = end + Duration::from_millis(1);
+        assert_eq!(fights.lost(Cause::Route, later, &shared), later);
+        assert_eq!(fights.end(later), None);
+        assert_eq!(shared.snapshot().repairs.routes, 15);
+    }
+}

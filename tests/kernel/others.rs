@@ -1,0 +1,280 @@
+//! What others do to our routes, and that theirs are left alone.
+//!
+//! Needs CAP_SYS_ADMIN and CAP_NET_ADMIN; says so and passes where it has not.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rustbond::kernel::{KernelConfig, KernelWriter};
+
+use crate::netns::{DEVICE, in_namespace, ip, ip_batch, make_device};
+use crate::writer::*;
+
+/// What `ip` prints without the numbers of objects, which a repair may change.
+fn without_numbers(text: &str) -> String {
+    let mut words = text.split_whitespace();
+    let mut kept = Vec::new();
+    while let Some(word) = words.next() {
+        if ["nhid", "id", "group"].contains(&word) {
+            words.next();
+        } else {
+            kept.push(word);
+        }
+    }
+    kept.join(" ")
+}
+
+/// Deletes our routes of a family one by one: `ip route flush` of iproute2 6.1 cannot delete
+/// routes with nexthop objects.
+fn delete_all(family: &str) {
+    let ours = ip(&format!("{family} route show table 100 proto 254"));
+    let deletions: String = ours
+        .lines()
+        .filter(|line| !line.contains("metric 77") && !line.starts_with('\t'))
+        .map(|line| {
+            let prefix = line.split_whitespace().next().unwrap();
+            format!("route del {prefix} table 100 proto 254\n")
+        })
+        .collect();
+    ip_batch(&deletions, family);
+}
+
+#[test]
+fn what_others_do_to_our_routes_is_repaired_within_a_second() {
+    in_namespace("repair", || {
+        make_device();
+        let before = others();
+        let writer = start(config());
+        for n in 0..300 {
+            let hop = u16::try_from(n % 5).unwrap();
+            writer.add(VNI, nth_v4(n + 0x1_0000, hop));
+            writer.add(VNI, nth_v6(n, hop));
+            writer.add(VNI, nth_v6(n, hop + 10));
+        }
+        writer.synced(VNI);
+        writer.flush(WAIT).unwrap();
+        let good = || (without_numbers(&table(100)), writer.stats().in_sync);
+        let want = good();
+        assert!(want.1);
+        let repairs = |what: &str| {
+            eventually(what, Duration::from_secs(1), || good() == want);
+            assert_eq!(others_now(), before, "{what}");
+        };
+        ip("-4 route del 11.0.0.0/24 table 100");
+        repairs("one deletion");
+        delete_all("-4");
+        delete_all("-6");
+        repairs("flush");
+        let nexthops = ip("nexthop show proto 254");
+        let of_ours = nexthops
+            .lines()
+            .find(|line| line.contains("encap"))
+            .unwrap();
+        let id = of_ours.split_whitespace().nth(1).unwrap();
+        ip(&format!("nexthop del id {id}"));
+        repairs("deletion of a nexthop");
+        ip(&format!("link set {DEVICE} down"));
+        eventually("noticed", WAIT, || !writer.stats().device_up);
+        let error = writer.flush(WAIT).unwrap_err().to_string();
+        assert!(error.contains("is down"), "{error}");
+        ip(&format!("link set {DEVICE} up"));
+        // The others' routes through the device went with it.
+        ip(&format!(
+            "-4 route add 10.8.0.0/24 dev {DEVICE} proto 254 table 200"
+        ));
+        ip(&format!("-6 nexthop add id 55 dev {DEVICE} proto 3"));
+        ip(&format!(
+            "-6 nexthop add id {} dev {DEVICE} proto 254",
+            0x4d42_0001
+        ));
+        repairs("down and up");
+        ip(&format!("link del {DEVICE}"));
+        eventually("noticed", WAIT, || !writer.stats().device_up);
+        writer.add(VNI, route("10.200.0.0/16", 1));
+        writer.remove(VNI, route("10.200.0.0/16", 1));
+        make_device();
+        eventually("re-created", Duration::from_secs(1), || good() == want);
+        assert_eq!(writer.stats().failed, 0);
+    });
+}
+
+#[test]
+fn a_route_that_was_there_before_us_is_left_alone() {
+    in_namespace("conflict", || {
+        make_device();
+        ip("-4 route add 10.0.0.0/24 dev lo proto static table 100");
+        ip("-6 route add fd00::/64 dev lo proto static metric 1024 table 100");
+        let before = table(100);
+        let writer = start(config());
+        writer.add(VNI, route("10.0.0.0/24", 1));
+        writer.add(VNI, route("fd00::/64", 1));
+        writer.add(VNI, route("10.0.1.0/24", 1));
+        writer.flush(WAIT).unwrap();
+        eventually("it is seen whose they are", WAIT, || {
+            writer.stats().shadowed == 2
+        });
+        let stats = writer.stats();
+        assert_eq!((stats.failed, stats.installed), (0, 1));
+        assert!(stats.last_error.unwrap().contains("somebody else"));
+        assert!(!stats.in_sync);
+        assert!(shown("10.0.1.0/24").contains("2001:db8::1"));
+        writer.remove(VNI, route("10.0.1.0/24", 1));
+        writer.flush(WAIT).unwrap();
+        assert_eq!(table(100), before);
+        ip("-4 route del 10.0.0.0/24 table 100");
+        ip("-6 route del fd00::/64 table 100");
+        eventually("taken over", Duration::from_secs(1), || {
+            writer.stats().in_sync
+        });
+        assert!(shown("fd00::/64").contains("2001:db8::1"));
+    });
+}
+
+#[test]
+fn a_route_that_was_put_before_ours_is_left_alone() {
+    in_namespace("prepend", || {
+        make_device();
+        let writer = start(config());
+        writer.synced(VNI);
+        writer.add(VNI, route("10.0.0.0/24", 1));
+        writer.add(VNI, route("10.0.1.0/24", 1));
+        writer.flush(WAIT).unwrap();
+        ip("-4 route prepend blackhole 10.0.0.0/24 proto static table 100");
+        ip("-4 route prepend 10.0.0.0/24 dev lo proto static table 100");
+        ip("-4 route append blackhole 10.0.1.0/24 proto static table 100");
+        let theirs = || ip("-4 route show table 100 proto static");
+        let before = theirs();
+        eventually("noticed", WAIT, || writer.stats().last_error.is_some());
+        let change = |writer: &KernelWriter, from, to| {
+            for prefix in ["10.0.0.0/24", "10.0.1.0/24"] {
+                writer.add(VNI, route(prefix, to));
+                writer.remove(VNI, route(prefix, from));
+            }
+            writer.flush(WAIT).unwrap();
+        };
+        change(&writer, 1, 2);
+        assert_eq!(theirs(), before);
+        assert_eq!(
+            writer.stats().shadowed,
+            1,
+            "it cannot change before theirs goes"
+        );
+        assert!(shown("10.0.1.0/24").contains("dst 2001:db8::2 "));
+        drop(writer);
+
+        // The next process finds it as it is.
+        let writer = start(config());
+        for prefix in ["10.0.0.0/24", "10.0.1.0/24"] {
+            writer.add(VNI, route(prefix, 2));
+        }
+        writer.synced(VNI);
+        change(&writer, 2, 3);
+        assert_eq!(theirs(), before);
+        ip("-4 route del 10.0.0.0/24 dev lo proto static table 100");
+        ip("-4 route del blackhole 10.0.0.0/24 proto static table 100");
+        let moved = || shown("10.0.0.0/24").contains("dst 2001:db8::3 ");
+        eventually("theirs went", Duration::from_secs(1), moved);
+        assert!(writer.stats().in_sync);
+        for prefix in ["10.0.0.0/24", "10.0.1.0/24"] {
+            writer.remove(VNI, route(prefix, 3));
+        }
+        writer.flush(WAIT).unwrap();
+        assert!(!table(100).contains("proto 254"), "{}", table(100));
+        assert!(theirs().starts_with("blackhole 10.0.1.0/24"));
+    });
+}
+
+/// An operator's routes in the place of ours, put there by replacement.
+#[test]
+fn route_of_an_operator_is_never_replaced_and_survives_a_flap_of_the_device() {
+    in_namespace("shadow", || {
+        make_device();
+        let writer = start(config());
+        let prefixes = ["10.0.0.0/24", "10.0.1.0/24", "fd00:1::/64", "fd00:2::/64"];
+        for prefix in prefixes {
+            writer.add(VNI, route(prefix, 1));
+        }
+        writer.synced(VNI);
+        writer.flush(WAIT).unwrap();
+        assert!(writer.stats().in_sync);
+        ip("-4 route replace blackhole 10.0.0.0/24 table 100 proto static");
+        ip("-6 route replace blackhole fd00:1::/64 table 100 proto static");
+        eventually("noticed", WAIT, || writer.stats().shadowed == 2);
+        let stats = writer.stats();
+        assert!(stats.last_error.unwrap().contains("somebody else"));
+        assert!(!stats.in_sync);
+        // Added beside ours, and then ours go for a while.
+        ip("-4 route append blackhole 10.0.1.0/24 table 100 proto static");
+        ip("-6 route append blackhole fd00:2::/64 table 100 proto static");
+        let theirs = || {
+            ip("-4 route show table 100 proto static") + &ip("-6 route show table 100 proto static")
+        };
+        let before = theirs();
+        assert_eq!(before.lines().count(), 4);
+        ip(&format!("link set {DEVICE} down"));
+        eventually("down", WAIT, || !writer.stats().device_up);
+        ip(&format!("link set {DEVICE} up"));
+        eventually("up", WAIT, || writer.stats().shadowed == 4);
+        for prefix in prefixes {
+            writer.add(VNI, route(prefix, 2));
+        }
+        writer.flush(WAIT).unwrap();
+        assert_eq!(theirs(), before);
+        ip("-4 route del blackhole 10.0.0.0/24 table 100 proto static");
+        ip("-4 route del blackhole 10.0.1.0/24 table 100 proto static");
+        ip("-6 route del blackhole fd00:1::/64 table 100 proto static");
+        ip("-6 route del blackhole fd00:2::/64 table 100 proto static");
+        eventually("ours come", WAIT, || writer.stats().in_sync);
+        assert_eq!(writer.stats().last_error, None, "all is well");
+        assert_eq!(table(100).matches("dst 2001:db8::2 ").count(), 4);
+    });
+}
+
+/// DHCP and router advertisements use protocols 16 and 9.
+#[test]
+fn default_route_of_the_host_is_not_ours_although_it_has_our_protocol_and_table() {
+    in_namespace("dhcp", || {
+        make_device();
+        ip("-4 route add default dev lo proto 16");
+        ip("-6 route add default dev lo proto 16 metric 1024");
+        let before = ip("-4 route show default") + &ip("-6 route show default");
+        let config = KernelConfig {
+            vni_tables: BTreeMap::from([(VNI, 254)]),
+            protocol: 16,
+            cleanup_on_exit: true,
+            ..config()
+        };
+        let writer = start(config);
+        writer.add(VNI, route("10.0.0.0/24", 1));
+        writer.synced(VNI);
+        writer.flush(WAIT).unwrap();
+        assert_eq!(writer.stats().installed, 1);
+        writer.shutdown(WAIT).unwrap();
+        let after = ip("-4 route show default") + &ip("-6 route show default");
+        assert_eq!(after, before);
+        assert_eq!(ip("-4 route show 10.0.0.0/24"), "");
+    });
+}
+
+#[test]
+fn somebody_who_removes_our_routes_again_and_again_is_named_and_waited_for() {
+    in_namespace("fight", || {
+        make_device();
+        let writer = start(config());
+        writer.add(VNI, route("10.0.0.0/24", 1));
+        writer.synced(VNI);
+        writer.flush(WAIT).unwrap();
+        let is_there = || !ip("-4 route show 10.0.0.0/24 table 100").is_empty();
+        let end = std::time::Instant::now() + Duration::from_secs(30);
+        while writer.stats().obstacle.is_none() {
+            assert!(std::time::Instant::now() < end, "{:?}", writer.stats());
+            eventually("it is repaired", WAIT, is_there);
+            ip("-4 route del 10.0.0.0/24 table 100");
+        }
+        let stats = writer.stats();
+        assert!(stats.obstacle.unwrap().contains("somebody else"));
+        assert!(!stats.in_sync);
+        assert!(stats.repairs.routes > 5 && stats.messages < 1000);
+        eventually("it is repaired after a pause", WAIT, is_there);
+    });
+}
