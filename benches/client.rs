@@ -153,7 +153,7 @@ fn measure(address: &str, routes: u32, way: &str) {
             begin.elapsed().as_secs_f64()
         )
     });
-    assert_eq!(client.route_count(), routes as usize);
+    assert_eq!(client.route_count().unwrap(), routes as usize);
     let count = f64::from(routes);
     let of_route = |bytes: f64| (bytes - before) / count;
     let (now, peak) = (of_route(memory("VmRSS")), of_route(memory("VmHWM")));

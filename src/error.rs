@@ -31,6 +31,8 @@ pub enum Error {
     Lagged,
     /// System or peer: the wait ended before the awaited state was reached.
     Timeout,
+    /// Ours: the thread of this name panicked, and with it the client or server has ended.
+    Panicked(String),
     /// System: the address could not be listened on.
     Listen {
         /// The address asked for.
@@ -73,6 +75,12 @@ impl std::fmt::Display for Error {
             Self::Busy => f.write_str("too many callers do this at once; try again later"),
             Self::Lagged => f.write_str("too slow: changes were lost"),
             Self::Timeout => f.write_str("timed out"),
+            Self::Panicked(thread) => {
+                write!(
+                    f,
+                    "ended by an internal error: the thread {thread} panicked"
+                )
+            }
             Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Self::Io { doing, source } => write!(f, "cannot {doing}: {source}"),
             #[cfg(feature = "netlink")]
@@ -94,6 +102,7 @@ impl std::error::Error for Error {
             | Self::PeerNotFound(_)
             | Self::Busy
             | Self::Lagged
+            | Self::Panicked(_)
             | Self::Timeout => None,
             #[cfg(feature = "netlink")]
             Self::Netlink(_) => None,

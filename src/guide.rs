@@ -60,7 +60,7 @@
 //!     client.flush(Duration::from_secs(10))?;
 //!     // The table is there.
 //!     client.wait_synced(vni, Duration::from_secs(10))?;
-//!     println!("{} routes", client.route_count());
+//!     println!("{} routes", client.route_count()?);
 //!     std::thread::park();
 //!     client.shutdown()
 //! }
@@ -68,9 +68,11 @@
 //!
 //! # With a channel
 //!
-//! The channel is bounded and ends when the client does. It is one of crossbeam's, so
-//! that a program can select over it and channels of its own. Here the events tell of
-//! whole sets of next hops, which is what a data plane with ECMP programs.
+//! The channel is bounded and ends when the client does. It holds a receiver of crossbeam's, so
+//! that a program can select over it and channels of its own; dropping it ends the consumer. Here the events tell of
+//! whole sets of next hops, which is what a data plane with ECMP programs. A handler is told the
+//! same if it is a [`NextHopHandler`](crate::NextHopHandler), given to
+//! [`next_hop_handler`](crate::Builder::next_hop_handler).
 //!
 //! ```no_run
 //! use rustbond::{Event, EventDetail, MetalBondClient, Result, Vni};
@@ -83,7 +85,7 @@
 //!         .events()?;
 //!     client.subscribe(Vni(100))?;
 //!     client.subscribe(Vni(200))?;
-//!     for event in events {
+//!     for event in &events {
 //!         match event {
 //!             Event::NextHopsChanged(vni, destination, hops) if hops.is_empty() => {
 //!                 println!("{vni}: {destination} is gone");

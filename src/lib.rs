@@ -66,6 +66,7 @@
 //! | `http` | the page, the API, metrics and the routing table over HTTP |
 //! | `probe` | one handshake on the caller's thread |
 //! | `heartbeat` | whether the loops turn, for a watchdog |
+//! | `life` | whether the threads still run, and how they ended |
 //!
 //! | a new | begins in |
 //! |---|---|
@@ -101,6 +102,7 @@ pub mod inspect;
 pub mod internals;
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub mod kernel;
+mod life;
 mod net;
 pub mod probe;
 mod random;
@@ -117,12 +119,13 @@ pub use crate::core::types::{
 };
 pub use crate::core::wire::FrameError;
 pub use client::{
-    Builder, ClientConfig, ClientState, Driver, FlushToken, LoggingHandler, MetalBondClient,
-    NoOpHandler, RouteHandler,
+    Builder, ClientConfig, ClientState, Driver, Events, FlushToken, LoggingHandler,
+    MetalBondClient, NextHopHandler, NoOpHandler, RouteHandler,
 };
 pub use error::{Error, Result};
 pub use heartbeat::Heartbeat;
 pub use inspect::ServerStats;
+pub use life::Life;
 pub use net::{Endpoint, Transport};
 pub use server::{Drain, MetalBondServer, ServerConfig};
 

@@ -22,6 +22,7 @@ pub use error::ProbeError;
 use crate::core::connection::{Buffer, Connection};
 use crate::core::pace::{LegacyPacing, MIN_RATE, Pacing};
 use crate::core::session::{CloseReason, Event, Role, SessionConfig};
+use crate::core::time::{after, bounded};
 use crate::core::wire::{Capabilities, Extensions};
 use crate::inspect::PeerKind;
 
@@ -98,7 +99,7 @@ pub fn probe(address: impl ToSocketAddrs, config: &ProbeConfig) -> Result<Probe,
 fn connect(address: SocketAddr, timeout: Duration) -> Result<TcpStream, ProbeError> {
     let failed = |source| ProbeError::Connect { address, source };
     // A timeout of zero is refused.
-    let timeout = timeout.max(Duration::from_millis(1));
+    let timeout = bounded(timeout).max(Duration::from_millis(1));
     let stream = TcpStream::connect_timeout(&address, timeout).map_err(failed)?;
     // A port of the ephemeral range can be connected to itself when nobody listens on it.
     if stream.local_addr().map_err(failed)? == address {
@@ -134,7 +135,7 @@ impl<'a> Exchange<'a> {
         let session = SessionConfig {
             role: Role::Client,
             keepalive_interval: INTERVAL_OFFERED,
-            handshake_timeout: config.timeout,
+            handshake_timeout: bounded(config.timeout),
             extensions: Some(Extensions {
                 capabilities: Capabilities::OWN,
                 node_id: crate::random::node_id(),
@@ -181,7 +182,7 @@ impl<'a> Exchange<'a> {
         awaited: &'static str,
         is_reached: impl Fn(&Self) -> bool,
     ) -> Result<(), ProbeError> {
-        let deadline = Instant::now() + self.config.timeout;
+        let deadline = after(Instant::now(), self.config.timeout);
         loop {
             self.transmit()?;
             if is_reached(self) {
@@ -199,7 +200,7 @@ impl<'a> Exchange<'a> {
 
     /// Reads for a while, and awaits nothing.
     fn rest(&mut self, pause: Duration) -> Result<(), ProbeError> {
-        let deadline = Instant::now() + pause;
+        let deadline = after(Instant::now(), pause);
         while self.receive(deadline)? {}
         Ok(())
     }
@@ -221,7 +222,7 @@ impl<'a> Exchange<'a> {
             return Ok(());
         }
         self.stream
-            .set_write_timeout(Some(self.config.timeout))
+            .set_write_timeout(Some(bounded(self.config.timeout)))
             .and_then(|()| self.stream.write_all(frames))
             .map_err(|source| self.lost(source.kind()))?;
         let count = frames.len();

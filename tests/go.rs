@@ -241,7 +241,7 @@ fn go_client_holds_every_route_of_our_servers_after_kills_and_changes() {
         wait_held(page(0), &expected(ROUTES));
         let full = ServerConfig::default().legacy_rate;
         let is_full = |server: &MetalBondServer| {
-            let peers = server.peers();
+            let peers = server.peers().unwrap();
             let mut paces = peers.iter().filter_map(|it| it.legacy_rate);
             paces.all(|it| it == full)
         };

@@ -163,7 +163,11 @@ impl Asked {
             }
             ["reached"] => {
                 let target = self.target;
-                wait_until("the routes", || self.client.route_count() == target.routes);
+                wait_until("the routes", || {
+                    self.client
+                        .route_count()
+                        .is_ok_and(|it| it == target.routes)
+                });
                 let last = clock();
                 let stats = self.installed(target);
                 let end = clock();

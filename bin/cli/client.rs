@@ -38,13 +38,14 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
         None => {
             let has_other_work = !args.announce.is_empty() || options.common.http.is_some();
             let printer = Printer {
-                ender: (!has_other_work).then_some(ender),
+                ender: (!has_other_work).then(|| ender.clone()),
                 is_read: AtomicBool::new(true),
             };
             builder.handler(printer)
         }
     };
     let client = client?;
+    ender.end_with(client.life())?;
     // What is announced suppresses what others announce for the same destinations: announced
     // first, no such route is told, installed and removed again.
     for announcement in &args.announce {
@@ -59,7 +60,7 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
         client.subscribe(vni)?;
     }
     if let Some(kernel) = &kernel {
-        kernel.release_unsubscribed(args, &client);
+        kernel.release_unsubscribed(args, &client)?;
     }
     let inspector = match &kernel {
         Some(kernel) => kernel.inspector(&client),
@@ -108,7 +109,7 @@ fn reload(options: &Options, client: &MetalBondClient, kernel: Option<&Kernel>) 
         }
         apply(&client, old, new)?;
         if let Some(kernel) = &kernel {
-            kernel.release_unsubscribed(new, &client);
+            kernel.release_unsubscribed(new, &client)?;
         }
         Ok(())
     })
@@ -156,10 +157,16 @@ fn apply(client: &MetalBondClient, old: &Client, new: &Client) -> Result<(), Fai
 fn status(client: &MetalBondClient) -> String {
     let (up, servers) = (client.connected_count(), client.server_count());
     let servers = count(servers, "server");
-    let (synced, vnis) = (client.synced().len(), client.subscriptions().len());
-    let vnis = count(vnis, "VNI");
-    let routes = count(client.route_count(), "route");
-    format!("{up} of {servers}, {synced} of {vnis} synced, {routes}")
+    let tables = || -> rustbond::Result<String> {
+        let (synced, vnis) = (client.synced()?.len(), client.subscriptions()?.len());
+        let vnis = count(vnis, "VNI");
+        let routes = count(client.route_count()?, "route");
+        Ok(format!("{synced} of {vnis} synced, {routes}"))
+    };
+    match tables() {
+        Ok(tables) => format!("{up} of {servers}, {tables}"),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// Prints each change of a route.

@@ -56,7 +56,7 @@ mod imp {
             let received = |vni| client.get_received_routes(vni);
             self.0.reconfigure(config(options), received)?;
             for mapping in &options.install_routes {
-                if client.is_settled(mapping.vni) {
+                if client.is_settled(mapping.vni)? {
                     self.0.synced(mapping.vni);
                 }
             }
@@ -65,12 +65,17 @@ mod imp {
 
         /// Tells the writer that mapped VNIs without a subscription have no routes. Then it removes
         /// what an earlier process left of them, and waits for no server.
-        pub(crate) fn release_unsubscribed(&self, options: &Options, client: &MetalBondClient) {
-            let subscribed = client.subscriptions();
+        pub(crate) fn release_unsubscribed(
+            &self,
+            options: &Options,
+            client: &MetalBondClient,
+        ) -> Result<(), Failure> {
+            let subscribed = client.subscriptions()?;
             let mapped = options.install_routes.iter().map(|it| it.vni);
             for vni in mapped.filter(|it| !subscribed.contains(it)) {
                 self.0.synced(vni);
             }
+            Ok(())
         }
 
         /// Writes the last changes; with `--cleanup` removes all routes.
@@ -134,7 +139,13 @@ mod imp {
             Ok(())
         }
 
-        pub(crate) fn release_unsubscribed(&self, _: &Options, _: &MetalBondClient) {}
+        pub(crate) fn release_unsubscribed(
+            &self,
+            _: &Options,
+            _: &MetalBondClient,
+        ) -> Result<(), Failure> {
+            Ok(())
+        }
 
         pub(crate) fn stop(&self) -> Result<(), Failure> {
             Ok(())

@@ -22,7 +22,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(), Failure> {
     logging::start(options.log_level(), options.common.log_format);
     options.log_warnings();
-    let (_ender, ending) = signals::catch()?;
+    let (ender, ending) = signals::catch()?;
     let hangups = signals::catch_hangups()?;
     let config = options.server.config.clone();
     let listen = &options.server.listen;
@@ -40,6 +40,7 @@ pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(),
             .map_err(|error| Failure::of_address("--listen", listen, error))?,
     };
     let server = Arc::new(server);
+    ender.end_with(server.life())?;
     let http = Http::start(&options.common, server.inspector())?;
     let mut heartbeat = server.heartbeat();
     heartbeat.join(http.heartbeat());

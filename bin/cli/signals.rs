@@ -8,6 +8,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
+use rustbond::Life;
+
 use crate::cli::failure::Failure;
 
 /// Why to end.
@@ -42,6 +44,24 @@ impl Ender {
         if self.0.try_send(reason).is_err() {
             log::debug!("already shutting down");
         }
+    }
+}
+
+impl Ender {
+    /// Ends the command with a failure when a thread of the server or client panics, so that the
+    /// service manager starts it again.
+    pub(crate) fn end_with(&self, life: Life) -> Result<(), Failure> {
+        let ender = self.clone();
+        let watch = move || {
+            if let Err(error) = life.wait() {
+                ender.end(Reason::Failed(error.into()));
+            }
+        };
+        let thread = std::thread::Builder::new().name("metalbond-life".into());
+        let spawned = thread.spawn(watch);
+        spawned
+            .map(drop)
+            .map_err(|error| Failure::RunTime(format!("cannot start a thread: {error}")))
     }
 }
 

@@ -4,21 +4,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
-
 use super::config::ClientConfig;
 use super::driver::Driver;
 use super::engine::{Engine, EngineConfig};
+use super::events::Events;
 use super::handle::MetalBondClient;
-use super::handler::{self, CHANNEL_EVENTS, RouteHandler};
+use super::handler::{self, CHANNEL_EVENTS, NextHopHandler, RouteHandler};
 #[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
 use super::intake::{ClientWaker, Intake};
 use super::running::Running;
 #[cfg(any(test, all(feature = "netlink", target_os = "linux")))]
 use super::sink::Way;
 use super::status::Published;
-use crate::core::client::{Core, Event, EventDetail, RouteFilter};
+use crate::core::client::{ConsumerId, Core, Event, EventDetail, RouteFilter};
 use crate::core::pace::LegacyPacing;
+use crate::core::time::bounded;
 use crate::core::types::Vni;
 use crate::error::{Error, Result};
 
@@ -156,7 +156,8 @@ impl Builder {
         self
     }
 
-    /// In what form events tell of routes; [`ClientConfig::detail`].
+    /// In what form [`Self::events`] and [`Self::driver`] tell of routes;
+    /// [`ClientConfig::detail`].
     pub fn detail(mut self, detail: EventDetail) -> Self {
         self.config.detail = detail;
         self
@@ -166,12 +167,32 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// A setting outside its limits, or a system without threads or descriptors left.
+    /// A setting outside its limits, among them [`EventDetail::NextHops`], for which there is
+    /// [`Self::next_hop_handler`]; or a system without threads or descriptors left.
     pub fn handler(self, handler: impl RouteHandler) -> Result<MetalBondClient> {
+        if self.config.detail == EventDetail::NextHops {
+            let text = "a RouteHandler is told of routes; use a NextHopHandler for next hops";
+            return Err(Error::InvalidConfig(text.into()));
+        }
+        self.told(move |event| handler::tell_routes(&handler, event))
+    }
+
+    /// Starts a client that tells `handler` of destinations with all their next hops, whatever
+    /// [`Self::detail`] says, on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// A setting outside its limits, or a system without threads or descriptors left.
+    pub fn next_hop_handler(self, handler: impl NextHopHandler) -> Result<MetalBondClient> {
+        let builder = self.detail(EventDetail::NextHops);
+        builder.told(move |event| handler::tell_next_hops(&handler, event))
+    }
+
+    fn told(self, tell: impl Fn(&Event) + Send + 'static) -> Result<MetalBondClient> {
         let config = self.config.clone();
         let (engine, published) = self.engine()?;
         let (running, feed) = Running::start(engine, published, config)?;
-        running.consume(move || handler::run(&handler, &feed))?;
+        running.consume(move || handler::run(tell, &feed))?;
         Ok(MetalBondClient::new(running))
     }
 
@@ -179,17 +200,19 @@ impl Builder {
     ///
     /// The channel holds 1024 of them; what changes while it is full is coalesced by
     /// route. It ends when the client is shut down or its last handle is dropped.
+    /// Dropping [`Events`] leaves the client without this consumer.
     ///
     /// # Errors
     ///
     /// A setting outside its limits, or a system without threads or descriptors left.
-    pub fn events(self) -> Result<(MetalBondClient, Receiver<Event>)> {
+    pub fn events(self) -> Result<(MetalBondClient, Events)> {
         let config = self.config.clone();
         let (engine, published) = self.engine()?;
         let (running, feed) = Running::start(engine, published, config)?;
         let (sender, receiver) = crossbeam_channel::bounded(CHANNEL_EVENTS);
         running.consume(move || handler::forward(&sender, &feed))?;
-        Ok((MetalBondClient::new(running), receiver))
+        let events = running.events(receiver, ConsumerId::FIRST);
+        Ok((MetalBondClient::new(running), events))
     }
 
     /// Starts a client whose events a consumer takes on the client's own thread, route by

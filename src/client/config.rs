@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::core::client::{CoreConfig, EventDetail, RouteFilter, ServerBit};
 use crate::core::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
 use crate::core::session::{Role, SessionConfig};
+use crate::core::time::bounded;
 use crate::core::types::Vni;
 use crate::core::wire::{Capabilities, Extensions};
 use crate::error::{Error, Result};
@@ -15,6 +16,8 @@ use crate::error::{Error, Result};
 const MAX_IMPORTS: usize = 16 * 1024;
 
 /// Settings of a client, each with its unit.
+///
+/// A time may be [`Duration::MAX`], which means a century, as everything above it does.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// Seconds between two KEEPALIVEs, at least 1; a server may ask for less. Default: 5.
@@ -33,7 +36,8 @@ pub struct ClientConfig {
     /// event; 0 trusts every server at once. A server that does not say how long it is up
     /// counts as restarted whenever its connection was lost. Default: 15 s.
     pub settle_time: Duration,
-    /// Shortest wait before a server that failed is tried again. Default: 5 s.
+    /// Shortest wait before a server that failed is tried again; less than 10 ms means 10 ms.
+    /// Default: 5 s.
     pub retry_min: Duration,
     /// Longest wait; the moment between is random. Default: 10 s.
     pub retry_max: Duration,
@@ -56,7 +60,8 @@ pub struct ClientConfig {
     /// that one. They are not copied further, and the rule against loops holds for them:
     /// one whose destination is announced in the second VNI is suppressed there.
     pub imports: Vec<(Vni, Vni)>,
-    /// In what form events tell of routes. Default: route by route.
+    /// In what form channels and drivers tell of routes; a handler chooses by its trait.
+    /// Default: route by route.
     pub detail: EventDetail,
 }
 
@@ -148,7 +153,7 @@ impl ClientConfig {
             session: SessionConfig {
                 role: Role::Client,
                 keepalive_interval: self.keepalive_interval,
-                handshake_timeout: self.handshake_timeout,
+                handshake_timeout: bounded(self.handshake_timeout),
                 extensions: Some(Extensions {
                     capabilities: Capabilities::OWN,
                     node_id: self.node_id.unwrap_or_else(crate::random::node_id),
@@ -159,10 +164,10 @@ impl ClientConfig {
                 mode: self.legacy_pacing,
                 rate: self.legacy_rate,
             },
-            stale_time: self.stale_time,
-            settle_time: self.settle_time,
-            retry_min: self.retry_min,
-            retry_max: self.retry_max,
+            stale_time: bounded(self.stale_time),
+            settle_time: bounded(self.settle_time),
+            retry_min: bounded(self.retry_min),
+            retry_max: bounded(self.retry_max),
             seed: crate::random::seed(),
         }
     }

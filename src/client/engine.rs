@@ -165,7 +165,9 @@ impl Engine {
         self.read_sockets(now);
         self.core.handle_timeouts(now);
         self.drop_closed();
-        while let Some(server) = self.core.poll_dial(now) {
+        // One attempt at each in a turn: a connect may fail at once, and be due again at once.
+        let due: Vec<ServerId> = std::iter::from_fn(|| self.core.poll_dial(now)).collect();
+        for server in due {
             self.dial(server, now);
         }
         self.write_sockets(now);

@@ -6,17 +6,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
-
 use super::ClientState;
 use super::config::ClientConfig;
+use super::events::Events;
 use super::mail::Command;
 use super::running::{Running, STOP_TIMEOUT};
 use super::status::Status;
-use crate::core::client::{Changed, ConnectionState, Event, EventDetail, ServerId};
+use crate::core::client::{Changed, ConnectionState, EventDetail, ServerId};
+use crate::core::time::bounded;
 use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;
+use crate::life::Life;
 
 /// A client of one or more MetalBond servers.
 ///
@@ -26,6 +27,10 @@ use crate::heartbeat::Heartbeat;
 /// adds it, the last that loses it removes it.
 ///
 /// Clones are handles of the same client. The last one to go shuts it down.
+///
+/// After a shutdown every call that asks for routes, subscriptions or announcements answers
+/// [`Error::Closed`], and [`Error::Panicked`] if the client's thread has panicked: a client
+/// that ended is never taken for one that has nothing.
 #[derive(Clone)]
 pub struct MetalBondClient {
     pub(super) running: Arc<Running>,
@@ -43,15 +48,14 @@ impl MetalBondClient {
     ///
     /// Nothing is missing and nothing comes twice between the two. The channel holds
     /// 1024 events; what changes while it is full is coalesced by destination. A thread
-    /// feeds it until its receiver is dropped and one more event comes, or the client is
-    /// shut down.
+    /// feeds it until [`Events`] is dropped or the client is shut down.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidConfig`] if the client has 8 consumers, the one it was made with
     /// among them; [`Error::Closed`] after a shutdown; [`Error::Io`] if there is no
     /// thread left.
-    pub fn watch(&self, detail: EventDetail) -> Result<Receiver<Event>> {
+    pub fn watch(&self, detail: EventDetail) -> Result<Events> {
         self.running.watch(detail)
     }
 
@@ -246,7 +250,7 @@ impl MetalBondClient {
         self.running.published.wait(None, has_any)
     }
 
-    /// Waits until all servers are established.
+    /// Waits until all servers are established, and there is one at least.
     ///
     /// # Errors
     ///
@@ -291,13 +295,20 @@ impl MetalBondClient {
         self.running.heartbeat()
     }
 
+    /// Whether the client still runs, and how it ended.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.running.published.life.clone()
+    }
+
     /// Closes all connections and waits for the client's threads, 5 s at most.
     ///
-    /// Other handles of this client answer [`Error::Closed`] from then on.
+    /// Other handles of this client answer [`Error::Closed`] from then on. Of several calls at
+    /// the same time, each waits.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] as for [`Self::shutdown_timeout`].
+    /// As for [`Self::shutdown_timeout`].
     pub fn shutdown(&self) -> Result<()> {
         self.shutdown_timeout(STOP_TIMEOUT)
     }
@@ -307,7 +318,8 @@ impl MetalBondClient {
     /// # Errors
     ///
     /// [`Error::Timeout`] if a handler does not return in time: its thread ends when it
-    /// does. The connections are closed in any case.
+    /// does. [`Error::Panicked`] if the client's thread has panicked. The connections are closed
+    /// in any case.
     pub fn shutdown_timeout(&self, timeout: Duration) -> Result<()> {
         self.running.stop(timeout)
     }
@@ -318,5 +330,5 @@ fn has_any(status: &Status) -> bool {
 }
 
 fn has_all(status: &Status) -> bool {
-    status.established() == status.states.len()
+    status.established() > 0 && status.established() == status.states.len()
 }

@@ -28,14 +28,6 @@ pub trait RouteHandler: Send + Sync + 'static {
     /// A route is gone.
     fn remove_route(&self, vni: Vni, route: Route);
 
-    /// The next hops of a destination changed: all that it has, in order; none if the
-    /// destination is gone.
-    ///
-    /// Called instead of the two above with [`EventDetail::NextHops`](crate::EventDetail).
-    fn next_hops_changed(&self, vni: Vni, destination: Destination, next_hops: &[NextHop]) {
-        let _ = (vni, destination, next_hops);
-    }
-
     /// The table of a VNI is complete for the first time since the subscription.
     fn synced(&self, vni: Vni) {
         let _ = vni;
@@ -70,6 +62,52 @@ impl<T: RouteHandler + ?Sized> RouteHandler for Arc<T> {
         (**self).remove_route(vni, route);
     }
 
+    fn synced(&self, vni: Vni) {
+        (**self).synced(vni);
+    }
+
+    fn settled(&self, vni: Vni) {
+        (**self).settled(vni);
+    }
+
+    fn server_up(&self, server: ServerId) {
+        (**self).server_up(server);
+    }
+
+    fn server_down(&self, server: ServerId, reason: CloseReason) {
+        (**self).server_down(server, reason);
+    }
+}
+
+/// Is told of destinations with all their next hops, on a thread of its own; otherwise as
+/// [`RouteHandler`].
+pub trait NextHopHandler: Send + Sync + 'static {
+    /// The next hops of a destination changed: all that it has, in order; none if the
+    /// destination is gone.
+    fn next_hops_changed(&self, vni: Vni, destination: Destination, next_hops: &[NextHop]);
+
+    /// The table of a VNI is complete for the first time since the subscription.
+    fn synced(&self, vni: Vni) {
+        let _ = vni;
+    }
+
+    /// What a VNI does not have, nobody has: see [`RouteHandler::settled`].
+    fn settled(&self, vni: Vni) {
+        let _ = vni;
+    }
+
+    /// A server's handshake is complete.
+    fn server_up(&self, server: ServerId) {
+        let _ = server;
+    }
+
+    /// A server's session ended.
+    fn server_down(&self, server: ServerId, reason: CloseReason) {
+        let _ = (server, reason);
+    }
+}
+
+impl<T: NextHopHandler + ?Sized> NextHopHandler for Arc<T> {
     fn next_hops_changed(&self, vni: Vni, destination: Destination, next_hops: &[NextHop]) {
         (**self).next_hops_changed(vni, destination, next_hops);
     }
@@ -127,8 +165,8 @@ pub(super) struct Feed {
     pub(super) stopped: Receiver<()>,
 }
 
-/// Tells the handler everything that comes, until the client stops.
-pub(super) fn run(handler: &impl RouteHandler, feed: &Feed) {
+/// Tells a handler everything that comes, until the client stops.
+pub(super) fn run(tell: impl Fn(&Event), feed: &Feed) {
     for batch in &feed.batches {
         // There is room for the next batch while this one is worked on.
         feed.postbox.wake();
@@ -136,7 +174,7 @@ pub(super) fn run(handler: &impl RouteHandler, feed: &Feed) {
             if feed.stopped.try_recv() == Err(TryRecvError::Disconnected) {
                 return;
             }
-            let told = catch_unwind(AssertUnwindSafe(|| tell(handler, &event)));
+            let told = catch_unwind(AssertUnwindSafe(|| tell(&event)));
             if told.is_err() {
                 log::error!("the route handler panicked at {event:?}");
             }
@@ -160,17 +198,30 @@ pub(super) fn forward(events: &Sender<Event>, feed: &Feed) {
     }
 }
 
-fn tell(handler: &impl RouteHandler, event: &Event) {
+/// Tells of routes, one by one.
+pub(super) fn tell_routes(handler: &impl RouteHandler, event: &Event) {
     match event {
         Event::RouteAdded(vni, route) => handler.add_route(*vni, *route),
         Event::RouteRemoved(vni, route) => handler.remove_route(*vni, *route),
+        Event::Synced(vni) => handler.synced(*vni),
+        Event::Settled(vni) => handler.settled(*vni),
+        // A handler is there from the beginning, and asked for routes.
+        Event::Current | Event::NextHopsChanged(..) => {}
+        Event::ServerUp(server) => handler.server_up(*server),
+        Event::ServerDown(server, reason) => handler.server_down(*server, *reason),
+    }
+}
+
+/// Tells of destinations with all their next hops.
+pub(super) fn tell_next_hops(handler: &impl NextHopHandler, event: &Event) {
+    match event {
         Event::NextHopsChanged(vni, destination, next_hops) => {
             handler.next_hops_changed(*vni, *destination, next_hops);
         }
         Event::Synced(vni) => handler.synced(*vni),
         Event::Settled(vni) => handler.settled(*vni),
-        // A handler is there from the beginning.
-        Event::Current => {}
+        // A handler is there from the beginning, and asked for next hops.
+        Event::Current | Event::RouteAdded(..) | Event::RouteRemoved(..) => {}
         Event::ServerUp(server) => handler.server_up(*server),
         Event::ServerDown(server, reason) => handler.server_down(*server, *reason),
     }

@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::RecvTimeoutError;
 
+use super::events::Events;
 use super::handle::MetalBondClient;
 use super::mail::{Command as EngineCommand, Piece, Question, Summary};
 use crate::core::client::{Changed, Event, EventDetail, ServerId};
+use crate::core::time::after;
 use crate::core::types::{Action, Route, Vni};
 use crate::error::{Error, Result};
 use crate::inspect::{
     Command, Done, Inspect, KernelStatus, PeerStatus, Side, Snapshot, Status, VniStatus, Watch,
-    WatchEvent, WatchSource,
+    WatchEvent, WatchFrom, WatchSource,
 };
+use crate::life::Life;
 
 /// Events handed out at once, about.
 const BATCH: usize = 4096;
@@ -62,12 +65,15 @@ impl Inspector {
 }
 
 impl Summary {
-    /// That of a client whose thread has ended.
-    fn stopped() -> Self {
+    /// That of a client whose thread has ended, and why.
+    fn ended(why: &Error) -> Self {
         Self {
             started: SystemTime::UNIX_EPOCH,
             uptime: Duration::ZERO,
-            not_ready: Some("stopped".into()),
+            not_ready: Some(match why {
+                Error::Panicked(_) => why.to_string(),
+                _ => "stopped".into(),
+            }),
             peers: 0,
             established: 0,
             vnis: 0,
@@ -82,7 +88,7 @@ impl Summary {
 impl Inspect for Inspector {
     fn status(&self) -> Status {
         let summary = self.client.running.ask(Question::Summary);
-        let summary = summary.unwrap_or_else(|_| Summary::stopped());
+        let summary = summary.unwrap_or_else(|error| Summary::ended(&error));
         let kernel = self.kernel.as_ref().map(|kernel| kernel());
         let of_kernel = || kernel.as_ref().and_then(KernelStatus::not_ready);
         let not_ready = summary.not_ready.or_else(of_kernel);
@@ -104,34 +110,28 @@ impl Inspect for Inspector {
         }
     }
 
-    fn peers(&self) -> Vec<PeerStatus> {
-        let peers = self.client.running.ask(Question::Peers);
-        peers.unwrap_or_default()
+    fn peers(&self) -> Result<Vec<PeerStatus>> {
+        self.client.running.ask(Question::Peers)
     }
 
-    fn vnis(&self) -> Vec<VniStatus> {
-        let vnis = self.client.running.ask(Question::Vnis);
-        vnis.unwrap_or_default()
+    fn vnis(&self) -> Result<Vec<VniStatus>> {
+        self.client.running.ask(Question::Vnis)
     }
 
     fn generation(&self) -> u64 {
         self.client.running.published.generation()
     }
 
-    fn snapshot(&self, vni: Option<Vni>) -> Snapshot {
+    fn snapshot(&self, vni: Option<Vni>) -> Result<Snapshot> {
         let mut entries = Vec::new();
         let mut cursor = None;
         loop {
             let from = cursor.take();
             let question = |reply| Question::Routes(vni, from, reply);
-            let answer = self.client.running.ask(question);
-            let Ok(Piece {
+            let Piece {
                 entries: piece,
                 next,
-            }) = answer
-            else {
-                break;
-            };
+            } = self.client.running.ask(question)?;
             entries.extend(piece);
             cursor = next;
             if cursor.is_none() {
@@ -141,16 +141,16 @@ impl Inspect for Inspector {
         let names = self.names().into_iter();
         let number = |id: ServerId| u32::try_from(id.0).unwrap_or(u32::MAX);
         let names = names.map(|(id, name)| (number(id), name)).collect();
-        Snapshot::new(entries, names)
+        Ok(Snapshot::new(entries, names))
     }
 
-    fn announcements(&self) -> Vec<(Vni, Route)> {
-        let mut announced = self.client.get_announced_routes();
+    fn announcements(&self) -> Result<Vec<(Vni, Route)>> {
+        let mut announced = self.client.get_announced_routes()?;
         announced.sort_unstable();
-        announced
+        Ok(announced)
     }
 
-    fn watch(&self, vni: Option<Vni>, current: bool) -> Result<Watch> {
+    fn watch(&self, vni: Option<Vni>, from: WatchFrom) -> Result<Watch> {
         let names = self.names();
         let events = match self.client.watch(EventDetail::Routes) {
             Err(Error::InvalidConfig(_)) => return Err(Error::Busy),
@@ -161,7 +161,8 @@ impl Inspect for Inspector {
                 events,
                 names,
                 vni,
-                wants_routes: current,
+                wants_routes: from == WatchFrom::Current,
+                life: self.client.life(),
             }),
         })
     }
@@ -198,11 +199,12 @@ fn done(changed: Changed) -> Done {
 
 /// A consumer of a client's events that watches.
 struct Watcher {
-    events: Receiver<Event>,
+    events: Events,
     names: BTreeMap<ServerId, String>,
     vni: Option<Vni>,
     /// Routes are not passed on before [`Event::Current`], unless asked for.
     wants_routes: bool,
+    life: Life,
 }
 
 impl Watcher {
@@ -238,13 +240,13 @@ impl Watcher {
 
 impl WatchSource for Watcher {
     fn wait(&mut self, timeout: Duration) -> Result<Vec<WatchEvent>> {
-        let until = Instant::now() + timeout;
+        let until = after(Instant::now(), timeout);
         let mut happened = Vec::new();
         while happened.is_empty() {
             match self.events.recv_deadline(until) {
                 Ok(event) => happened.extend(self.translate(event)),
                 Err(RecvTimeoutError::Timeout) => return Ok(happened),
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::Closed),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.life.error()),
             }
         }
         while happened.len() < BATCH

@@ -15,6 +15,7 @@ mod builder;
 mod config;
 mod driver;
 mod engine;
+mod events;
 mod handle;
 mod handler;
 mod inspector;
@@ -29,8 +30,9 @@ mod worker;
 pub use builder::Builder;
 pub use config::ClientConfig;
 pub use driver::{Driver, FlushToken};
+pub use events::Events;
 pub use handle::MetalBondClient;
-pub use handler::{LoggingHandler, NoOpHandler, RouteHandler};
+pub use handler::{LoggingHandler, NextHopHandler, NoOpHandler, RouteHandler};
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub(crate) use intake::{ClientWaker, Intake, Room};
 pub use status::ClientState;

@@ -9,12 +9,14 @@ use parking_lot::Mutex;
 
 use super::config::ClientConfig;
 use super::engine::Engine;
+use super::events::Events;
 use super::handler::{self, CHANNEL_EVENTS, Feed};
 use super::mail::{Command, Mail, Question, Waiter};
 use super::sink::{Sink, Way};
 use super::status::Published;
 use super::worker;
 use crate::core::client::{ConsumerId, Event, EventDetail};
+use crate::core::time::after;
 use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;
 use crate::net::{Postbox, Reply};
@@ -75,7 +77,16 @@ impl Running {
             consumer: ConsumerId::FIRST,
             way,
         });
-        running.spawn(THREAD_NAME, move || worker::run(engine))?;
+        let published = Arc::clone(&running.published);
+        let life = published.life.clone();
+        let guard = life.guard(THREAD_NAME, move || published.close());
+        running.spawn(THREAD_NAME, move || {
+            let mut engine = engine;
+            // Dropped before the engine: callers that lose its mailbox then see why.
+            let _guard = guard;
+            worker::run(&mut engine);
+            life.stop();
+        })?;
         Ok(running)
     }
 
@@ -92,18 +103,23 @@ impl Running {
         self.spawn("metalbond-handler", run)
     }
 
+    /// Returns the receiving end of the events of a consumer.
+    pub(super) fn events(&self, receiver: Receiver<Event>, consumer: ConsumerId) -> Events {
+        Events::new(receiver, consumer, self.postbox.clone())
+    }
+
     /// Has the engine do something, and waits for its answer.
     pub(super) fn command<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
         let (reply, answer) = Reply::channel();
         self.postbox.post(Mail::Command(command(reply)), 1);
-        answer.recv().map_err(|_| Error::Closed)
+        answer.recv().map_err(|_| self.published.life.error())
     }
 
     /// Asks the engine, and waits for its answer.
     pub(super) fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Question) -> Result<T> {
         let (reply, answer) = Reply::channel();
         self.postbox.post(Mail::Question(question(reply)), 1);
-        answer.recv().map_err(|_| Error::Closed)
+        answer.recv().map_err(|_| self.published.life.error())
     }
 
     /// Waits until the goal of a command is reached.
@@ -122,29 +138,21 @@ impl Running {
         match answer.recv_timeout(timeout) {
             Ok(reached) => reached,
             Err(RecvTimeoutError::Timeout) => Err(Error::Timeout),
-            Err(RecvTimeoutError::Disconnected) => Err(Error::Closed),
+            Err(RecvTimeoutError::Disconnected) => Err(self.published.life.error()),
         }
     }
 
     /// Adds a consumer of events, whose thread feeds a channel.
-    pub(super) fn watch(&self, detail: EventDetail) -> Result<Receiver<Event>> {
+    pub(super) fn watch(&self, detail: EventDetail) -> Result<Events> {
         let (batches, receiver) = crossbeam_channel::bounded(1);
         let feed = self.feed(receiver);
         let consumer = self.command(|reply| Command::Attach(detail, batches, reply))??;
-        let (sender, events) = crossbeam_channel::bounded(CHANNEL_EVENTS);
-        let postbox = self.postbox.clone();
-        let detach = move || {
-            postbox.post(Mail::Command(Command::Detach(consumer)), 1);
-        };
-        let undo = detach.clone();
-        let spawned = self.spawn("metalbond-watch", move || {
+        let (sender, receiver) = crossbeam_channel::bounded(CHANNEL_EVENTS);
+        // Its drop ends the consumer, if there is no thread too.
+        let events = self.events(receiver, consumer);
+        self.spawn("metalbond-watch", move || {
             handler::forward(&sender, &feed);
-            detach();
-        });
-        if spawned.is_err() {
-            undo();
-        }
-        spawned?;
+        })?;
         Ok(events)
     }
 
@@ -168,37 +176,42 @@ impl Running {
         Ok(())
     }
 
-    /// Stops the threads and waits for them.
+    /// Stops the threads and waits for them, whoever else does so at the same time.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] if one does not end in time.
+    /// [`Error::Timeout`] if one does not end in time; [`Error::Panicked`] if the engine's had
+    /// panicked.
     pub(super) fn stop(&self, timeout: Duration) -> Result<()> {
-        let until = Instant::now() + timeout;
+        let until = after(Instant::now(), timeout);
         self.postbox.post(Mail::Stop, 1);
         *self.stop.lock() = None;
-        let threads: Vec<Thread> = self.threads.lock().drain(..).collect();
-        let mut result = Ok(());
-        for thread in threads {
-            // A handler may hold the last handle: its thread cannot wait for itself.
-            if thread.handle.thread().id() == std::thread::current().id() {
-                continue;
-            }
-            let waited = thread.ended.recv_deadline(until);
-            if waited == Err(RecvTimeoutError::Timeout) {
-                self.threads.lock().push(thread);
-                result = Err(Error::Timeout);
-            } else if thread.handle.join().is_err() {
-                log::error!("a client thread had panicked");
-            }
+        // A handler may hold the last handle: its thread cannot wait for itself.
+        let me = std::thread::current().id();
+        let ends: Vec<Receiver<()>> = {
+            let threads = self.threads.lock();
+            let others = threads.iter().filter(|it| it.handle.thread().id() != me);
+            others.map(|it| it.ended.clone()).collect()
+        };
+        let is_late =
+            |ended: &Receiver<()>| ended.recv_deadline(until) == Err(RecvTimeoutError::Timeout);
+        if ends.iter().filter(|ended| is_late(ended)).count() > 0 {
+            return Err(Error::Timeout);
         }
-        result
+        let mut threads = self.threads.lock();
+        let others = threads.extract_if(.., |it| it.handle.thread().id() != me);
+        for thread in others {
+            // It is at its end. Why the engine's panicked, its guard says.
+            drop(thread.handle.join());
+        }
+        drop(threads);
+        self.published.life.verdict()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.stop(STOP_TIMEOUT).is_err() {
+        if let Err(Error::Timeout) = self.stop(STOP_TIMEOUT) {
             log::error!("a route handler does not return; its thread is left behind");
         }
     }

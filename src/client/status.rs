@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::core::client::{ConnectionState, ServerId};
+use crate::core::time::after;
 use crate::error::{Error, Result};
+use crate::life::Life;
 
 /// Where the client stands with all its servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub enum ClientState {
     FullyConnected,
     /// The client was shut down.
     Closed,
+    /// The client's thread panicked: nothing is known any more.
+    Failed,
 }
 
 /// The states of the servers, for those who wait for them; not on the way of a route.
@@ -34,6 +38,8 @@ pub(super) struct Published {
     changed: Condvar,
     /// Of the view.
     generation: AtomicU64,
+    /// Of the thread that writes this.
+    pub(super) life: Life,
 }
 
 /// What the client's thread last said.
@@ -42,6 +48,8 @@ pub(super) struct Status {
     pub(super) states: BTreeMap<ServerId, ConnectionState>,
     pub(super) names: BTreeMap<ServerId, String>,
     pub(super) is_closed: bool,
+    /// It was closed by a panic.
+    has_failed: bool,
 }
 
 impl Status {
@@ -55,6 +63,7 @@ impl Status {
     pub(super) fn state(&self) -> ClientState {
         let (connected, total) = (self.established(), self.states.len());
         match connected {
+            _ if self.has_failed => ClientState::Failed,
             _ if self.is_closed => ClientState::Closed,
             0 => ClientState::Disconnected,
             _ if connected == total => ClientState::FullyConnected,
@@ -83,8 +92,10 @@ impl Published {
     }
 
     pub(super) fn close(&self) {
+        let has_failed = matches!(self.life.check(), Err(Error::Panicked(_)));
         self.edit(|status| {
             status.is_closed = true;
+            status.has_failed = has_failed;
             let states = status.states.values_mut();
             states.for_each(|state| *state = ConnectionState::Closed);
         });
@@ -96,11 +107,11 @@ impl Published {
         timeout: Option<Duration>,
         is_reached: impl Fn(&Status) -> bool,
     ) -> Result<()> {
-        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let until = timeout.map(|timeout| after(Instant::now(), timeout));
         let mut status = self.status.lock();
         loop {
             if status.is_closed {
-                return Err(Error::Closed);
+                return Err(self.life.error());
             }
             if is_reached(&status) {
                 return Ok(());

@@ -21,5 +21,6 @@ pub(crate) mod reflector;
 pub(crate) mod rib;
 pub(crate) mod session;
 pub(crate) mod status;
+pub(crate) mod time;
 pub(crate) mod types;
 pub(crate) mod wire;

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::response::Response;
 use crate::core::types::Vni;
+use crate::error::Error;
 use crate::inspect::{Inspect, Snapshot};
 
 /// Most snapshots in memory, with those that are being sent. A snapshot of a million routes takes
@@ -52,16 +53,25 @@ pub(crate) struct Shared {
     pub(crate) generation: u64,
 }
 
-/// The error if [`SNAPSHOTS_MAX`] snapshots are being sent.
+/// Why there is no snapshot.
 #[derive(Debug)]
-pub(crate) struct Busy;
+pub(crate) enum NoSnapshot {
+    /// [`SNAPSHOTS_MAX`] snapshots are being sent.
+    Busy,
+    /// The server or client has ended.
+    Ended(Error),
+}
 
 impl SnapshotCache {
     /// Returns a snapshot that holds the routes of `vni`, or all routes.
     ///
     /// Takes a new snapshot if the table has changed and the last one is not very young. Other
     /// callers wait meanwhile.
-    pub(crate) fn get(&self, inspect: &dyn Inspect, vni: Option<Vni>) -> Result<Shared, Busy> {
+    pub(crate) fn get(
+        &self,
+        inspect: &dyn Inspect,
+        vni: Option<Vni>,
+    ) -> Result<Shared, NoSnapshot> {
         let mut cached = self.0.lock();
         let now = Instant::now();
         cached.forget(now);
@@ -81,9 +91,10 @@ impl SnapshotCache {
             cached.kept.clear();
         }
         if cached.alive() >= SNAPSHOTS_MAX {
-            return Err(Busy);
+            return Err(NoSnapshot::Busy);
         }
-        let snapshot = Arc::new(inspect.snapshot(vni));
+        let snapshot = inspect.snapshot(vni).map_err(NoSnapshot::Ended)?;
+        let snapshot = Arc::new(snapshot);
         let made = Instant::now();
         cached.alive.push(Arc::downgrade(&snapshot));
         let kept = Kept {
@@ -131,8 +142,13 @@ impl Kept {
     }
 }
 
-impl Busy {
+impl NoSnapshot {
     pub(crate) fn response(&self) -> Response {
-        Response::try_later("too many routing tables are being sent already; try again later")
+        match self {
+            Self::Busy => Response::try_later(
+                "too many routing tables are being sent already; try again later",
+            ),
+            Self::Ended(error) => Response::ended(error),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A process to inspect, with whatever a test puts into it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -9,6 +9,7 @@ use crate::core::types::{Route, Vni};
 use crate::error::{Error, Result};
 use crate::inspect::{
     Command, Done, Inspect, PeerStatus, RouteEntry, Side, Snapshot, Status, VniStatus, Watch,
+    WatchFrom,
 };
 #[cfg(test)]
 use crate::inspect::{MessageCounts, PeerKind, PeerState};
@@ -21,6 +22,16 @@ pub(super) struct Fake {
     pub(super) vnis: Mutex<Vec<VniStatus>>,
     pub(super) generation: AtomicU64,
     pub(super) snapshots: AtomicU64,
+    pub(super) has_ended: AtomicBool,
+}
+
+impl Fake {
+    fn check(&self) -> Result<()> {
+        match self.has_ended.load(Ordering::Relaxed) {
+            true => Err(Error::Closed),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Inspect for Fake {
@@ -43,30 +54,33 @@ impl Inspect for Fake {
         }
     }
 
-    fn peers(&self) -> Vec<PeerStatus> {
-        self.peers.lock().clone()
+    fn peers(&self) -> Result<Vec<PeerStatus>> {
+        self.check()?;
+        Ok(self.peers.lock().clone())
     }
 
-    fn vnis(&self) -> Vec<VniStatus> {
-        self.vnis.lock().clone()
+    fn vnis(&self) -> Result<Vec<VniStatus>> {
+        self.check()?;
+        Ok(self.vnis.lock().clone())
     }
 
     fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
     }
 
-    fn snapshot(&self, vni: Option<Vni>) -> Snapshot {
+    fn snapshot(&self, vni: Option<Vni>) -> Result<Snapshot> {
+        self.check()?;
         self.snapshots.fetch_add(1, Ordering::Relaxed);
         let mut entries = self.entries.lock().clone();
         entries.retain(|it| vni.is_none_or(|vni| vni == it.vni));
-        Snapshot::new(entries, self.names.clone())
+        Ok(Snapshot::new(entries, self.names.clone()))
     }
 
-    fn announcements(&self) -> Vec<(Vni, Route)> {
-        Vec::new()
+    fn announcements(&self) -> Result<Vec<(Vni, Route)>> {
+        Ok(Vec::new())
     }
 
-    fn watch(&self, _: Option<Vni>, _: bool) -> Result<Watch> {
+    fn watch(&self, _: Option<Vni>, _: WatchFrom) -> Result<Watch> {
         Err(Error::Busy)
     }
 

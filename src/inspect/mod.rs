@@ -13,7 +13,7 @@
 //! let server = MetalBondServer::start("127.0.0.1:0", ServerConfig::default())?;
 //! let inspector = server.inspector();
 //! assert!(inspector.status().not_ready.is_none());
-//! assert!(inspector.snapshot(None).entries().is_empty());
+//! assert!(inspector.snapshot(None)?.entries().is_empty());
 //! # server.shutdown()
 //! # }
 //! ```
@@ -29,7 +29,7 @@ use std::time::{Duration, SystemTime};
 pub use server::ServerStats;
 pub use snapshot::Snapshot;
 pub(crate) use watch::WatchSource;
-pub use watch::{Watch, WatchEvent};
+pub use watch::{Watch, WatchEvent, WatchFrom};
 
 pub use crate::core::rib::{Digest, TableSummary};
 pub use crate::core::session::MessageCounts;
@@ -39,17 +39,29 @@ use crate::error::Result;
 
 /// A running server or client, to look at.
 ///
-/// All calls may be made from any thread. After the end of what is looked at, they return what
-/// is left: nothing, or [`Error::Closed`](crate::Error::Closed).
+/// All calls may be made from any thread.
+///
+/// After the end of what is looked at, every call answers [`Error::Closed`](crate::Error::Closed),
+/// and [`Error::Panicked`](crate::Error::Panicked) if one of its threads has panicked: what ended
+/// is never taken for something empty. Only [`Self::status`], which says why it is not ready, and
+/// [`Self::generation`] answer still.
 pub trait Inspect: Send + Sync + 'static {
     /// The whole of it in numbers.
     fn status(&self) -> Status;
 
     /// The sessions of a server, or the servers of a client, by name.
-    fn peers(&self) -> Vec<PeerStatus>;
+    ///
+    /// # Errors
+    ///
+    /// See [`Inspect`].
+    fn peers(&self) -> Result<Vec<PeerStatus>>;
 
     /// The VNIs, by number: those that somebody announces in or subscribes to.
-    fn vnis(&self) -> Vec<VniStatus>;
+    ///
+    /// # Errors
+    ///
+    /// See [`Inspect`].
+    fn vnis(&self) -> Result<Vec<VniStatus>>;
 
     /// A number that is another one after any table has changed.
     fn generation(&self) -> u64;
@@ -58,18 +70,26 @@ pub trait Inspect: Send + Sync + 'static {
     ///
     /// Takes about 0.2 s and 100 MB for a million routes. A route that was there all the time
     /// is in it, one that came or went meanwhile may be.
-    fn snapshot(&self, vni: Option<Vni>) -> Snapshot;
+    ///
+    /// # Errors
+    ///
+    /// See [`Inspect`].
+    fn snapshot(&self, vni: Option<Vni>) -> Result<Snapshot>;
 
     /// The routes that this process announces itself, in order.
-    fn announcements(&self) -> Vec<(Vni, Route)>;
+    ///
+    /// # Errors
+    ///
+    /// See [`Inspect`].
+    fn announcements(&self) -> Result<Vec<(Vni, Route)>>;
 
-    /// What happens from now on, in one VNI or in all; `current`: after all that is so.
+    /// What happens in one VNI or in all, from the return of this call on at the latest.
     ///
     /// # Errors
     ///
     /// [`Error::Closed`](crate::Error::Closed) after the end, [`Error::Busy`](crate::Error::Busy)
     /// if too many watch already.
-    fn watch(&self, vni: Option<Vni>, current: bool) -> Result<Watch>;
+    fn watch(&self, vni: Option<Vni>, from: WatchFrom) -> Result<Watch>;
 
     /// Changes something; whether it was not so before.
     ///

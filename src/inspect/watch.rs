@@ -19,6 +19,16 @@ pub enum WatchEvent {
     PeerDown(String, String),
 }
 
+/// With what a [`Watch`] begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WatchFrom {
+    /// With the next change.
+    #[default]
+    Now,
+    /// With all routes that there are, then [`WatchEvent::Current`], then each change.
+    Current,
+}
+
 /// Tells what happens; ends when dropped.
 pub struct Watch {
     pub(crate) source: Box<dyn WatchSource>,
@@ -37,6 +47,7 @@ impl Watch {
     /// # Errors
     ///
     /// [`Error::Closed`](crate::Error::Closed) once there is nothing to watch any more,
+    /// [`Error::Panicked`](crate::Error::Panicked) if that is why,
     /// [`Error::Lagged`](crate::Error::Lagged) if more happened between two calls than is kept.
     pub fn wait(&mut self, timeout: Duration) -> Result<Vec<WatchEvent>> {
         self.source.wait(timeout)

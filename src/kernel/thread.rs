@@ -25,6 +25,7 @@ use super::socket::{KernelSocket, Netlink};
 use super::stats::{KernelStatus, Shared};
 use super::writer::{Change, Command, Ends, Next, Writer, WriterConfig};
 use crate::core::kernel_plan::{Mode, Plan, PlanConfig, errno};
+use crate::core::time::after;
 use crate::core::types::{Route, Vni};
 use crate::error::{Error, Result};
 use crate::heartbeat::{Beat, Heartbeat, Turns};
@@ -190,11 +191,12 @@ impl KernelWriter {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for a setting outside its range; then nothing is changed.
+    /// [`Error::InvalidConfig`] for a setting outside its range; then nothing is changed. Those
+    /// of `received`; then the kernel keeps what it has of the VNIs that widened.
     pub fn reconfigure(
         &self,
         config: KernelConfig,
-        received: impl Fn(Vni) -> Vec<Route>,
+        received: impl Fn(Vni) -> Result<Vec<Route>>,
     ) -> Result<Vec<&'static str>> {
         config.validate_settings()?;
         let mut running = self.inner.config.lock();
@@ -207,7 +209,7 @@ impl KernelWriter {
             awaited: widened.clone(),
         })));
         for vni in widened {
-            self.inner.send(Command::Received(vni, received(vni)));
+            self.inner.send(Command::Received(vni, received(vni)?));
         }
         *running = KernelConfig {
             vni_tables: config.vni_tables,
@@ -229,7 +231,7 @@ impl KernelWriter {
     /// [`Error::Closed`] after the shutdown.
     pub fn flush(&self, timeout: Duration) -> Result<()> {
         let (reply, answer) = bounded(1);
-        let deadline = Instant::now() + timeout;
+        let deadline = after(Instant::now(), timeout);
         let sent = self
             .inner
             .commands
@@ -298,7 +300,7 @@ impl Inner {
         let Some(thread) = self.thread.lock().take() else {
             return Ok(());
         };
-        let deadline = Instant::now() + timeout;
+        let deadline = after(Instant::now(), timeout);
         let (reply, answer) = bounded(1);
         let sent = self
             .commands

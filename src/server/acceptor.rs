@@ -18,6 +18,7 @@ use crate::core::limit::Quiet;
 use crate::core::map::{Map, map};
 use crate::core::reflector::Topology;
 use crate::core::rib::PeerId;
+use crate::core::time::after;
 use crate::net::{MAILBOX_WEIGHT, Mailbox, Peer, Postbox, Stream};
 use lobby::Lobby;
 
@@ -126,7 +127,7 @@ impl Acceptor {
     }
 
     /// Accepts until told to stop.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(&mut self) {
         let mut events = Events::with_capacity(4);
         let mut pause = None;
         loop {
@@ -190,9 +191,7 @@ impl Acceptor {
 
     fn shun(&mut self, address: IpAddr, time: Duration, now: Instant) {
         self.shunned.retain(|_, until| now < *until);
-        if let Some(until) = now.checked_add(time) {
-            self.shunned.insert(address, until);
-        }
+        self.shunned.insert(address, after(now, time));
     }
 
     fn is_shunned(&self, address: IpAddr, now: Instant) -> bool {

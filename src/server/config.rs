@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::core::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
 use crate::core::reflector::{Limits, ShardConfig};
 use crate::core::session::{Role, SessionConfig};
+use crate::core::time::bounded;
 use crate::core::wire::{Capabilities, Extensions};
 use crate::error::{Error, Result};
 
@@ -149,7 +150,7 @@ impl ServerConfig {
             session: SessionConfig {
                 role: Role::Server,
                 keepalive_interval: self.keepalive_interval,
-                handshake_timeout: self.handshake_timeout,
+                handshake_timeout: bounded(self.handshake_timeout),
                 extensions: Some(Extensions {
                     capabilities: Capabilities::OWN,
                     node_id: self.node_id.unwrap_or_else(crate::random::node_id),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::core::rib::PeerId;
+use crate::core::time::{after, bounded};
 use crate::error::{Error, Result};
 
 /// A drain that was begun.
@@ -44,7 +45,10 @@ pub(super) struct Order {
 impl Order {
     pub(super) fn new(over: Duration) -> (Self, Drain) {
         let (sender, receiver) = crossbeam_channel::bounded(0);
-        let order = Self { over, done: sender };
+        let order = Self {
+            over: bounded(over),
+            done: sender,
+        };
         (order, Drain { done: receiver })
     }
 }
@@ -70,7 +74,7 @@ impl Plan {
         let at = |place: u32| {
             let part = u32::try_from(random.hash_one(("moment", place)) >> 32).unwrap_or(0);
             let part = f64::from(part) / f64::from(u32::MAX);
-            now + share * place + share.mul_f64(part)
+            after(after(now, share * place), share.mul_f64(part))
         };
         let sessions = (0..).zip(sessions).map(|(place, id)| (at(place), id));
         Self {
@@ -136,6 +140,12 @@ mod tests {
         }
         let gaps: Vec<u128> = moments.windows(2).map(|it| it[1] - it[0]).collect();
         assert_ne!(gaps.iter().min(), gaps.iter().max(), "by a clock");
+    }
+
+    #[test]
+    fn longest_drain_begins_and_overflows_nothing() {
+        let moments = moments(3, Duration::MAX);
+        assert!(moments.is_sorted(), "{moments:?}");
     }
 
     #[test]

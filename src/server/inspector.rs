@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::flaps::Flaps;
 use super::mail::{AcceptorMail, Ending, Peers, Piece, Request, Walk, WorkerMail};
 use super::stats::WorkerStats;
-use super::watch::{Scope, channel};
+use super::watch::{Scope, WatchReceiver, channel};
 use crate::core::map::{Map, map};
 use crate::core::reflector::{SessionView, Topology};
 use crate::core::rib::PeerId;
@@ -21,8 +21,9 @@ use crate::core::wire::Update;
 use crate::error::{Error, Result};
 use crate::inspect::{
     Command, Done, Inspect, PeerKind, PeerState, PeerStatus, RouteEntry, ServerStats, Side,
-    Snapshot, Status, VniStatus, Watch,
+    Snapshot, Status, VniStatus, Watch, WatchEvent, WatchFrom, WatchSource,
 };
+use crate::life::Life;
 use crate::net::{Peer, PeerSelector, Postbox, Reply};
 
 /// What the announcer of a server's own routes is called.
@@ -40,6 +41,7 @@ pub(super) struct Inspector {
     pub(super) flaps: Arc<Mutex<Flaps>>,
     pub(super) started: (SystemTime, Instant),
     pub(super) watchers: Arc<AtomicUsize>,
+    pub(super) life: Life,
 }
 
 impl Inspector {
@@ -54,6 +56,14 @@ impl Inspector {
         total
     }
 
+    /// Tells all threads to end.
+    pub(super) fn stop(&self) {
+        self.acceptor.post(AcceptorMail::Stop, 1);
+        for worker in &self.workers {
+            worker.post(WorkerMail::Stop, 1);
+        }
+    }
+
     /// Asks a worker. The answer comes unless the server stops.
     fn ask<T>(&self, worker: usize, request: impl FnOnce(Reply<T>) -> Request) -> Receiver<T> {
         let (reply, answer) = Reply::channel();
@@ -65,28 +75,29 @@ impl Inspector {
         self.workers[worker].post(WorkerMail::Request(Box::new(request)), 1);
     }
 
-    /// Asks all workers at the same time.
-    fn ask_all<T>(&self, request: impl Fn(Reply<T>) -> Request) -> Vec<T> {
+    /// Asks all workers at the same time. Without one of them there is no answer.
+    fn ask_all<T>(&self, request: impl Fn(Reply<T>) -> Request) -> Result<Vec<T>> {
         let workers = 0..self.workers.len();
         let answers: Vec<Receiver<T>> = workers.map(|it| self.ask(it, &request)).collect();
-        answers.iter().filter_map(|it| it.recv().ok()).collect()
+        answers.iter().map(|it| self.answer(it)).collect()
+    }
+
+    fn answer<T>(&self, answer: &Receiver<T>) -> Result<T> {
+        answer.recv().map_err(|_| self.life.error())
     }
 
     /// Collects the routes of one worker's tables, a piece at a time.
-    fn walk(&self, worker: usize, vni: Option<Vni>, entries: &mut Vec<RouteEntry>) {
+    fn walk(&self, worker: usize, vni: Option<Vni>, entries: &mut Vec<RouteEntry>) -> Result<()> {
         let mut walk = Walk::From(vni);
         loop {
             let answer = self.ask(worker, |reply| Request::Routes(walk, reply));
-            let Ok(Piece {
+            let Piece {
                 entries: piece,
                 next,
-            }) = answer.recv()
-            else {
-                return;
-            };
+            } = self.answer(&answer)?;
             entries.extend(piece);
             let Some(next) = next else {
-                return;
+                return Ok(());
             };
             walk = Walk::Next(next);
         }
@@ -96,10 +107,9 @@ impl Inspector {
         let update = Update { action, vni, route };
         let owner = self.topology.owner(vni);
         let answer = self.ask(owner, |reply| Request::UpdateOwn(update, reply));
-        match answer.recv() {
-            Ok(true) => Ok(Done::Changed(1)),
-            Ok(false) => Ok(Done::Unchanged),
-            Err(_) => Err(Error::Closed),
+        match self.answer(&answer)? {
+            true => Ok(Done::Changed(1)),
+            false => Ok(Done::Unchanged),
         }
     }
 
@@ -110,7 +120,7 @@ impl Inspector {
         if let Ending::Drain(time) = ending {
             self.acceptor.post(AcceptorMail::Shun(whose.ip(), time), 1);
         }
-        let ended = self.ask_all(|reply| Request::End(whose, ending, reply));
+        let ended = self.ask_all(|reply| Request::End(whose, ending, reply))?;
         match ended.iter().sum() {
             0 => Err(not_found()),
             count => Ok(Done::Changed(count)),
@@ -122,18 +132,21 @@ impl Inspect for Inspector {
     fn status(&self) -> Status {
         let stats = self.stats();
         let announced = self.ask_all(Request::OwnCount);
-        let is_stopped = announced.is_empty();
+        let ended = announced.as_ref().err().map(|error| match error {
+            Error::Panicked(_) => error.to_string(),
+            _ => "stopped".into(),
+        });
         Status {
             side: Side::Server,
             started: self.started.0,
             uptime: self.started.1.elapsed(),
-            listening: (!is_stopped).then_some(self.address),
-            not_ready: is_stopped.then(|| "stopped".into()),
+            listening: ended.is_none().then_some(self.address),
+            not_ready: ended,
             peers: stats.sessions,
             established: stats.established,
             vnis: stats.vnis,
             routes: stats.routes,
-            announced: announced.iter().sum(),
+            announced: announced.map_or(0, |it| it.iter().sum()),
             updates_received: stats.updates_received,
             updates_sent: stats.updates_sent,
             server: Some(stats),
@@ -141,8 +154,8 @@ impl Inspect for Inspector {
         }
     }
 
-    fn peers(&self) -> Vec<PeerStatus> {
-        let answers: Vec<Peers> = self.ask_all(Request::Peers);
+    fn peers(&self) -> Result<Vec<PeerStatus>> {
+        let answers: Vec<Peers> = self.ask_all(Request::Peers)?;
         let mut routes: Map<PeerId, usize> = map(0);
         for (peer, count) in answers.iter().flat_map(|it| &it.announced) {
             *routes.entry(*peer).or_insert(0) += count;
@@ -157,13 +170,13 @@ impl Inspect for Inspector {
             }
         }
         peers.sort_unstable_by_key(|peer| peer.address);
-        peers
+        Ok(peers)
     }
 
-    fn vnis(&self) -> Vec<VniStatus> {
-        let mut vnis: Vec<VniStatus> = self.ask_all(Request::Vnis).concat();
+    fn vnis(&self) -> Result<Vec<VniStatus>> {
+        let mut vnis: Vec<VniStatus> = self.ask_all(Request::Vnis)?.concat();
         vnis.sort_unstable_by_key(|it| it.vni);
-        vnis
+        Ok(vnis)
     }
 
     fn generation(&self) -> u64 {
@@ -171,37 +184,42 @@ impl Inspect for Inspector {
         changes.map(|it| it.changes.load(Ordering::Relaxed)).sum()
     }
 
-    fn snapshot(&self, vni: Option<Vni>) -> Snapshot {
+    fn snapshot(&self, vni: Option<Vni>) -> Result<Snapshot> {
         let mut entries = Vec::new();
         match vni {
-            Some(it) => self.walk(self.topology.owner(it), vni, &mut entries),
-            None => (0..self.workers.len()).for_each(|it| self.walk(it, vni, &mut entries)),
+            Some(it) => self.walk(self.topology.owner(it), vni, &mut entries)?,
+            None => {
+                (0..self.workers.len()).try_for_each(|it| self.walk(it, vni, &mut entries))?;
+            }
         }
-        let names = self.ask_all(Request::Names).into_iter().flatten();
+        let names = self.ask_all(Request::Names)?.into_iter().flatten();
         let names = names.map(|(id, peer)| (id.0, peer.to_string()));
         let names = names.chain([(PeerId::SELF.0, SELF.into())]).collect();
-        Snapshot::new(entries, names)
+        Ok(Snapshot::new(entries, names))
     }
 
-    fn announcements(&self) -> Vec<(Vni, Route)> {
-        let mut own: Vec<(Vni, Route)> = self.ask_all(Request::Own).concat();
+    fn announcements(&self) -> Result<Vec<(Vni, Route)>> {
+        let mut own: Vec<(Vni, Route)> = self.ask_all(Request::Own)?.concat();
         own.sort_unstable();
-        own
+        Ok(own)
     }
 
-    fn watch(&self, vni: Option<Vni>, current: bool) -> Result<Watch> {
+    fn watch(&self, vni: Option<Vni>, from: WatchFrom) -> Result<Watch> {
         let scope = Scope {
             vni,
-            wants_current: current,
+            wants_current: from == WatchFrom::Current,
         };
         let (sender, mut receiver) = channel(scope, self.workers.len(), &self.watchers)?;
         let workers = self.workers.clone();
         receiver.on_room(move || workers.iter().for_each(Postbox::wake));
-        for worker in 0..self.workers.len() {
-            self.send(worker, Request::Watch(sender.clone()));
-        }
+        let watcher = Watcher {
+            receiver,
+            inspector: self.clone(),
+        };
+        // A change that the caller makes after this call must not be missed.
+        self.ask_all(|reply| Request::Watch(sender.clone(), reply))?;
         Ok(Watch {
-            source: Box::new(receiver),
+            source: Box::new(watcher),
         })
     }
 
@@ -214,6 +232,30 @@ impl Inspect for Inspector {
             )),
             Command::ResetPeer(name) => self.end(&name, Ending::Reset),
             Command::DrainPeer(name, time) => self.end(&name, Ending::Drain(time)),
+        }
+    }
+}
+
+/// A watch. Its end is told to the workers, which would notice it at the next change only.
+struct Watcher {
+    receiver: WatchReceiver,
+    inspector: Inspector,
+}
+
+impl WatchSource for Watcher {
+    fn wait(&mut self, timeout: Duration) -> Result<Vec<WatchEvent>> {
+        match self.receiver.wait(timeout) {
+            Err(Error::Closed) => Err(self.inspector.life.error()),
+            other => other,
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.receiver.end();
+        for worker in 0..self.inspector.workers.len() {
+            self.inspector.send(worker, Request::EndWatches);
         }
     }
 }

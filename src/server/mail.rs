@@ -58,8 +58,10 @@ pub(super) enum Request {
         shard: ShardConfig,
         user_timeout: Duration,
     },
-    /// Send everything that happens to a watch.
-    Watch(WatchSender),
+    /// Send everything that happens to a watch. Answers once nothing is missed any more.
+    Watch(WatchSender, Reply<()>),
+    /// Forget the watches whose receivers are gone.
+    EndWatches,
     /// Tell how many routes the server announces itself.
     OwnCount(Reply<usize>),
     /// Tell the routes that the server announces itself.
@@ -78,6 +80,9 @@ pub(super) enum Request {
         began: Reply<()>,
         held: crossbeam_channel::Receiver<()>,
     },
+    /// Panic.
+    #[cfg(test)]
+    Panic,
 }
 
 /// How an operator ends a session.

@@ -39,6 +39,7 @@ use crate::core::types::{Route, Vni};
 use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;
 use crate::inspect::{Inspect, PeerStatus, ServerStats};
+use crate::life::Life;
 use crate::net::{MAILBOX_WEIGHT, Postbox, listen_on_first};
 use acceptor::Acceptor;
 use drain::Order;
@@ -62,6 +63,7 @@ pub struct MetalBondServer {
     inspector: Inspector,
     acceptor: Postbox<AcceptorMail>,
     threads: Vec<JoinHandle<()>>,
+    life: Life,
     /// The settings that hold at present; read and written by [`Self::reconfigure`] alone.
     config: Mutex<ServerConfig>,
 }
@@ -128,6 +130,7 @@ impl MetalBondServer {
         let stats = (0..topology.shards()).map(|_| Arc::default());
         let stats: Vec<Arc<WorkerStats>> = stats.collect();
         let flaps = Arc::new(Mutex::new(Flaps::default()));
+        let life = Life::default();
         let mut server = Self {
             inspector: Inspector {
                 address,
@@ -139,9 +142,11 @@ impl MetalBondServer {
                 flaps: Arc::clone(&flaps),
                 started: (SystemTime::now(), Instant::now()),
                 watchers: Arc::default(),
+                life: life.clone(),
             },
             acceptor: acceptor_postbox,
             threads: Vec::new(),
+            life: life.clone(),
             config: Mutex::new(config.clone()),
         };
         let timeout = config.user_timeout();
@@ -155,15 +160,28 @@ impl MetalBondServer {
                 flaps: Arc::clone(&flaps),
             };
             let worker = Worker::new(id, shard, mailbox, links, timeout);
-            server.spawn(worker_name(id), || worker.run())?;
+            server.spawn(worker_name(id), worker, Worker::run)?;
         }
-        server.spawn(ACCEPTOR_NAME.into(), || acceptor.run())?;
+        server.spawn(ACCEPTOR_NAME.into(), acceptor, Acceptor::run)?;
         log::info!("listening on {address} with {} workers", topology.shards());
         Ok(server)
     }
 
-    fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = std::thread::Builder::new().name(name).spawn(run);
+    /// Starts the thread of something. If it panics the other threads end too: half a server
+    /// would keep its peers, and tell them half of the routes.
+    fn spawn<T: Send + 'static>(
+        &mut self,
+        name: String,
+        mut owner: T,
+        run: fn(&mut T),
+    ) -> Result<()> {
+        let others = self.inspector.clone();
+        let guard = self.life.guard(name.clone(), move || others.stop());
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            // Dropped before the owner: callers that lose its mailbox then see why.
+            let _guard = guard;
+            run(&mut owner);
+        });
         self.threads
             .push(thread.map_err(Error::io("start a thread"))?);
         Ok(())
@@ -222,16 +240,22 @@ impl MetalBondServer {
     ///
     /// A route that is there all the time is among them, one that comes or goes meanwhile
     /// may be.
-    #[must_use]
-    pub fn routes(&self) -> Vec<(Vni, Route)> {
-        let snapshot = self.inspector.snapshot(None);
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Panicked`] if a thread of the server has panicked.
+    pub fn routes(&self) -> Result<Vec<(Vni, Route)>> {
+        let snapshot = self.inspector.snapshot(None)?;
         let entries = snapshot.entries().iter();
-        entries.map(|it| (it.vni, it.route)).collect()
+        Ok(entries.map(|it| (it.vni, it.route)).collect())
     }
 
     /// The sessions, whatever their state.
-    #[must_use]
-    pub fn peers(&self) -> Vec<PeerStatus> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Panicked`] if a thread of the server has panicked.
+    pub fn peers(&self) -> Result<Vec<PeerStatus>> {
         self.inspector.peers()
     }
 
@@ -259,29 +283,35 @@ impl MetalBondServer {
         Heartbeat::new(workers.chain([acceptor]).collect())
     }
 
+    /// Whether the server still runs, and how it ended.
+    ///
+    /// If one of its threads panics, the server ends as a whole: its peers then go to other
+    /// servers, instead of being told half of the routes by this one.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.life.clone()
+    }
+
     /// Stops the server and closes all sessions.
     ///
     /// # Errors
     ///
-    /// None at present; the server is down in any case.
+    /// [`Error::Panicked`] if one of its threads has panicked; the server is down in any case.
     pub fn shutdown(mut self) -> Result<()> {
         self.stop();
-        Ok(())
+        self.life.verdict()
     }
 
     fn stop(&mut self) {
         if self.threads.is_empty() {
             return;
         }
-        self.acceptor.post(AcceptorMail::Stop, 1);
-        for worker in &self.inspector.workers {
-            worker.post(WorkerMail::Stop, 1);
-        }
+        self.inspector.stop();
         for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                log::error!("a server thread had panicked");
-            }
+            // Its guard says why it panicked.
+            drop(thread.join());
         }
+        self.life.stop();
         log::info!("stopped listening on {}", self.local_addr());
     }
 }

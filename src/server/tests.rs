@@ -7,6 +7,7 @@ use super::*;
 use crate::core::rib::PeerId;
 use crate::core::types::{Action, Destination, NextHop};
 use crate::core::wire::{KEEPALIVE_FRAME, encode_update};
+use crate::inspect::WatchFrom;
 
 /// A session that has shaken hands.
 fn peer(address: SocketAddr) -> TcpStream {
@@ -92,6 +93,70 @@ fn hanging_worker_is_silent_until_it_goes_on() {
     drop(go_on);
     wait_for(&heartbeat, &[]);
     server.shutdown().unwrap();
+}
+
+fn with_two_workers() -> MetalBondServer {
+    let config = ServerConfig {
+        workers: NonZeroUsize::new(2).unwrap(),
+        ..ServerConfig::default()
+    };
+    MetalBondServer::start("127.0.0.1:0", config).unwrap()
+}
+
+/// Half a server would keep its peers, and tell them half of the routes.
+#[test]
+fn panic_of_a_worker_ends_the_whole_server_and_is_said() {
+    let server = with_two_workers();
+    let (life, view) = (server.life(), server.inspector());
+    let mut watch = view.watch(None, WatchFrom::Now).unwrap();
+    let mut sessions = [peer(server.local_addr()), peer(server.local_addr())];
+    let request = Box::new(Request::Panic);
+    server.inspector.workers[1].post(WorkerMail::Request(request), 1);
+    let is_said = |result: Result<()>| match result {
+        Err(Error::Panicked(thread)) => assert_eq!(thread, "metalbond-1"),
+        other => panic!("{other:?}"),
+    };
+    is_said(life.wait_timeout(Duration::from_secs(60)));
+    for session in &mut sessions {
+        // Zero bytes or a reset: the peer goes elsewhere at once.
+        assert!(!matches!(session.read(&mut [0; 64]), Ok(1..)));
+    }
+    is_said(loop {
+        if let Err(error) = watch.wait(Duration::from_secs(60)) {
+            break Err(error);
+        }
+    });
+    is_said(view.peers().map(drop));
+    is_said(view.vnis().map(drop));
+    is_said(view.snapshot(None).map(drop));
+    is_said(view.snapshot(Some(Vni(1))).map(drop));
+    is_said(view.announcements().map(drop));
+    is_said(server.routes().map(drop));
+    let status = view.status();
+    assert_eq!(status.listening, None);
+    assert!(status.not_ready.unwrap().contains("metalbond-1 panicked"));
+    is_said(server.shutdown());
+}
+
+/// What happens between the return and the registration would be lost.
+#[test]
+fn watch_is_registered_at_every_worker_when_its_call_returns() {
+    let server = with_two_workers();
+    let (go_on, held) = crossbeam_channel::bounded::<()>(0);
+    let (began, has_begun) = crate::net::Reply::channel();
+    let hang = Box::new(Request::Hang { began, held });
+    server.inspector.workers[1].post(WorkerMail::Request(hang), 1);
+    has_begun.recv().unwrap();
+    let view = server.inspector();
+    let (returned, has_returned) = crossbeam_channel::bounded(1);
+    let caller = std::thread::spawn(move || {
+        returned.send(view.watch(None, WatchFrom::Now)).unwrap();
+    });
+    let early = has_returned.recv_timeout(Duration::from_millis(200));
+    assert!(early.is_err(), "{early:?}");
+    drop(go_on);
+    has_returned.recv().unwrap().unwrap();
+    caller.join().unwrap();
 }
 
 /// A worker hangs with a full mailbox for longer than the hold time. The sessions of the other

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::core::rib::{SEGMENT_BYTES, Segment, Span};
 use crate::core::session::CloseReason;
+use crate::core::time::after;
 use crate::core::types::Vni;
 use crate::core::wire::{HEADER_LEN, decode_update, frame_len};
 use crate::error::{Error, Result};
@@ -306,11 +307,17 @@ fn cost(happened: &Happening) -> usize {
 
 impl Drop for WatchReceiver {
     fn drop(&mut self) {
+        self.end();
         self.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl WatchReceiver {
+    /// Has the workers send no more.
+    pub(super) fn end(&self) {
+        self.has_lagged.store(true, Ordering::Relaxed);
+    }
+
     /// Has `wake` called when there is room for more of the current routes.
     pub(super) fn on_room(&mut self, wake: impl Fn() + Send + 'static) {
         self.wake = Box::new(wake);
@@ -363,7 +370,7 @@ impl WatchReceiver {
 
 impl WatchSource for WatchReceiver {
     fn wait(&mut self, timeout: Duration) -> Result<Vec<WatchEvent>> {
-        let until = Instant::now() + timeout;
+        let until = after(Instant::now(), timeout);
         let mut events = Vec::new();
         while !self.decode(&mut events) && events.is_empty() {
             if self.has_lagged.load(Ordering::Relaxed) {

@@ -105,7 +105,7 @@ impl Worker {
     }
 
     /// Serves until told to stop.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(&mut self) {
         let mut events = Events::with_capacity(1024);
         loop {
             if let Err(error) = self.poll.poll(&mut events, self.timeout())

@@ -145,7 +145,8 @@ fn wait_for_both(observers: &[&Observer; 2], stable: &[(rustbond::Vni, rustbond:
         let (destination, next_hop) = (last.1.destination, last.1.next_hop);
         let told = observers[0]
             .client
-            .get_route_servers(last.0, &destination, &next_hop);
+            .get_route_servers(last.0, &destination, &next_hop)
+            .unwrap();
         told.is_some_and(|it| it.len() == 2)
     });
 }

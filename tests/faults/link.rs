@@ -77,12 +77,11 @@ fn hosts_that_are_cut_off_are_dropped_and_come_back_with_their_routes() {
     expected.extend(own);
     let all: Vec<_> = expected.iter().copied().collect();
     for observer in victims.iter().chain([&witness]) {
-        let seen = || observer.seen.routes();
         eventually("all tables are equal", || {
             // A client is not told what it announces itself.
-            let own = observer.client.inspector().announcements();
+            let own = observer.client.inspector().announcements().unwrap();
             let all = all.iter().filter(|it| !own.contains(it));
-            seen().iter().eq(all)
+            observer.seen.routes().iter().eq(all)
         });
         assert!(!observer.seen.routes().is_empty());
         observer.seen.counts();
@@ -131,10 +130,10 @@ fn server_that_is_cut_off_takes_no_route_with_it() {
             .unwrap();
         for (vni, route) in &stable {
             eventually("both have told all", || {
-                let told =
-                    witness
-                        .client
-                        .get_route_servers(*vni, &route.destination, &route.next_hop);
+                let told = witness
+                    .client
+                    .get_route_servers(*vni, &route.destination, &route.next_hop)
+                    .unwrap();
                 told.is_some_and(|it| it.len() == 2)
             });
         }

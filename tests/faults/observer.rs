@@ -103,7 +103,7 @@ pub(crate) fn table_of(server: &str) -> BTreeSet<(Vni, Route)> {
     probe.wait_all_established_timeout(PATIENCE).unwrap();
     probe.subscribe(VNI).unwrap();
     probe.wait_synced(VNI, PATIENCE).unwrap();
-    probe.routes().into_iter().collect()
+    probe.routes().unwrap().into_iter().collect()
 }
 
 /// The destinations of routes to hosts, as `ip` prints them.

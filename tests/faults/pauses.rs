@@ -137,7 +137,8 @@ fn stopped_server_is_left_and_taken_back() {
                 let (destination, next_hop) = (route.destination, route.next_hop);
                 let told = witness
                     .client
-                    .get_route_servers(*vni, &destination, &next_hop);
+                    .get_route_servers(*vni, &destination, &next_hop)
+                    .unwrap();
                 told.is_some_and(|it| it.len() == 2)
             })
         });

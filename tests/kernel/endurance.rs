@@ -102,7 +102,9 @@ fn fifty_server_kills_remove_no_kernel_route() {
             let newest = v4(CHURNING + 2 * round + 1);
             eventually("both servers have told all", || {
                 let has_both = |destination, next_hop| {
-                    let told = installer.get_route_servers(VNI, &destination, &next_hop);
+                    let told = installer
+                        .get_route_servers(VNI, &destination, &next_hop)
+                        .unwrap();
                     told.is_some_and(|it| it.len() == 2)
                 };
                 // The stable ones are announced, and told, in order.

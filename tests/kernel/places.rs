@@ -220,7 +220,7 @@ fn two_writers_live_side_by_side_with_other_numbers_and_a_second_one_is_refused(
                 vni_tables: BTreeMap::from([(vni, if vni == VNI { 100 } else { 200 })]),
                 ..config()
             };
-            writer.reconfigure(config, |_| Vec::new()).unwrap();
+            writer.reconfigure(config, |_| Ok(Vec::new())).unwrap();
             eventually("read", WAIT, || writer.stats().resyncs > resyncs);
         }
         let after = [first.stats(), second.stats()].map(|it| it.messages);

@@ -92,14 +92,18 @@ fn watcher_gets_current_routes_then_changes() {
             }
         }
     });
-    eventually("some are there", || subscriber.route_count() > 1000);
+    eventually("some are there", || {
+        subscriber.route_count().unwrap() > 1000
+    });
     let watchers: Vec<_> = (0..3)
         .map(|_| subscriber.watch(EventDetail::Routes).unwrap())
         .collect();
     churner.join().unwrap();
     announcer.flush(PATIENCE).unwrap();
-    eventually("all are there", || subscriber.route_count() == 10_000);
-    let expected: BTreeSet<_> = subscriber.routes().into_iter().collect();
+    eventually("all are there", || {
+        subscriber.route_count().unwrap() == 10_000
+    });
+    let expected: BTreeSet<_> = subscriber.routes().unwrap().into_iter().collect();
     for events in &watchers {
         let mut table = BTreeSet::new();
         let others = replay(events, &mut table, 10_000);
@@ -113,10 +117,7 @@ fn watcher_gets_current_routes_then_changes() {
     let refused: Vec<_> = most.iter().filter_map(|it| it.as_ref().err()).collect();
     assert!(matches!(refused[..], [Error::InvalidConfig(_)]));
     drop((most, watchers));
-    announcer.announce(VNI, v4(1_000_000), hop(1)).unwrap();
-    eventually("those that left make room", || {
-        subscriber.watch(EventDetail::NextHops).is_ok()
-    });
+    subscriber.watch(EventDetail::NextHops).unwrap();
 }
 
 #[test]
@@ -182,12 +183,15 @@ fn filters_and_imports_shape_received_routes() {
     );
     let copy = rustbond::NextHop::standard_with_vni(hop(1).target_address, VNI.0);
     let expected = [Route::new(v4(1), hop(1)), Route::new(v4(1), copy)];
-    assert_eq!(client.get_received_routes(OTHER), expected);
-    let servers = client.get_route_servers(OTHER, &v4(1), &copy).unwrap();
+    assert_eq!(client.get_received_routes(OTHER).unwrap(), expected);
+    let servers = client
+        .get_route_servers(OTHER, &v4(1), &copy)
+        .unwrap()
+        .unwrap();
     assert_eq!(servers, [ServerId(0)].into());
     client.unsubscribe(VNI).unwrap();
     replay(&events, &mut table, 1);
-    assert_eq!(client.get_received_routes(OTHER), expected[..1]);
+    assert_eq!(client.get_received_routes(OTHER).unwrap(), expected[..1]);
 }
 
 #[test]
@@ -196,7 +200,7 @@ fn bound_source_address_is_used() {
     let from = std::net::Ipv4Addr::new(127, 0, 0, 99);
     let (client, _events) = builder(&server).bind(from).events().unwrap();
     client.wait_established_timeout(PATIENCE).unwrap();
-    let peers = server.peers();
+    let peers = server.peers().unwrap();
     assert_eq!(peers[0].address.unwrap().ip(), from);
     let v6 = builder(&server).bind(std::net::Ipv6Addr::LOCALHOST);
     let (client, _events) = v6.events().unwrap();

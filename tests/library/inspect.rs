@@ -9,7 +9,7 @@ use crate::double::Client as GoClient;
 use crate::double::Reading::Strict;
 use crate::support::{PATIENCE, Raw, Recorder, client, eventually, hop, server, v4};
 use rustbond::inspect::{
-    Command, Digest, Done, Inspect, PeerKind, PeerState, PeerStatus, Watch, WatchEvent,
+    Command, Digest, Done, Inspect, PeerKind, PeerState, PeerStatus, Watch, WatchEvent, WatchFrom,
 };
 use rustbond::{Action, Destination, Error, MetalBondClient, NextHop, NoOpHandler, Route, Vni};
 
@@ -29,14 +29,14 @@ fn announce(client: &MetalBondClient, vni: Vni, routes: impl IntoIterator<Item =
 }
 
 fn digest(inspector: &Arc<dyn Inspect>, vni: Vni) -> Option<Digest> {
-    let vnis = inspector.vnis();
+    let vnis = inspector.vnis().unwrap();
     vnis.iter()
         .find(|it| it.vni == vni)
         .map(|it| it.table.digest)
 }
 
 fn routes(inspector: &Arc<dyn Inspect>) -> BTreeSet<(Vni, Route)> {
-    let snapshot = inspector.snapshot(None);
+    let snapshot = inspector.snapshot(None).unwrap();
     let entries = snapshot.entries().iter();
     entries.map(|it| (it.vni, it.route)).collect()
 }
@@ -96,14 +96,17 @@ fn servers_and_clients_that_agree_have_one_digest() {
             && one.status().routes == 1002
     });
     for inspector in [&one, &other, &theirs] {
-        let table = inspector.vnis()[0].table;
+        let table = inspector.vnis().unwrap()[0].table;
         assert_eq!((table.standard, table.nat), (1000, 1));
         assert_eq!((table.load_balancer, table.other), (1, 0));
         assert_eq!(table.routes(), 1002);
     }
-    assert_eq!(theirs.vnis()[0].is_synced, Some(true));
+    assert_eq!(theirs.vnis().unwrap()[0].is_synced, Some(true));
     assert_eq!(
-        (one.vnis()[0].subscribers, theirs.vnis()[0].subscribers),
+        (
+            one.vnis().unwrap()[0].subscribers,
+            theirs.vnis().unwrap()[0].subscribers
+        ),
         (1, 1)
     );
     let before = (digest(&one, VNI), one.generation(), theirs.generation());
@@ -131,9 +134,12 @@ fn peers_are_listed_by_kind_with_their_counts() {
     go.wait_for_len(10);
     let silent = Raw::connect(server.local_addr());
     let inspector = server.inspector();
-    let find =
-        |what: &dyn Fn(&PeerStatus) -> bool| inspector.peers().into_iter().find(|it| what(it));
-    eventually("all three are there", || inspector.peers().len() == 3);
+    let find = |what: &dyn Fn(&PeerStatus) -> bool| {
+        inspector.peers().unwrap().into_iter().find(|it| what(it))
+    };
+    eventually("all three are there", || {
+        inspector.peers().unwrap().len() == 3
+    });
     eventually("ours has told all", || {
         find(&|it| it.kind == PeerKind::RustBond).is_some_and(|it| it.routes == 10)
     });
@@ -164,16 +170,16 @@ fn peers_are_listed_by_kind_with_their_counts() {
     assert_eq!((status.updates_received, status.updates_sent), (10, 10));
     assert_eq!(status.not_ready, None);
     let view = ours.inspector();
-    let peers = view.peers();
+    let peers = view.peers().unwrap();
     assert_eq!(peers[0].name, server.local_addr().to_string());
     assert_eq!(
         (peers[0].state, peers[0].kind),
         (PeerState::Established, PeerKind::RustBond)
     );
     assert_eq!((peers[0].sent.update, peers[0].sent.subscribe), (10, 1));
-    assert_eq!(view.announcements().len(), 10);
+    assert_eq!(view.announcements().unwrap().len(), 10);
     drop(silent);
-    eventually("one leaves", || inspector.peers().len() == 2);
+    eventually("one leaves", || inspector.peers().unwrap().len() == 2);
 }
 
 #[test]
@@ -185,7 +191,7 @@ fn route_entry_names_its_announcers() {
     let inspector = server.inspector();
     inspector.execute(Command::Announce(VNI, route(3))).unwrap();
     eventually("all are there", || server.stats().announcements == 5);
-    let snapshot = inspector.snapshot(Some(VNI));
+    let snapshot = inspector.snapshot(Some(VNI)).unwrap();
     let announcers: Vec<usize> = snapshot
         .of(VNI)
         .iter()
@@ -199,7 +205,13 @@ fn route_entry_names_its_announcers() {
         .iter()
         .map(|id| snapshot.name(*id).unwrap());
     assert!(names.collect::<Vec<_>>().contains(&"self"));
-    assert!(inspector.snapshot(Some(OTHER)).entries().is_empty());
+    assert!(
+        inspector
+            .snapshot(Some(OTHER))
+            .unwrap()
+            .entries()
+            .is_empty()
+    );
 }
 
 /// What is there all the time is in every snapshot, once, whatever comes and goes.
@@ -232,7 +244,7 @@ fn snapshot_is_whole_while_routes_come_and_go() {
     });
     for _ in 0..20 {
         for view in &views {
-            let snapshot = view.snapshot(None);
+            let snapshot = view.snapshot(None).unwrap();
             let stable = snapshot.entries().iter().take(STABLE as usize);
             assert!(stable.map(|it| it.route).eq((0..STABLE).map(route)));
         }
@@ -254,8 +266,8 @@ fn watch_tells_current_routes_then_every_change() {
     }
     for view in [server.inspector(), listener.inspector()] {
         eventually("the table is there", || view.status().routes == 5010);
-        let mut watch = view.watch(None, true).unwrap();
-        let mut others = view.watch(Some(OTHER), false).unwrap();
+        let mut watch = view.watch(None, WatchFrom::Current).unwrap();
+        let mut others = view.watch(Some(OTHER), WatchFrom::Now).unwrap();
         let events = watch_until(&mut watch, |it| it.contains(&WatchEvent::Current));
         watch_until(&mut others, |it| it.contains(&WatchEvent::Current));
         let mut table = BTreeSet::new();
@@ -287,7 +299,7 @@ fn watch_tells_current_routes_then_every_change() {
 fn watch_tells_of_peers_and_ends_with_its_server() {
     let server = server();
     let inspector = server.inspector();
-    let mut watch = inspector.watch(None, false).unwrap();
+    let mut watch = inspector.watch(None, WatchFrom::Now).unwrap();
     let ours = client(&[server.local_addr()], NoOpHandler);
     let is_up = |it: &WatchEvent| matches!(it, WatchEvent::PeerUp(_));
     watch_until(&mut watch, |events| events.iter().any(is_up));
@@ -297,7 +309,7 @@ fn watch_tells_of_peers_and_ends_with_its_server() {
     server.shutdown().unwrap();
     assert!(matches!(watch.wait(PATIENCE), Err(Error::Closed)));
     assert!(inspector.status().not_ready.is_some());
-    assert!(inspector.snapshot(None).entries().is_empty());
+    assert!(matches!(inspector.snapshot(None), Err(Error::Closed)));
     let announced = inspector.execute(Command::Announce(VNI, route(1)));
     assert!(matches!(announced, Err(Error::Closed)));
 }
@@ -309,7 +321,7 @@ fn watches_past_the_limit_are_refused() {
     for view in [server.inspector(), ours.inspector()] {
         let mut watches = Vec::new();
         let refused = loop {
-            match view.watch(None, false) {
+            match view.watch(None, WatchFrom::Now) {
                 Ok(watch) => watches.push(watch),
                 Err(error) => break error,
             }
@@ -334,7 +346,7 @@ fn route_announced_by_a_server_reaches_its_clients() {
         [Done::Changed(1), Done::Unchanged]
     );
     recorder.wait_for(&[(VNI, route(1))]);
-    assert_eq!(inspector.announcements(), [(VNI, route(1))]);
+    assert_eq!(inspector.announcements().unwrap(), [(VNI, route(1))]);
     assert_eq!(inspector.status().announced, 1);
     ours.announce(VNI, v4(1), hop(1)).unwrap();
     eventually("both announce it", || server.stats().announcements == 2);
@@ -360,11 +372,11 @@ fn client_changed_through_its_inspector_behaves_as_by_its_handle() {
     };
     twice(Command::Subscribe(VNI));
     twice(Command::Announce(VNI, route(1)));
-    assert_eq!(ours.get_announced_routes(), [(VNI, route(1))]);
+    assert_eq!(ours.get_announced_routes().unwrap(), [(VNI, route(1))]);
     eventually("it is ready", || view.status().not_ready.is_none());
     twice(Command::Withdraw(VNI, route(1)));
     twice(Command::Unsubscribe(VNI));
-    assert!(ours.subscriptions().is_empty());
+    assert!(ours.subscriptions().unwrap().is_empty());
 }
 
 #[test]
@@ -372,7 +384,12 @@ fn server_name_that_does_not_resolve_is_shown_as_such() {
     // RFC 6761: a name below `invalid` never exists.
     let ours = MetalBondClient::connect(&["nowhere.invalid:4711"], NoOpHandler);
     let view = ours.inspector();
-    let error = || view.peers().first().and_then(|it| it.last_error.clone());
+    let error = || {
+        view.peers()
+            .unwrap()
+            .first()
+            .and_then(|it| it.last_error.clone())
+    };
     eventually("the reason is told", || {
         error().as_deref() == Some("name not resolved")
     });
@@ -383,11 +400,11 @@ fn peer_that_is_reset_comes_back() {
     let server = server();
     let ours = client(&[server.local_addr()], NoOpHandler);
     let inspector = server.inspector();
-    let name = inspector.peers()[0].name.clone();
+    let name = inspector.peers().unwrap()[0].name.clone();
     let done = inspector.execute(Command::ResetPeer(name.clone())).unwrap();
     assert_eq!(done, Done::Changed(1));
     eventually("it is back under another name", || {
-        let peers = inspector.peers();
+        let peers = inspector.peers().unwrap();
         let mut back = peers.iter().filter(|it| it.state == PeerState::Established);
         back.next().is_some_and(|it| {
             it.name != name
@@ -399,13 +416,13 @@ fn peer_that_is_reset_comes_back() {
     assert!(matches!(again, Err(Error::PeerNotFound(_))));
     let view = ours.inspector();
     eventually("it sees that", || {
-        view.peers()[0].state == PeerState::Established
+        view.peers().unwrap()[0].state == PeerState::Established
     });
-    let before = view.peers()[0].flaps;
+    let before = view.peers().unwrap()[0].flaps;
     view.execute(Command::ResetPeer(server.local_addr().to_string()))
         .unwrap();
     eventually("it is back again", || {
-        let peer = &view.peers()[0];
+        let peer = &view.peers().unwrap()[0];
         peer.flaps == before + 1 && peer.state == PeerState::Established
     });
 }
@@ -437,7 +454,7 @@ fn peer_that_is_drained_stays_away_for_the_time() {
     let name = server.local_addr().to_string();
     view.execute(Command::DrainPeer(name, Duration::from_secs(3600)))
         .unwrap();
-    assert_eq!(view.peers()[0].state, PeerState::Draining);
+    assert_eq!(view.peers().unwrap()[0].state, PeerState::Draining);
     assert_eq!(
         view.status().not_ready.as_deref(),
         Some("no server is established")
@@ -459,6 +476,7 @@ fn suppressed_routes_are_marked() {
     eventually("both are there", || view.status().routes == 2);
     let marks: Vec<bool> = view
         .snapshot(None)
+        .unwrap()
         .entries()
         .iter()
         .map(|it| it.is_suppressed)
@@ -478,7 +496,7 @@ fn watch_tells_current_routes_of_many_vnis() {
     eventually("all routes are there", || {
         server.stats().routes == vnis as usize
     });
-    let mut watch = view.watch(None, true).unwrap();
+    let mut watch = view.watch(None, WatchFrom::Current).unwrap();
     let mut count = 0;
     let mut is_over = false;
     let deadline = Instant::now() + PATIENCE;

@@ -9,5 +9,6 @@ mod support;
 mod client;
 mod events;
 mod inspect;
+mod life;
 mod sessions;
 mod survival;

@@ -123,7 +123,7 @@ fn table_of(address: SocketAddr) -> BTreeSet<(Vni, Route)> {
     let probe = client(&[address], NoOpHandler);
     probe.subscribe(VNI).unwrap();
     probe.wait_synced(VNI, PATIENCE).unwrap();
-    probe.routes().into_iter().collect()
+    probe.routes().unwrap().into_iter().collect()
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn fifty_kills_of_one_of_two_servers_remove_nothing() {
         drop(stopped);
         // The next to be killed is the other: the subscriber has to have read this one.
         let read = ServerId(victim);
-        let of = || subscriber.get_route_servers(VNI, &v4(7), &hop(1));
+        let of = || subscriber.get_route_servers(VNI, &v4(7), &hop(1)).unwrap();
         eventually("it is read", || of().is_some_and(|it| it.contains(&read)));
         assert_eq!(*guard.faults.lock().unwrap(), Vec::<String>::new());
     }
@@ -351,7 +351,9 @@ fn slow_consumer_costs_no_session() {
     let expected: Vec<_> = (changes - 10..changes)
         .map(|it| (VNI, Route::new(v4(it), hop(1))))
         .collect();
-    eventually("the view is right", || subscriber.routes() == expected);
+    eventually("the view is right", || {
+        subscriber.routes().unwrap() == expected
+    });
     let (adds, removes) = seen.counts();
     assert!(adds + removes <= 4, "it sleeps");
     is_awake.store(true, Ordering::Relaxed);

@@ -230,7 +230,7 @@ fn client_shows_the_routes_it_received() {
             .announce(vni, route.destination, route.next_hop)
             .unwrap();
     }
-    eventually("all routes", || subscriber.route_count() == 7);
+    eventually("all routes", || subscriber.route_count().unwrap() == 7);
     let http = HttpServer::start("127.0.0.1:0", subscriber.inspector()).unwrap();
     let text = get(http.local_addr(), "/routes.json");
     assert_eq!(
@@ -405,7 +405,7 @@ fn api_shows_status_peers_and_routes() {
             .announce(vni, route.destination, route.next_hop)
             .unwrap();
     }
-    eventually("all routes", || subscriber.route_count() == 4);
+    eventually("all routes", || subscriber.route_count().unwrap() == 4);
     let http = HttpServer::start("127.0.0.1:0", server.inspector()).unwrap();
     let http = http.local_addr();
     let status = api(http, "status");

@@ -8,7 +8,7 @@ use crate::browser::Browser;
 use crate::support::{PATIENCE, client, eventually, server};
 use rustbond::http::HttpServer;
 use rustbond::inspect::{
-    Command, Done, Inspect, PeerState, PeerStatus, Snapshot, Status, VniStatus, Watch,
+    Command, Done, Inspect, PeerState, PeerStatus, Snapshot, Status, VniStatus, Watch, WatchFrom,
 };
 use rustbond::{
     ClientConfig, Destination, MetalBondClient, MetalBondServer, NextHop, NoOpHandler, Route, Vni,
@@ -255,19 +255,19 @@ struct Renamed(Arc<dyn Inspect>);
 const EVIL: &str = "<img src=x onerror=document.title='hacked'>";
 
 impl Inspect for Renamed {
-    fn peers(&self) -> Vec<PeerStatus> {
-        let mut peers = self.0.peers();
+    fn peers(&self) -> rustbond::Result<Vec<PeerStatus>> {
+        let mut peers = self.0.peers()?;
         peers[0].name = EVIL.into();
         peers[0].state = PeerState::Retry;
         peers[0].last_error = Some(format!("{EVIL}: \"no\\such\nhost\""));
-        peers
+        Ok(peers)
     }
 
     fn status(&self) -> Status {
         self.0.status()
     }
 
-    fn vnis(&self) -> Vec<VniStatus> {
+    fn vnis(&self) -> rustbond::Result<Vec<VniStatus>> {
         self.0.vnis()
     }
 
@@ -275,16 +275,16 @@ impl Inspect for Renamed {
         self.0.generation()
     }
 
-    fn snapshot(&self, vni: Option<Vni>) -> Snapshot {
+    fn snapshot(&self, vni: Option<Vni>) -> rustbond::Result<Snapshot> {
         self.0.snapshot(vni)
     }
 
-    fn announcements(&self) -> Vec<(Vni, Route)> {
+    fn announcements(&self) -> rustbond::Result<Vec<(Vni, Route)>> {
         self.0.announcements()
     }
 
-    fn watch(&self, vni: Option<Vni>, current: bool) -> rustbond::Result<Watch> {
-        self.0.watch(vni, current)
+    fn watch(&self, vni: Option<Vni>, from: WatchFrom) -> rustbond::Result<Watch> {
+        self.0.watch(vni, from)
     }
 
     fn execute(&self, command: Command) -> rustbond::Result<Done> {

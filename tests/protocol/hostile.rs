@@ -19,7 +19,7 @@ use crate::siege::{
 use crate::support::{
     self, HELLO, KEEPALIVE, PATIENCE, Raw, Recorder, eventually, hop, subscribe, v4,
 };
-use rustbond::inspect::{Inspect, PeerState, PeerStatus, Watch, WatchEvent};
+use rustbond::inspect::{Inspect, PeerState, PeerStatus, Watch, WatchEvent, WatchFrom};
 use rustbond::{ClientConfig, MetalBondClient, MetalBondServer, NoOpHandler, ServerConfig, Vni};
 
 const VNI: Vni = Vni(7);
@@ -38,7 +38,10 @@ impl Fort {
     fn new(config: ServerConfig) -> Self {
         let server = MetalBondServer::start("127.0.0.1:0", config).unwrap();
         let pair = Pair::start(server.local_addr());
-        let watch = server.inspector().watch(Some(Vni(99)), false).unwrap();
+        let watch = server
+            .inspector()
+            .watch(Some(Vni(99)), WatchFrom::Now)
+            .unwrap();
         Self {
             pair,
             server,
@@ -81,7 +84,7 @@ impl Fort {
 
     fn peer(&self, raw: &Raw) -> PeerStatus {
         let name = raw.stream.local_addr().unwrap().to_string();
-        let mut peers = self.server.peers().into_iter();
+        let mut peers = self.server.peers().unwrap().into_iter();
         peers.find(|it| it.name == name).unwrap()
     }
 
@@ -91,7 +94,7 @@ impl Fort {
         eventually("the pair alone is left", || {
             self.server.stats().sessions == 2
         });
-        let pair = self.server.peers();
+        let pair = self.server.peers().unwrap();
         assert!(pair.iter().all(|it| it.malformed + it.refused == 0));
         eventually("nothing of the others is left", || {
             let stats = self.server.stats();
@@ -214,7 +217,13 @@ fn clients_that_dribble_time_out() {
     let address = peer.stream.local_addr().unwrap().to_string();
     let mut bytes = endless.into_iter().chain(std::iter::repeat(0));
     let deadline = Instant::now() + PATIENCE;
-    while !fort.server.peers().iter().all(|it| it.name != address) {
+    while !fort
+        .server
+        .peers()
+        .unwrap()
+        .iter()
+        .all(|it| it.name != address)
+    {
         assert!(Instant::now() < deadline, "still there");
         drop(std::io::Write::write(
             &mut peer.stream,
@@ -383,7 +392,7 @@ impl Traveller {
 
     fn status(&self) -> PeerStatus {
         let name = self.listener.local_addr().unwrap().to_string();
-        let mut peers = self.inspector.peers().into_iter();
+        let mut peers = self.inspector.peers().unwrap().into_iter();
         peers.find(|it| it.name == name).unwrap()
     }
 
@@ -492,7 +501,10 @@ fn malformed_payloads_from_a_server_are_dropped_and_the_rest_counts() {
     let foreign = [&[16, 8][..], &good()[2..]].concat();
     raw.send(&frame(5, &foreign));
     traveller.goes_on();
-    assert_eq!(traveller.inspector.snapshot(None).entries().len(), 0);
+    assert_eq!(
+        traveller.inspector.snapshot(None).unwrap().entries().len(),
+        0
+    );
     assert_eq!(traveller.status().malformed, malformed);
     assert_eq!(traveller.status().flaps, 0);
     traveller.stands();

@@ -194,6 +194,7 @@ fn frozen_subscriber_delays_nobody_and_catches_up() {
     }
     let queued = server
         .peers()
+        .unwrap()
         .iter()
         .map(|it| it.queued_bytes)
         .max()
@@ -229,7 +230,11 @@ fn keepalive_is_answered_before_queued_updates() {
     slow.send(&subscribe(7));
     // What is on its way already, at most: the kernel's queues, not the table.
     eventually("the table is queued", || {
-        server.peers().iter().any(|it| it.queued_bytes > 1 << 20)
+        server
+            .peers()
+            .unwrap()
+            .iter()
+            .any(|it| it.queued_bytes > 1 << 20)
     });
     slow.send(&KEEPALIVE);
     let mut bytes = 0;

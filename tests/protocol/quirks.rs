@@ -108,7 +108,7 @@ fn frames_cut_between_segments_are_read() {
         peer.send(&update[cut..]);
         peer.barrier();
     }
-    let routes = server.routes();
+    let routes = server.routes().unwrap();
     assert_eq!(routes, [(VNI, Route::new(v4(1), hop(1)))]);
     assert_eq!(server.stats().malformed, 0);
 }

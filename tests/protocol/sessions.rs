@@ -273,7 +273,13 @@ fn subscriber_that_stops_reading_delays_nobody() {
         healthy.frame();
     }
     let announcer = writer.join().unwrap().unwrap();
-    assert!(server.peers().iter().any(|peer| peer.queued_bytes > 0));
+    assert!(
+        server
+            .peers()
+            .unwrap()
+            .iter()
+            .any(|peer| peer.queued_bytes > 0)
+    );
     // It reads at last, and has missed nothing.
     let mut table = BTreeSet::new();
     while table.len() < count as usize {

@@ -74,7 +74,7 @@ impl Client {
         let until = Instant::now() + PATIENCE;
         loop {
             let servers = self.client.get_route_servers(vni, &destination, &next_hop);
-            if servers.is_some_and(|it| it.len() == 2) {
+            if servers.is_ok_and(|it| it.is_some_and(|it| it.len() == 2)) {
                 return Ok(());
             }
             if Instant::now() >= until {

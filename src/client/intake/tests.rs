@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::*;
-use crate::client::{MetalBondClient, NoOpHandler};
+use crate::client::{ClientState, MetalBondClient, NoOpHandler};
 use crate::core::types::{Destination, NextHop, Route, Vni};
+use crate::error::Error;
 use crate::server::{MetalBondServer, ServerConfig};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -131,7 +132,7 @@ impl World {
     /// Waits until the client's view is this.
     fn wait_for_view(&self, routes: &BTreeSet<Route>) {
         let is_reached = || {
-            let received = self.client.get_received_routes(VNI);
+            let received = self.client.get_received_routes(VNI).unwrap();
             received.into_iter().collect::<BTreeSet<_>>() == *routes
         };
         eventually("the client's view", is_reached);
@@ -197,4 +198,60 @@ fn client_goes_on_after_its_consumer_is_closed() {
     world.wait_for_view(&BTreeSet::from([route(1, 1)]));
     world.client.shutdown().unwrap();
     assert_eq!(world.gate.table().1, 0);
+}
+
+/// A consumer that panics on the client's thread once it is told to.
+struct Faulty(Arc<Mutex<bool>>);
+
+impl Intake for Faulty {
+    fn room(&mut self) -> Room {
+        assert!(!*self.0.lock(), "a test asked for it");
+        Room::Free
+    }
+
+    fn take(&mut self, _: Vec<Event>) {}
+}
+
+/// A controller that reconciles from it would remove everything.
+#[test]
+fn panicked_client_says_so_and_is_not_empty() {
+    let server = MetalBondServer::start("127.0.0.1:0", ServerConfig::default()).unwrap();
+    let builder = MetalBondClient::builder().server(server.local_addr().to_string());
+    let (fault, mut waker) = (Arc::new(Mutex::new(false)), None);
+    let client = builder.direct(|it| {
+        waker = Some(it);
+        Faulty(Arc::clone(&fault))
+    });
+    let (client, waker) = (client.unwrap(), waker.unwrap());
+    client.subscribe(VNI).unwrap();
+    client.wait_synced(VNI, PATIENCE).unwrap();
+    let waiting = client.clone();
+    let waits = std::thread::spawn(move || waiting.life().wait());
+    *fault.lock() = true;
+    waker();
+    let ended = client.life().wait_timeout(PATIENCE);
+    let view = client.inspector();
+    eventually("it is closed", || client.state() == ClientState::Failed);
+    let answers = [
+        ended,
+        waits.join().unwrap(),
+        client.life().check(),
+        client.wait_all_established(),
+        client.wait_any_established_timeout(PATIENCE),
+        client.get_received_routes(VNI).map(drop),
+        client.routes().map(drop),
+        client.route_count().map(drop),
+        client.subscriptions().map(drop),
+        client.subscribe(VNI).map(drop),
+        client.flush(PATIENCE),
+        view.peers().map(drop),
+        view.snapshot(None).map(drop),
+        client.shutdown(),
+    ];
+    for (at, answer) in answers.into_iter().enumerate() {
+        let is_said = matches!(&answer, Err(Error::Panicked(it)) if it == "metalbond-client");
+        assert!(is_said, "{at}: {answer:?}");
+    }
+    assert!(view.status().not_ready.unwrap().contains("panicked"));
+    assert_eq!(client.connected_count(), 0);
 }

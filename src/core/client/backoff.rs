@@ -5,6 +5,9 @@ use std::time::Duration;
 /// First wait after a session that worked.
 const SOON: Duration = Duration::from_millis(100);
 
+/// Shortest wait after a failure: a connect that fails at once costs 100 system calls a second.
+const LEAST: Duration = Duration::from_millis(10);
+
 /// How often the wait doubles before a server counts as failed.
 const DOUBLINGS: u32 = 6;
 
@@ -54,10 +57,10 @@ impl Backoff {
             self.failures = Some(failures + 1);
             // Within a quarter, so that clients of one server spread.
             let wait = SOON * 2u32.pow(failures);
-            return (wait + wait.mul_f64(self.random() / 4.0)).min(self.max);
+            return (wait + wait.mul_f64(self.random() / 4.0)).clamp(LEAST, self.max.max(LEAST));
         }
         let span = self.max.saturating_sub(self.min);
-        self.min + span.mul_f64(self.random())
+        (self.min + span.mul_f64(self.random())).max(LEAST)
     }
 
     /// A number in `0.0..1.0` (SplitMix64).
@@ -74,6 +77,14 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn retry_of_zero_still_waits() {
+        let mut backoff = Backoff::new(Duration::ZERO, Duration::ZERO, 1);
+        assert_eq!(backoff.next(), LEAST);
+        backoff.departed(Duration::ZERO);
+        assert_eq!(backoff.next(), LEAST);
+    }
 
     #[test]
     fn soon_after_a_loss_later_after_failures() {

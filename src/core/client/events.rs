@@ -52,15 +52,19 @@ pub enum EventDetail {
 
 /// A consumer of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ConsumerId(u8);
+pub(crate) struct ConsumerId {
+    slot: u8,
+    /// How many consumers there were before it: a slot that is free again is given to another.
+    number: u64,
+}
 
 impl ConsumerId {
     /// The one that a client is made with.
-    pub(crate) const FIRST: Self = Self(0);
+    pub(crate) const FIRST: Self = Self { slot: 0, number: 0 };
 
     /// Its bit in a mask of consumers.
     pub(crate) const fn mask(self) -> u8 {
-        1 << self.0
+        1 << self.slot
     }
 }
 
@@ -80,6 +84,7 @@ pub(crate) enum Item {
 /// is read from the view at the moment it is taken (law L).
 #[derive(Debug)]
 pub(crate) struct Feed {
+    consumer: ConsumerId,
     pub(crate) detail: EventDetail,
     pub(crate) items: VecDeque<Item>,
     /// How many of the items mean nothing any more.
@@ -89,8 +94,9 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    fn new(detail: EventDetail) -> Self {
+    fn new(consumer: ConsumerId, detail: EventDetail) -> Self {
         Self {
+            consumer,
             detail,
             items: VecDeque::new(),
             tombstones: 0,
@@ -143,6 +149,8 @@ impl Feed {
 #[derive(Debug)]
 pub(crate) struct Feeds {
     feeds: [Option<Feed>; Self::MAX],
+    /// The number of the next consumer.
+    next: u64,
     /// Some feed is mostly tombstones.
     is_sparse: bool,
 }
@@ -154,27 +162,37 @@ impl Feeds {
     pub(crate) fn new() -> Self {
         Self {
             feeds: [const { None }; Self::MAX],
+            next: ConsumerId::FIRST.number,
             is_sparse: false,
         }
     }
 
     /// Adds a consumer. Returns `None` if the limit is reached.
     pub(crate) fn open(&mut self, detail: EventDetail) -> Option<ConsumerId> {
-        let slot = self.feeds.iter().position(Option::is_none)?;
-        self.feeds[slot] = Some(Feed::new(detail));
-        u8::try_from(slot).ok().map(ConsumerId)
+        let at = self.feeds.iter().position(Option::is_none)?;
+        let consumer = ConsumerId {
+            slot: u8::try_from(at).ok()?,
+            number: self.next,
+        };
+        self.next += 1;
+        self.feeds[at] = Some(Feed::new(consumer, detail));
+        Some(consumer)
     }
 
-    pub(crate) fn close(&mut self, consumer: ConsumerId) {
-        self.feeds[usize::from(consumer.0)] = None;
+    /// Removes a consumer. Returns `false` if it is gone already; its slot may have another.
+    pub(crate) fn close(&mut self, consumer: ConsumerId) -> bool {
+        let slot = &mut self.feeds[usize::from(consumer.slot)];
+        slot.take_if(|feed| feed.consumer == consumer).is_some()
     }
 
     pub(crate) fn get(&self, consumer: ConsumerId) -> Option<&Feed> {
-        self.feeds[usize::from(consumer.0)].as_ref()
+        let feed = self.feeds[usize::from(consumer.slot)].as_ref();
+        feed.filter(|feed| feed.consumer == consumer)
     }
 
     pub(crate) fn get_mut(&mut self, consumer: ConsumerId) -> Option<&mut Feed> {
-        self.feeds[usize::from(consumer.0)].as_mut()
+        let feed = self.feeds[usize::from(consumer.slot)].as_mut();
+        feed.filter(|feed| feed.consumer == consumer)
     }
 
     /// Whether something waits for a consumer.
@@ -239,11 +257,9 @@ impl Feeds {
         if !self.is_sparse {
             return None;
         }
-        let sparse = |feed: &Option<Feed>| feed.as_ref().is_some_and(Feed::is_sparse);
-        let slot = self.feeds.iter().position(sparse);
-        self.is_sparse = slot.is_some();
-        slot.and_then(|slot| u8::try_from(slot).ok())
-            .map(ConsumerId)
+        let sparse = self.feeds.iter().flatten().find(|feed| feed.is_sparse());
+        self.is_sparse = sparse.is_some();
+        sparse.map(|feed| feed.consumer)
     }
 }
 

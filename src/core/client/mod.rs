@@ -30,6 +30,7 @@ pub use status::{AnnouncementState, Changed, ConnectionState, ServerId};
 
 use crate::core::pace::{Framing, Pacing};
 use crate::core::session::{CloseReason, Event as SessionEvent, SessionConfig};
+use crate::core::time::after;
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::Malformed;
 use backoff::Backoff;
@@ -288,13 +289,11 @@ impl Core {
     /// Leaves a server, and does not dial it for `time`.
     pub(crate) fn drain(&mut self, server: ServerId, time: Duration, now: Instant) {
         self.lost(server, CloseReason::Drained, now);
-        if let Some(entry) = self.servers.get_mut(&server)
-            && let Some(until) = now.checked_add(time)
-        {
+        if let Some(entry) = self.servers.get_mut(&server) {
             entry.is_drained = true;
             self.completeness.drained(server);
             entry.phase = Phase::Waiting {
-                until,
+                until: after(now, time),
                 is_retry: true,
             };
         }

@@ -8,6 +8,7 @@ use super::status::ServerId;
 use super::view::ServerBit;
 use crate::core::limit::{Quiet, Recent};
 use crate::core::session::CloseReason;
+use crate::core::time::after;
 
 /// A server, whether there is a connection to it or not.
 #[derive(Debug)]
@@ -103,7 +104,7 @@ impl Server {
                 self.backoff.failed();
             }
         }
-        let until = now + self.backoff.next();
+        let until = after(now, self.backoff.next());
         let waiting = Phase::Waiting {
             until,
             is_retry: true,

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 pub use close::{CloseReason, Fault};
 pub use counts::MessageCounts;
 
+use crate::core::time::after;
 use crate::core::types::Vni;
 use crate::core::wire::{
     Capabilities, Extensions, Frame, Hello, Malformed, MessageType, Reassembler, Update,
@@ -133,7 +134,7 @@ impl Session {
         Self {
             config,
             state: State::AwaitHello {
-                until: now + config.handshake_timeout,
+                until: after(now, config.handshake_timeout),
             },
             interval: config.keepalive_interval,
             peer: None,
@@ -356,7 +357,7 @@ impl Session {
         self.peer = Some(hello);
         self.since = now;
         self.state = State::AwaitKeepalive {
-            until: now + self.config.handshake_timeout.max(self.timeout()),
+            until: after(now, self.config.handshake_timeout.max(self.timeout())),
         };
         match self.config.role {
             Role::Client => {

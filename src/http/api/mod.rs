@@ -14,6 +14,7 @@ mod tests;
 use super::cache::SnapshotCache;
 use super::response::{Response, Status};
 use super::{metrics, page};
+use crate::error::Error;
 use crate::inspect::Inspect;
 pub(crate) use go::Date;
 pub(crate) use params::Params;
@@ -139,6 +140,7 @@ impl Query {
 
     /// Makes the response.
     pub(crate) fn answer(self, inspect: &dyn Inspect, cache: &SnapshotCache) -> Response {
+        let ended = |error: Error| Response::ended(&error);
         match self {
             Self::Page(asset) => asset.response(),
             Self::Health => Response::text(Status::Ok, "ok\n"),
@@ -146,17 +148,17 @@ impl Query {
                 None => Response::text(Status::Ok, "ready\n"),
                 Some(why) => Response::text(Status::ServiceUnavailable, format!("{why}\n")),
             },
-            Self::Metrics => metrics::response(inspect),
+            Self::Metrics => metrics::response(inspect).unwrap_or_else(ended),
             Self::Status => state::status(inspect),
-            Self::Peers(query) => query.answer(inspect),
-            Self::Vnis(query) => query.answer(inspect),
+            Self::Peers(query) => query.answer(inspect).unwrap_or_else(ended),
+            Self::Vnis(query) => query.answer(inspect).unwrap_or_else(ended),
             Self::Routes(query) => match query.answer(inspect, cache) {
                 Ok(response) => response,
-                Err(busy) => busy.response(),
+                Err(none) => none.response(),
             },
             Self::Go(format) => match cache.get(inspect, None) {
                 Ok(shared) => go::response(shared.snapshot, format),
-                Err(busy) => busy.response(),
+                Err(none) => none.response(),
             },
         }
     }

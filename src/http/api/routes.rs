@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::go::Date;
 use super::params::{Paging, Params, bad_cursor};
 use crate::core::types::{Destination, NextHop, NextHopType, Route, Vni};
-use crate::http::cache::{Busy, Shared, SnapshotCache};
+use crate::http::cache::{NoSnapshot, Shared, SnapshotCache};
 use crate::http::response::{List, Media, Response};
 use crate::inspect::{Inspect, RouteEntry, Snapshot};
 
@@ -79,7 +79,7 @@ impl RoutesQuery {
         self,
         inspect: &dyn Inspect,
         cache: &SnapshotCache,
-    ) -> Result<Response, Busy> {
+    ) -> Result<Response, NoSnapshot> {
         let Shared {
             snapshot,
             generation,

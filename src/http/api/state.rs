@@ -9,6 +9,7 @@ use super::go::Date;
 use super::params::{Paging, Params, bad_cursor};
 use super::routes::is_named;
 use crate::core::types::Vni;
+use crate::error::Error;
 use crate::http::response::{List, Media, Response};
 use crate::inspect::{
     Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus, ServerStats, Status,
@@ -189,8 +190,8 @@ impl PeersQuery {
         Ok(query)
     }
 
-    pub(super) fn answer(self, inspect: &dyn Inspect) -> Response {
-        let mut peers = inspect.peers();
+    pub(super) fn answer(self, inspect: &dyn Inspect) -> Result<Response, Error> {
+        let mut peers = inspect.peers()?;
         peers.retain(|it| self.passes(it));
         peers.sort_by(|a, b| a.name.cmp(&b.name));
         let after = |it: &PeerStatus| {
@@ -198,9 +199,8 @@ impl PeersQuery {
             cursor.is_none_or(|cursor| it.name > *cursor)
         };
         let last = |it: &PeerStatus| it.name.clone();
-        page("peers", peers, self.paging.limit, after, last, |it| {
-            PeerJson::new(it)
-        })
+        let row = |it: &PeerStatus| PeerJson::new(it);
+        Ok(page("peers", peers, self.paging.limit, after, last, row))
     }
 
     fn passes(&self, peer: &PeerStatus) -> bool {
@@ -326,13 +326,13 @@ impl VnisQuery {
         Ok(Self { vni, limit, after })
     }
 
-    pub(super) fn answer(&self, inspect: &dyn Inspect) -> Response {
-        let mut vnis = inspect.vnis();
+    pub(super) fn answer(&self, inspect: &dyn Inspect) -> Result<Response, Error> {
+        let mut vnis = inspect.vnis()?;
         vnis.retain(|it| self.vni.is_none_or(|vni| vni == it.vni));
         vnis.sort_by_key(|it| it.vni);
         let after = |it: &VniStatus| self.after.is_none_or(|after| it.vni.0 > after);
         let last = |it: &VniStatus| it.vni.to_string();
-        page("vnis", vnis, self.limit, after, last, VniJson::new)
+        Ok(page("vnis", vnis, self.limit, after, last, VniJson::new))
     }
 }
 

@@ -328,3 +328,22 @@ fn target_may_be_a_whole_url() {
     let response = Query::parse(&Request::new("PUT", "/api/v1/peers?x=1")).unwrap_err();
     assert_eq!(response.head.status, Status::MethodNotAllowed);
 }
+
+#[test]
+fn process_that_ended_is_unavailable_and_not_empty() {
+    let fake = Fake::default();
+    fake.has_ended.store(true, Ordering::Relaxed);
+    let targets = [
+        "/metrics",
+        "/routes.json",
+        "/routes.yaml",
+        "/api/v1/peers",
+        "/api/v1/vnis",
+        "/api/v1/routes",
+    ];
+    for target in targets {
+        let request = Request::new("GET", target);
+        let response = respond(&request, &fake, &SnapshotCache::default());
+        assert_eq!(response.head.status, Status::ServiceUnavailable, "{target}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use socket2::SockRef;
@@ -13,13 +13,17 @@ use crate::error::Error;
 use crate::http::api::{self, Params, RouteRow};
 use crate::http::codec::{Encoder, Manner};
 use crate::http::response::{Head, Media, Response, Status, write_json};
-use crate::inspect::{Watch, WatchEvent};
+use crate::inspect::{Watch, WatchEvent, WatchFrom};
 
 /// The path of the monitor.
 pub(super) const PATH: &str = "/api/v1/monitor";
 
 /// Longest wait for events before the monitor checks that process and peer are still there.
 const WAIT: Duration = Duration::from_millis(200);
+
+/// Longest time in which the last events are sent when the process stops: half of what the
+/// listener leaves for it.
+const LAST: Duration = Duration::from_millis(250);
 
 /// Bytes of lines that are written at once. A write ends with the first line that reaches this.
 const CHUNK: usize = 64 * 1024;
@@ -55,11 +59,15 @@ impl<'a> Monitor<'a> {
             let vni = params.vni()?;
             let current = params.value("current", "true or false", |it| it.parse().ok())?;
             params.finish("vni and current")?;
-            Ok((vni, current.unwrap_or(false)))
+            let from = match current {
+                Some(true) => WatchFrom::Current,
+                Some(false) | None => WatchFrom::Now,
+            };
+            Ok((vni, from))
         };
-        let (vni, is_before) =
+        let (vni, from) =
             parse().map_err(|text: String| Response::problem(Status::BadRequest, &text))?;
-        let watch = shared.inspect.watch(vni, is_before);
+        let watch = shared.inspect.watch(vni, from);
         let watch = watch.map_err(|error| {
             let text = match error {
                 Error::Busy => "too many monitors are running already; end one first".into(),
@@ -70,7 +78,7 @@ impl<'a> Monitor<'a> {
         Ok(Self {
             shared,
             watch,
-            is_before,
+            is_before: from == WatchFrom::Current,
         })
     }
 
@@ -82,18 +90,27 @@ impl<'a> Monitor<'a> {
             mut watch,
             mut is_before,
         } = self;
+        let mut stopping_until = None;
         let reason = loop {
-            let events = match watch.wait(WAIT) {
+            // What has happened before the stop is told before its end.
+            if stopping_until.is_none() && shared.is_stopping() {
+                stopping_until = Some(Instant::now() + LAST);
+            }
+            let events = match watch.wait(stopping_until.map_or(WAIT, |_| Duration::ZERO)) {
                 Ok(events) => events,
                 Err(error) => break error.to_string(),
             };
-            if shared.is_stopping() {
+            if events.is_empty() && stopping_until.is_some() {
                 break Error::Closed.to_string();
             }
-            if events.is_empty() && is_gone(stream) {
+            // A stop closes the peer's side too.
+            if events.is_empty() && is_gone(stream) && !shared.is_stopping() {
                 return Ok(());
             }
             out.events(&events, &mut is_before)?;
+            if stopping_until.is_some_and(|until| Instant::now() >= until) {
+                break Error::Closed.to_string();
+            }
         };
         // The watch takes one of a few places until it is dropped.
         drop(watch);
@@ -209,5 +226,54 @@ impl<'a> Out<'a> {
         self.encoder.piece(text, &mut bytes);
         self.encoder.end(&mut bytes);
         self.stream.write_all(&bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::Shutdown;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::error::Result;
+    use crate::http::control::Actions;
+    use crate::http::fake::Fake;
+    use crate::inspect::WatchSource;
+
+    /// Has some events in two batches, and the process stops before the first is read.
+    struct Last(Arc<Shared>, usize);
+
+    impl WatchSource for Last {
+        fn wait(&mut self, _: Duration) -> Result<Vec<WatchEvent>> {
+            self.0.stop();
+            self.1 += 1;
+            let name = |it: usize| format!("peer-{it}");
+            match self.1 {
+                1 | 2 => Ok(vec![WatchEvent::PeerUp(name(self.1))]),
+                _ => Ok(Vec::new()),
+            }
+        }
+    }
+
+    #[test]
+    fn last_events_are_told_before_the_end_of_a_process_that_stops() {
+        let fake = Arc::new(Fake::default());
+        let shared = Arc::new(Shared::new(fake, Actions::default()));
+        let monitor = Monitor {
+            shared: &shared,
+            watch: Watch {
+                source: Box::new(Last(Arc::clone(&shared), 0)),
+            },
+            is_before: false,
+        };
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        monitor.run(&ours, Manner::REFUSAL).unwrap();
+        ours.shutdown(Shutdown::Both).unwrap();
+        let mut text = String::new();
+        theirs.read_to_string(&mut text).unwrap();
+        let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what}: {text}"));
+        assert!(at("peer-1") < at("peer-2"));
+        assert!(at("peer-2") < at("\"end\""));
     }
 }

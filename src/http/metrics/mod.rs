@@ -11,6 +11,7 @@ mod tests;
 use std::fmt::{Display, Write};
 
 use super::response::{Media, Response, Source};
+use crate::error::Result;
 use crate::inspect::{Inspect, PeerStatus, VniStatus};
 
 /// Peers or VNIs that a step writes.
@@ -193,8 +194,8 @@ struct Text {
 }
 
 impl Text {
-    fn new(inspect: &dyn Inspect) -> Self {
-        let (mut peers, vnis) = (inspect.peers(), inspect.vnis());
+    fn new(inspect: &dyn Inspect) -> Result<Self> {
+        let (mut peers, vnis) = (inspect.peers()?, inspect.vnis()?);
         let whole = families::Whole {
             status: inspect.status(),
             process: process::Process::read(),
@@ -207,11 +208,11 @@ impl Text {
         // Two series with the same labels make the whole text invalid.
         peers.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         peers.dedup_by(|later, earlier| later.name == earlier.name);
-        Self {
+        Ok(Self {
             head,
             peers: Series::new(families::PEER, peers, |it| label("peer", &it.name)),
             vnis: Series::new(families::VNI, vnis, |it| label("vni", &it.vni.to_string())),
-        }
+        })
     }
 }
 
@@ -231,6 +232,6 @@ impl Source for Text {
 }
 
 /// Returns the response to `/metrics`.
-pub(super) fn response(inspect: &dyn Inspect) -> Response {
-    Response::stream(Media::Metrics, Text::new(inspect))
+pub(super) fn response(inspect: &dyn Inspect) -> Result<Response> {
+    Ok(Response::stream(Media::Metrics, Text::new(inspect)?))
 }

@@ -8,7 +8,7 @@ use crate::inspect::TableSummary;
 
 /// Returns the whole text.
 fn scrape(fake: &Fake) -> String {
-    let mut body = response(fake).body;
+    let mut body = response(fake).unwrap().body;
     let mut text = Vec::new();
     loop {
         match body.next() {
@@ -174,7 +174,7 @@ fn series_of_a_peer_that_left_disappear() {
 fn text_of_ten_thousand_peers_comes_in_pieces() {
     let fake = Fake::default();
     *fake.peers.lock() = (0..10_000).map(|it| peer(&format!("peer-{it}"))).collect();
-    let mut body = response(&fake).body;
+    let mut body = response(&fake).unwrap().body;
     assert!(matches!(body, Body::Stream(_)));
     let mut largest = 0;
     let mut all = String::new();

@@ -182,6 +182,11 @@ impl Response {
         Self::problem(Status::MethodNotAllowed, &text).with_header("Allow", allowed)
     }
 
+    /// Returns the error of a server or client that has ended. An empty list would be a lie.
+    pub(crate) fn ended(error: &crate::error::Error) -> Self {
+        Self::problem(Status::ServiceUnavailable, &error.to_string())
+    }
+
     /// Returns the error for a client that should try again after a second.
     pub(crate) fn try_later(text: &str) -> Self {
         Self::problem(Status::ServiceUnavailable, text).with_header("Retry-After", "1")

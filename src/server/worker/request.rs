@@ -35,7 +35,11 @@ impl Worker {
                 self.shard.reconfigure(shard);
                 self.user_timeout = user_timeout;
             }
-            Request::Watch(watch) => self.watch(watch),
+            Request::Watch(watch, reply) => {
+                self.watch(watch);
+                reply.send(());
+            }
+            Request::EndWatches => self.end_watches(),
             Request::OwnCount(reply) => reply.send(self.shard.tables().own_count()),
             Request::Own(reply) => reply.send(self.shard.tables().own()),
             Request::Peers(reply) => reply.send(self.peers(now)),
@@ -50,6 +54,8 @@ impl Worker {
                 began.send(());
                 assert!(held.recv().is_err());
             }
+            #[cfg(test)]
+            Request::Panic => panic!("a test asked for it"),
         }
     }
 
@@ -138,6 +144,13 @@ impl Worker {
         } else if watch.feed([Happening::Current]) {
             self.watches.push(watch);
         }
+    }
+
+    /// Forgets the watches whose receivers are gone.
+    fn end_watches(&mut self) {
+        self.watches.retain(|watch| !watch.is_lost());
+        let is_watched = !self.watches.is_empty();
+        self.shard.tables_mut().set_watched(is_watched);
     }
 
     /// Sends the watches what this turn has changed, and some of the current routes.

@@ -186,7 +186,7 @@ fn rows_11_13_our_client_and_a_go_client_meet_at_our_server() {
 
 /// The pace of the legacy peer at a server, in bytes per second.
 fn pace(server: &rustbond::MetalBondServer) -> Option<u32> {
-    let peers = server.peers();
+    let peers = server.peers().unwrap();
     let mut rates = peers.iter().filter_map(|peer| peer.legacy_rate);
     rates.next()
 }
@@ -258,7 +258,7 @@ fn go_client_that_stalls_in_each_table_gets_it_at_half_the_pace() {
             eventually("it is forgiven", || {
                 go.barrier();
                 let _next = Client::connect(server.local_addr(), 5, Strict);
-                let peers = server.peers();
+                let peers = server.peers().unwrap();
                 peers.iter().any(|it| it.legacy_rate == Some(full))
             });
             break;

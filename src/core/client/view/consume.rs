@@ -44,7 +44,9 @@ impl View {
 
     /// A consumer is gone.
     pub(in crate::core::client) fn detach(&mut self, consumer: ConsumerId) {
-        self.feeds.close(consumer);
+        if !self.feeds.close(consumer) {
+            return;
+        }
         for vni in self.vnis() {
             if let Some(view) = self.vnis.get_mut(&vni) {
                 view.destinations.retain(|_, hops| {

@@ -254,3 +254,20 @@ fn a_consumer_that_comes_late_begins_with_all_there_is() {
     let most = (2..=Feeds::MAX).map(|_| view.attach(EventDetail::Routes));
     assert_eq!(most.filter(Option::is_none).count(), 1);
 }
+
+#[test]
+fn end_of_a_consumer_that_is_gone_leaves_its_successor_alone() {
+    let mut view = View::new(1);
+    view.update(S, (V, Action::Add, route(1, 1)));
+    view.detach(ConsumerId::FIRST);
+    let second = view.attach(EventDetail::Routes).unwrap();
+    assert_ne!(second, ConsumerId::FIRST, "the slot is the same");
+    assert_eq!(second.mask(), ConsumerId::FIRST.mask());
+    view.detach(ConsumerId::FIRST);
+    assert!(view.take(ConsumerId::FIRST, usize::MAX).is_empty());
+    let begin = view.take(second, usize::MAX);
+    let added = Event::RouteAdded(V, route(1, 1));
+    assert_eq!(begin, [added, Event::Current]);
+    view.update(S, (V, Action::Remove, route(1, 1)));
+    assert_eq!(view.take(second, usize::MAX).len(), 1);
+}
