@@ -11,7 +11,7 @@ pub mod sim;
 pub use crate::http::internals::{Listener, Served, serve};
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 pub use crate::kernel::internals::HostileKernel;
-pub use rib::{ChangeForOne, Rib, Spans};
+pub use rib::{Rib, Spans};
 pub use session::{Session, SessionEvent};
 
 use crate::core::reflector::coalesce_frames;
@@ -105,7 +105,7 @@ impl Table {
 
     /// Joins a subscriber; the bytes of its initial table.
     pub fn join(&mut self, peer: u32) -> usize {
-        let spans = self.table.join(&self.hops, PeerId(peer));
+        let spans = self.table.join(PeerId(peer));
         spans.iter().map(|span| span.len()).sum()
     }
 

@@ -164,7 +164,9 @@ impl Asked {
             ["reached"] => {
                 let target = self.target;
                 wait_until("the routes", || {
-                    self.client.route_count().unwrap() == target.routes
+                    self.client
+                        .route_count()
+                        .is_ok_and(|it| it == target.routes)
                 });
                 let last = clock();
                 let stats = self.installed(target);

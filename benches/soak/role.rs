@@ -98,7 +98,7 @@ fn trim() -> i32 {
 
 /// The digests and sizes of the tables that are not empty; the same text on all that agree.
 fn tables(inspector: &dyn Inspect) -> String {
-    let vnis = inspector.vnis().unwrap();
+    let vnis = inspector.vnis().expect("the role runs");
     let filled = vnis.iter().filter(|it| it.table.routes() > 0);
     let texts = filled.map(|it| format!("{}:{}:{}", it.vni, it.table.routes(), it.table.digest));
     texts.collect::<Vec<_>>().join(" ")
@@ -118,13 +118,13 @@ pub(crate) fn serve() {
         "tables" => tables(&*inspector),
         "sessions" => server.stats().sessions.to_string(),
         "routes" => {
-            let snapshot = inspector.snapshot(None).unwrap();
+            let snapshot = inspector.snapshot(None).expect("the role runs");
             let each = snapshot.entries().iter();
             let each = each.map(|it| fingerprint_of(it.vni, &it.route));
             each.fold(0, |all, one| all ^ one).to_string()
         }
         "reset" => {
-            let mut peers = inspector.peers().unwrap();
+            let mut peers = inspector.peers().expect("the role runs");
             peers.retain(|it| {
                 let is_client = it.address.is_some_and(|it| it.ip() == clients);
                 is_client && it.state == PeerState::Established

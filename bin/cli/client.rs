@@ -26,7 +26,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Failure> {
     logging::start(options.log_level(), options.common.log_format);
     let (ender, ending) = signals::catch()?;
-    let hangups = signals::catch_hangups(options.file.is_some())?;
+    let hangups = signals::catch_hangups()?;
     let args = &options.client;
     let kernel = Kernel::start(args)?;
     let builder = MetalBondClient::builder()
@@ -45,12 +45,14 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
     };
     let client = client?;
     ender.end_with(client.life())?;
-    for vni in subscriptions(args) {
-        client.subscribe(vni)?;
-    }
+    // What is announced suppresses what others announce for the same destinations: announced
+    // first, no such route is told, installed and removed again.
     for announcement in &args.announce {
         let route = announcement.route;
         client.announce(announcement.vni, route.destination, route.next_hop)?;
+    }
+    for vni in subscriptions(args) {
+        client.subscribe(vni)?;
     }
     let inspector = match &kernel {
         Some(kernel) => kernel.inspector(&client),
@@ -67,7 +69,7 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
     let service = Service::start(environment, heartbeat, move || status(&reported));
     let reload = service.tell_of(reload(options, &client, kernel.as_ref()));
     let actions = control::actions(Arc::clone(&reload));
-    hangups.call(move || drop(reload()))?;
+    hangups.call(reload::at_hangup(options, reload))?;
     let control = options.common.control.as_ref();
     let control = Control::start(control, CLIENT_SOCKET, || inspector, actions)?;
     let ended = ending.wait();
@@ -114,6 +116,15 @@ fn apply(client: &MetalBondClient, old: &Client, new: &Client) -> Result<(), Fai
             client.add_server(name)?;
         }
     }
+    // Announce before withdrawing, so that a replaced route leaves no gap, and before
+    // subscribing, as at the start. Withdraw after unsubscribing: that is the same backwards.
+    let (routes_before, routes) = (old.routes(), new.routes());
+    for (vni, route) in routes.difference(&routes_before) {
+        match client.announce(*vni, route.destination, route.next_hop) {
+            Ok(()) | Err(Error::RouteAlreadyAnnounced) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     let (before, vnis) = (old.vnis(), new.vnis());
     for vni in vnis.difference(&before) {
         client.subscribe(*vni)?;
@@ -121,15 +132,7 @@ fn apply(client: &MetalBondClient, old: &Client, new: &Client) -> Result<(), Fai
     for vni in before.difference(&vnis) {
         client.unsubscribe(*vni)?;
     }
-    // Announce before withdrawing, so that a replaced route leaves no gap.
-    let (before, routes) = (old.routes(), new.routes());
-    for (vni, route) in routes.difference(&before) {
-        match client.announce(*vni, route.destination, route.next_hop) {
-            Ok(()) | Err(Error::RouteAlreadyAnnounced) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    for (vni, route) in before.difference(&routes) {
+    for (vni, route) in routes_before.difference(&routes) {
         match client.withdraw(*vni, route.destination, route.next_hop) {
             Ok(()) | Err(Error::RouteNotFound) => {}
             Err(error) => return Err(error.into()),

@@ -63,6 +63,17 @@ pub(crate) fn make(
     })
 }
 
+/// Returns what SIGHUP does: it reads again what can be read again, and says so if that is
+/// nothing.
+pub(crate) fn at_hangup(options: &Options, reload: Reload) -> impl Fn() + Send + use<> {
+    let has_file = options.file.is_some();
+    move || match has_file {
+        // The reload reports itself.
+        true => drop(reload()),
+        false => log::info!("SIGHUP: there is no file to read again; --config was not given"),
+    }
+}
+
 fn reload(
     current: &mut Options,
     is_live: IsLive,

@@ -22,7 +22,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(), Failure> {
     logging::start(options.log_level(), options.common.log_format);
     let (ender, ending) = signals::catch()?;
-    let hangups = signals::catch_hangups(options.file.is_some())?;
+    let hangups = signals::catch_hangups()?;
     let config = options.server.config.clone();
     let listen = &options.server.listen;
     match descriptors::raise_limit() {
@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(),
     let reload = reload(options, Arc::downgrade(&server), Arc::clone(&drain_time));
     let reload = service.tell_of(reload);
     let actions = control::actions(Arc::clone(&reload));
-    hangups.call(move || drop(reload()))?;
+    hangups.call(reload::at_hangup(options, reload))?;
     let control = options.common.control.as_ref();
     let control = Control::start(control, SERVER_SOCKET, || server.inspector(), actions)?;
     let ended = ending.wait();
@@ -66,7 +66,7 @@ pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(),
     ended
 }
 
-/// Ends the sessions one after the other. A second signal ends the process at once.
+/// Ends the sessions one after the other. A second signal, a second later, ends the process.
 fn drain(server: &MetalBondServer, over: Duration) {
     if over.is_zero() {
         return;

@@ -1,14 +1,12 @@
 //! When the command ends: at SIGINT, at SIGTERM, or when it has nothing left to do.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
 use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 
 use rustbond::Life;
 
@@ -90,22 +88,25 @@ impl Ending {
     }
 }
 
-/// Catches SIGINT and SIGTERM from here on; the second signal ends the process at once.
+/// Signals that follow the first within this time are that one again: `timeout`, for one, sends
+/// its signal to the process and to its group.
+const DOUBLED: Duration = Duration::from_secs(1);
+
+/// Catches SIGINT and SIGTERM from here on. The first signal asks for the end; one that comes
+/// more than a second later ends the process at once.
 pub(crate) fn catch() -> Result<(Ender, Ending), Failure> {
     let failed = |error| Failure::RunTime(format!("cannot catch signals: {error}"));
-    let is_second = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal must not see the flag that it sets itself.
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&is_second))
-            .map_err(failed)?;
-        flag::register(signal, Arc::clone(&is_second)).map_err(failed)?;
-    }
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let (sender, receiver) = sync_channel(1);
     let ender = Ender(sender);
     let at_signal = ender.clone();
     let forward = move || {
+        let mut first: Option<Instant> = None;
         for signal in signals.forever() {
+            if first.is_some_and(|first| first.elapsed() >= DOUBLED) {
+                low_level::exit(128 + signal);
+            }
+            first.get_or_insert_with(Instant::now);
             at_signal.end(match signal {
                 SIGINT => Reason::Interrupt,
                 _ => Reason::Terminate,
@@ -120,11 +121,11 @@ pub(crate) fn catch() -> Result<(Ender, Ending), Failure> {
 }
 
 /// A catcher of SIGHUP.
-pub(crate) struct Hangups(Option<Signals>);
+pub(crate) struct Hangups(Signals);
 
-/// Catches SIGHUP from here on if it is wanted; otherwise SIGHUP ends the process.
-pub(crate) fn catch_hangups(is_wanted: bool) -> Result<Hangups, Failure> {
-    let signals = is_wanted.then(|| Signals::new([SIGHUP])).transpose();
+/// Catches SIGHUP from here on: it never ends the process.
+pub(crate) fn catch_hangups() -> Result<Hangups, Failure> {
+    let signals = Signals::new([SIGHUP]);
     let signals =
         signals.map_err(|error| Failure::RunTime(format!("cannot catch SIGHUP: {error}")));
     signals.map(Hangups)
@@ -133,9 +134,7 @@ pub(crate) fn catch_hangups(is_wanted: bool) -> Result<Hangups, Failure> {
 impl Hangups {
     /// Calls `act` at each SIGHUP, on a thread of its own. Signals during a call count as one.
     pub(crate) fn call(self, act: impl Fn() + Send + 'static) -> Result<(), Failure> {
-        let Some(mut signals) = self.0 else {
-            return Ok(());
-        };
+        let Self(mut signals) = self;
         let thread = std::thread::Builder::new().name("metalbond-reload".into());
         let spawned = thread.spawn(move || signals.forever().for_each(|_| act()));
         spawned

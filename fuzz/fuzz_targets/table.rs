@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use rustbond::internals::{ChangeForOne, Rib, Spans};
+use rustbond::internals::{Rib, Spans};
 use rustbond::{Action, Destination, NextHop, Route, Vni};
 use rustbond_fuzz::{UPDATE, Update, decode_update, take_frame, translate};
 
@@ -104,15 +104,6 @@ impl World {
         }
     }
 
-    fn notify(&mut self, told: Option<ChangeForOne>) {
-        let Some(told) = told else { return };
-        if self.subscribers.contains_key(&told.to) {
-            self.flush();
-            let has = self.subscribers.get_mut(&told.to).expect("just seen");
-            hear(has, translate(told.action, Vni(1), &told.route));
-        }
-    }
-
     fn apply(&mut self, peer: u32, number: u8, action: Action) {
         let route = route(number);
         let announcers = self.announced.entry(key(&route)).or_default();
@@ -120,8 +111,7 @@ impl World {
             Action::Add => announcers.insert(peer),
             Action::Remove => announcers.remove(&peer),
         };
-        let told = self.rib.apply(peer, action, &route);
-        self.notify(told);
+        self.rib.apply(peer, action, &route);
     }
 
     fn leave(&mut self, peer: u32) {
@@ -130,9 +120,7 @@ impl World {
         for announcers in self.announced.values_mut() {
             announcers.remove(&peer);
         }
-        while let Some(told) = self.rib.withdraw_one(peer) {
-            self.notify(told);
-        }
+        while self.rib.withdraw_one(peer) {}
     }
 
     fn step(&mut self, step: Step) {

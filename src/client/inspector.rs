@@ -89,12 +89,15 @@ impl Inspect for Inspector {
     fn status(&self) -> Status {
         let summary = self.client.running.ask(Question::Summary);
         let summary = summary.unwrap_or_else(|error| Summary::ended(&error));
+        let kernel = self.kernel.as_ref().map(|kernel| kernel());
+        let of_kernel = || kernel.as_ref().and_then(KernelStatus::not_ready);
+        let not_ready = summary.not_ready.or_else(of_kernel);
         Status {
             side: Side::Client,
             started: summary.started,
             uptime: summary.uptime,
             listening: None,
-            not_ready: summary.not_ready,
+            not_ready,
             peers: summary.peers,
             established: summary.established,
             vnis: summary.vnis,
@@ -103,7 +106,7 @@ impl Inspect for Inspector {
             updates_received: summary.updates_received,
             updates_sent: summary.updates_sent,
             server: None,
-            kernel: self.kernel.as_ref().map(|kernel| kernel()),
+            kernel,
         }
     }
 

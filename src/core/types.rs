@@ -85,6 +85,11 @@ impl Destination {
         Self::new(IpNet::new(addr.into(), prefix_len).expect("prefix_len is at most 128"))
     }
 
+    /// Returns the destination without host bits, as a kernel has it.
+    pub(crate) fn network(&self) -> Self {
+        Self::new(self.prefix.trunc())
+    }
+
     /// The address family.
     #[must_use]
     pub const fn ip_version(&self) -> IpVersion {

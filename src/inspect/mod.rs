@@ -122,8 +122,8 @@ pub struct Status {
     pub uptime: Duration,
     /// Where a server listens.
     pub listening: Option<SocketAddr>,
-    /// Why it is not ready: a server that does not listen, a client without a server or with a
-    /// table that is not complete. None: it is ready.
+    /// Why it is not ready: a server that does not listen, a client without a server, with a
+    /// table that is not complete, or whose routes are not in the kernel. None: it is ready.
     pub not_ready: Option<String>,
     /// Sessions of a server, servers of a client, in whatever state.
     pub peers: usize,
@@ -179,6 +179,28 @@ pub struct KernelStatus {
     pub last_error: Option<String>,
 }
 
+impl KernelStatus {
+    /// Returns why the kernel does not forward as it should, if it does not.
+    pub(crate) fn not_ready(&self) -> Option<String> {
+        if !self.running {
+            return Some("kernel: the writer of routes has ended".into());
+        }
+        if !self.device_up {
+            return Some("kernel: the tunnel device is missing or down".into());
+        }
+        if self.failed > 0 {
+            let (failed, desired) = (self.failed, self.desired);
+            let why = self.last_error.as_deref().unwrap_or("no reason is known");
+            return Some(format!(
+                "kernel: {failed} of {desired} destinations are refused: {why}"
+            ));
+        }
+        let missing = self.desired.saturating_sub(self.installed);
+        let desired = self.desired;
+        (missing > 0).then(|| format!("kernel: {missing} of {desired} destinations not installed"))
+    }
+}
+
 /// Something to be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -206,4 +228,60 @@ pub enum Done {
     Changed(usize),
     /// It was so already.
     Unchanged,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_is_ready_with_its_device_up_and_all_routes_in_place() {
+        let ready = KernelStatus {
+            desired: 2,
+            installed: 2,
+            device_up: true,
+            running: true,
+            ..KernelStatus::default()
+        };
+        assert_eq!(ready.not_ready(), None);
+        let surplus = KernelStatus {
+            installed: 3,
+            ..ready.clone()
+        };
+        assert_eq!(surplus.not_ready(), None, "one is yet to be removed");
+        let all = [
+            (
+                KernelStatus {
+                    running: false,
+                    ..ready.clone()
+                },
+                "the writer of routes has ended",
+            ),
+            (
+                KernelStatus {
+                    device_up: false,
+                    ..ready.clone()
+                },
+                "the tunnel device is missing or down",
+            ),
+            (
+                KernelStatus {
+                    failed: 1,
+                    last_error: Some("table full".into()),
+                    ..ready.clone()
+                },
+                "1 of 2 destinations are refused: table full",
+            ),
+            (
+                KernelStatus {
+                    installed: 1,
+                    ..ready.clone()
+                },
+                "1 of 2 destinations not installed",
+            ),
+        ];
+        for (status, why) in all {
+            assert_eq!(status.not_ready(), Some(format!("kernel: {why}")));
+        }
+    }
 }

@@ -4,14 +4,6 @@ use crate::core::rib::{NextHops, PeerId, Span, VniTable};
 use crate::core::types::{Action, Route, Vni};
 use crate::inspect::TableSummary;
 
-/// A change that only one peer hears.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChangeForOne {
-    pub to: u32,
-    pub action: Action,
-    pub route: Route,
-}
-
 /// Frames, marked with the peers they came from.
 pub struct Spans(Vec<Span>);
 
@@ -21,7 +13,7 @@ impl Spans {
         let mut bytes = Vec::new();
         for span in &self.0 {
             let push = &mut |span: Span| bytes.extend_from_slice(span.bytes());
-            span.clone().without(PeerId(peer), push);
+            span.clone().for_peer(PeerId(peer), push);
         }
         bytes
     }
@@ -43,16 +35,14 @@ impl Default for Rib {
 }
 
 impl Rib {
-    pub fn apply(&mut self, peer: u32, action: Action, route: &Route) -> Option<ChangeForOne> {
+    pub fn apply(&mut self, peer: u32, action: Action, route: &Route) {
         let hops = &mut self.hops;
-        let told = self.table.apply(hops, PeerId(peer), action, route);
-        told.map(ChangeForOne::from)
+        self.table.apply(hops, PeerId(peer), action, route);
     }
 
-    /// Withdraws the next route of a peer that is gone; `None` once it has no more.
-    pub fn withdraw_one(&mut self, peer: u32) -> Option<Option<ChangeForOne>> {
-        let told = self.table.withdraw_one(&mut self.hops, PeerId(peer))?;
-        Some(told.map(ChangeForOne::from))
+    /// Withdraws the next route of a peer that is gone. Returns `false` once it has no more.
+    pub fn withdraw_one(&mut self, peer: u32) -> bool {
+        self.table.withdraw_one(&mut self.hops, PeerId(peer))
     }
 
     /// What is fresh, for those who joined before.
@@ -62,7 +52,7 @@ impl Rib {
 
     /// The initial table of a peer; with nothing fresh left to take.
     pub fn join(&mut self, peer: u32) -> Spans {
-        Spans(self.table.join(&self.hops, PeerId(peer)))
+        Spans(self.table.join(PeerId(peer)))
     }
 
     /// One step of a compaction, wanted or not; with nothing fresh left to take.
@@ -89,15 +79,5 @@ impl Rib {
     /// If the table contradicts itself.
     pub fn check(&self) {
         self.table.check_invariants();
-    }
-}
-
-impl From<crate::core::rib::ChangeForOne> for ChangeForOne {
-    fn from(told: crate::core::rib::ChangeForOne) -> Self {
-        Self {
-            to: told.to.0,
-            action: told.action,
-            route: told.route,
-        }
     }
 }

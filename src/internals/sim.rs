@@ -118,7 +118,12 @@ impl SimServer {
     pub fn new(setup: ServerSetup, now: Instant) -> Self {
         let topology = Topology::new(setup.shards);
         let config = ShardConfig {
-            session: session(Role::Server, setup.keepalive_interval, setup.is_modern),
+            session: session(
+                Role::Server,
+                setup.keepalive_interval,
+                setup.is_modern,
+                setup.seed,
+            ),
             soft_limit: setup.soft_limit,
             hard_limit: setup.hard_limit,
             limits: Limits {
@@ -309,11 +314,16 @@ impl SimServer {
     }
 }
 
-/// How a side shakes hands, with a node id of its role.
-pub(crate) fn session(role: Role, keepalive_interval: u32, is_modern: bool) -> SessionConfig {
+/// How a side shakes hands, with a node id of this number.
+pub(crate) fn session(
+    role: Role,
+    keepalive_interval: u32,
+    is_modern: bool,
+    node: u64,
+) -> SessionConfig {
     let extensions = Extensions {
         capabilities: Capabilities::OWN,
-        node_id: [if role == Role::Server { 9 } else { 1 }; 16],
+        node_id: (u128::from(node) << 1 | 1).to_be_bytes(),
     };
     SessionConfig {
         role,

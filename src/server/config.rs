@@ -10,6 +10,11 @@ use crate::core::time::bounded;
 use crate::core::wire::{Capabilities, Extensions};
 use crate::error::{Error, Result};
 
+/// The least `queue_hard_limit`. What comes in one turn of all loops (1 MiB of updates, and a full
+/// mailbox of 6 MiB) is queued before any of it can be sent: below that a burst would end the
+/// session of a peer that reads as fast as it can.
+const MIN_HARD_LIMIT: usize = 8 * 1024 * 1024;
+
 /// Settings of a server, each with its unit; the default serves a fabric of thousands.
 ///
 /// A limit protects the others from one: what passes it is refused to the peer that
@@ -27,7 +32,8 @@ pub struct ServerConfig {
     /// coalesced by route. Costs that much for each stalled session. Default: 256 KiB.
     pub queue_soft_limit: usize,
     /// Bytes of changes waiting for a session that end it (`TooSlow`). They are shared
-    /// with all others that wait for the same. Default: 64 MiB.
+    /// with all others that wait for the same. At least 8 MiB, which one burst can need.
+    /// Default: 64 MiB.
     pub queue_hard_limit: usize,
     /// Connections at once; more are closed as they come. Costs up to 4 KiB each, and
     /// what the kernel takes. Default: 32,768.
@@ -97,6 +103,9 @@ impl ServerConfig {
         }
         if self.queue_soft_limit > self.queue_hard_limit {
             return refuse("queue_soft_limit is above queue_hard_limit");
+        }
+        if self.queue_hard_limit < MIN_HARD_LIMIT {
+            return refuse("queue_hard_limit is below 8 MiB, which one burst of changes can need");
         }
         Ok(())
     }

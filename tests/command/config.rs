@@ -384,13 +384,10 @@ fn reloaded_file_changes_the_log_level() {
 }
 
 #[test]
-fn hangup_ends_a_process_without_a_file() {
-    let (mut server, _) = Process::server(&[]);
-    server.signal("HUP");
-    let status = server.wait();
-    assert_eq!(
-        std::os::unix::process::ExitStatusExt::signal(&status),
-        Some(1)
+fn queue_hard_limit_below_one_burst_is_refused() {
+    assert_check(
+        "[server]\nqueue-hard-limit = \"7M\"\n",
+        &[":2: queue-hard-limit: is below 8M, which one burst of changes can need"],
     );
 }
 

@@ -18,6 +18,8 @@ mod support;
 
 #[cfg(feature = "http")]
 mod ask;
+#[cfg(feature = "http")]
+mod client;
 mod config;
 #[cfg(feature = "http")]
 mod control;

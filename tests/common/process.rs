@@ -169,6 +169,10 @@ impl Process {
         }
     }
 
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Ends it by a signal, as it should.
     #[track_caller]
     pub(crate) fn stop(mut self, signal: &str) {

@@ -198,9 +198,9 @@ fn longest_times_of_a_server_panic_nowhere() {
     let name = view.peers().unwrap()[0].name.clone();
     view.execute(Command::DrainPeer(name, Duration::MAX))
         .unwrap();
-    drain.wait(Duration::MAX).unwrap();
     server.life().check().unwrap();
     server.shutdown().unwrap();
+    drain.wait(Duration::MAX).unwrap();
 }
 
 /// A peer that was drained for ever must not be taken back at once.

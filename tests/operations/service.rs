@@ -269,16 +269,6 @@ fn draining_server_closes_sessions_one_by_one_and_accepts_none() {
 }
 
 #[test]
-fn second_signal_ends_a_drain() {
-    let (mut server, address) = Process::server(&["--drain", "86400"]);
-    let _peers: Vec<Raw> = (0..3).map(|_| Raw::established(address)).collect();
-    server.signal("TERM");
-    server.stderr.expect("draining 3 sessions");
-    server.signal("TERM");
-    assert_eq!(server.wait().code(), Some(128 + libc::SIGTERM));
-}
-
-#[test]
 fn drain_without_sessions_ends_at_once() {
     let (server, _) = Process::server(&["--drain", "86400"]);
     server.stop("TERM");

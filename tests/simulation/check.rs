@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rustbond::internals::sim::ServerGauges;
-use rustbond::{Destination, NextHopType, Route, Vni};
+use rustbond::{IpNet, NextHopType, Route, Vni};
 
 use super::client::Call;
 use super::route::{IMPORTS, filter, imported, route};
@@ -327,8 +327,10 @@ impl super::client::Client {
     fn suppresses(&self, vni: Vni) -> impl Fn(&Route) -> bool {
         let own = self.announced.iter();
         let own = own.filter(move |(of, route)| *of == vni && is_standard(route));
-        let own: BTreeSet<Destination> = own.map(|(_, route)| route.destination).collect();
-        move |route| is_standard(route) && own.contains(&route.destination)
+        // A kernel has no host bits.
+        let network = |route: &Route| route.destination.prefix.trunc();
+        let own: BTreeSet<IpNet> = own.map(|(_, route)| network(route)).collect();
+        move |route| is_standard(route) && own.contains(&network(route))
     }
 }
 

@@ -8,6 +8,9 @@ use crate::cli::socket::Choice;
 /// Whether this binary can install routes.
 const HAS_KERNEL: bool = cfg!(all(feature = "netlink", target_os = "linux"));
 
+/// The least `queue-hard-limit` that the library takes.
+const LEAST_HARD_LIMIT: usize = 8 << 20;
+
 impl Options {
     /// Refuses the first option that does not go with the others, or with this binary.
     pub(super) fn check(&self) -> Result<(), Mistake> {
@@ -24,6 +27,10 @@ impl Server {
         if self.config.queue_soft_limit > self.config.queue_hard_limit {
             let problem = "is above queue-hard-limit";
             return Err(Mistake::new("queue-soft-limit", None, problem));
+        }
+        if self.config.queue_hard_limit < LEAST_HARD_LIMIT {
+            let problem = "is below 8M, which one burst of changes can need";
+            return Err(Mistake::new("queue-hard-limit", None, problem));
         }
         Ok(())
     }

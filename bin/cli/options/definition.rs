@@ -20,7 +20,8 @@ pub(crate) fn command(role: Role) -> Command {
             .after_help(
                 "Lists are given with commas or by repeating the option. Without \
                  --install-routes, each change of\na route is printed as a line, with + or - \
-                 before it. Both SIGINT and SIGTERM end the client; a\nsecond one at once.",
+                 before it. Both SIGINT and SIGTERM end the client; a\nsecond one, more than a second later, at \
+                 once.",
             ),
     };
     let (headed, first): (Vec<&Row>, Vec<&Row>) = rows(role).partition(|it| it.heading.is_some());

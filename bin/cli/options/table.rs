@@ -358,7 +358,7 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         name: "queue-hard-limit",
-        help: "Changes that wait for a peer until its session is closed [default: 64M]",
+        help: "Changes that wait for a peer until its session is closed, at least 8M [default: 64M]",
         value: Value::One("BYTES"),
         expected: BYTES,
         fill: |it, text| set(&mut it.server.config.queue_hard_limit, bytes(text)),

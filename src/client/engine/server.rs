@@ -122,6 +122,12 @@ impl Engine {
             ConnectionState::Retry => {
                 let reason = self.core.last_loss(id);
                 let reason = reason.map_or_else(String::new, |reason| reason.to_string());
+                let twin = self.core.twin(id).and_then(|it| self.servers.get(&it));
+                if let Some(name) = twin.map(|it| it.name.clone()) {
+                    let text =
+                        format!("the same server as {name}, which stays; remove one of them");
+                    return self.complain(id, &text);
+                }
                 let server = self.servers.get_mut(&id);
                 let Some(since) = server.and_then(|server| server.since.take()) else {
                     return self.complain(id, &format!("{reason}; trying again"));

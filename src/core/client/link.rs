@@ -78,6 +78,9 @@ struct Unproven {
     episode: Episode,
 }
 
+/// Announcements that are unproven before any of them is looked at again.
+const UNPROVEN: usize = 1024;
+
 /// A connection that was made.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -90,6 +93,8 @@ pub(super) struct Link {
     announcements_taken: u64,
     flushes: BTreeMap<FlushId, Flush>,
     unproven: VecDeque<Unproven>,
+    /// When so many are unproven, those that prove nothing are forgotten.
+    unproven_limit: usize,
     tables: BTreeMap<Vni, TableState>,
     /// VNIs whose subscription may not be changed before the last change is read.
     unread: BTreeMap<Vni, Unread>,
@@ -117,6 +122,7 @@ impl Link {
             announcements_taken: 0,
             flushes: BTreeMap::new(),
             unproven: VecDeque::new(),
+            unproven_limit: UNPROVEN,
             tables: BTreeMap::new(),
             unread: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
@@ -427,6 +433,7 @@ impl Link {
                     key,
                     episode,
                 }));
+                self.forget_unproven(wants);
             }
             Tell::Unwanted => {
                 encode_update(self.frames(), Action::Remove, vni, &route);
@@ -440,8 +447,25 @@ impl Link {
         }
     }
 
+    /// Forgets proofs that would prove nothing any more: what flaps while the server answers no
+    /// KEEPALIVE leaves no more than one for each announcement, and as many again.
+    fn forget_unproven(&mut self, wants: &Wants<'_>) {
+        if self.unproven.len() < self.unproven_limit {
+            return;
+        }
+        let own = &wants.announcements;
+        self.unproven
+            .retain(|it| own.episode(&it.key) == Some(it.episode));
+        self.unproven_limit = UNPROVEN.max(2 * self.unproven.len());
+    }
+
     fn frames(&mut self) -> &mut Vec<u8> {
         self.connection.queue_mut().frames()
+    }
+
+    #[cfg(test)]
+    pub(super) fn unproven(&self) -> usize {
+        self.unproven.len()
     }
 
     #[cfg(any(test, feature = "internals"))]
@@ -458,6 +482,7 @@ impl Link {
     /// Does what is due at `now`.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.connection.handle_timeout(now);
+        self.connection.overtake();
         let asks_kernel = self.connection.handle_pace_timeout(now);
         debug_assert!(!asks_kernel, "only a server asks for the kernel's queue");
     }

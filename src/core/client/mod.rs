@@ -43,6 +43,9 @@ pub(crate) use view::{RouteCursor, ServerBit};
 /// How long a connection attempt may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a server that is connected under another name is left alone.
+const TWIN_WAIT: Duration = Duration::from_secs(60);
+
 /// What a client core is made with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CoreConfig {
@@ -248,6 +251,7 @@ impl Core {
         let (id, server) = servers.find(|(_, server)| is_due(server))?;
         server.since = now;
         server.is_drained = false;
+        server.twin = None;
         server.phase = Phase::Dialling {
             until: now + DIAL_TIMEOUT,
         };
@@ -478,10 +482,45 @@ impl Core {
 
     /// After anything that touched a session: its end, or what it must be told.
     fn settle(&mut self, server: ServerId, now: Instant) {
+        self.refuse_twin(server);
         match self.link(server).map(|link| link.session().closed()) {
             Some(Some(reason)) => self.end(server, reason, now),
             Some(None) => self.pump(server),
             None => {}
+        }
+    }
+
+    /// Leaves a server that has just said who it is, if that one is connected already: it would
+    /// give the client's own routes back, and all others twice.
+    fn refuse_twin(&mut self, server: ServerId) {
+        let Some(entry) = self.servers.get(&server) else {
+            return;
+        };
+        let is_new = entry.link().map(|it| it.session().is_hello_received());
+        let Some(node) = entry.node().filter(|_| is_new == Some(true)) else {
+            return;
+        };
+        let mut others = self.servers.iter().filter(|(id, _)| **id != server);
+        let twin = others.find_map(|(id, it)| (it.node() == Some(node)).then_some(*id));
+        if let Some(entry) = self.servers.get_mut(&server)
+            && twin.is_some()
+        {
+            entry.twin = twin;
+            if let Some(link) = entry.link_mut() {
+                link.connection.close(CloseReason::Duplicate);
+            }
+        }
+    }
+
+    /// A server is not connected any more: its other names are to be tried.
+    fn release_twins(&mut self, of: ServerId, now: Instant) {
+        for server in self.servers.values_mut() {
+            if server.twin == Some(of) {
+                server.twin = None;
+                if let Phase::Waiting { until, .. } = &mut server.phase {
+                    *until = now;
+                }
+            }
         }
     }
 
@@ -490,7 +529,13 @@ impl Core {
             return;
         };
         let link = entry.lose(reason, now);
+        if let Phase::Waiting { until, .. } = &mut entry.phase
+            && entry.twin.is_some()
+        {
+            *until = now + TWIN_WAIT;
+        }
         let bit = entry.bit;
+        self.release_twins(server, now);
         self.completeness.lost(server, now);
         self.obey();
         let Some(link) = link else {

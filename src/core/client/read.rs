@@ -18,6 +18,11 @@ impl Core {
         self.servers.get(&server)?.last_loss
     }
 
+    /// The server that another one turned out to be.
+    pub(crate) fn twin(&self, server: ServerId) -> Option<ServerId> {
+        self.servers.get(&server)?.twin
+    }
+
     /// The state of every server's connection.
     pub(crate) fn states(&self) -> BTreeMap<ServerId, ConnectionState> {
         let state = |server: &Server| match &server.phase {
@@ -200,6 +205,12 @@ impl Core {
     pub(crate) fn queued(&self) -> usize {
         let of = |server: &Server| server.link().map_or(0, Link::queued);
         self.servers.values().map(of).sum()
+    }
+
+    /// Announcements that a server was told, and has perhaps not read.
+    #[cfg(test)]
+    pub(crate) fn unproven(&self, server: ServerId) -> usize {
+        self.link(server).map_or(0, Link::unproven)
     }
 
     /// Bytes that wait for the socket of a server.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::backoff::Backoff;
 use super::link::Link;
+use super::status::ServerId;
 use super::view::ServerBit;
 use crate::core::limit::{Quiet, Recent};
 use crate::core::session::CloseReason;
@@ -26,6 +27,8 @@ pub(super) struct Server {
     pub(super) since: Instant,
     /// An operator asked the client to leave it until it is dialled next.
     pub(super) is_drained: bool,
+    /// The server that this one turned out to be, while that is connected.
+    pub(super) twin: Option<ServerId>,
     pub(super) established_at: Option<Instant>,
 }
 
@@ -56,6 +59,7 @@ impl Server {
             flaps: Recent::new(now),
             since: now,
             is_drained: false,
+            twin: None,
             established_at: None,
         }
     }
@@ -74,6 +78,13 @@ impl Server {
             Phase::Up(link) => Some(link),
             Phase::Waiting { .. } | Phase::Dialling { .. } => None,
         }
+    }
+
+    /// The node behind the connection, once it has said who it is.
+    pub(super) fn node(&self) -> Option<[u8; 16]> {
+        let hello = self.link()?.session().hello()?;
+        let node = hello.extensions?.node_id;
+        (node != [0; 16]).then_some(node)
     }
 
     /// Notes that the session ended, or that an attempt failed. Returns the connection, if there

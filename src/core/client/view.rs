@@ -50,7 +50,8 @@ impl ServerBit {
 struct VniView {
     destinations: Destinations,
     summary: TableSummary,
-    /// Destinations that this client announces as STANDARD, and how often.
+    /// Networks that this client announces as STANDARD, and how often. A kernel has no host
+    /// bits: to it, `10.1.2.3/24` and `10.1.2.0/24` are one destination.
     own: Map<Destination, u32>,
     /// Something may be stale.
     has_stale: bool,
@@ -59,7 +60,7 @@ struct VniView {
 impl VniView {
     /// Whether STANDARD routes of a destination are suppressed.
     fn suppresses(&self, destination: &Destination) -> bool {
-        !self.own.is_empty() && self.own.contains_key(destination)
+        !self.own.is_empty() && self.own.contains_key(&destination.network())
     }
 }
 
@@ -279,7 +280,7 @@ impl View {
             ..
         } = view;
         destinations.retain(|destination, hops| {
-            let is_suppressed = !own.is_empty() && own.contains_key(destination);
+            let is_suppressed = !own.is_empty() && own.contains_key(&destination.network());
             let mut is_changed = false;
             for hop in hops.as_mut_slice() {
                 let (was_held, was_native, before) = (hop.is_held(), hop.is_native(), hop.present);
@@ -332,10 +333,10 @@ impl View {
         if route.next_hop.hop_type != NextHopType::Standard {
             return;
         }
-        let destination = route.destination;
+        let network = route.destination.network();
         self.generation += 1;
         let view = entry(&mut self.vnis, self.seed, vni);
-        let count = view.own.entry(destination).or_insert(0);
+        let count = view.own.entry(network).or_insert(0);
         let turned = match action {
             Action::Add => {
                 *count += 1;
@@ -347,12 +348,15 @@ impl View {
             }
         };
         if *count == 0 {
-            view.own.remove(&destination);
+            view.own.remove(&network);
         }
         let mut exports = Vec::new();
-        if let Some(turned) = turned
-            && let Some(hops) = view.destinations.get_mut(&destination)
-        {
+        let turned = turned.map(|turned| (turned, view.destinations.of_network(network)));
+        let (turned, destinations) = turned.unwrap_or((Action::Add, Vec::new()));
+        for destination in destinations {
+            let Some(hops) = view.destinations.get_mut(&destination) else {
+                continue;
+            };
             let mut is_changed = false;
             for hop in hops.as_mut_slice().iter().filter(|hop| hop.is_held()) {
                 let next_hop = self.hops.resolve(hop.id);

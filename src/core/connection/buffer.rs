@@ -4,9 +4,9 @@ use std::io::IoSlice;
 
 use super::{Connection, Pace, Queue, Which};
 use crate::core::pace::{CHUNK, Framing};
-use crate::core::wire::frame_len;
+use crate::core::wire::{KEEPALIVE_FRAME, frame_len};
 
-/// Bytes that wait for the socket at most; a KEEPALIVE is behind no more than these.
+/// Bytes that wait for the socket at most.
 const OUT_BYTES: usize = 32 * 1024;
 
 /// Encoded frames.
@@ -19,6 +19,10 @@ pub(crate) struct Buffer {
     taken: u64,
     /// Bytes of the chunk that was begun, to be sent.
     chunk_rest: usize,
+    /// Where a frame begins, at or before the first byte to be sent.
+    frame: usize,
+    /// The position behind the last KEEPALIVE that overtook what waited.
+    urgent_end: u64,
 }
 
 impl Buffer {
@@ -41,6 +45,40 @@ impl Buffer {
         &self.frames[self.sent..]
     }
 
+    /// Puts a KEEPALIVE ahead of what waits, behind the frame or the chunk that was begun.
+    /// Returns how many KEEPALIVEs it overtook; `None` if there is nothing to overtake, or the
+    /// last one that did still waits.
+    fn overtake(&mut self) -> Option<u64> {
+        if self.is_empty() || self.taken < self.urgent_end {
+            return None;
+        }
+        let at = match self.chunk_rest {
+            0 => self.next_frame(),
+            rest => self.sent + rest,
+        };
+        let behind = &self.frames[at..];
+        let (mut from, mut later) = (0, 0);
+        while from < behind.len() {
+            let next = from + frame_len(&behind[from..]);
+            later += u64::from(behind[from..next] == KEEPALIVE_FRAME);
+            from = next;
+        }
+        if behind.is_empty() {
+            return None;
+        }
+        self.frames.splice(at..at, KEEPALIVE_FRAME);
+        self.urgent_end = self.taken + (at - self.sent + KEEPALIVE_FRAME.len()) as u64;
+        Some(later)
+    }
+
+    /// Returns where the first frame begins of which nothing is sent.
+    fn next_frame(&mut self) -> usize {
+        while self.frame < self.sent {
+            self.frame += frame_len(&self.frames[self.frame..]);
+        }
+        self.frame
+    }
+
     /// The rest of the chunk that was begun, or a new one.
     fn chunk(&self, limit: usize) -> &[u8] {
         let waiting = self.waiting();
@@ -57,7 +95,7 @@ impl Queue for Buffer {
     }
 
     fn has_control(&self) -> bool {
-        // There is no telling them apart; they wait behind no more than `OUT_BYTES`.
+        // There is no telling them apart; one that is due overtakes what waits.
         false
     }
 
@@ -92,7 +130,9 @@ impl Queue for Buffer {
         if self.sent == self.frames.len() {
             self.frames.clear();
             self.sent = 0;
+            self.frame = 0;
         } else if self.sent > OUT_BYTES {
+            self.frame = self.next_frame() - self.sent;
             self.frames.drain(..self.sent);
             self.sent = 0;
         }
@@ -112,6 +152,16 @@ impl Connection<Buffer> {
         match self.framing() {
             Framing::Stream => self.queue.waiting(),
             Framing::Chunk => self.queue.chunk(CHUNK),
+        }
+    }
+
+    /// Sends a KEEPALIVE that is due ahead of what waits, so that a slow link does not make this
+    /// side look dead. To be called after `handle_timeout`.
+    pub(crate) fn overtake(&mut self) {
+        if self.session.take_urgent_keepalive()
+            && let Some(later) = self.queue.overtake()
+        {
+            self.session.overtook(later);
         }
     }
 

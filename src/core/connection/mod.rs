@@ -38,6 +38,11 @@ pub(crate) enum Which {
 pub(crate) trait Queue: Default {
     fn is_empty(&self) -> bool;
 
+    /// Whether nothing of it can be sent at this moment.
+    fn is_blocked(&self) -> bool {
+        false
+    }
+
     /// Whether frames of the session still wait, so that more of them can wait outside.
     fn has_control(&self) -> bool;
 
@@ -195,6 +200,7 @@ impl<Q: Queue> Connection<Q> {
     /// Whether something can be sent at this moment, as far as this side goes.
     pub(crate) fn is_sendable(&self) -> bool {
         !self.queue.is_empty()
+            && !self.queue.is_blocked()
             && match &self.pace {
                 Pace::Client(pacer) => pacer.room().is_some() || self.queue.has_urgent(),
                 Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => true,

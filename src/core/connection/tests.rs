@@ -108,6 +108,54 @@ fn peer_that_takes_nothing_is_closed_after_the_send_hold_time() {
     assert_eq!(server.poll_timeout(), None);
 }
 
+/// 32 KiB take 8 s on a link of 4 KiB/s; the server hears nothing else within its hold time if it
+/// counts KEEPALIVEs only.
+#[test]
+fn keepalive_of_a_client_overtakes_what_waits_at_the_next_frame() {
+    let now = Instant::now();
+    let [mut client, _] = established(now);
+    let frame = [1, 0, 60, 5];
+    let mut update = frame.to_vec();
+    update.extend_from_slice(&[0; 60]);
+    for _ in 0..500 {
+        client.queue_mut().frames().extend_from_slice(&update);
+    }
+    // A barrier stands behind all that.
+    let barrier = client.barrier();
+    client.transmit();
+    client.advance(100, now);
+    let later = now + Duration::from_secs(2);
+    client.handle_timeout(later);
+    client.overtake();
+    client.transmit();
+    let outgoing = client.outgoing().to_vec();
+    assert_eq!(outgoing[28..28 + KEEPALIVE_FRAME.len()], KEEPALIVE_FRAME);
+    assert_eq!(outgoing[28 + KEEPALIVE_FRAME.len()..][..4], frame);
+    // One that waits is enough.
+    client.advance(1, later);
+    client.handle_timeout(later + Duration::from_secs(2));
+    client.overtake();
+    let count = |bytes: &[u8]| {
+        let (mut at, mut count) = (27, 0);
+        while at < bytes.len() {
+            let next = at + frame_len(&bytes[at..]);
+            count += u32::from(bytes[at..next] == KEEPALIVE_FRAME);
+            at = next;
+        }
+        count
+    };
+    assert_eq!(count(client.outgoing()), 3, "urgent, barrier, periodic");
+    // Its answer says nothing of what it overtook.
+    assert_eq!(client.receive(&mut &KEEPALIVE_FRAME[..], later), None);
+    assert!(client.session().keepalives().1 < barrier);
+    let answer = client.receive(&mut &KEEPALIVE_FRAME[..], later);
+    assert_eq!(answer, Some(Event::KeepaliveReply));
+    assert_eq!(client.session().keepalives().1, barrier);
+    let all = client.outgoing().len();
+    client.advance(all, later);
+    assert!(client.outgoing().is_empty());
+}
+
 #[test]
 fn drained_connection_ends_once_its_queue_is_empty() {
     let now = Instant::now();

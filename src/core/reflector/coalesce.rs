@@ -6,9 +6,9 @@ use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use crate::core::rib::{Mark, SEGMENT_BYTES, SegmentBuilder, Span};
 #[cfg(any(test, feature = "internals"))]
-use crate::core::rib::count_frames;
-use crate::core::rib::{SEGMENT_BYTES, Segment, Span};
+use crate::core::rib::{Segment, count_frames};
 use crate::core::types::Action;
 use crate::core::wire::{frame_len, split_update};
 
@@ -53,7 +53,7 @@ pub(crate) fn coalesce(spans: &[Span], seed: u64) -> Vec<Span> {
         }
     }
     let told = stories.iter().filter(|story| story.first == story.last);
-    pack(told.map(|story| story.last_frame))
+    pack(told.map(|story| (story.last, story.last_frame)))
 }
 
 /// The action, key and bytes of every UPDATE frame in a span.
@@ -70,30 +70,25 @@ fn updates(span: &Span) -> impl Iterator<Item = (Action, &[u8], &[u8])> {
     })
 }
 
-fn pack<'a>(frames: impl Iterator<Item = &'a [u8]>) -> Vec<Span> {
+fn pack<'a>(frames: impl Iterator<Item = (Action, &'a [u8])>) -> Vec<Span> {
     let mut spans = Vec::new();
-    let (mut bytes, mut count) = (Vec::new(), 0);
-    let mut close = |bytes: &mut Vec<u8>, count: &mut u32| {
-        if !bytes.is_empty() {
-            let segment = Segment::unmarked(std::mem::take(bytes), std::mem::take(count));
-            spans.push(Span::whole(segment));
+    let mut builder = SegmentBuilder::default();
+    for (action, frame) in frames {
+        if builder.len() + frame.len() > SEGMENT_BYTES {
+            spans.push(Span::whole(builder.take()));
         }
-    };
-    for frame in frames {
-        if bytes.len() + frame.len() > SEGMENT_BYTES {
-            close(&mut bytes, &mut count);
-        }
-        bytes.extend_from_slice(frame);
-        count += 1;
+        builder.push(Mark::All, action, frame);
     }
-    close(&mut bytes, &mut count);
+    if !builder.is_empty() {
+        spans.push(Span::whole(builder.take()));
+    }
     spans
 }
 
 /// [`coalesce`] on plain bytes.
 #[cfg(any(test, feature = "internals"))]
 pub(crate) fn coalesce_frames(frames: &[u8]) -> Vec<u8> {
-    let span = Span::whole(Segment::unmarked(frames.to_vec(), count_frames(frames)));
+    let span = Span::whole(Segment::unmarked(frames.to_vec(), count_frames(frames), 0));
     let coalesced = coalesce(&[span], 1);
     coalesced
         .iter()
@@ -110,7 +105,7 @@ mod tests {
     use crate::core::wire::encode_update;
 
     fn apply(frames: &[u8], table: &mut BTreeSet<Vec<u8>>) -> usize {
-        let span = Span::whole(Segment::unmarked(frames.to_vec(), count_frames(frames)));
+        let span = Span::whole(Segment::unmarked(frames.to_vec(), count_frames(frames), 0));
         let mut count = 0;
         for (action, key, _) in updates(&span) {
             count += 1;
@@ -166,13 +161,13 @@ mod tests {
         let frame = [1, 0, 1, 5, 0];
         let most = SEGMENT_BYTES / frame.len();
         let count = 2 * most + 1;
-        let spans = pack(std::iter::repeat_n(&frame[..], count));
+        let spans = pack(std::iter::repeat_n((Action::Add, &frame[..]), count));
         let shape: Vec<_> = spans.iter().map(|it| (it.len(), it.frames())).collect();
         let full = (most * frame.len(), u32::try_from(most).unwrap());
         assert_eq!(shape, [full, full, (frame.len(), 1)]);
         // One that fits exactly.
         let exact = [&[0; SEGMENT_BYTES / 2][..]; 3];
-        let spans = pack(exact.into_iter());
+        let spans = pack(exact.into_iter().map(|it| (Action::Add, it)));
         let shape: Vec<_> = spans.iter().map(|it| (it.len(), it.frames())).collect();
         assert_eq!(shape, [(SEGMENT_BYTES, 2), (SEGMENT_BYTES / 2, 1)]);
     }

@@ -85,12 +85,10 @@ pub(crate) enum Message {
         epoch: u32,
         spans: Vec<Span>,
     },
-    /// To a home: changes of a VNI, for all its subscribers there.
+    /// To a home: changes of a VNI, for its subscribers there.
     Changes { vni: Vni, spans: Vec<Span> },
     /// To the home: announcements were refused, a limit is reached.
     Refused { peer: PeerId, routes: u64 },
-    /// To the home: a change that only one subscriber hears of.
-    ChangeForOne { peer: PeerId, vni: Vni, span: Span },
 }
 
 impl Message {
@@ -103,8 +101,7 @@ impl Message {
             | Self::Gone { .. }
             | Self::Table { .. }
             | Self::Changes { .. }
-            | Self::Refused { .. }
-            | Self::ChangeForOne { .. } => 1,
+            | Self::Refused { .. } => 1,
         };
         messages.iter().map(weigh).sum()
     }

@@ -9,7 +9,7 @@
 //! ```text
 //! bytes -> session -> Request ---> owner: table, log
 //!                                    |
-//! bytes <- outbox  <- Table, Changes, ChangeForOne
+//! bytes <- outbox  <- Table, Changes
 //! ```
 //!
 //! The caller feeds `receive`, `deliver`, `handle_timeouts`, then calls `turn` and
@@ -23,6 +23,7 @@ mod coalesce;
 mod config;
 mod home;
 mod message;
+mod meter;
 mod outbox;
 mod owner;
 mod read;
@@ -117,6 +118,7 @@ impl Shard {
         }
         self.home.settle(id);
         self.route_departures();
+        self.route_held_requests();
     }
 
     /// Takes what another shard sent, in order.
@@ -143,8 +145,9 @@ impl Shard {
         self.home.set_now(now);
         self.owner.turn();
         self.route_owners_messages();
-        self.home.end_doomed();
+        self.home.turn();
         self.route_departures();
+        self.route_held_requests();
     }
 
     /// Tells how many routes are announced at the other shards.
@@ -154,7 +157,7 @@ impl Shard {
 
     /// Whether another [`Self::turn`] is wanted at once.
     pub(crate) fn has_work(&self) -> bool {
-        self.owner.has_work()
+        self.owner.has_work() || self.home.has_work()
     }
 
     /// Messages for another shard, in order.
@@ -209,6 +212,7 @@ impl Shard {
     pub(crate) fn advance(&mut self, id: PeerId, count: usize, now: Instant) {
         self.home.advance(id, count, now);
         self.route_departures();
+        self.route_held_requests();
     }
 
     /// The next thing that the caller should know.
@@ -244,6 +248,12 @@ impl Shard {
                 peer: id,
                 updates: vec![update],
             }),
+        }
+    }
+
+    fn route_held_requests(&mut self) {
+        for (id, request) in self.home.take_requests() {
+            self.route_request(id, request);
         }
     }
 
@@ -288,7 +298,6 @@ impl Shard {
                 spans,
             } => self.home.begin_flow(peer, vni, epoch, spans),
             Message::Changes { vni, spans } => self.home.queue_changes(vni, &spans),
-            Message::ChangeForOne { peer, vni, span } => self.home.queue_change(peer, vni, span),
             Message::Refused { peer, routes } => self.home.refused(peer, routes),
         }
         self.route_owners_messages();

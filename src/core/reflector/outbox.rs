@@ -1,5 +1,6 @@
 //! What a session has yet to be sent: references to shared frames, and little else.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 
@@ -28,7 +29,15 @@ struct Item {
     /// Bytes of it that are sent; what remains may begin inside a frame.
     sent: usize,
     kind: Kind,
+    /// Of the subscription that it belongs to.
+    epoch: u32,
 }
+
+/// The epoch of the rest of a frame, which is sent whatever becomes of its subscription.
+const BEGUN: u32 = u32::MAX;
+
+/// Dead items that are dropped in one go at most; about 0.1 ms.
+const DROPS_AT_ONCE: usize = 4096;
 
 /// The queue of one session.
 #[derive(Debug, Default)]
@@ -39,6 +48,13 @@ pub(crate) struct Outbox {
     delta_bytes: usize,
     /// What remained of the changes when they were last coalesced.
     coalesced_bytes: usize,
+    /// Subscriptions that have ended: what waits of their epoch, or an earlier one, is dead. It
+    /// is dropped when it would be sent.
+    ended: BTreeMap<Vni, u32>,
+    /// Items that tables consist of, for each VNI.
+    tables: BTreeMap<Vni, u32>,
+    /// VNIs of which no table is left since the last [`Self::take_tables_out`].
+    tables_out: Vec<Vni>,
     /// UPDATEs sent so far.
     updates: u64,
     /// END_OF_RIBs sent so far.
@@ -57,19 +73,21 @@ impl Outbox {
     }
 
     /// Appends changes of a VNI.
-    pub(crate) fn push_delta(&mut self, vni: Vni, span: Span) {
+    pub(crate) fn push_delta(&mut self, vni: Vni, epoch: u32, span: Span) {
         self.delta_bytes += span.len();
-        self.push_back(span, Kind::Delta(vni));
+        self.push_back(span, Kind::Delta(vni), epoch);
     }
 
     /// Appends a part of the initial table of a VNI.
-    pub(crate) fn push_table(&mut self, vni: Vni, span: Span) {
-        self.push_back(span, Kind::Table(vni));
+    pub(crate) fn push_table(&mut self, vni: Vni, epoch: u32, span: Span) {
+        self.count_table(vni);
+        self.push_back(span, Kind::Table(vni), epoch);
     }
 
     /// Appends the END_OF_RIB of a VNI.
-    pub(crate) fn push_end_of_rib(&mut self, vni: Vni, span: Span) {
-        self.push_back(span, Kind::EndOfRib(vni));
+    pub(crate) fn push_end_of_rib(&mut self, vni: Vni, epoch: u32, span: Span) {
+        self.count_table(vni);
+        self.push_back(span, Kind::EndOfRib(vni), epoch);
     }
 
     /// UPDATEs sent so far; those of a queued piece count when its last byte is sent.
@@ -90,27 +108,117 @@ impl Outbox {
         }
     }
 
-    fn push_back(&mut self, span: Span, kind: Kind) {
+    fn count_table(&mut self, vni: Vni) {
+        *self.tables.entry(vni).or_insert(0) += 1;
+    }
+
+    /// Takes note that an item has left the queue.
+    fn count_out(&mut self, kind: Kind) {
+        let (Kind::Table(vni) | Kind::EndOfRib(vni)) = kind else {
+            return;
+        };
+        if let Entry::Occupied(mut items) = self.tables.entry(vni) {
+            *items.get_mut() -= 1;
+            if *items.get() == 0 {
+                items.remove();
+                self.tables_out.push(vni);
+            }
+        }
+    }
+
+    /// Whether a part of a table of a VNI waits, of whatever subscription.
+    pub(crate) fn has_table(&self, vni: Vni) -> bool {
+        self.tables.contains_key(&vni)
+    }
+
+    /// VNIs of which no table is left since the last call.
+    pub(crate) fn take_tables_out(&mut self) -> Vec<Vni> {
+        std::mem::take(&mut self.tables_out)
+    }
+
+    fn push_back(&mut self, span: Span, kind: Kind, epoch: u32) {
         self.bytes += span.len();
         self.items.push_back(Item {
             span,
             sent: 0,
             kind,
+            epoch,
         });
     }
 
-    /// Drops what waits of a VNI, apart from a frame that was begun.
-    pub(crate) fn purge(&mut self, vni: Vni) {
-        let keep = self.isolate_begun_frame();
-        let begun: Vec<Item> = self.items.drain(..keep).collect();
-        self.items.retain(|item| match item.kind {
-            Kind::Table(of) | Kind::EndOfRib(of) | Kind::Delta(of) => of != vni,
-            Kind::Control => true,
-        });
-        for item in begun.into_iter().rev() {
-            self.items.push_front(item);
+    /// Ends a subscription: what waits of it is not sent, apart from a frame that was begun.
+    pub(crate) fn end(&mut self, vni: Vni, epoch: u32) {
+        if self.isolate_begun_frame() > 0
+            && let Some(begun) = self.items.front_mut()
+        {
+            begun.epoch = BEGUN;
         }
-        self.recount();
+        if self.items.is_empty() {
+            return;
+        }
+        self.ended.insert(vni, epoch);
+        // So that ended subscriptions are never more than what waits.
+        if self.ended.len() > self.items.len() + 64 {
+            self.drop_all_dead();
+        }
+        self.drop_dead();
+    }
+
+    fn is_dead(&self, item: &Item) -> bool {
+        if self.ended.is_empty() {
+            return false;
+        }
+        let (Kind::Table(vni) | Kind::EndOfRib(vni) | Kind::Delta(vni)) = item.kind else {
+            return false;
+        };
+        item.epoch != BEGUN
+            && self
+                .ended
+                .get(&vni)
+                .is_some_and(|ended| item.epoch <= *ended)
+    }
+
+    /// Drops dead items at the front, within bounds. Returns whether some are left there.
+    pub(crate) fn drop_dead(&mut self) -> bool {
+        for _ in 0..DROPS_AT_ONCE {
+            if !self.has_dead_front() {
+                break;
+            }
+            if let Some(item) = self.items.pop_front() {
+                self.discount(&item);
+            }
+        }
+        if self.items.is_empty() {
+            self.ended.clear();
+            self.coalesced_bytes = 0;
+        }
+        self.has_dead_front()
+    }
+
+    /// Whether nothing can be sent before [`Self::drop_dead`] has been called again.
+    pub(crate) fn has_dead_front(&self) -> bool {
+        self.items.front().is_some_and(|item| self.is_dead(item))
+    }
+
+    fn drop_all_dead(&mut self) {
+        for item in std::mem::take(&mut self.items) {
+            if self.is_dead(&item) {
+                self.discount(&item);
+            } else {
+                self.items.push_back(item);
+            }
+        }
+        self.ended.clear();
+    }
+
+    /// Takes note that an item is dropped.
+    fn discount(&mut self, item: &Item) {
+        let left = item.span.len() - item.sent;
+        self.bytes -= left;
+        if matches!(item.kind, Kind::Delta(_)) {
+            self.delta_bytes -= left;
+        }
+        self.count_out(item.kind);
     }
 
     /// Makes the rest of a frame that was begun an item of its own; how many items that is.
@@ -137,13 +245,18 @@ impl Outbox {
                 span: front.span.split_front(boundary, frames),
                 sent: std::mem::take(&mut front.sent),
                 kind: front.kind,
+                epoch: front.epoch,
             };
+            if let Kind::Table(vni) | Kind::EndOfRib(vni) = begun.kind {
+                self.count_table(vni);
+            }
             self.items.push_front(begun);
         }
         1
     }
 
-    /// Whether coalescing would pay for itself: the changes have doubled since the last time.
+    /// Whether the changes have doubled since they were last coalesced, so that coalescing them
+    /// again could pay for itself.
     pub(crate) fn has_doubled(&self) -> bool {
         self.delta_bytes > 2 * self.coalesced_bytes
     }
@@ -154,14 +267,26 @@ impl Outbox {
         self.delta_bytes > self.coalesced_bytes + self.coalesced_bytes / 8
     }
 
-    /// Reduces the changes to what they amount to, apart from a frame that was begun.
-    pub(crate) fn coalesce(&mut self, seed: u64) {
+    /// Reduces the changes to what they amount to, apart from a frame that was begun. Returns
+    /// whether that was worth the effort.
+    ///
+    /// Changes that can hardly shrink stay as they are: shared with all who must send them.
+    pub(crate) fn coalesce(&mut self, seed: u64) -> bool {
+        if !self.ended.is_empty() {
+            self.drop_all_dead();
+        }
+        if !self.can_shrink() {
+            self.coalesced_bytes = self.delta_bytes;
+            return false;
+        }
         let keep = self.isolate_begun_frame();
-        let mut deltas: BTreeMap<Vni, Vec<Span>> = BTreeMap::new();
+        let mut deltas: BTreeMap<(Vni, u32), Vec<Span>> = BTreeMap::new();
         let mut rest = VecDeque::new();
         for (at, item) in self.items.drain(..).enumerate() {
             match item.kind {
-                Kind::Delta(vni) if at >= keep => deltas.entry(vni).or_default().push(item.span),
+                Kind::Delta(vni) if at >= keep => {
+                    deltas.entry((vni, item.epoch)).or_default().push(item.span);
+                }
                 Kind::Control | Kind::Table(_) | Kind::EndOfRib(_) | Kind::Delta(_) => {
                     rest.push_back(item);
                 }
@@ -170,13 +295,28 @@ impl Outbox {
         // Behind the tables: those of a VNI come before its changes, and VNIs do
         // not depend on each other.
         self.items = rest;
-        for (vni, spans) in deltas {
+        for ((vni, epoch), spans) in deltas {
             for span in coalesce(&spans, seed) {
-                self.push_back(span, Kind::Delta(vni));
+                self.push_back(span, Kind::Delta(vni), epoch);
             }
         }
         self.recount();
         self.coalesced_bytes = self.delta_bytes;
+        true
+    }
+
+    /// Whether coalescing could take an eighth off the changes.
+    ///
+    /// What cancels out is pairs of a withdrawal and an announcement.
+    fn can_shrink(&self) -> bool {
+        let (mut bytes, mut removed) = (0, 0);
+        for item in &self.items {
+            if matches!(item.kind, Kind::Delta(_)) {
+                bytes += item.span.len();
+                removed += item.span.removed_bytes();
+            }
+        }
+        2 * removed.min(bytes - removed) >= bytes / 8
     }
 
     fn recount(&mut self) {
@@ -190,6 +330,10 @@ impl Outbox {
 impl Queue for Outbox {
     fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.has_dead_front()
     }
 
     // The rest of a frame stands alone; there are no chunks to go on with.
@@ -208,13 +352,14 @@ impl Queue for Outbox {
     fn push_control(&mut self, frames: Vec<u8>) {
         debug_assert!(!self.has_control());
         let count = count_frames(&frames);
-        let span = Span::whole(Segment::unmarked(frames, count));
+        let span = Span::whole(Segment::unmarked(frames, count, 0));
         self.bytes += span.len();
         let at = self.isolate_begun_frame();
         let item = Item {
             span,
             sent: 0,
             kind: Kind::Control,
+            epoch: BEGUN,
         };
         self.items.insert(at, item);
     }
@@ -223,7 +368,7 @@ impl Queue for Outbox {
         let mut left = budget;
         let mut filled = 0;
         for (slice, item) in slices.iter_mut().zip(&self.items) {
-            if left == 0 {
+            if left == 0 || self.is_dead(item) {
                 break;
             }
             let bytes = &item.span.bytes()[item.sent..];
@@ -241,7 +386,7 @@ impl Queue for Outbox {
         let mut filled = 0;
         for (slice, item) in slices.iter_mut().zip(&self.items) {
             let is_urgent = item.kind == Kind::Control || item.sent > 0;
-            if which == Which::Urgent && !is_urgent {
+            if self.is_dead(item) || (which == Which::Urgent && !is_urgent) {
                 break;
             }
             let bytes = &item.span.bytes()[item.sent..];
@@ -286,7 +431,11 @@ impl Queue for Outbox {
             }
             let (kind, frames) = (front.kind, front.span.frames());
             self.count_sent(kind, frames);
+            self.count_out(kind);
             self.items.pop_front();
+        }
+        if !self.ended.is_empty() {
+            self.drop_dead();
         }
         debug_assert_eq!(count, 0, "no more can be sent than was lent");
         if self.items.is_empty() {

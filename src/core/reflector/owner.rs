@@ -1,36 +1,36 @@
 //! The half of a shard that owns tables: requests in, tables and changes out.
 
+mod joins;
 mod read;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 
 pub(crate) use read::RouteCursor;
 
 use super::message::{Message, Topology};
+use super::meter::{self, Meter};
 use crate::core::map::{Map, map};
-use crate::core::rib::{ChangeForOne, NextHops, PeerId, Segment, Span, VniTable};
+use crate::core::rib::{NextHops, PeerId, Span, VniTable};
 use crate::core::types::{Action, Vni};
-use crate::core::wire::{Update, encode_update};
-
-/// Routes of peers that are gone, withdrawn in one turn at most.
-///
-/// About 1 ms; a peer with a million routes does not hold up the others.
-const DEPARTURES_PER_TURN: usize = 4096;
-
-/// Slots of a log rewritten in one turn at most; about 0.5 ms.
-const COMPACTION_PER_TURN: usize = 8192;
+use crate::core::wire::Update;
+use joins::{Join, Joins};
 
 /// The tables of the VNIs that a shard owns.
 #[derive(Debug)]
 pub(crate) struct Owner {
     topology: Topology,
     seed: u64,
-    tables: Map<Vni, Owned>,
+    vnis: Map<Vni, Owned>,
     hops: NextHops,
     /// Where a peer announces or subscribes.
-    presence: Map<PeerId, BTreeSet<Vni>>,
-    dirty: Vec<Vni>,
-    departures: VecDeque<(PeerId, Vni)>,
+    presence: Map<PeerId, BTreeMap<Vni, Interest>>,
+    /// Changed, and not yet handed out.
+    dirty: VecDeque<Vni>,
+    joins: Joins,
+    /// What joins may still cost in this turn.
+    join_meter: Meter,
+    departures: VecDeque<(PeerId, BTreeMap<Vni, Interest>)>,
     compacting: VecDeque<Vni>,
     /// Messages for homes, with the number of the shard.
     outgoing: Vec<(usize, Message)>,
@@ -60,16 +60,38 @@ pub(crate) struct Limits {
     pub(crate) subscriptions_per_peer: usize,
 }
 
-#[derive(Debug)]
+/// What a peer wants of a VNI in which it is present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interest {
+    /// Nothing: it only announces.
+    None,
+    /// Its table, in the subscription of this epoch.
+    Waits(u32),
+    /// Its changes; the table was handed out.
+    Subscribes,
+}
+
+#[derive(Debug, Default)]
 struct Owned {
-    table: VniTable,
-    subscribers: Map<PeerId, ()>,
-    /// How many of them live on each shard.
-    by_shard: Vec<u32>,
+    /// As long as there is a route, or a change to hand out.
+    table: Option<Box<VniTable>>,
+    /// How many subscribers live on each shard; empty as long as there was none.
+    by_shard: Box<[u32]>,
     /// Stands in `dirty`.
     dirty: bool,
     /// Stands in `compacting`.
     compacting: bool,
+}
+
+impl Owned {
+    fn subscribers(&self) -> usize {
+        self.by_shard.iter().map(|it| *it as usize).sum()
+    }
+
+    fn announced_by(&self, peer: PeerId) -> usize {
+        let table = self.table.as_ref();
+        table.map_or(0, |table| table.announced_by(peer))
+    }
 }
 
 impl Owner {
@@ -77,10 +99,12 @@ impl Owner {
         Self {
             topology,
             seed,
-            tables: map(seed),
+            vnis: map(seed),
             hops: NextHops::new(seed),
             presence: map(seed),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
+            joins: Joins::new(seed),
+            join_meter: Meter::full(),
             departures: VecDeque::new(),
             compacting: VecDeque::new(),
             outgoing: Vec::new(),
@@ -112,21 +136,26 @@ impl Owner {
     /// Announces or withdraws for a session.
     pub(super) fn update(&mut self, peer: PeerId, update: &Update) {
         let vni = update.vni;
-        if update.action == Action::Add && !self.admits(peer) {
-            *self.refused.entry(peer).or_insert(0) += 1;
-            return;
-        }
-        match (self.tables.get(&vni), update.action) {
-            (None, Action::Remove) => return,
-            (Some(owned), Action::Add) if owned.table.announced_by(peer) > 0 => {}
-            (_, Action::Add) => {
-                self.make(vni);
-                self.presence.entry(peer).or_default().insert(vni);
+        match update.action {
+            Action::Add if !self.admits(peer) => {
+                *self.refused.entry(peer).or_insert(0) += 1;
+                return;
             }
-            (Some(_), Action::Remove) => {}
+            Action::Add => {
+                let owned = self.vnis.entry(vni).or_default();
+                if owned.announced_by(peer) == 0 {
+                    let present = self.presence.entry(peer).or_default();
+                    present.entry(vni).or_insert(Interest::None);
+                }
+            }
+            Action::Remove => {
+                if self.vnis.get(&vni).is_none_or(|it| it.table.is_none()) {
+                    return;
+                }
+            }
         }
         self.change(vni, peer, |table, hops| {
-            table.apply(hops, peer, update.action, &update.route)
+            table.apply(hops, peer, update.action, &update.route);
         });
     }
 
@@ -140,16 +169,49 @@ impl Owner {
     }
 
     /// Sends a session the table of a VNI, and its changes from now on.
+    ///
+    /// At once, if nobody waits and the turn has room; otherwise the session waits in line.
     pub(super) fn subscribe(&mut self, peer: PeerId, vni: Vni, epoch: u32) {
-        self.flush(vni);
-        self.presence.entry(peer).or_default().insert(vni);
-        let home = self.topology.home(peer);
-        self.make(vni);
-        let owned = self.tables.get_mut(&vni).expect("made above");
-        let spans = owned.table.join(&self.hops, peer);
-        if owned.subscribers.insert(peer, ()).is_none() {
-            owned.by_shard[home] += 1;
+        let present = self.presence.entry(peer).or_default();
+        if let Some(Interest::Subscribes) = present.insert(vni, Interest::Waits(epoch)) {
+            self.count_out(peer, vni);
         }
+        let join = Join { peer, vni, epoch };
+        if self.joins.is_empty() && !self.join_meter.is_spent() {
+            self.join(join);
+        } else {
+            self.joins.push(join);
+        }
+    }
+
+    /// Serves those who wait for a table.
+    fn serve_joins(&mut self) {
+        while !self.join_meter.is_spent()
+            && let Some(join) = self.joins.pop()
+        {
+            self.join_meter.charge(1);
+            let present = self.presence.get(&join.peer);
+            let interest = present.and_then(|it| it.get(&join.vni));
+            if interest == Some(&Interest::Waits(join.epoch)) {
+                self.join(join);
+            }
+        }
+    }
+
+    fn join(&mut self, Join { peer, vni, epoch }: Join) {
+        self.flush(vni);
+        let home = self.topology.home(peer);
+        let owned = self.vnis.entry(vni).or_default();
+        if owned.by_shard.is_empty() {
+            owned.by_shard = vec![0; self.topology.shards()].into_boxed_slice();
+        }
+        owned.by_shard[home] += 1;
+        let table = owned.table.as_mut();
+        let spans = table.map_or_else(Vec::new, |table| table.join(peer));
+        let present = self.presence.entry(peer).or_default();
+        present.insert(vni, Interest::Subscribes);
+        self.join_meter
+            .charge(meter::JOIN + meter::SPAN * spans.len());
         let message = Message::Table {
             peer,
             vni,
@@ -159,54 +221,108 @@ impl Owner {
         self.outgoing.push((home, message));
     }
 
-    /// Ends the flow of a VNI to a session; its announcements stay.
+    /// Ends the flow of a VNI to a session, or its wait for one; its announcements stay.
     pub(super) fn unsubscribe(&mut self, peer: PeerId, vni: Vni) {
+        let announces = self
+            .vnis
+            .get(&vni)
+            .is_some_and(|it| it.announced_by(peer) > 0);
+        let Some(present) = self.presence.get_mut(&peer) else {
+            return;
+        };
+        let Entry::Occupied(mut interest) = present.entry(vni) else {
+            return;
+        };
+        let before = match announces {
+            true => interest.insert(Interest::None),
+            false => interest.remove(),
+        };
+        let present = &*present;
+        match before {
+            Interest::Subscribes => self.count_out(peer, vni),
+            Interest::Waits(_) => self.joins.tidy(peer, present.len(), |vni, epoch| {
+                present.get(&vni) == Some(&Interest::Waits(epoch))
+            }),
+            Interest::None => {}
+        }
+        self.drop_absent(peer);
+    }
+
+    /// Counts one subscriber of a VNI less.
+    fn count_out(&mut self, peer: PeerId, vni: Vni) {
         let home = self.topology.home(peer);
-        if let Some(owned) = self.tables.get_mut(&vni)
-            && owned.subscribers.remove(&peer).is_some()
-        {
+        if let Some(owned) = self.vnis.get_mut(&vni) {
             owned.by_shard[home] -= 1;
             self.drop_if_empty(vni);
         }
     }
 
-    /// Ends everything of a session; its routes go over the next turns.
+    /// Forgets a peer that is present nowhere.
+    fn drop_absent(&mut self, peer: PeerId) {
+        if self.presence.get(&peer).is_some_and(BTreeMap::is_empty) {
+            self.presence.remove(&peer);
+        }
+        if self.presence.len() * 8 < self.presence.capacity() {
+            self.presence.shrink_to(self.presence.len() * 2);
+        }
+    }
+
+    /// Ends everything of a session; its routes and subscriptions go over the next turns.
     pub(super) fn gone(&mut self, peer: PeerId) {
-        for vni in self.presence.remove(&peer).unwrap_or_default() {
-            self.unsubscribe(peer, vni);
-            if self.tables.contains_key(&vni) {
-                self.departures.push_back((peer, vni));
-            }
+        self.joins.forget(peer);
+        if let Some(present) = self.presence.remove(&peer) {
+            self.departures.push_back((peer, present));
         }
     }
 
     /// Ends a turn: hands out what changed and does some of the work that waits.
     pub(super) fn turn(&mut self) {
         self.depart();
+        self.join_meter = Meter::full();
+        self.serve_joins();
         for (peer, routes) in self.refused.drain() {
             let home = self.topology.home(peer);
             self.outgoing
                 .push((home, Message::Refused { peer, routes }));
         }
-        while let Some(vni) = self.dirty.pop() {
-            self.flush(vni);
+        let mut meter = Meter::full();
+        while !meter.is_spent()
+            && let Some(vni) = self.dirty.pop_front()
+        {
+            meter.charge(meter::VNI + self.flush(vni));
         }
-        let Some(vni) = self.compacting.pop_front() else {
-            return;
-        };
-        let Some(owned) = self.tables.get_mut(&vni) else {
-            return;
-        };
-        owned.table.compact(&self.hops, COMPACTION_PER_TURN);
-        owned.compacting = owned.table.wants_compaction();
-        if owned.compacting {
-            self.compacting.push_back(vni);
+        self.compact();
+    }
+
+    /// Rewrites some of the logs that have outgrown their tables.
+    fn compact(&mut self) {
+        let mut meter = Meter::full();
+        while !meter.is_spent()
+            && let Some(vni) = self.compacting.pop_front()
+        {
+            meter.charge(meter::VNI + self.flush(vni));
+            let Some(owned) = self.vnis.get_mut(&vni) else {
+                continue;
+            };
+            let Some(table) = &mut owned.table else {
+                owned.compacting = false;
+                continue;
+            };
+            let budget = meter.steps(meter::SLOT);
+            meter.charge(meter::SLOT * table.compact(&self.hops, budget));
+            owned.compacting = table.wants_compaction();
+            if owned.compacting {
+                self.compacting.push_back(vni);
+            }
         }
     }
 
     /// Whether another turn has something to do without any input.
     pub(super) fn has_work(&self) -> bool {
-        !self.departures.is_empty() || !self.compacting.is_empty()
+        !self.departures.is_empty()
+            || !self.compacting.is_empty()
+            || !self.joins.is_empty()
+            || !self.dirty.is_empty()
     }
 
     pub(super) fn take_outgoing(&mut self) -> Vec<(usize, Message)> {
@@ -218,119 +334,129 @@ impl Owner {
     }
 
     pub(super) fn vnis(&self) -> usize {
-        self.tables.len()
+        self.vnis.len()
     }
 
+    /// Withdraws routes of peers that are gone, and ends their subscriptions.
     fn depart(&mut self) {
-        let mut budget = DEPARTURES_PER_TURN;
-        while budget > 0 {
-            let Some(&(peer, vni)) = self.departures.front() else {
-                return;
-            };
-            if !self.tables.contains_key(&vni) {
+        let mut meter = Meter::full();
+        while !meter.is_spent()
+            && let Some((peer, present)) = self.departures.front_mut()
+        {
+            let peer = *peer;
+            let Some(mut first) = present.first_entry() else {
                 self.departures.pop_front();
                 continue;
+            };
+            let vni = *first.key();
+            let interest = first.insert(Interest::None);
+            meter.charge(meter::VNI);
+            if interest == Interest::Subscribes {
+                self.count_out(peer, vni);
             }
-            let mut had_one = false;
-            self.change(vni, peer, |table, hops| {
-                let withdrawn = table.withdraw_one(hops, peer);
-                had_one = withdrawn.is_some();
-                withdrawn.flatten()
-            });
-            if !had_one {
-                self.departures.pop_front();
+            let mut has_more = self
+                .vnis
+                .get(&vni)
+                .is_some_and(|it| it.announced_by(peer) > 0);
+            while has_more && !meter.is_spent() {
+                meter.charge(meter::WITHDRAWAL);
+                self.change(vni, peer, |table, hops| {
+                    has_more = table.withdraw_one(hops, peer) && table.announced_by(peer) > 0;
+                });
             }
-            budget -= 1;
+            if !has_more && let Some((_, present)) = self.departures.front_mut() {
+                present.remove(&vni);
+            }
         }
     }
 
-    /// Changes a table that is there, and remembers to tell the subscribers.
+    /// Changes the table of a VNI that is there, and remembers to tell the subscribers.
     fn change(
         &mut self,
         vni: Vni,
         peer: PeerId,
-        change: impl FnOnce(&mut VniTable, &mut NextHops) -> Option<ChangeForOne>,
+        change: impl FnOnce(&mut VniTable, &mut NextHops),
     ) {
-        let owned = self.tables.get_mut(&vni).expect("the caller saw the table");
-        let (routes, own) = (owned.table.len(), owned.table.announced_by(peer));
-        let told = change(&mut owned.table, &mut self.hops);
-        let own_now = owned.table.announced_by(peer);
-        self.routes = self.routes + owned.table.len() - routes;
-        if own_now != own {
-            self.changes += 1;
-            self.announcements = self.announcements + own_now - own;
-            let announced = self.announced.entry(peer).or_insert(0);
-            *announced = *announced + own_now - own;
-            if *announced == 0 {
-                self.announced.remove(&peer);
-            }
-        }
+        let owned = self.vnis.get_mut(&vni).expect("the caller saw the VNI");
+        let table = owned
+            .table
+            .get_or_insert_with(|| Box::new(VniTable::new(vni, self.seed)));
+        let (routes, own) = (table.len(), table.announced_by(peer));
+        change(table, &mut self.hops);
+        let own_now = table.announced_by(peer);
+        self.routes = self.routes + table.len() - routes;
         if !std::mem::replace(&mut owned.dirty, true) {
-            self.dirty.push(vni);
+            self.dirty.push_back(vni);
         }
-        if let Some(told) = told
-            && owned.subscribers.contains_key(&told.to)
-        {
-            self.tell_one(vni, &told);
-        }
-    }
-
-    /// Tells a single subscriber what changed for it alone.
-    fn tell_one(&mut self, vni: Vni, told: &ChangeForOne) {
-        // What was logged before that change must be heard before it.
-        self.flush(vni);
-        let mut frame = Vec::new();
-        encode_update(&mut frame, told.action, vni, &told.route);
-        let message = Message::ChangeForOne {
-            peer: told.to,
-            vni,
-            span: Span::whole(Segment::unmarked(frame, 1)),
-        };
-        let home = self.topology.home(told.to);
-        self.outgoing.push((home, message));
-    }
-
-    /// Hands what is fresh in a table to the shards that have subscribers.
-    fn flush(&mut self, vni: Vni) {
-        let Some(owned) = self.tables.get_mut(&vni) else {
+        if own_now == own {
             return;
+        }
+        self.changes += 1;
+        self.announcements = self.announcements + own_now - own;
+        let announced = self.announced.entry(peer).or_insert(0);
+        *announced = *announced + own_now - own;
+        if *announced == 0 {
+            self.announced.remove(&peer);
+        }
+        if own_now == 0
+            && let Some(present) = self.presence.get_mut(&peer)
+            && present.get(&vni) == Some(&Interest::None)
+        {
+            present.remove(&vni);
+            self.drop_absent(peer);
+        }
+    }
+
+    /// Hands what is fresh in a table to the shards that have subscribers. Returns what that
+    /// costs them, in units of a [`Meter`].
+    fn flush(&mut self, vni: Vni) -> usize {
+        let Some(owned) = self.vnis.get_mut(&vni) else {
+            return 0;
         };
-        owned.dirty = false;
-        let spans = owned.table.take_fresh();
+        let Some(table) = &mut owned.table else {
+            return 0;
+        };
+        let spans = table.take_fresh();
+        let mut cost = 0;
         if !spans.is_empty() {
             if let Some(watched) = &mut self.watched {
-                watched.push((vni, spans.clone()));
+                let mut seen = Vec::new();
+                for span in &spans {
+                    let push = &mut |span| seen.push(span);
+                    span.clone().for_peer(PeerId::NOBODY, push);
+                }
+                watched.push((vni, seen));
             }
             for (shard, _) in owned.by_shard.iter().enumerate().filter(|(_, n)| **n > 0) {
                 let spans = spans.clone();
                 self.outgoing.push((shard, Message::Changes { vni, spans }));
             }
+            cost = spans.len() * owned.subscribers() / self.topology.shards();
         }
-        if owned.table.wants_compaction() && !owned.compacting {
+        let table = owned.table.as_ref();
+        if table.is_some_and(|it| it.wants_compaction()) && !owned.compacting {
             owned.compacting = true;
             self.compacting.push_back(vni);
         }
+        owned.dirty = false;
         self.drop_if_empty(vni);
+        cost
     }
 
-    /// Makes the table of a VNI if it is not there.
-    fn make(&mut self, vni: Vni) {
-        let (seed, shards) = (self.seed, self.topology.shards());
-        self.tables.entry(vni).or_insert_with(|| Owned {
-            table: VniTable::new(vni, seed),
-            subscribers: map(seed),
-            by_shard: vec![0; shards],
-            dirty: false,
-            compacting: false,
-        });
-    }
-
-    /// Forgets a VNI that nobody announces in and nobody subscribes to.
+    /// Gives back the table of a VNI without routes, and the VNI if nobody subscribes either.
     fn drop_if_empty(&mut self, vni: Vni) {
-        let idle =
-            |owned: &Owned| owned.table.is_empty() && owned.subscribers.is_empty() && !owned.dirty;
-        if self.tables.get(&vni).is_some_and(idle) {
-            self.tables.remove(&vni);
+        let Some(owned) = self.vnis.get_mut(&vni) else {
+            return;
+        };
+        if owned.dirty || owned.table.as_ref().is_some_and(|it| !it.is_empty()) {
+            return;
+        }
+        owned.table = None;
+        if owned.subscribers() == 0 {
+            self.vnis.remove(&vni);
+            if self.vnis.len() * 8 < self.vnis.capacity() {
+                self.vnis.shrink_to(self.vnis.len() * 2);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
 
 mod legacy;
+mod metered;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -2,23 +2,26 @@
 
 use std::sync::Arc;
 
-use super::PeerId;
+use foldhash::quality::FixedState;
+use hashbrown::HashSet;
+
 use super::routes::Slot;
-use super::segment::{SEGMENT_BYTES, Segment, SegmentBuilder, Span};
+use super::segment::{Mark, SEGMENT_BYTES, Segment, SegmentBuilder, Span};
 use crate::core::types::Action;
 
-/// A log may be this much longer than twice its live part before it is compacted.
+/// A log has a history as long as its live part, and at least so much, before it is compacted.
 ///
-/// Keeps small tables from compacting at every change.
-const SLACK_BYTES: usize = SEGMENT_BYTES;
+/// Keeps small tables from compacting at every change; there may be many of them.
+const HISTORY_BYTES: usize = 2 * 1024;
 
 /// From this size on, what is fresh becomes a segment of the log as it is.
 const SHARED_BYTES: usize = SEGMENT_BYTES / 4;
 
 /// Announcements and withdrawals in the order they happened.
 ///
-/// Replayed from the beginning it gives the table; compaction rewrites it, a
-/// little at a time, as one announcement for each live route:
+/// Each is marked with who must hear it, so that replayed from the beginning the log gives
+/// every peer the table that it sees. Compaction rewrites it, a little at a time, as one
+/// announcement for each live route:
 ///
 /// ```text
 /// slots   0 ........ cursor ........ end
@@ -30,11 +33,24 @@ pub(crate) struct Log {
     store: Store,
     /// Logged, and not yet taken by the subscribers.
     fresh: SegmentBuilder,
+    /// Of what is fresh, frames for single peers: they follow the others as one block.
+    aside: Option<Box<Aside>>,
     full: Vec<Arc<Segment>>,
     fresh_bytes: usize,
     /// Bytes of the announcements of live routes.
     live_bytes: usize,
-    compaction: Option<Compaction>,
+    compaction: Option<Box<Compaction>>,
+}
+
+/// Frames for single peers that wait for the end of a segment.
+///
+/// One block among the frames of all is skipped at once; the same frames here and there
+/// would shred the segment for every subscriber.
+#[derive(Debug)]
+struct Aside {
+    frames: SegmentBuilder,
+    /// The routes they are about: the next change of one for others must not overtake them.
+    slots: HashSet<Slot, FixedState>,
 }
 
 #[derive(Debug)]
@@ -52,11 +68,11 @@ struct Store {
 }
 
 impl Store {
-    fn push(&mut self, peer: PeerId, frame: &[u8]) {
+    fn push(&mut self, mark: Mark, action: Action, frame: &[u8]) {
         if self.open.len() + frame.len() > SEGMENT_BYTES {
             self.segments.push(self.open.take());
         }
-        self.open.push(peer, frame);
+        self.open.push(mark, action, frame);
         self.bytes += frame.len();
     }
 
@@ -94,22 +110,59 @@ impl Store {
 }
 
 impl Log {
-    /// Logs a change that everybody but `by` must hear.
-    pub(crate) fn append(&mut self, action: Action, slot: Slot, by: PeerId, frame: &[u8]) {
-        if self.fresh.len() + frame.len() > SEGMENT_BYTES {
-            self.full.push(self.fresh.take());
+    /// Logs a change of the route at `slot`.
+    ///
+    /// `seed` keeps peers from choosing colliding slots.
+    pub(crate) fn append(
+        &mut self,
+        mark: Mark,
+        action: Action,
+        slot: Slot,
+        frame: &[u8],
+        seed: u64,
+    ) {
+        let aside_bytes = self.aside.as_ref().map_or(0, |it| it.frames.len());
+        if self.fresh.len() + aside_bytes + frame.len() > SEGMENT_BYTES {
+            self.end_fresh_segment();
         }
-        self.fresh.push(by, frame);
         self.fresh_bytes += frame.len();
-        match action {
-            Action::Add => self.live_bytes += frame.len(),
-            // A withdrawal is its announcement and the action field.
-            Action::Remove => self.live_bytes -= frame.len() - 2,
+        match mark {
+            Mark::Only(_) => {
+                let aside = self.aside.get_or_insert_with(|| {
+                    Box::new(Aside {
+                        frames: SegmentBuilder::default(),
+                        slots: HashSet::with_hasher(FixedState::with_seed(seed)),
+                    })
+                });
+                aside.frames.push(mark, action, frame);
+                aside.slots.insert(slot);
+            }
+            Mark::All | Mark::AllBut(_) => {
+                if let Some(aside) = self.aside.take_if(|it| it.slots.contains(&slot)) {
+                    self.fresh.append(&aside.frames);
+                }
+                self.fresh.push(mark, action, frame);
+                match action {
+                    Action::Add => self.live_bytes += frame.len(),
+                    // A withdrawal is its announcement and the action field.
+                    Action::Remove => self.live_bytes -= frame.len() - 2,
+                }
+            }
         }
         if let Some(compaction) = &mut self.compaction
             && slot < compaction.cursor
         {
-            compaction.next.push(by, frame);
+            compaction.next.push(mark, action, frame);
+        }
+    }
+
+    /// Makes a segment of what is fresh.
+    fn end_fresh_segment(&mut self) {
+        if let Some(aside) = self.aside.take() {
+            self.fresh.append(&aside.frames);
+        }
+        if !self.fresh.is_empty() {
+            self.full.push(self.fresh.take());
         }
     }
 
@@ -122,10 +175,8 @@ impl Log {
         if !self.has_fresh() {
             return Vec::new();
         }
-        let mut full = std::mem::take(&mut self.full);
-        if !self.fresh.is_empty() {
-            full.push(self.fresh.take());
-        }
+        self.end_fresh_segment();
+        let full = std::mem::take(&mut self.full);
         for segment in &full {
             self.store.append(segment);
         }
@@ -146,27 +197,30 @@ impl Log {
 
     /// Whether a compaction is under way or worth beginning.
     pub(crate) fn wants_compaction(&self) -> bool {
-        self.compaction.is_some() || self.store.bytes > 2 * self.live_bytes + SLACK_BYTES
+        self.compaction.is_some() || self.has_outgrown()
     }
 
-    pub(crate) fn begin_compaction(&mut self) {
-        self.compaction = Some(Compaction {
-            next: Store::default(),
-            cursor: Slot::FIRST,
+    fn has_outgrown(&self) -> bool {
+        self.store.bytes > self.live_bytes + self.live_bytes.max(HISTORY_BYTES)
+    }
+
+    /// Begins a compaction, if none is under way. Returns the first slot that is not rewritten.
+    pub(crate) fn begin_compaction(&mut self) -> Slot {
+        let compaction = self.compaction.get_or_insert_with(|| {
+            Box::new(Compaction {
+                next: Store::default(),
+                cursor: Slot::FIRST,
+            })
         });
+        compaction.cursor
     }
 
-    /// The first slot that is not rewritten yet.
-    pub(crate) fn compaction_cursor(&self) -> Option<Slot> {
-        self.compaction.as_ref().map(|compaction| compaction.cursor)
-    }
-
-    pub(crate) fn rewrite(&mut self, by: PeerId, frame: &[u8]) {
+    pub(crate) fn rewrite(&mut self, mark: Mark, frame: &[u8]) {
         let compaction = self.compaction.as_mut();
         compaction
             .expect("rewriting is a step of a compaction")
             .next
-            .push(by, frame);
+            .push(mark, Action::Add, frame);
     }
 
     pub(crate) fn compaction_reached(&mut self, slot: Slot) {
@@ -199,16 +253,17 @@ mod tests {
     fn announce(log: &mut Log, frames: &[usize]) -> Vec<Span> {
         for &len in frames {
             let frame = vec![b'a'; len];
-            log.append(Action::Add, Slot::FIRST, PeerId::NOBODY, &frame);
+            log.append(Mark::All, Action::Add, Slot::FIRST, &frame, 1);
         }
         log.take_fresh()
     }
 
     /// Announces and withdraws something, which takes twice `len` bytes and two.
     fn come_and_go(log: &mut Log, len: usize) {
-        log.append(Action::Add, Slot::FIRST, PeerId::NOBODY, &vec![b'a'; len]);
+        let announcement = vec![b'a'; len];
+        log.append(Mark::All, Action::Add, Slot::FIRST, &announcement, 1);
         let withdrawal = vec![b'w'; len + 2];
-        log.append(Action::Remove, Slot::FIRST, PeerId::NOBODY, &withdrawal);
+        log.append(Mark::All, Action::Remove, Slot::FIRST, &withdrawal, 1);
         log.take_fresh();
     }
 
@@ -236,7 +291,7 @@ mod tests {
 
         log.begin_compaction();
         for frame in frames {
-            log.rewrite(PeerId::NOBODY, &vec![b'a'; frame]);
+            log.rewrite(Mark::All, &vec![b'a'; frame]);
         }
         log.finish_compaction();
         assert_eq!(lens(&whole(&mut log)), filled, "rewritten");
@@ -266,7 +321,7 @@ mod tests {
     #[test]
     fn what_is_large_is_shared_in_its_place_and_not_copied() {
         let mut log = Log::default();
-        log.append(Action::Add, Slot::FIRST, PeerId::NOBODY, b"before");
+        log.append(Mark::All, Action::Add, Slot::FIRST, b"before", 1);
         log.take_fresh();
         let large = announce(&mut log, &[SHARED_BYTES]);
         for _ in 0..60 {
@@ -279,13 +334,15 @@ mod tests {
     }
 
     #[test]
-    fn a_compaction_is_worth_it_past_twice_the_live_bytes_and_a_segment() {
-        let mut log = Log::default();
-        announce(&mut log, &[KIB]);
-        come_and_go(&mut log, (KIB + SLACK_BYTES) / 2 - 1);
-        assert_eq!(log.bytes(), 2 * KIB + SLACK_BYTES);
-        assert!(!log.wants_compaction());
-        come_and_go(&mut log, 1);
-        assert!(log.wants_compaction());
+    fn compaction_is_worth_it_once_the_history_is_as_long_as_what_lives() {
+        for live in [1, 100, HISTORY_BYTES, 3 * KIB, SEGMENT_BYTES] {
+            let mut log = Log::default();
+            announce(&mut log, &[live]);
+            come_and_go(&mut log, live.max(HISTORY_BYTES) / 2 - 1);
+            assert_eq!(log.bytes() - live, live.max(HISTORY_BYTES));
+            assert!(!log.wants_compaction());
+            come_and_go(&mut log, 1);
+            assert!(log.wants_compaction());
+        }
     }
 }

@@ -1,12 +1,20 @@
 //! The RIB of one VNI: who announces what, and the log that tells it to subscribers.
 //!
 //! A route is held per announcing peer; peer S sees it exactly when some peer other
-//! than S announces it. Every change that all but one peer must hear goes into the
-//! log, marked with that one; a change for a single peer is a [`ChangeForOne`].
+//! than S announces it. So a change means something to all but one peer, or to one alone:
 //!
 //! ```text
-//! apply --> Routes --> Effect::AllBut --> Log::append --> take_fresh: spans for subscribers
-//!                  \-> Effect::Only   --> ChangeForOne: a frame for that peer alone
+//! holders of a route      in the log
+//! none -> a               ADD, all but a
+//! a -> a and b            ADD, only a
+//! a and b -> a            REMOVE, only a
+//! a -> none               REMOVE, all but a
+//! ```
+//!
+//! With these marks the log, read from its beginning, is right for every peer:
+//!
+//! ```text
+//! apply --> Routes --> Effect --> Log::append --> take_fresh: spans for subscribers
 //! join  --> the log from its beginning, as spans; encoded once for everybody
 //! ```
 
@@ -19,7 +27,7 @@ mod summary;
 mod tests;
 
 pub(crate) use next_hops::{NextHopId, NextHops};
-pub(crate) use segment::{SEGMENT_BYTES, Segment, Span, count_frames};
+pub(crate) use segment::{Mark, SEGMENT_BYTES, Segment, SegmentBuilder, Span, count_frames};
 pub use summary::{Digest, TableSummary};
 
 use crate::core::types::{Action, Route, Vni};
@@ -43,18 +51,11 @@ impl PeerId {
     pub(crate) const SESSIONS: u32 = u32::MAX - 1;
 }
 
-/// A change that only one peer must hear, if it subscribed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ChangeForOne {
-    pub(crate) to: PeerId,
-    pub(crate) action: Action,
-    pub(crate) route: Route,
-}
-
 /// The table of one VNI.
 #[derive(Debug)]
 pub(crate) struct VniTable {
     vni: Vni,
+    seed: u64,
     routes: Routes,
     log: Log,
     frame: Vec<u8>,
@@ -66,6 +67,7 @@ impl VniTable {
     pub(crate) fn new(vni: Vni, seed: u64) -> Self {
         Self {
             vni,
+            seed,
             routes: Routes::new(seed),
             log: Log::default(),
             frame: Vec::new(),
@@ -83,7 +85,7 @@ impl VniTable {
         self.summary
     }
 
-    /// Whether neither a route nor a peer is left.
+    /// Whether no route is left.
     pub(crate) fn is_empty(&self) -> bool {
         self.routes.is_empty()
     }
@@ -105,49 +107,37 @@ impl VniTable {
         peer: PeerId,
         action: Action,
         route: &Route,
-    ) -> Option<ChangeForOne> {
+    ) {
         let (slot, effect) = match action {
             Action::Add => self.routes.announce(hops, peer, route),
             Action::Remove => self.routes.withdraw(hops, peer, route),
         };
-        self.tell(slot, effect, peer, action, *route)
+        self.log(slot, effect, peer, action, route);
     }
 
-    /// Withdraws the next route of a peer that is gone; `None` once it has no more.
-    pub(crate) fn withdraw_one(
-        &mut self,
-        hops: &mut NextHops,
-        peer: PeerId,
-    ) -> Option<Option<ChangeForOne>> {
+    /// Withdraws the next route of a peer that is gone. Returns `false` once it has no more.
+    pub(crate) fn withdraw_one(&mut self, hops: &mut NextHops, peer: PeerId) -> bool {
         let Some((route, slot, effect)) = self.routes.withdraw_any(hops, peer) else {
-            self.routes.forget(peer);
-            return None;
+            return false;
         };
-        Some(self.tell(slot, effect, peer, Action::Remove, route))
+        self.log(slot, effect, peer, Action::Remove, &route);
+        true
     }
 
-    fn tell(
-        &mut self,
-        slot: Slot,
-        effect: Effect,
-        by: PeerId,
-        action: Action,
-        route: Route,
-    ) -> Option<ChangeForOne> {
-        match effect {
-            Effect::Nothing => None,
-            Effect::AllBut => {
-                match action {
-                    Action::Add => self.summary.add(&route),
-                    Action::Remove => self.summary.remove(&route),
-                }
-                self.frame.clear();
-                encode_update(&mut self.frame, action, self.vni, &route);
-                self.log.append(action, slot, by, &self.frame);
-                None
-            }
-            Effect::Only(to) => Some(ChangeForOne { to, action, route }),
+    fn log(&mut self, slot: Slot, effect: Effect, by: PeerId, action: Action, route: &Route) {
+        let mark = match effect {
+            Effect::Nothing => return,
+            Effect::AllBut => Mark::AllBut(by),
+            Effect::Only(peer) => Mark::Only(peer),
+        };
+        match (effect, action) {
+            (Effect::AllBut, Action::Add) => self.summary.add(route),
+            (Effect::AllBut, Action::Remove) => self.summary.remove(route),
+            (Effect::Nothing | Effect::Only(_), _) => {}
         }
+        self.frame.clear();
+        encode_update(&mut self.frame, action, self.vni, route);
+        self.log.append(mark, action, slot, &self.frame, self.seed);
     }
 
     /// What was logged since the last call, for those who subscribed before.
@@ -159,32 +149,13 @@ impl VniTable {
     ///
     /// To be called with nothing fresh left to take, so that the joiner hears
     /// every change either in these spans or after them.
-    pub(crate) fn join(&mut self, hops: &NextHops, peer: PeerId) -> Vec<Span> {
+    pub(crate) fn join(&mut self, peer: PeerId) -> Vec<Span> {
         debug_assert!(!self.log.has_fresh());
-        if self.routes.needs_private_table(peer) {
-            return self.private_table(hops, peer);
-        }
         let mut spans = Vec::new();
         for segment in self.log.seal() {
-            Span::whole(segment).without(peer, &mut |span| spans.push(span));
+            Span::whole(segment).for_peer(peer, &mut |span| spans.push(span));
         }
         spans
-    }
-
-    /// What `peer` sees, encoded for it alone.
-    ///
-    /// The log marks every change with one peer; where two announced the same
-    /// route, it cannot say what each of them sees.
-    fn private_table(&mut self, hops: &NextHops, peer: PeerId) -> Vec<Span> {
-        let mut log = Log::default();
-        self.routes.for_each(hops, |slot, route, announcer| {
-            if announcer != peer {
-                self.frame.clear();
-                encode_update(&mut self.frame, Action::Add, self.vni, &route);
-                log.append(Action::Add, slot, PeerId::NOBODY, &self.frame);
-            }
-        });
-        log.take_fresh()
     }
 
     /// Whether [`Self::compact`] has work.
@@ -192,25 +163,25 @@ impl VniTable {
         self.log.wants_compaction()
     }
 
-    /// Rewrites up to `budget` routes of a log that has outgrown its table.
-    pub(crate) fn compact(&mut self, hops: &NextHops, budget: usize) {
+    /// Rewrites up to `budget` routes of a log that has outgrown its table. Returns how many
+    /// slots it visited.
+    pub(crate) fn compact(&mut self, hops: &NextHops, budget: usize) -> usize {
         debug_assert!(!self.log.has_fresh());
-        let Some(from) = self.log.compaction_cursor() else {
-            self.routes.begin_compaction();
-            self.log.begin_compaction();
-            return;
-        };
+        let from = self.log.begin_compaction();
         let (vni, log, frame) = (self.vni, &mut self.log, &mut self.frame);
-        let next = self.routes.visit(hops, from, budget, |route, announcer| {
+        let next = self.routes.visit(hops, from, budget, |route, mark| {
             frame.clear();
             encode_update(frame, Action::Add, vni, &route);
-            log.rewrite(announcer, frame);
+            log.rewrite(mark, frame);
         });
         match next {
-            Some(next) => self.log.compaction_reached(next),
+            Some(next) => {
+                self.log.compaction_reached(next);
+                budget
+            }
             None => {
                 self.log.finish_compaction();
-                self.routes.finish_compaction();
+                self.routes.slots_after(from).min(budget)
             }
         }
     }

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! index: route -> slot of its first announcement (fixed for the life of the route)
-//! first announcement --sibling--> further announcements of the same route
+//! further: route and announcer -> slot of a further announcement of the same route
+//! first announcement --sibling--> one of the further ones, which are a ring
 //! announcer --> its announcements, doubly linked
 //! ```
+//!
+//! However many announce a route, a change of it costs the same.
 
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
@@ -15,10 +18,11 @@ use ipnet::IpNet;
 
 use super::PeerId;
 use super::next_hops::{NextHopId, NextHops};
+use super::segment::Mark;
 use crate::core::types::{Destination, Route};
 
 /// Where a route's first announcement is stored, from its first to its last announcer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Slot(u32);
 
 impl Slot {
@@ -46,7 +50,7 @@ struct Announcement {
     /// The announcer's other announcements.
     previous: u32,
     next: u32,
-    /// The route's other announcements.
+    /// Of the first announcement, a further one; of a further one, the next of their ring.
     sibling: u32,
     length: u8,
     is_ipv6: bool,
@@ -106,11 +110,6 @@ struct Announcer {
     peer: PeerId,
     first: u32,
     count: u32,
-    /// Announced a route together with another peer since the log began, so that
-    /// the log does not say what this peer sees.
-    needs_private_table: bool,
-    /// The same for the log that a compaction is writing.
-    needs_private_table_next: bool,
 }
 
 /// All announcements of a VNI.
@@ -119,6 +118,7 @@ pub(crate) struct Routes {
     slots: Vec<Announcement>,
     free: u32,
     index: HashTable<u32>,
+    further: HashTable<u32>,
     announcers: HashTable<Announcer>,
     hasher: FixedState,
 }
@@ -129,6 +129,7 @@ impl Routes {
             slots: Vec::new(),
             free: Slot::NONE,
             index: HashTable::new(),
+            further: HashTable::new(),
             announcers: HashTable::new(),
             hasher: FixedState::with_seed(seed),
         }
@@ -139,7 +140,7 @@ impl Routes {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.index.is_empty() && self.announcers.is_empty()
+        self.index.is_empty()
     }
 
     pub(crate) fn announced_by(&self, peer: PeerId) -> usize {
@@ -152,12 +153,6 @@ impl Routes {
         let entry = |slot: u32| self.slots.get(slot as usize);
         let listed = std::iter::successors(entry(first), move |it| entry(it.next));
         listed.map(|it| it.key().route(hops))
-    }
-
-    /// Whether the log does not say what `peer` sees.
-    pub(crate) fn needs_private_table(&self, peer: PeerId) -> bool {
-        self.announcer(peer)
-            .is_some_and(|it| it.needs_private_table)
     }
 
     pub(crate) fn announce(
@@ -176,22 +171,22 @@ impl Routes {
             });
             return (Slot(slot), Effect::AllBut);
         };
-        let alone = self.slots[first as usize];
-        if self
-            .chain(first)
-            .any(|slot| self.slots[slot as usize].peer == peer)
-        {
+        if self.announcement_of(first, &key, peer).is_some() {
             hops.release(next_hop);
             return (Slot(first), Effect::Nothing);
         }
-        let slot = self.store(key, EntryRole::Further, peer, alone.sibling);
-        self.slots[first as usize].sibling = slot;
-        self.require_private_table(peer);
-        if alone.sibling != Slot::NONE {
-            return (Slot(first), Effect::Nothing);
+        let slot = self.store(key, EntryRole::Further, peer, Slot::NONE);
+        self.index_further(slot);
+        let alone = self.slots[first as usize];
+        if alone.sibling == Slot::NONE {
+            self.slots[slot as usize].sibling = slot;
+            self.slots[first as usize].sibling = slot;
+            return (Slot(first), Effect::Only(alone.peer));
         }
-        self.require_private_table(alone.peer);
-        (Slot(first), Effect::Only(alone.peer))
+        let ring = &mut self.slots[alone.sibling as usize];
+        let next = std::mem::replace(&mut ring.sibling, slot);
+        self.slots[slot as usize].sibling = next;
+        (Slot(first), Effect::Nothing)
     }
 
     pub(crate) fn withdraw(
@@ -202,11 +197,8 @@ impl Routes {
     ) -> (Slot, Effect) {
         let found = hops
             .find(&route.next_hop)
-            .and_then(|next_hop| self.find(&Key::new(&route.destination, next_hop)))
-            .and_then(|first| {
-                self.chain(first)
-                    .find(|&slot| self.slots[slot as usize].peer == peer)
-            });
+            .map(|next_hop| Key::new(&route.destination, next_hop))
+            .and_then(|key| self.announcement_of(self.find(&key)?, &key, peer));
         match found {
             Some(slot) => self.remove(hops, slot),
             None => (Slot::FIRST, Effect::Nothing),
@@ -228,49 +220,25 @@ impl Routes {
         Some((route, slot, effect))
     }
 
-    /// Forgets a peer that has no announcement left and will make none.
-    pub(crate) fn forget(&mut self, peer: PeerId) {
-        let hash = self.hasher.hash_one(peer);
-        if let Ok(entry) = self.announcers.find_entry(hash, |it| it.peer == peer) {
-            debug_assert_eq!(entry.get().count, 0);
-            entry.remove();
-        }
+    /// How many slots there are from `from` on, used or free.
+    pub(crate) fn slots_after(&self, from: Slot) -> usize {
+        self.slots.len().saturating_sub(from.0 as usize)
     }
 
-    /// Every route, with its announcer or, where there are several, `NOBODY`.
-    pub(crate) fn for_each(&self, hops: &NextHops, mut each: impl FnMut(Slot, Route, PeerId)) {
-        for (slot, entry) in (0..).zip(&self.slots) {
-            if entry.role == EntryRole::First {
-                each(Slot(slot), entry.key().route(hops), entry.announcer());
-            }
-        }
-    }
-
-    /// As [`Self::for_each`], at most `budget` slots beginning at `from`; what comes next, if anything.
+    /// Every route and whom its announcement is for, at most `budget` slots beginning at
+    /// `from`. Returns what comes next, if anything.
     pub(crate) fn visit(
-        &mut self,
+        &self,
         hops: &NextHops,
         from: Slot,
         budget: usize,
-        mut each: impl FnMut(Route, PeerId),
+        mut each: impl FnMut(Route, Mark),
     ) -> Option<Slot> {
-        let start = from.0 as usize;
+        let start = (from.0 as usize).min(self.slots.len());
         let end = self.slots.len().min(start.saturating_add(budget));
-        for slot in start..end {
-            let entry = self.slots[slot];
-            if entry.role != EntryRole::First {
-                continue;
-            }
-            each(entry.key().route(hops), entry.announcer());
-            if entry.sibling != Slot::NONE {
-                let mut slot = entry;
-                loop {
-                    self.require_private_table(slot.peer);
-                    let Some(&next) = self.slots.get(slot.sibling as usize) else {
-                        break;
-                    };
-                    slot = next;
-                }
+        for entry in &self.slots[start..end] {
+            if entry.role == EntryRole::First {
+                each(entry.key().route(hops), entry.mark());
             }
         }
         let next = u32::try_from(end).expect("slots are numbered with 32 bits");
@@ -301,26 +269,6 @@ impl Routes {
         (end < self.slots.len()).then_some(Slot(next))
     }
 
-    pub(crate) fn begin_compaction(&mut self) {
-        for announcer in self.announcers.iter_mut() {
-            announcer.needs_private_table_next = false;
-        }
-    }
-
-    pub(crate) fn finish_compaction(&mut self) {
-        for announcer in self.announcers.iter_mut() {
-            announcer.needs_private_table = announcer.needs_private_table_next;
-        }
-    }
-
-    fn require_private_table(&mut self, peer: PeerId) {
-        let hash = self.hasher.hash_one(peer);
-        if let Some(announcer) = self.announcers.find_mut(hash, |it| it.peer == peer) {
-            announcer.needs_private_table = true;
-            announcer.needs_private_table_next = true;
-        }
-    }
-
     fn announcer(&self, peer: PeerId) -> Option<&Announcer> {
         self.announcers
             .find(self.hasher.hash_one(peer), |it| it.peer == peer)
@@ -334,12 +282,50 @@ impl Routes {
             .copied()
     }
 
-    /// All announcements of the route whose first is at `slot`.
-    fn chain(&self, slot: u32) -> impl Iterator<Item = u32> + '_ {
-        std::iter::successors(Some(slot), |&slot| {
-            let sibling = self.slots[slot as usize].sibling;
-            (sibling != Slot::NONE).then_some(sibling)
-        })
+    /// All announcements of the route whose first is at `first`.
+    fn chain(&self, first: u32) -> impl Iterator<Item = u32> + '_ {
+        let ring = self.slots[first as usize].sibling;
+        let begin = (ring != Slot::NONE).then_some(ring);
+        let further = std::iter::successors(begin, move |&slot| {
+            let next = self.slots[slot as usize].sibling;
+            (next != ring).then_some(next)
+        });
+        std::iter::once(first).chain(further)
+    }
+
+    /// The announcement of a route by `peer`; the route's first is at `first`.
+    fn announcement_of(&self, first: u32, key: &Key, peer: PeerId) -> Option<u32> {
+        let entry = &self.slots[first as usize];
+        if entry.peer == peer {
+            return Some(first);
+        }
+        if entry.sibling == Slot::NONE {
+            return None;
+        }
+        let is_it = |&slot: &u32| {
+            let entry = &self.slots[slot as usize];
+            entry.peer == peer && entry.key() == *key
+        };
+        let hash = self.hasher.hash_one((key, peer));
+        self.further.find(hash, is_it).copied()
+    }
+
+    fn index_further(&mut self, slot: u32) {
+        let hash_of = |slot: u32| {
+            let entry = &self.slots[slot as usize];
+            self.hasher.hash_one((&entry.key(), entry.peer))
+        };
+        let hash = hash_of(slot);
+        self.further
+            .insert_unique(hash, slot, |&slot| hash_of(slot));
+    }
+
+    fn unindex_further(&mut self, slot: u32) {
+        let entry = &self.slots[slot as usize];
+        let hash = self.hasher.hash_one((&entry.key(), entry.peer));
+        if let Ok(indexed) = self.further.find_entry(hash, |&it| it == slot) {
+            indexed.remove();
+        }
     }
 
     /// Stores an announcement at the head of its announcer's list.
@@ -387,8 +373,6 @@ impl Routes {
                 peer,
                 first: Slot::NONE,
                 count: 0,
-                needs_private_table: false,
-                needs_private_table_next: false,
             })
             .into_mut();
         announcer.count += 1;
@@ -413,19 +397,11 @@ impl Routes {
                 self.release(slot);
                 return (Slot(slot), Effect::AllBut);
             }
-            // The route keeps its slot: the next announcement moves into it.
-            (EntryRole::First, sibling) => {
-                self.relocate(sibling, slot);
-                (slot, sibling)
-            }
+            // The route keeps its slot: a further announcement moves into it.
+            (EntryRole::First, ring) => (slot, self.promote(ring, slot)),
             _ => {
                 let first = self.find(&entry.key()).expect("a stored route is indexed");
-                let before = self
-                    .chain(first)
-                    .find(|&it| self.slots[it as usize].sibling == slot)
-                    .expect("a further announcement hangs on another");
-                self.slots[before as usize].sibling = entry.sibling;
-                (first, slot)
+                (first, self.leave_ring(first, slot))
             }
         };
         self.release(freed);
@@ -435,6 +411,48 @@ impl Routes {
             _ => Effect::Nothing,
         };
         (Slot(first), effect)
+    }
+
+    /// Moves one of the further announcements to `first`. Returns the slot that is free then.
+    fn promote(&mut self, ring: u32, first: u32) -> u32 {
+        let moved = self.slots[ring as usize].sibling;
+        self.unindex_further(moved);
+        let after = self.slots[moved as usize].sibling;
+        self.relocate(moved, first);
+        let rest = match moved == ring {
+            true => Slot::NONE,
+            false => {
+                self.slots[ring as usize].sibling = after;
+                ring
+            }
+        };
+        let entry = &mut self.slots[first as usize];
+        entry.role = EntryRole::First;
+        entry.sibling = rest;
+        moved
+    }
+
+    /// Takes a further announcement out of its ring. Returns the slot that is free then.
+    ///
+    /// Nobody knows the one before it, so that the one after it moves into its place.
+    fn leave_ring(&mut self, first: u32, slot: u32) -> u32 {
+        self.unindex_further(slot);
+        let next = self.slots[slot as usize].sibling;
+        if next == slot {
+            self.slots[first as usize].sibling = Slot::NONE;
+            return slot;
+        }
+        self.unindex_further(next);
+        self.relocate(next, slot);
+        self.index_further(slot);
+        // In a ring of two the one that moved is its own next one.
+        if self.slots[slot as usize].sibling == next {
+            self.slots[slot as usize].sibling = slot;
+        }
+        if self.slots[first as usize].sibling == next {
+            self.slots[first as usize].sibling = slot;
+        }
+        next
     }
 
     /// Takes an announcement out of its announcer's list.
@@ -453,13 +471,12 @@ impl Routes {
         if entry.next != Slot::NONE {
             self.slots[entry.next as usize].previous = entry.previous;
         }
-        // What the log says of this peer stays true without a record of it.
-        if announcer.count == 0 && !announcer.needs_private_table {
+        if announcer.count == 0 {
             listed.remove();
         }
     }
 
-    /// Moves a further announcement to `to` and makes it the first of its route.
+    /// Moves an announcement to `to`, whose own has left its announcer's list.
     fn relocate(&mut self, from: u32, to: u32) {
         let entry = self.slots[from as usize];
         match entry.previous {
@@ -475,10 +492,7 @@ impl Routes {
         if entry.next != Slot::NONE {
             self.slots[entry.next as usize].previous = to;
         }
-        self.slots[to as usize] = Announcement {
-            role: EntryRole::First,
-            ..entry
-        };
+        self.slots[to as usize] = entry;
     }
 
     fn release(&mut self, slot: u32) {
@@ -493,10 +507,21 @@ impl Routes {
         let used = |it: &&Announcement| it.role != EntryRole::Free;
         let firsts = self.slots.iter().filter(|it| it.role == EntryRole::First);
         assert_eq!(firsts.count(), self.index.len());
+        let further = |it: &&Announcement| it.role == EntryRole::Further;
+        assert_eq!(
+            self.slots.iter().filter(further).count(),
+            self.further.len()
+        );
+        for &slot in &self.further {
+            let entry = &self.slots[slot as usize];
+            let first = self.find(&entry.key()).expect("the route is indexed");
+            assert!(self.chain(first).any(|it| it == slot));
+            let found = self.announcement_of(first, &entry.key(), entry.peer);
+            assert_eq!(found, Some(slot));
+        }
         let listed: u32 = self.announcers.iter().map(|it| it.count).sum();
         assert_eq!(self.slots.iter().filter(used).count(), listed as usize);
         for announcer in &self.announcers {
-            assert!(announcer.needs_private_table || !announcer.needs_private_table_next);
             let mut previous = Slot::NONE;
             let mut slot = announcer.first;
             for _ in 0..announcer.count {
@@ -519,11 +544,11 @@ impl Announcement {
         }
     }
 
-    /// Whom the log marks the route with.
-    fn announcer(&self) -> PeerId {
+    /// Who is told of the route, by the log's mark for its announcement.
+    fn mark(&self) -> Mark {
         match self.sibling {
-            Slot::NONE => self.peer,
-            _ => PeerId::NOBODY,
+            Slot::NONE => Mark::AllBut(self.peer),
+            _ => Mark::All,
         }
     }
 }

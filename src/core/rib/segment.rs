@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::PeerId;
+use crate::core::types::Action;
 use crate::core::wire::frame_len;
 
 /// Most bytes of a segment.
@@ -12,38 +13,85 @@ use crate::core::wire::frame_len;
 /// subscriber that has sent half of one pins little.
 pub(crate) const SEGMENT_BYTES: usize = 64 * 1024;
 
-/// Whole frames, back to back, and which of them came from whom.
+/// Who gets a frame.
+///
+/// A peer announces for itself; once several sessions of a node announce together, the
+/// marks name the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// Every subscriber.
+    All,
+    /// Every subscriber but this one.
+    AllBut(PeerId),
+    /// This subscriber alone.
+    Only(PeerId),
+}
+
+/// Whole frames, back to back, and who gets which of them.
 #[derive(Debug)]
 pub(crate) struct Segment {
     bytes: Box<[u8]>,
-    /// Sorted by peer, then start; frames of nobody in particular have no run.
-    runs: Box<[Run]>,
+    /// Frames marked "all but". Sorted by peer, then start.
+    all_but: Box<[Run]>,
+    /// Frames marked "only"; `None` in most segments.
+    only: Option<Box<OnlyRuns>>,
     frames: u32,
+    /// How many of the frames are withdrawals.
+    removals: u32,
 }
 
-/// Adjacent frames marked with one peer.
+/// The frames of a segment that one subscriber gets alone.
+#[derive(Debug)]
+struct OnlyRuns {
+    /// Sorted by peer, then start.
+    runs: Vec<Run>,
+    /// The same frames, whoever gets them: adjacent runs are one block. Sorted by start.
+    blocks: Vec<Run>,
+}
+
+/// Adjacent frames with the same mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Run {
     peer: PeerId,
     start: u32,
     end: u32,
+    frames: u32,
+}
+
+impl Run {
+    /// The part of it inside a range of bytes, with its frames counted.
+    fn clipped(&self, start: u32, end: u32, bytes: &[u8]) -> Option<Self> {
+        if start <= self.start && self.end <= end {
+            return Some(*self);
+        }
+        let (start, end) = (start.max(self.start), end.min(self.end));
+        (start < end).then(|| Self {
+            peer: self.peer,
+            start,
+            end,
+            frames: count_frames(&bytes[start as usize..end as usize]),
+        })
+    }
 }
 
 impl Segment {
-    /// A segment of so many frames that everybody gets whole.
-    pub(crate) fn unmarked(bytes: Vec<u8>, frames: u32) -> Arc<Self> {
+    /// A segment of so many frames that everybody gets whole, some of them withdrawals.
+    pub(crate) fn unmarked(bytes: Vec<u8>, frames: u32, removals: u32) -> Arc<Self> {
         Arc::new(Self {
             bytes: bytes.into_boxed_slice(),
-            runs: Box::default(),
+            all_but: Box::default(),
+            only: None,
             frames,
+            removals,
         })
     }
+}
 
-    fn runs_of(&self, peer: PeerId) -> &[Run] {
-        let start = self.runs.partition_point(|run| run.peer < peer);
-        let len = self.runs[start..].partition_point(|run| run.peer == peer);
-        &self.runs[start..start + len]
-    }
+/// The runs of a peer among runs sorted by peer.
+fn runs_of(runs: &[Run], peer: PeerId) -> &[Run] {
+    let start = runs.partition_point(|run| run.peer < peer);
+    let len = runs[start..].partition_point(|run| run.peer == peer);
+    &runs[start..start + len]
 }
 
 /// Some adjacent frames of a segment; starts and ends at frame boundaries when made.
@@ -82,6 +130,14 @@ impl Span {
         self.frames
     }
 
+    /// About how many of the bytes are withdrawals, by their share of the segment.
+    pub(crate) fn removed_bytes(&self) -> usize {
+        match self.segment.removals {
+            0 => 0,
+            removals => self.len() * removals as usize / self.segment.frames.max(1) as usize,
+        }
+    }
+
     /// Drops the first `count` bytes, which are so many frames.
     ///
     /// # Panics
@@ -105,19 +161,34 @@ impl Span {
         front
     }
 
-    /// Hands `push` what remains when the frames marked with `peer` are left out.
+    /// Hands `push` what `peer` gets of the span.
     ///
-    /// Costs a binary search and the peer's own runs, however many frames there are.
-    pub(crate) fn without(mut self, peer: PeerId, push: &mut impl FnMut(Self)) {
+    /// Costs a binary search and the peer's own runs, however many frames there are; in a
+    /// segment with frames for single peers, their blocks too.
+    pub(crate) fn for_peer(mut self, peer: PeerId, push: &mut impl FnMut(Self)) {
         let segment = Arc::clone(&self.segment);
-        let runs = segment.runs_of(peer).iter().filter_map(|run| {
-            let inside = run.start.max(self.start)..run.end.min(self.end);
-            (!inside.is_empty()).then_some(inside)
-        });
-        let (runs, mut frames) = (runs.collect::<Vec<_>>(), self.frames);
-        for run in &runs {
-            let own = count_frames(&segment.bytes[run.start as usize..run.end as usize]);
-            frames = frames.saturating_sub(own);
+        let clip = |run: &Run| run.clipped(self.start, self.end, &segment.bytes);
+        let own = runs_of(&segment.all_but, peer);
+        let mut left_out: Vec<Run> = own.iter().filter_map(clip).collect();
+        let mut frames = self.frames;
+        for run in &left_out {
+            frames = frames.saturating_sub(run.frames);
+        }
+        if let Some(only) = &segment.only {
+            let mut own = runs_of(&only.runs, peer).iter().filter_map(clip).peekable();
+            for mut block in only.blocks.iter().filter_map(clip) {
+                frames = frames.saturating_sub(block.frames);
+                while let Some(run) = own.next_if(|run| run.start < block.end) {
+                    frames += run.frames;
+                    left_out.push(Run {
+                        end: run.start,
+                        ..block
+                    });
+                    block.start = run.end;
+                }
+                left_out.push(block);
+            }
+            left_out.sort_unstable_by_key(|run| run.start);
         }
         let mut push_piece = |piece: Range<u32>| {
             if !piece.is_empty() {
@@ -129,10 +200,12 @@ impl Span {
                 });
             }
         };
-        for run in runs {
-            push_piece(self.start..run.start);
-            self.start = run.end;
+        let mut start = self.start;
+        for run in left_out.iter().filter(|run| run.start < run.end) {
+            push_piece(start..run.start);
+            start = run.end;
         }
+        self.start = start;
         push_piece(self.start..self.end);
     }
 }
@@ -142,8 +215,11 @@ impl Span {
 pub(crate) struct SegmentBuilder {
     bytes: Vec<u8>,
     /// In order of start.
-    runs: Vec<Run>,
+    all_but: Vec<Run>,
+    /// In order of start.
+    only: Vec<Run>,
     frames: u32,
+    removals: u32,
 }
 
 impl SegmentBuilder {
@@ -155,16 +231,29 @@ impl SegmentBuilder {
         self.bytes.is_empty()
     }
 
-    /// Appends a frame marked with `peer`.
-    pub(crate) fn push(&mut self, peer: PeerId, frame: &[u8]) {
+    /// Appends a frame.
+    pub(crate) fn push(&mut self, mark: Mark, action: Action, frame: &[u8]) {
         let start = offset(self.bytes.len());
         self.bytes.extend_from_slice(frame);
         self.frames += 1;
+        self.removals += u32::from(action == Action::Remove);
         let end = offset(self.bytes.len());
-        match self.runs.last_mut() {
-            _ if peer == PeerId::NOBODY => {}
-            Some(last) if last.peer == peer && last.end == start => last.end = end,
-            _ => self.runs.push(Run { peer, start, end }),
+        let (runs, peer) = match mark {
+            Mark::All => return,
+            Mark::AllBut(peer) => (&mut self.all_but, peer),
+            Mark::Only(peer) => (&mut self.only, peer),
+        };
+        match runs.last_mut() {
+            Some(last) if last.peer == peer && last.end == start => {
+                last.end = end;
+                last.frames += 1;
+            }
+            _ => runs.push(Run {
+                peer,
+                start,
+                end,
+                frames: 1,
+            }),
         }
     }
 
@@ -172,27 +261,71 @@ impl SegmentBuilder {
     pub(crate) fn extend(&mut self, segment: &Segment) {
         let base = offset(self.bytes.len());
         self.bytes.extend_from_slice(&segment.bytes);
+        let only = segment.only.as_ref().map_or(&[][..], |it| &it.runs);
+        append(&mut self.all_but, &segment.all_but, base);
+        append(&mut self.only, only, base);
         self.frames += segment.frames;
-        let from = self.runs.len();
-        self.runs.extend(segment.runs.iter().map(|run| Run {
-            peer: run.peer,
-            start: run.start + base,
-            end: run.end + base,
-        }));
-        self.runs[from..].sort_unstable_by_key(|run| run.start);
+        self.removals += segment.removals;
+    }
+
+    /// Appends what another builder has, with its marks.
+    pub(crate) fn append(&mut self, other: &Self) {
+        let base = offset(self.bytes.len());
+        self.bytes.extend_from_slice(&other.bytes);
+        append(&mut self.all_but, &other.all_but, base);
+        append(&mut self.only, &other.only, base);
+        self.frames += other.frames;
+        self.removals += other.removals;
     }
 
     /// Makes the segment and starts over.
     pub(crate) fn take(&mut self) -> Arc<Segment> {
         let builder = std::mem::take(self);
-        let mut runs = builder.runs;
-        runs.sort_unstable();
+        let (mut all_but, only) = (builder.all_but, builder.only);
+        all_but.sort_unstable();
         Arc::new(Segment {
             bytes: builder.bytes.into_boxed_slice(),
-            runs: runs.into_boxed_slice(),
+            all_but: all_but.into_boxed_slice(),
+            only: OnlyRuns::new(only).map(Box::new),
             frames: builder.frames,
+            removals: builder.removals,
         })
     }
+}
+
+impl OnlyRuns {
+    /// `runs` in order of start; `None` if there are none.
+    fn new(mut runs: Vec<Run>) -> Option<Self> {
+        if runs.is_empty() {
+            return None;
+        }
+        let mut blocks: Vec<Run> = Vec::new();
+        for run in &runs {
+            match blocks.last_mut() {
+                Some(last) if last.end == run.start => {
+                    last.end = run.end;
+                    last.frames += run.frames;
+                }
+                _ => blocks.push(Run {
+                    peer: PeerId::NOBODY,
+                    ..*run
+                }),
+            }
+        }
+        runs.sort_unstable();
+        Some(Self { runs, blocks })
+    }
+}
+
+/// Appends runs of a segment that begins at `base`, and puts them in order of start.
+fn append(to: &mut Vec<Run>, runs: &[Run], base: u32) {
+    let from = to.len();
+    to.extend(runs.iter().map(|run| Run {
+        start: run.start + base,
+        end: run.end + base,
+        ..*run
+    }));
+    to[from..].sort_unstable_by_key(|run| run.start);
 }
 
 /// How many frames begin in `bytes`.
@@ -219,12 +352,12 @@ mod tests {
         let mut builder = SegmentBuilder::default();
         for peer in [1, 2, 1] {
             for _ in 0..100 {
-                builder.push(PeerId(peer), b"frame");
+                builder.push(Mark::AllBut(PeerId(peer)), Action::Add, b"frame");
             }
         }
         let segment = builder.take();
-        assert_eq!(segment.runs_of(PeerId(1)).len(), 2);
-        assert_eq!(segment.runs_of(PeerId(2)).len(), 1);
+        assert_eq!(runs_of(&segment.all_but, PeerId(1)).len(), 2);
+        assert_eq!(runs_of(&segment.all_but, PeerId(2)).len(), 1);
         assert_eq!(segment.frames, 300);
     }
 }

@@ -33,7 +33,7 @@ impl Subscriber {
 
     fn read(&mut self, peer: PeerId, spans: &[Span]) {
         for span in spans {
-            span.clone().without(peer, &mut |span| {
+            span.clone().for_peer(peer, &mut |span| {
                 let mut bytes = span.bytes();
                 while !bytes.is_empty() {
                     let (frame, rest) = bytes.split_at(frame_len(bytes));
@@ -72,16 +72,6 @@ impl World {
         }
     }
 
-    fn notify(&mut self, told: Option<ChangeForOne>) {
-        if let Some(told) = told
-            && self.subscribers.contains_key(&told.to)
-        {
-            self.flush();
-            let subscriber = self.subscribers.get_mut(&told.to).unwrap();
-            subscriber.hear(told.action, told.route);
-        }
-    }
-
     fn apply(&mut self, peer: u32, action: Action, number: u32) {
         let (peer, route) = (PeerId(peer), route(number));
         let announcers = self.announced.entry(route).or_default();
@@ -89,8 +79,7 @@ impl World {
             Action::Add => announcers.insert(peer),
             Action::Remove => announcers.remove(&peer),
         };
-        let told = self.table.apply(&mut self.hops, peer, action, &route);
-        self.notify(told);
+        self.table.apply(&mut self.hops, peer, action, &route);
     }
 
     fn leave(&mut self, peer: PeerId) {
@@ -100,17 +89,16 @@ impl World {
             announcers.remove(&peer);
         }
         for _ in 0..=self.announced.len() {
-            let Some(told) = self.table.withdraw_one(&mut self.hops, peer) else {
+            if !self.table.withdraw_one(&mut self.hops, peer) {
                 return;
-            };
-            self.notify(told);
+            }
         }
         panic!("more withdrawals than announcements");
     }
 
     fn join(&mut self, peer: PeerId) {
         self.flush();
-        let spans = self.table.join(&self.hops, peer);
+        let spans = self.table.join(peer);
         let subscriber = self.subscribers.entry(peer).or_default();
         subscriber.read(peer, &spans);
     }
@@ -143,15 +131,32 @@ impl World {
         }
     }
 
+    /// The routes that a peer is to see.
+    fn seen_by(&self, peer: PeerId) -> BTreeSet<Route> {
+        let sees = |(route, announcers): (&Route, &BTreeSet<PeerId>)| {
+            announcers.iter().any(|it| *it != peer).then_some(*route)
+        };
+        self.announced.iter().filter_map(sees).collect()
+    }
+
+    /// Has everybody join who announces something, and a stranger.
+    fn check_joins(&mut self) {
+        self.flush();
+        let mut peers: BTreeSet<PeerId> = self.announced.values().flatten().copied().collect();
+        peers.extend(self.subscribers.keys());
+        peers.insert(PeerId::NOBODY);
+        for peer in peers {
+            let mut joiner = Subscriber::default();
+            joiner.read(peer, &self.table.join(peer));
+            assert_eq!(joiner.has, self.seen_by(peer), "{peer:?} joins");
+        }
+    }
+
     fn check(&mut self) {
         self.flush();
         self.table.check_invariants();
-        for (peer, subscriber) in &self.subscribers {
-            let sees = |(route, announcers): (&Route, &BTreeSet<PeerId>)| {
-                announcers.iter().any(|it| it != peer).then_some(*route)
-            };
-            let expected: BTreeSet<Route> = self.announced.iter().filter_map(sees).collect();
-            assert_eq!(subscriber.has, expected, "{peer:?}");
+        for (&peer, subscriber) in &self.subscribers {
+            assert_eq!(subscriber.has, self.seen_by(peer), "{peer:?}");
         }
         let live = self.announced.iter().filter(|(_, by)| !by.is_empty());
         let live: BTreeMap<Route, BTreeSet<PeerId>> =
@@ -263,28 +268,127 @@ fn a_random_walk_ends_where_the_model_does() {
     }
 }
 
-/// What the log says of those who once shared a route is to be read with care as long as
-/// they are there.
 #[test]
-fn a_table_is_empty_without_routes_and_peers() {
+fn table_without_routes_is_empty() {
     let mut world = World::new();
-    assert!(world.table.is_empty());
-    world.apply(1, Action::Add, 0);
-    world.apply(1, Action::Remove, 0);
     assert!(world.table.is_empty());
     for peer in [1, 2] {
         world.apply(peer, Action::Add, 0);
         assert!(!world.table.is_empty());
     }
-    for peer in [1, 2] {
-        world.apply(peer, Action::Remove, 0);
+    world.apply(1, Action::Remove, 0);
+    assert!(!world.table.is_empty());
+    world.apply(2, Action::Remove, 0);
+    assert!(
+        world.table.is_empty(),
+        "nothing is kept of those who shared a route"
+    );
+}
+
+/// One to six announcers, joins at any moment, compaction in any step.
+#[test]
+fn log_read_from_its_beginning_is_right_for_every_peer() {
+    for seed in 0..200 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut world = World::new();
+        let announcers = 1 + u32::try_from(seed % 6).unwrap();
+        let routes = random.u32(1..12);
+        let mut compactions = 0;
+        for _ in 0..400 {
+            let peer = random.u32(..announcers);
+            match random.u32(..100) {
+                0..45 => world.apply(peer, Action::Add, random.u32(..routes)),
+                45..85 => world.apply(peer, Action::Remove, random.u32(..routes)),
+                85 => world.leave(PeerId(peer)),
+                86..90 => world.flush(),
+                90..95 if !world.subscribers.contains_key(&PeerId(peer)) => {
+                    world.join(PeerId(peer));
+                }
+                _ => {
+                    world.flush();
+                    world.table.compact(&world.hops, random.usize(1..4));
+                    compactions += 1;
+                }
+            }
+            world.check_joins();
+        }
+        world.check();
+        assert!(compactions > 0);
     }
-    assert_eq!(world.table.len(), 0);
-    for peer in [1, 2] {
-        assert!(!world.table.is_empty(), "a peer is left");
-        world.leave(PeerId(peer));
+}
+
+/// A peer that shares a route and flaps it among other changes costs the others nothing.
+#[test]
+fn changes_for_single_peers_do_not_shred_what_all_hear() {
+    let mut world = World::new();
+    world.apply(1, Action::Add, 0);
+    for number in 1..500 {
+        world.apply(9, Action::Add, number);
+        let action = if number % 2 == 1 {
+            Action::Add
+        } else {
+            Action::Remove
+        };
+        world.apply(2, action, 0);
     }
-    assert!(world.table.is_empty());
+    let fresh = world.table.take_fresh();
+    assert_eq!(fresh.len(), 1, "a notice ends no segment");
+    let pieces = |peer| {
+        let mut pieces = 0;
+        fresh[0]
+            .clone()
+            .for_peer(PeerId(peer), &mut |_| pieces += 1);
+        pieces
+    };
+    assert_eq!([7, 9].map(pieces), [1, 1], "all but the block at the end");
+    assert_eq!(pieces(1), 1, "its own notices stand there");
+}
+
+/// A change for all of a route must not overtake one for a single peer.
+#[test]
+fn changes_of_one_route_keep_their_order_when_some_are_for_single_peers() {
+    let mut world = World::new();
+    for peer in [1, 2, 3] {
+        world.join(PeerId(peer));
+    }
+    for round in 0..20 {
+        world.apply(1, Action::Add, 0);
+        world.apply(2, Action::Add, 0);
+        world.apply(1, Action::Remove, 0);
+        world.apply(2, Action::Remove, 0);
+        world.apply(3, Action::Add, round);
+        world.check_joins();
+    }
+    world.flush();
+    world.check();
+}
+
+/// The chain of a route's announcers is not walked.
+#[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test of how long something takes"
+)]
+fn change_of_a_route_with_many_announcers_costs_what_any_does() {
+    let took = |peer_of: fn(u32) -> u32, number_of: fn(u32) -> u32| {
+        let mut world = World::new();
+        let start = std::time::Instant::now();
+        let mut apply = |action, it| {
+            let (peer, route) = (PeerId(peer_of(it)), route(number_of(it)));
+            world.table.apply(&mut world.hops, peer, action, &route);
+        };
+        for action in [Action::Add, Action::Add, Action::Remove] {
+            (0..20_000).for_each(|it| apply(action, it));
+        }
+        assert!(world.table.is_empty());
+        start.elapsed()
+    };
+    let many_routes = took(|_| 1, |it| it);
+    let many_announcers = took(|it| it, |_| 1);
+    assert!(
+        many_announcers < 10 * many_routes,
+        "{many_announcers:?} and {many_routes:?}"
+    );
 }
 
 #[test]
@@ -294,8 +398,8 @@ fn joiners_share_the_segments_of_the_log() {
         world.apply(1, Action::Add, number);
     }
     world.flush();
-    let first = world.table.join(&world.hops, PeerId(2));
-    let second = world.table.join(&world.hops, PeerId(3));
+    let first = world.table.join(PeerId(2));
+    let second = world.table.join(PeerId(3));
     assert!(first.len() > 5 && first.len() == second.len());
     for (a, b) in first.iter().zip(&second) {
         assert!(
@@ -303,7 +407,7 @@ fn joiners_share_the_segments_of_the_log() {
             "nothing is encoded twice"
         );
     }
-    assert!(world.table.join(&world.hops, PeerId(1)).is_empty());
+    assert!(world.table.join(PeerId(1)).is_empty());
 }
 
 #[test]
@@ -312,27 +416,31 @@ fn joins_between_single_changes_do_not_shred_the_log() {
     for number in 0..1000 {
         world.apply(1, Action::Add, number);
         world.flush();
-        world.table.join(&world.hops, PeerId(2));
+        world.table.join(PeerId(2));
     }
-    assert_eq!(world.table.join(&world.hops, PeerId(2)).len(), 1);
+    assert_eq!(world.table.join(PeerId(2)).len(), 1);
 }
 
 #[test]
 fn a_span_without_a_peer_keeps_the_rest_in_order() {
     /// A frame with a text of one letter.
     const FRAME: usize = HEADER_LEN + 1;
-    let mut builder = segment::SegmentBuilder::default();
+    let mut builder = SegmentBuilder::default();
     let runs = [(1, "aa"), (1, "b"), (2, "cc"), (1, "d"), (3, "e"), (2, "f")];
     let nobody = PeerId::NOBODY.0;
     for (peer, letters) in runs.into_iter().chain([(nobody, "g"), (2, "h")]) {
         for letter in letters.bytes() {
-            builder.push(PeerId(peer), &[1, 0, 1, 5, letter]);
+            let mark = match peer {
+                it if it == nobody => Mark::All,
+                peer => Mark::AllBut(PeerId(peer)),
+            };
+            builder.push(mark, Action::Add, &[1, 0, 1, 5, letter]);
         }
     }
     let mut span = Span::whole(builder.take());
     let rest = |span: &Span, peer| {
         let (mut text, mut frames) = (String::new(), 0);
-        span.clone().without(PeerId(peer), &mut |it| {
+        span.clone().for_peer(PeerId(peer), &mut |it| {
             let letters = it.bytes().chunks(FRAME).map(|frame| char::from(frame[4]));
             text.extend(letters);
             frames += it.frames() as usize;
@@ -352,59 +460,102 @@ fn a_span_without_a_peer_keeps_the_rest_in_order() {
     assert_eq!(rest(&span, 2), "deg");
 }
 
-/// A table of its own costs whoever gets one an encoding of all routes.
 #[test]
-fn who_once_shared_a_route_shares_the_log_again_after_a_compaction() {
+fn span_with_frames_for_single_peers_gives_each_its_own() {
+    let mut builder = SegmentBuilder::default();
+    let [one, two, three] = [1, 2, 3].map(PeerId);
+    let frames = [
+        (Mark::Only(one), "ab"),
+        (Mark::Only(two), "c"),
+        (Mark::Only(one), "d"),
+        (Mark::AllBut(one), "e"),
+        (Mark::All, "f"),
+        (Mark::Only(three), "g"),
+        (Mark::AllBut(two), "h"),
+    ];
+    for (mark, letters) in frames {
+        for letter in letters.bytes() {
+            builder.push(mark, Action::Add, &[1, 0, 1, 5, letter]);
+        }
+    }
+    let first = builder.take();
+    builder.extend(&first);
+    builder.extend(&first);
+    let span = Span::whole(builder.take());
+    let read = |peer| {
+        let (mut text, mut frames) = (String::new(), 0);
+        span.clone().for_peer(PeerId(peer), &mut |it| {
+            text.extend(it.bytes().chunks(5).map(|frame| char::from(frame[4])));
+            frames += it.frames() as usize;
+        });
+        assert_eq!(frames, text.len());
+        text
+    };
+    assert_eq!(read(1), "abdfh".repeat(2));
+    assert_eq!(read(2), "cef".repeat(2));
+    assert_eq!(read(3), "efgh".repeat(2));
+    assert_eq!(read(4), "efh".repeat(2));
+}
+
+/// Nothing is encoded for one peer: two that share a route read the log that all read.
+#[test]
+fn peers_that_share_a_route_share_the_log() {
     let mut world = World::new();
     for number in 0..100 {
         world.apply(9, Action::Add, number);
     }
     world.apply(1, Action::Add, 100);
     world.apply(2, Action::Add, 100);
-    world.apply(2, Action::Remove, 100);
     world.flush();
-    world.outgrow(9, 0);
-    world.compact_all();
-    let log = world.table.join(&world.hops, PeerId(3));
-    let log: Vec<_> = log.iter().map(|it| it.bytes().as_ptr_range()).collect();
+    let log = world.table.join(PeerId(3));
+    let log = log[0].bytes().as_ptr_range();
+    let log = log.start..log.start.wrapping_add(SEGMENT_BYTES);
     for peer in [1, 2] {
-        for span in world.table.join(&world.hops, PeerId(peer)) {
-            let start = span.bytes().as_ptr();
-            assert!(log.iter().any(|it| it.contains(&start)), "peer {peer}");
+        for span in world.table.join(PeerId(peer)) {
+            assert!(log.contains(&span.bytes().as_ptr()), "peer {peer}");
         }
     }
+    world.check_joins();
 }
 
-/// The log says to all but the one that a route came, and nobody told the other that it went.
 #[test]
-fn a_log_that_is_being_compacted_is_not_read_by_who_shared_a_route() {
+fn compaction_leaves_one_announcement_of_each_route() {
     let mut world = World::new();
     for number in 0..100 {
         world.apply(9, Action::Add, number);
     }
-    for action in [Action::Add, Action::Remove] {
-        world.apply(1, action, 100);
-        world.apply(2, action, 100);
+    for peer in [1, 2, 3] {
+        world.apply(peer, Action::Add, 100);
+        world.apply(peer, Action::Add, 101);
+    }
+    for peer in [2, 3] {
+        world.apply(peer, Action::Remove, 101);
     }
     world.outgrow(9, 0);
-    world.compact(7);
-    world.compact(7);
-    world.apply(2, Action::Add, 101);
-    world.apply(2, Action::Remove, 101);
-    assert!(world.table.wants_compaction());
-    world.join(PeerId(2));
-    world.check();
+    world.compact_all();
+    let frames = |world: &mut World, peer| {
+        let spans = world.table.join(PeerId(peer));
+        spans.iter().map(Span::frames).sum::<u32>()
+    };
+    assert_eq!(frames(&mut world, 7), 102, "nothing but what lives");
+    assert_eq!(
+        frames(&mut world, 1),
+        101,
+        "the route of its own is left out"
+    );
+    assert_eq!(frames(&mut world, 2), 102, "a route of several is for all");
+    world.check_joins();
 }
 
-/// Small tables do not compact at every change, and no table that has not been outgrown.
+/// Small tables do not compact at every change, and no table keeps a long history.
 #[test]
-fn a_log_is_compacted_once_it_is_twice_its_table_and_a_segment() {
+fn log_is_compacted_once_its_history_is_long() {
     let mut world = World::new();
     world.apply(1, Action::Add, 0);
     world.flush();
     let live = world.table.log_bytes();
     world.outgrow(1, 0);
-    let outgrown = SEGMENT_BYTES + 2 * live..SEGMENT_BYTES + 5 * live;
+    let outgrown = 2048 + live..2048 + 5 * live;
     assert!(outgrown.contains(&world.table.log_bytes()));
 }
 

@@ -31,6 +31,8 @@ pub enum CloseReason {
     Io(io::ErrorKind),
     /// The server's name led to no address.
     Unresolved,
+    /// The server is connected under another of its names.
+    Duplicate,
     /// This side was asked to end it.
     Shutdown,
     /// An operator ended this session.
@@ -68,7 +70,7 @@ impl CloseReason {
             | Self::SendHold
             | Self::TooSlow => Fault::Peer,
             Self::Io(_) | Self::Unresolved => Fault::Connection,
-            Self::Shutdown | Self::Reset | Self::Drained => Fault::Operator,
+            Self::Shutdown | Self::Reset | Self::Drained | Self::Duplicate => Fault::Operator,
         }
     }
 
@@ -105,6 +107,7 @@ impl CloseReason {
             | Self::SendHold
             | Self::TooSlow
             | Self::Unresolved
+            | Self::Duplicate
             | Self::Drained => false,
         }
     }
@@ -124,6 +127,7 @@ impl fmt::Display for CloseReason {
             Self::PeerClosed => f.write_str("closed by peer"),
             Self::Io(kind) => kind.fmt(f),
             Self::Unresolved => f.write_str("name not resolved"),
+            Self::Duplicate => f.write_str("connected under another name"),
             Self::Shutdown => f.write_str("shutdown"),
             Self::Reset => f.write_str("reset by an operator"),
             Self::Drained => f.write_str("drained by an operator"),

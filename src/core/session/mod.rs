@@ -20,6 +20,7 @@ mod counts;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub use close::{CloseReason, Fault};
@@ -110,6 +111,13 @@ pub(crate) struct Session {
     keepalives_due: u32,
     keepalives_sent: u64,
     keepalives_answered: u64,
+    /// KEEPALIVEs sent ahead of what waited, and those of them that are not answered: which
+    /// replies of all are theirs. They stand behind nothing, so they prove nothing.
+    overtakers_sent: u64,
+    overtakers: VecDeque<u64>,
+    replies: u64,
+    /// A KEEPALIVE is due by its interval, and not only as a barrier.
+    is_keepalive_urgent: bool,
     /// Since when it is in the state it is in.
     since: Instant,
     received: MessageCounts,
@@ -134,6 +142,10 @@ impl Session {
             keepalives_due: 0,
             keepalives_sent: 0,
             keepalives_answered: 0,
+            overtakers_sent: 0,
+            overtakers: VecDeque::new(),
+            replies: 0,
+            is_keepalive_urgent: false,
             since: now,
             received: MessageCounts::default(),
             hellos_sent: 0,
@@ -172,7 +184,7 @@ impl Session {
     pub(crate) fn sent(&self) -> MessageCounts {
         MessageCounts {
             hello: self.hellos_sent,
-            keepalive: self.keepalives_sent,
+            keepalive: self.keepalives_sent + self.overtakers_sent,
             ..MessageCounts::default()
         }
     }
@@ -227,6 +239,21 @@ impl Session {
     pub(crate) fn barrier(&mut self) -> u64 {
         self.keepalives_due += 1;
         self.keepalives_sent + u64::from(self.keepalives_due)
+    }
+
+    /// Returns whether a KEEPALIVE has become due by its interval since the last call.
+    pub(crate) fn take_urgent_keepalive(&mut self) -> bool {
+        std::mem::take(&mut self.is_keepalive_urgent) && self.is_established()
+    }
+
+    /// Notes that one more KEEPALIVE is sent, ahead of `later` of those handed out for sending.
+    ///
+    /// Its answer shows that the server lives, and is no news to anybody: barriers stay where
+    /// they are.
+    pub(crate) fn overtook(&mut self, later: u64) {
+        let before = self.keepalives_sent + self.overtakers_sent - later;
+        self.overtakers_sent += 1;
+        self.overtakers.push_back(before + 1);
     }
 
     /// Ends the session; the first reason stays.
@@ -340,7 +367,14 @@ impl Session {
 
     fn receive_keepalive(&mut self, now: Instant) -> Option<Event> {
         match self.config.role {
-            Role::Client => self.keepalives_answered += 1,
+            Role::Client => {
+                self.replies += 1;
+                if self.overtakers.front() == Some(&self.replies) {
+                    self.overtakers.pop_front();
+                    return None;
+                }
+                self.keepalives_answered += 1;
+            }
             // A peer that sends these without reading costs a counter, not memory.
             Role::Server => self.keepalives_due = self.keepalives_due.saturating_add(1),
         }
@@ -405,6 +439,7 @@ impl Session {
             State::AwaitKeepalive { .. } | State::Established => {
                 if now >= self.keepalive_due() {
                     self.keepalives_due += 1;
+                    self.is_keepalive_urgent = true;
                     self.keepalive_at = Some(now + self.interval_duration());
                 }
             }

@@ -48,7 +48,8 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
     ),
     Family::gauge(
         "metalbond_ready",
-        "Whether the server listens, or the client has all tables it subscribed to.",
+        "Whether the server listens, or the client has all its tables, in the kernel too if it is \
+         to write them there.",
         |to, it| to.put(u8::from(it.status.not_ready.is_none())),
     ),
     Family::gauge(

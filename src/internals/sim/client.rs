@@ -36,7 +36,7 @@ pub struct SimClient {
 impl SimClient {
     pub fn new(setup: ClientSetup, now: Instant) -> Self {
         let config = CoreConfig {
-            session: session(Role::Client, setup.keepalive_interval, setup.is_modern),
+            session: session(Role::Client, setup.keepalive_interval, setup.is_modern, 1),
             pacing: pacing(setup.is_paced),
             hold: setup.hold,
             retry_min: setup.retry_min,

@@ -1,4 +1,4 @@
-//! What no server may ever be sent, checked at the moment it is encoded.
+//! What no server may ever be sent, checked at the moment it is sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,6 @@ pub(super) struct Monitor {
     kind: Kind,
     sent: Reassembler,
     delivered: Reassembler,
-    /// Bytes of the client's buffer that were seen.
-    pub(super) seen: usize,
     keepalives: u64,
     replies: u64,
     subscribed: BTreeSet<Vni>,
@@ -30,7 +28,6 @@ impl Monitor {
             kind,
             sent: Reassembler::default(),
             delivered: Reassembler::default(),
-            seen: 0,
             keepalives: 0,
             replies: 0,
             subscribed: BTreeSet::new(),
@@ -47,11 +44,9 @@ impl Monitor {
         }
     }
 
-    /// The client has these bytes for the server.
-    pub(super) fn observe(&mut self, outgoing: &[u8]) {
+    /// The client sends these bytes to the server.
+    pub(super) fn observe(&mut self, mut fresh: &[u8]) {
         let mut sent = std::mem::take(&mut self.sent);
-        let mut fresh = &outgoing[self.seen..];
-        self.seen = outgoing.len();
         while let Some(frame) = sent.next(&mut fresh).expect("valid frames") {
             match frame.kind {
                 MessageType::Hello => {}

@@ -140,3 +140,59 @@ fn the_same_route_of_another_stays_with_a_modern_server() {
     world.check_events();
     assert_eq!(world.told, [(V, route(1))].into());
 }
+
+/// A kernel masks host bits: the two prefixes are one route there.
+#[test]
+fn own_destination_suppresses_those_that_differ_by_host_bits_only() {
+    let of = |last: u8, length, host| {
+        let destination = Destination::from_ipv4([10, 1, 2, last].into(), length);
+        Route::new(destination, NextHop::standard(hypervisor(host)))
+    };
+    let mine = Route::new(of(3, 24, 1).destination, NextHop::standard(OWN));
+    let masked = [of(0, 24, 1), of(3, 24, 1), of(9, 24, 2)];
+    let others = [of(0, 25, 1), of(3, 32, 1)];
+    let mut world = World::subscribed(Modern);
+    for route in masked.into_iter().chain(others) {
+        world.say(A, Add, V, route);
+    }
+    world.settle();
+    assert_eq!(world.replay().len(), 5);
+    world.with_core(|core, _| assert!(core.announce(V, mine)));
+    assert_eq!(world.replay(), masked.map(|it| RouteRemoved(V, it)));
+    // One that comes later is suppressed at once; one that goes is not told again.
+    world.say(A, Add, V, of(7, 24, 1));
+    world.say(A, Remove, V, of(9, 24, 2));
+    world.settle();
+    assert_eq!(world.replay(), []);
+    world.check_events();
+    world.with_core(|core, _| assert!(core.withdraw(V, mine)));
+    let back = [of(0, 24, 1), of(3, 24, 1), of(7, 24, 1)];
+    assert_eq!(world.replay(), back.map(|it| RouteAdded(V, it)));
+    world.with_core(|core, _| core.unsubscribe(V));
+    world.settle();
+    world.check_events();
+    assert_eq!(world.core.held(), 0);
+}
+
+/// A server that reads, talks, and answers no KEEPALIVE.
+#[test]
+fn flapping_announcement_that_no_server_proves_to_have_read_costs_no_memory() {
+    let mut world = World::subscribed(Modern);
+    world.with_core(|core, _| core.announce(V, own(2)));
+    world.server(A).is_mute = true;
+    for _ in 0..10_000 {
+        world.with_core(|core, _| core.announce(V, own(1)));
+        world.settle();
+        world.with_core(|core, _| core.withdraw(V, own(1)));
+        world.settle();
+    }
+    assert!(world.core.unproven(A) <= 1024);
+    world.server(A).is_mute = false;
+    world.with_core(|core, _| core.announce(V, own(1)));
+    world.pass(std::time::Duration::from_secs(6));
+    for number in [1, 2] {
+        let states = world.core.announcement(V, own(number)).unwrap();
+        let read = crate::core::client::AnnouncementState::Acknowledged;
+        assert_eq!(states[&A], read, "{number}");
+    }
+}

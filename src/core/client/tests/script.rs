@@ -29,6 +29,8 @@ impl Kind {
 #[derive(Debug)]
 pub(super) struct Script {
     pub(super) kind: Kind,
+    /// Who it is; names of one server have the same.
+    pub(super) node: u8,
     pub(super) interval: u32,
     /// What others announce to it.
     pub(super) table: BTreeSet<(Vni, Route)>,
@@ -71,9 +73,10 @@ pub(super) struct Talk {
 }
 
 impl Script {
-    pub(super) fn new(kind: Kind) -> Self {
+    pub(super) fn named(node: u8, kind: Kind) -> Self {
         Self {
             kind,
+            node,
             interval: 5,
             table: BTreeSet::new(),
             own: BTreeSet::new(),
@@ -145,7 +148,7 @@ impl Script {
             Heard::Hello => {
                 let extensions = Extensions {
                     capabilities: Capabilities::OWN,
-                    node_id: [9; 16],
+                    node_id: [self.node; 16],
                 };
                 let hello = Hello {
                     keepalive_interval: self.interval,

@@ -1,9 +1,12 @@
 //! The view is the union of what the servers say.
 
+use std::time::Duration;
+
 use super::script::Kind::{Go, Modern};
 use super::world::{HOLD, World};
 use super::*;
 use crate::core::client::Event::{RouteAdded, RouteRemoved, ServerUp, Synced};
+use crate::core::session::CloseReason;
 use crate::core::types::Action::{Add, Remove};
 
 fn two() -> World {
@@ -163,4 +166,41 @@ fn what_came_early_goes_with_its_subscription() {
     assert_eq!(world.told, [].into());
     assert_eq!(world.core.route_count(), 0);
     world.check_servers();
+}
+
+/// Through the second name the server would take the client for another one, and give its own
+/// routes back to it.
+#[test]
+fn server_under_two_names_has_one_session_and_its_other_name_takes_over() {
+    let mut world = World::new(&[Modern, Modern, Modern]);
+    world.server(B).node = 9;
+    world.core.subscribe(V);
+    world.say(A, Add, V, route(1));
+    world.say(B, Add, V, route(1));
+    world.up(A);
+    world.server(B).is_there = true;
+    world.pass(Duration::from_secs(15));
+    assert!(world.is_established(A) && !world.is_established(B));
+    assert_eq!(world.core.twin(B), Some(A));
+    assert_eq!(world.core.last_loss(B), Some(CloseReason::Duplicate));
+    assert_eq!(world.core.is_synced(V), Some(true));
+    let dials = world.dials.len();
+    world.pass(Duration::from_secs(30));
+    let others = world.dials[dials..].iter().filter(|(id, _)| *id == B);
+    assert_eq!(others.count(), 0, "it is left alone");
+    world.replay();
+    // The first name fails: the second takes over at once, and no route goes.
+    world.down(A);
+    world.pass(Duration::from_millis(10));
+    assert!(world.is_established(B));
+    world.pass(Duration::from_secs(20));
+    let routes = world.replay().into_iter();
+    let routes = routes.filter(|it| matches!(it, RouteAdded(..) | RouteRemoved(..)));
+    assert_eq!(routes.count(), 0);
+    assert_eq!(
+        world
+            .core
+            .servers_of(V, &route(1).destination, &route(1).next_hop),
+        Some(vec![B])
+    );
 }

@@ -57,7 +57,10 @@ impl World {
         Self {
             now,
             core: Core::new(config, kinds.len(), now),
-            servers: kinds.iter().map(|kind| Script::new(*kind)).collect(),
+            servers: (9..)
+                .zip(kinds)
+                .map(|(node, kind)| Script::named(node, *kind))
+                .collect(),
             monitors: kinds.iter().map(|_| None).collect(),
             told: BTreeSet::new(),
             dials: Vec::new(),
@@ -75,7 +78,8 @@ impl World {
 
     /// One more server, which is not there yet.
     pub(super) fn add(&mut self, kind: Kind) -> ServerId {
-        self.servers.push(Script::new(kind));
+        let node = 9 + u8::try_from(self.servers.len()).expect("there are few");
+        self.servers.push(Script::named(node, kind));
         self.monitors.push(None);
         let now = self.now;
         self.core.add_server(now).expect("fewer than 32")
@@ -107,12 +111,9 @@ impl World {
 
     fn watch(&mut self) {
         for (number, monitor) in self.monitors.iter_mut().enumerate() {
-            let server = ServerId(number);
-            if !self.core.is_up(server) {
+            if !self.core.is_up(ServerId(number)) {
                 *monitor = None;
                 self.servers[number].talk = None;
-            } else if let Some(monitor) = monitor {
-                monitor.observe(self.core.outgoing(server));
             }
         }
     }
@@ -143,7 +144,7 @@ impl World {
         let bytes = outgoing[..count].to_vec();
         let is_any = !outgoing.is_empty();
         if let Some(monitor) = &mut self.monitors[server.0] {
-            monitor.seen -= count;
+            monitor.observe(&bytes);
         }
         if let Some(talk) = &mut self.servers[server.0].talk {
             talk.inbox.extend_from_slice(&bytes);

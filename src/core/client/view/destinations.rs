@@ -1,5 +1,6 @@
 //! The destinations of a VNI: a hash table that can be walked in steps while it changes.
 
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
@@ -13,6 +14,8 @@ use crate::core::types::Destination;
 pub(super) struct Destinations {
     table: HashTable<(Destination, Hops)>,
     hasher: FixedState,
+    /// The destinations with host bits, each behind its network. There are few of them.
+    with_host_bits: BTreeSet<(Destination, Destination)>,
     /// How often entries may have moved to other buckets.
     moves: u32,
 }
@@ -30,6 +33,7 @@ impl Destinations {
         Self {
             table: HashTable::new(),
             hasher: FixedState::with_seed(seed),
+            with_host_bits: BTreeSet::new(),
             moves: 0,
         }
     }
@@ -56,6 +60,10 @@ impl Destinations {
         if self.table.len() == self.table.capacity() {
             self.moves = self.moves.wrapping_add(1);
         }
+        let network = destination.network();
+        if network != destination {
+            self.with_host_bits.insert((network, destination));
+        }
         let hasher = &self.hasher;
         let hash = hasher.hash_one(destination);
         self.table
@@ -66,12 +74,31 @@ impl Destinations {
         let hash = self.hasher.hash_one(destination);
         if let Ok(entry) = self.table.find_entry(hash, |(it, _)| it == destination) {
             entry.remove();
+            forget_host_bits(&mut self.with_host_bits, destination);
         }
     }
 
+    /// Returns the destinations of a network: the network itself, and those that differ from it
+    /// by host bits only.
+    pub(super) fn of_network(&self, network: Destination) -> Vec<Destination> {
+        let itself = self.get(&network).map(|_| network);
+        let others = self.with_host_bits.range((network, network)..);
+        let others = others.take_while(|(of, _)| *of == network);
+        itself
+            .into_iter()
+            .chain(others.map(|(_, destination)| *destination))
+            .collect()
+    }
+
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Destination, &mut Hops) -> bool) {
-        self.table
-            .retain(|(destination, hops)| keep(destination, hops));
+        let with_host_bits = &mut self.with_host_bits;
+        self.table.retain(|(destination, hops)| {
+            let is_kept = keep(destination, hops);
+            if !is_kept {
+                forget_host_bits(with_host_bits, destination);
+            }
+            is_kept
+        });
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Destination, &Hops)> {
@@ -112,5 +139,11 @@ impl Destinations {
             bucket: end,
             moves: self.moves,
         })
+    }
+}
+
+fn forget_host_bits(all: &mut BTreeSet<(Destination, Destination)>, destination: &Destination) {
+    if !all.is_empty() {
+        all.remove(&(destination.network(), *destination));
     }
 }

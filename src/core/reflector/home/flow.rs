@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::peer::Subscription;
+use super::peer::{Stage, Subscription};
 use super::{Home, Report};
 use crate::core::reflector::message::Request;
+use crate::core::reflector::meter::{self, Meter};
 use crate::core::reflector::outbox::Outbox;
 use crate::core::rib::{PeerId, Segment, Span};
 use crate::core::session::CloseReason;
@@ -16,6 +17,9 @@ use crate::core::wire::{Capabilities, MessageType, encode_subscription};
 /// Coalescing the queue of a peer that reads would cost more than it saves: a burst
 /// of new routes does not get shorter.
 const STALL: Duration = Duration::from_millis(500);
+
+/// Queues purged in one turn at most, each by a step; about 1 ms.
+const PURGES_PER_TURN: usize = 8;
 
 impl Home {
     /// Begins a subscription. Returns what the owner is to be asked, if it is news and allowed.
@@ -31,22 +35,65 @@ impl Home {
         }
         peer.epoch += 1;
         let epoch = peer.epoch;
-        let active = false;
-        let subscription = Subscription { epoch, active };
+        let stage = match peer.connection.queue().has_table(vni) {
+            true => Stage::Waiting,
+            false => Stage::Asked,
+        };
+        let subscription = Subscription { epoch, stage };
         peer.subscriptions.insert(vni, subscription);
         self.subscriptions += 1;
         self.reports.push_back(Report::Subscribed(id, vni));
-        Some(Request::Subscribe { vni, epoch })
+        (stage == Stage::Asked).then_some(Request::Subscribe { vni, epoch })
+    }
+
+    /// Asks the owners for tables that waited until earlier ones were out of the queue.
+    pub(super) fn ask_for_tables(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        for vni in peer.connection.queue_mut().take_tables_out() {
+            if let Some(subscription) = peer.subscriptions.get_mut(&vni)
+                && subscription.stage == Stage::Waiting
+            {
+                subscription.stage = Stage::Asked;
+                let epoch = subscription.epoch;
+                self.requests.push((id, Request::Subscribe { vni, epoch }));
+            }
+        }
     }
 
     /// Ends a subscription. Returns what the owner is to be asked, if there was one.
     pub(super) fn unsubscribe(&mut self, id: PeerId, vni: Vni) -> Option<Request> {
         let peer = self.peers.get_mut(&id)?;
-        peer.subscriptions.remove(&vni)?;
-        peer.connection.queue_mut().purge(vni);
-        self.end_flow(id, vni);
+        let ended = peer.subscriptions.remove(&vni)?;
+        let outbox = peer.connection.queue_mut();
+        outbox.end(vni, ended.epoch);
+        if outbox.has_dead_front() {
+            self.purging.push_back(id);
+        }
+        self.end_flow(vni, ended);
+        self.ask_for_tables(id);
         self.reports.push_back(Report::Unsubscribed(id, vni));
-        Some(Request::Unsubscribe(vni))
+        (ended.stage != Stage::Waiting).then_some(Request::Unsubscribe(vni))
+    }
+
+    /// Goes on dropping what nobody wants any more of the queues.
+    pub(super) fn purge(&mut self) {
+        let mut rounds = PURGES_PER_TURN;
+        while rounds > 0
+            && let Some(id) = self.purging.pop_front()
+        {
+            rounds -= 1;
+            let Some(peer) = self.peers.get_mut(&id) else {
+                continue;
+            };
+            if peer.connection.queue_mut().drop_dead() {
+                self.purging.push_back(id);
+            } else {
+                self.ask_for_tables(id);
+                self.settle(id);
+            }
+        }
     }
 
     /// Queues the table of a VNI; what follows for the VNI goes to the peer from now on.
@@ -67,10 +114,12 @@ impl Home {
         let Some(subscription) = expected else {
             return;
         };
-        subscription.active = true;
-        self.subscribers.entry(vni).or_default().push(id);
+        let subscribers = self.subscribers.entry(vni).or_default();
+        let at = u32::try_from(subscribers.len()).expect("fewer sessions than 2^32");
+        subscription.stage = Stage::Active { at };
+        subscribers.push(id);
         for span in spans {
-            peer.connection.queue_mut().push_table(vni, span);
+            peer.connection.queue_mut().push_table(vni, epoch, span);
         }
         if peer
             .connection
@@ -80,23 +129,57 @@ impl Home {
         {
             let mut frame = Vec::new();
             encode_subscription(&mut frame, MessageType::EndOfRib, vni);
-            let span = Span::whole(Segment::unmarked(frame, 1));
-            peer.connection.queue_mut().push_end_of_rib(vni, span);
+            let span = Span::whole(Segment::unmarked(frame, 1, 0));
+            peer.connection
+                .queue_mut()
+                .push_end_of_rib(vni, epoch, span);
         }
         self.make_ready(id);
     }
 
-    /// Forgets an active subscriber of a VNI.
-    pub(super) fn end_flow(&mut self, id: PeerId, vni: Vni) {
+    /// Takes a subscription that has ended off the subscribers of its VNI.
+    pub(super) fn end_flow(&mut self, vni: Vni, ended: Subscription) {
         self.subscriptions -= 1;
+        let Stage::Active { at } = ended.stage else {
+            return;
+        };
         let Some(subscribers) = self.subscribers.get_mut(&vni) else {
             return;
         };
-        if let Some(at) = subscribers.iter().position(|it| *it == id) {
-            subscribers.swap_remove(at);
-        }
+        subscribers.swap_remove(at as usize);
+        let moved = subscribers.get(at as usize).copied();
         if subscribers.is_empty() {
             self.subscribers.remove(&vni);
+        }
+        let Some(moved) = moved else {
+            return;
+        };
+        let subscriptions = match self.peers.get_mut(&moved) {
+            Some(peer) => Some(&mut peer.subscriptions),
+            None => self.departing.get_mut(&moved),
+        };
+        if let Some(moved) = subscriptions.and_then(|it| it.get_mut(&vni)) {
+            moved.stage = Stage::Active { at };
+        }
+    }
+
+    /// Takes sessions that are gone off the subscribers of their VNIs.
+    pub(super) fn end_flows(&mut self) {
+        let mut meter = Meter::full();
+        while !meter.is_spent()
+            && let Some((id, vnis)) = self.leaving.front_mut()
+        {
+            let id = *id;
+            let Some(vni) = vnis.pop() else {
+                self.leaving.pop_front();
+                self.departing.remove(&id);
+                continue;
+            };
+            meter.charge(meter::VNI);
+            let subscriptions = self.departing.get_mut(&id);
+            if let Some(ended) = subscriptions.and_then(|it| it.remove(&vni)) {
+                self.end_flow(vni, ended);
+            }
         }
     }
 
@@ -104,10 +187,10 @@ impl Home {
     pub(in crate::core::reflector) fn queue_changes(&mut self, vni: Vni, spans: &[Span]) {
         let subscribers = self.subscribers.remove(&vni).unwrap_or_default();
         for &id in &subscribers {
-            self.queue(id, vni, |outbox| {
+            self.queue(id, vni, |outbox, epoch| {
                 for span in spans {
-                    let push = &mut |span| outbox.push_delta(vni, span);
-                    span.clone().without(id, push);
+                    let push = &mut |span| outbox.push_delta(vni, epoch, span);
+                    span.clone().for_peer(id, push);
                 }
             });
         }
@@ -116,27 +199,25 @@ impl Home {
         }
     }
 
-    /// Queues a change of a VNI that only one subscriber hears of.
-    pub(in crate::core::reflector) fn queue_change(&mut self, id: PeerId, vni: Vni, span: Span) {
-        self.queue(id, vni, |outbox| outbox.push_delta(vni, span));
-    }
-
     /// Queues changes for a session whose subscription is active, within its limits.
-    fn queue(&mut self, id: PeerId, vni: Vni, push: impl FnOnce(&mut Outbox)) {
+    fn queue(&mut self, id: PeerId, vni: Vni, push: impl FnOnce(&mut Outbox, u32)) {
         let (config, now) = (self.config, self.now);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if !peer.subscriptions.get(&vni).is_some_and(|it| it.active) {
+        let Some(subscription) = peer.subscriptions.get(&vni) else {
+            return;
+        };
+        if !matches!(subscription.stage, Stage::Active { .. }) {
             return;
         }
-        push(peer.connection.queue_mut());
+        push(peer.connection.queue_mut(), subscription.epoch);
         let waiting = peer.connection.queue().delta_bytes();
         let due = waiting > config.hard_limit / 2
             || (waiting > config.soft_limit && peer.connection.is_stalled(now, STALL));
         if due && peer.connection.queue().has_doubled() {
-            peer.coalesce(config.seed);
-            self.counters.coalesced += 1;
+            self.counters.coalesced += u64::from(peer.coalesce(config.seed));
+            self.purging.push_back(id);
         }
         if peer.connection.queue().delta_bytes() > config.hard_limit {
             peer.connection.close(CloseReason::TooSlow);
@@ -155,8 +236,8 @@ impl Home {
             && peer.connection.queue().delta_bytes() > soft_limit
             && peer.connection.queue().has_grown()
         {
-            peer.coalesce(self.config.seed);
-            self.counters.coalesced += 1;
+            self.counters.coalesced += u64::from(peer.coalesce(self.config.seed));
+            self.purging.push_back(id);
         }
     }
 }

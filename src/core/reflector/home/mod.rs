@@ -21,7 +21,7 @@ use crate::core::rib::PeerId;
 use crate::core::session::{CloseReason, Event, MessageCounts, SessionConfig};
 use crate::core::types::Vni;
 use crate::core::wire::Malformed;
-use peer::Peer;
+use peer::{Peer, Subscription};
 use timers::{Timer, Timers};
 
 /// What the caller may want to log or act on.
@@ -85,6 +85,14 @@ pub(super) struct Home {
     doomed: Vec<PeerId>,
     /// Sessions that ended, of which the owners are not yet told.
     gone: Vec<PeerId>,
+    /// Requests of sessions that were held back and are due.
+    requests: Vec<(PeerId, Request)>,
+    /// Sessions whose queue begins with what nobody wants any more.
+    purging: VecDeque<PeerId>,
+    /// Sessions that ended and still stand among the subscribers of these VNIs.
+    leaving: VecDeque<(PeerId, Vec<Vni>)>,
+    /// Their subscriptions.
+    departing: Map<PeerId, Map<Vni, Subscription>>,
 }
 
 impl Home {
@@ -103,12 +111,16 @@ impl Home {
             reports: VecDeque::new(),
             doomed: Vec::new(),
             gone: Vec::new(),
+            requests: Vec::new(),
+            purging: VecDeque::new(),
+            leaving: VecDeque::new(),
+            departing: map(config.seed),
         }
     }
 
     /// Begins a session on a new connection. Returns `false` if the peer's id is in use.
     pub(super) fn open(&mut self, id: PeerId, halvings: u8, now: Instant) -> bool {
-        if self.peers.contains_key(&id) {
+        if self.peers.contains_key(&id) || self.departing.contains_key(&id) {
             return false;
         }
         let peer = Peer::new(&self.config, halvings, now);
@@ -220,10 +232,27 @@ impl Home {
     }
 
     /// Ends the sessions that passed their hard limit in this turn.
-    pub(super) fn end_doomed(&mut self) {
+    fn end_doomed(&mut self) {
         for id in std::mem::take(&mut self.doomed) {
             self.settle(id);
         }
+    }
+
+    /// Ends a turn: does some of the work that waits.
+    pub(super) fn turn(&mut self) {
+        self.end_doomed();
+        self.end_flows();
+        self.purge();
+    }
+
+    /// Whether another turn has something to do without any input.
+    pub(super) fn has_work(&self) -> bool {
+        !self.leaving.is_empty() || !self.purging.is_empty()
+    }
+
+    /// Requests that were held back and are due.
+    pub(super) fn take_requests(&mut self) -> Vec<(PeerId, Request)> {
+        std::mem::take(&mut self.requests)
     }
 
     /// Sessions that ended since the last call: their routes and subscriptions are to go.
@@ -291,6 +320,10 @@ impl Home {
         self.counters.updates_sent += peer.connection.queue().updates_sent() - before;
         peer.counters.cut_chunks += u64::from(is_cut);
         self.counters.cut_chunks += u64::from(is_cut);
+        if peer.connection.queue().has_dead_front() {
+            self.purging.push_back(id);
+        }
+        self.ask_for_tables(id);
         self.settle(id);
     }
 
@@ -367,8 +400,10 @@ impl Home {
             self.counters.legacy_drops += 1;
             self.reports.push_back(Report::LegacyDrop(id));
         }
-        for vni in peer.subscriptions.into_keys() {
-            self.end_flow(id, vni);
+        if !peer.subscriptions.is_empty() {
+            let vnis = peer.subscriptions.keys().copied().collect();
+            self.leaving.push_back((id, vnis));
+            self.departing.insert(id, peer.subscriptions);
         }
         self.gone.push(id);
         self.reports.push_back(Report::Closed(id, reason));

@@ -18,8 +18,21 @@ use crate::core::types::Vni;
 pub(super) struct Subscription {
     /// Tells it from earlier ones of the same VNI.
     pub(super) epoch: u32,
+    pub(super) stage: Stage,
+}
+
+/// How far a subscription is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The table of an earlier subscription to the VNI is still queued: there is one at a time.
+    Waiting,
+    /// The owner is asked for the table.
+    Asked,
     /// The table has come; changes that come belong to it.
-    pub(super) active: bool,
+    Active {
+        /// The place among the subscribers of the VNI.
+        at: u32,
+    },
 }
 
 /// Messages of a session, by what became of them.
@@ -74,10 +87,11 @@ impl Peer {
         }
     }
 
-    /// Coalesces the queued changes by key.
-    pub(super) fn coalesce(&mut self, seed: u64) {
-        self.connection.queue_mut().coalesce(seed);
-        self.counters.coalesced += 1;
+    /// Coalesces the queued changes by key. Returns whether that was worth the effort.
+    pub(super) fn coalesce(&mut self, seed: u64) -> bool {
+        let is_worth_it = self.connection.queue_mut().coalesce(seed);
+        self.counters.coalesced += u64::from(is_worth_it);
+        is_worth_it
     }
 
     /// What the session looks like.

@@ -1,7 +1,7 @@
 //! What the tables of a shard look like; nothing here changes a route.
 
 use super::Owner;
-use crate::core::rib::{PeerId, Slot, Span, TableSummary};
+use crate::core::rib::{PeerId, Slot, Span, TableSummary, VniTable};
 use crate::core::types::{Route, Vni};
 
 /// How far a walk over all routes is.
@@ -16,10 +16,22 @@ pub(crate) struct RouteCursor {
 }
 
 impl Owner {
+    fn table(&self, vni: Vni) -> Option<&VniTable> {
+        self.vnis.get(&vni)?.table.as_deref()
+    }
+
+    /// In how many VNIs a peer announces or subscribes.
+    #[cfg(test)]
+    pub(crate) fn present(&self, peer: PeerId) -> usize {
+        self.presence.get(&peer).map_or(0, |it| it.len())
+    }
+
     /// The VNIs that somebody announces in or subscribes to: table and subscribers.
     pub(crate) fn for_each_vni(&self, mut each: impl FnMut(Vni, TableSummary, usize)) {
-        for (&vni, owned) in &self.tables {
-            each(vni, owned.table.summary(), owned.subscribers.len());
+        for (&vni, owned) in &self.vnis {
+            let table = owned.table.as_ref();
+            let summary = table.map_or_else(TableSummary::default, |it| it.summary());
+            each(vni, summary, owned.subscribers());
         }
     }
 
@@ -37,8 +49,8 @@ impl Owner {
 
     /// Those routes.
     pub(crate) fn own(&self) -> Vec<(Vni, Route)> {
-        let vnis = self.presence.get(&PeerId::SELF).into_iter().flatten();
-        let tables = vnis.filter_map(|vni| Some((*vni, &self.tables.get(vni)?.table)));
+        let present = self.presence.get(&PeerId::SELF).into_iter().flatten();
+        let tables = present.filter_map(|(vni, _)| Some((*vni, self.table(*vni)?)));
         let routes = tables.flat_map(|(vni, table)| {
             let routes = table.of(&self.hops, PeerId::SELF);
             routes.map(move |route| (vni, route))
@@ -55,7 +67,7 @@ impl Owner {
     pub(crate) fn walk(&self, vni: Option<Vni>) -> RouteCursor {
         let mut vnis: Vec<Vni> = match vni {
             Some(vni) => vec![vni],
-            None => self.tables.keys().copied().collect(),
+            None => self.vnis.keys().copied().collect(),
         };
         vnis.sort_unstable_by(|a, b| b.cmp(a));
         RouteCursor {
@@ -75,14 +87,14 @@ impl Owner {
             if budget == 0 {
                 return false;
             }
-            if let Some(owned) = self.tables.get(&vni) {
+            if let Some(table) = self.table(vni) {
                 let each = |route, peers: &[PeerId]| each(vni, route, peers);
-                let next = owned.table.walk(&self.hops, cursor.slot, budget, each);
+                let next = table.walk(&self.hops, cursor.slot, budget, each);
                 if let Some(next) = next {
                     cursor.slot = next;
                     return false;
                 }
-                budget = budget.saturating_sub(owned.table.len());
+                budget = budget.saturating_sub(table.len());
             }
             budget = budget.saturating_sub(1);
             cursor.vnis.pop();
@@ -110,13 +122,15 @@ impl Owner {
     pub(crate) fn current(&mut self, vni: Option<Vni>) -> Vec<(Vni, Vec<Span>)> {
         let vnis: Vec<Vni> = match vni {
             Some(vni) => vec![vni],
-            None => self.tables.keys().copied().collect(),
+            None => self.vnis.keys().copied().collect(),
         };
         let mut tables = Vec::new();
         for vni in vnis {
             self.flush(vni);
-            if let Some(owned) = self.tables.get_mut(&vni) {
-                tables.push((vni, owned.table.join(&self.hops, PeerId::NOBODY)));
+            if let Some(owned) = self.vnis.get_mut(&vni) {
+                let table = owned.table.as_mut();
+                let spans = table.map_or_else(Vec::new, |it| it.join(PeerId::NOBODY));
+                tables.push((vni, spans));
             }
         }
         tables

@@ -1,0 +1,203 @@
+//! No peer costs the others anything: the cheapest messages in the greatest number.
+
+use super::*;
+
+fn wide() -> ShardConfig {
+    ShardConfig {
+        soft_limit: 1 << 20,
+        limits: Limits {
+            routes_per_peer: 1_000_000,
+            routes: 1_000_000,
+            subscriptions_per_peer: 1_000_000,
+        },
+        ..config()
+    }
+}
+
+fn queued(world: &World, peer: PeerId) -> usize {
+    let mut queued = 0;
+    for shard in &world.shards {
+        shard.for_each_session(|view| {
+            if view.id == peer {
+                queued = view.queued_bytes;
+            }
+        });
+    }
+    queued
+}
+
+/// Frames of one kind about some VNIs, `rounds` times over.
+fn about_all(kinds: &[MessageType], vnis: std::ops::Range<u32>, rounds: usize) -> Vec<u8> {
+    let mut frames = Vec::new();
+    for _ in 0..rounds {
+        for vni in vnis.clone() {
+            for kind in kinds {
+                encode_subscription(&mut frames, *kind, Vni(vni));
+            }
+        }
+    }
+    frames
+}
+
+#[test]
+fn subscribing_again_and_again_queues_one_table() {
+    for shares_a_route in [false, true] {
+        let mut world = World::new(2, wide());
+        let [announcer, subscriber] = [world.connect(), world.connect()];
+        let vni = Vni(1);
+        for number in 0..5000 {
+            world.update(announcer, vni, Action::Add, route(number));
+        }
+        if shares_a_route {
+            world.update(subscriber, vni, Action::Add, route(0));
+        }
+        world.run_until_quiet();
+        world.subscribe(subscriber, vni);
+        for turn in 0..6 {
+            world.turn(turn % 2);
+            while world.deliver(0, 1) || world.deliver(1, 0) {}
+        }
+        let one_table = queued(&world, subscriber);
+        assert!(one_table > 5000 * 30);
+        for _ in 0..50 {
+            world.unsubscribe(subscriber, vni);
+            world.subscribe(subscriber, vni);
+            for turn in 0..6 {
+                world.turn(turn % 2);
+                while world.deliver(0, 1) || world.deliver(1, 0) {}
+            }
+        }
+        let waiting = queued(&world, subscriber);
+        assert!(waiting < one_table + 1000, "{waiting} bytes wait");
+        world.check();
+    }
+}
+
+#[test]
+fn joins_wait_in_line_and_sessions_take_turns() {
+    let mut world = World::new(1, wide());
+    let [announcer, greedy, modest] = [world.connect(), world.connect(), world.connect()];
+    world.update(announcer, Vni(1), Action::Add, route(1));
+    world.run_until_quiet();
+    let frames = about_all(&[MessageType::Subscribe], 1000..41_000, 1);
+    world.send(greedy, &frames);
+    let before = queued(&world, greedy);
+    assert!(before < 41_000 * 6 / 4, "{before} bytes in one turn");
+    world.subscribe(modest, Vni(1));
+    world.turn(0);
+    world.turn(0);
+    assert!(world.shards[0].has_work(), "the greedy one still waits");
+    assert!(queued(&world, modest) > 30, "the modest one does not");
+    // One that waits is not served any more.
+    let frames = about_all(&[MessageType::Unsubscribe], 1000..41_000, 1);
+    world.send(greedy, &frames);
+    world.run_until_quiet();
+    let client = world.clients.get(&greedy).unwrap();
+    assert!(client.complete.len() < 30_000);
+    assert_eq!(world.shards[0].gauges().vnis, 1);
+    assert_eq!(world.shards[0].gauges().subscriptions, 1);
+}
+
+#[test]
+fn vnis_that_were_left_are_forgotten() {
+    let mut world = World::new(2, wide());
+    let peer = world.connect();
+    for from in 0..20 {
+        let kinds = [MessageType::Subscribe, MessageType::Unsubscribe];
+        let frames = about_all(&kinds, from * 1000..(from + 1) * 1000, 2);
+        world.send(peer, &frames);
+        world.run_until_quiet();
+        for shard in &world.shards {
+            assert_eq!(shard.gauges().vnis, 0);
+            assert_eq!(shard.tables().present(peer), 0);
+        }
+    }
+    for vni in 0..100 {
+        world.update(peer, Vni(vni), Action::Add, route(1));
+        world.update(peer, Vni(vni), Action::Remove, route(1));
+    }
+    world.run_until_quiet();
+    for shard in &world.shards {
+        assert_eq!(shard.tables().present(peer), 0);
+    }
+}
+
+#[test]
+fn sessions_that_leave_do_so_a_little_in_each_turn() {
+    let mut world = World::new(1, wide());
+    let peers: Vec<PeerId> = (0..40).map(|_| world.connect()).collect();
+    for &peer in &peers {
+        for number in 0..1000 {
+            world.update(peer, Vni(1), Action::Add, route(number));
+        }
+        let frames = about_all(&[MessageType::Subscribe], 2..500, 1);
+        world.send(peer, &frames);
+    }
+    world.run_until_quiet();
+    assert_eq!(world.shards[0].gauges().announcements, 40_000);
+    for peer in peers {
+        world.disconnect(peer);
+    }
+    let mut turns = 0;
+    while world.shards[0].has_work() {
+        let before = world.shards[0].gauges();
+        world.turn(0);
+        let after = world.shards[0].gauges();
+        assert!(before.announcements - after.announcements <= 2000);
+        assert!(before.subscriptions - after.subscriptions <= 5000);
+        turns += 1;
+    }
+    assert!(turns > 20);
+    world.run_until_quiet();
+    assert_eq!(world.shards[0].gauges().announcements, 0);
+    assert_eq!(world.shards[0].gauges().subscriptions, 0);
+}
+
+/// New routes do not get fewer; coalescing them would only make private copies.
+#[test]
+fn laggard_that_missed_only_new_routes_keeps_the_shared_frames() {
+    let mut world = World::new(1, config());
+    let [announcer, laggard] = [world.connect(), world.connect()];
+    let vni = Vni(1);
+    world.subscribe(laggard, vni);
+    world.run_until_quiet();
+    for number in 0..900 {
+        world.now += Duration::from_millis(100);
+        let now = world.now;
+        world.home(laggard).advance(laggard, 0, now);
+        world.update(announcer, vni, Action::Add, route(number));
+        world.turn(0);
+        world.turn(0);
+    }
+    let mut coalesced = 0;
+    world.shards[0].for_each_session(|view| coalesced += view.counters.coalesced);
+    assert_eq!(coalesced, 0);
+    world.check();
+}
+
+#[test]
+fn unsubscribing_drops_what_waits_and_finishes_the_frame_begun() {
+    let mut world = World::new(1, wide());
+    let [announcer, subscriber] = [world.connect(), world.connect()];
+    for vni in [1, 2] {
+        for number in 0..500 {
+            world.update(announcer, Vni(vni), Action::Add, route(number));
+        }
+    }
+    world.run_until_quiet();
+    for vni in [1, 2] {
+        world.subscribe(subscriber, Vni(vni));
+        for number in 500..600 {
+            world.update(announcer, Vni(vni), Action::Add, route(number));
+            world.turn(0);
+        }
+    }
+    world.write(subscriber, 50);
+    let seen = world.clients[&subscriber].updates;
+    world.unsubscribe(subscriber, Vni(1));
+    world.check();
+    let updates = world.clients[&subscriber].updates - seen;
+    assert!((600..=601).contains(&updates), "{updates} updates");
+    world.subscribe(subscriber, Vni(1));
+    world.check();
+}
