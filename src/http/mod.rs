@@ -11,7 +11,7 @@
 //! The loop gives slow requests to other threads, and makes long responses piece by piece while
 //! they are sent. Each step of a connection has a deadline, which ends silent and slow ones.
 //!
-//! [`control`] serves the same requests on a Unix socket, and others that change something. Both
+//! `control` serves the same requests on a Unix socket, and others that change something. Both
 //! use the modules below; nothing in a lower row names a higher one:
 //!
 //! ```text

@@ -145,6 +145,7 @@ impl Conn {
     }
 
     /// Writes once, in any pieces. Returns how many bytes the stream took.
+    #[cfg(feature = "http")]
     pub(crate) fn write(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, CloseReason> {
         self.write_framed(slices, Framing::Stream)
     }
