@@ -63,17 +63,22 @@ impl Session {
 
     /// The frames that are due.
     pub fn transmit(&mut self) -> Vec<Vec<u8>> {
-        self.connection.transmit();
         let mut frames = Vec::new();
-        let mut bytes = self.connection.outgoing();
-        while !bytes.is_empty() {
-            let (frame, rest) = bytes.split_at(frame_len(bytes));
-            frames.push(frame.to_vec());
-            bytes = rest;
+        // A connection queues only so many at once.
+        loop {
+            self.connection.transmit();
+            let mut bytes = self.connection.outgoing();
+            let count = bytes.len();
+            if count == 0 {
+                return frames;
+            }
+            while !bytes.is_empty() {
+                let (frame, rest) = bytes.split_at(frame_len(bytes));
+                frames.push(frame.to_vec());
+                bytes = rest;
+            }
+            self.connection.advance(count, self.begin);
         }
-        let count = self.connection.outgoing().len();
-        self.connection.advance(count, self.begin);
-        frames
     }
 
     /// When something is due, in ms.
