@@ -18,7 +18,6 @@ use super::sink::Way;
 use super::status::Published;
 use crate::core::client::{ConsumerId, Core, Event, EventDetail, RouteFilter};
 use crate::core::pace::LegacyPacing;
-use crate::core::time::bounded;
 use crate::core::types::Vni;
 use crate::error::{Error, Result};
 

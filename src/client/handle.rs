@@ -13,7 +13,6 @@ use super::mail::Command;
 use super::running::{Running, STOP_TIMEOUT};
 use super::status::Status;
 use crate::core::client::{Changed, ConnectionState, EventDetail, ServerId};
-use crate::core::time::bounded;
 use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;

@@ -132,8 +132,8 @@ fn retry_without_a_pause_still_lets_the_client_turn() {
 fn longest() -> ClientConfig {
     ClientConfig {
         handshake_timeout: Duration::MAX,
-        hold: Duration::MAX,
-        linger: Duration::MAX,
+        stale_time: Duration::MAX,
+        settle_time: Duration::MAX,
         retry_min: Duration::MAX,
         retry_max: Duration::MAX,
         keepalive_interval: u32::MAX,

@@ -258,7 +258,7 @@ fn a_consumer_that_comes_late_begins_with_all_there_is() {
 #[test]
 fn end_of_a_consumer_that_is_gone_leaves_its_successor_alone() {
     let mut view = View::new(1);
-    view.update(S, (V, Action::Add, route(1, 1)));
+    view.update(S, (V, Action::Add, route(1, 1)), || true);
     view.detach(ConsumerId::FIRST);
     let second = view.attach(EventDetail::Routes).unwrap();
     assert_ne!(second, ConsumerId::FIRST, "the slot is the same");
@@ -268,6 +268,6 @@ fn end_of_a_consumer_that_is_gone_leaves_its_successor_alone() {
     let begin = view.take(second, usize::MAX);
     let added = Event::RouteAdded(V, route(1, 1));
     assert_eq!(begin, [added, Event::Current]);
-    view.update(S, (V, Action::Remove, route(1, 1)));
+    view.update(S, (V, Action::Remove, route(1, 1)), || true);
     assert_eq!(view.take(second, usize::MAX).len(), 1);
 }
