@@ -90,7 +90,12 @@ fn control_socket_refuses_another_user() {
     let (_server, _, path) = server(&folder, &[]);
     // The build's folder may be closed to others.
     let command = folder.file("metalbond");
-    fs::copy(env!("CARGO_BIN_EXE_metalbond"), &command).unwrap();
+    // Copied by another process: a child that another test starts meanwhile must not inherit a
+    // descriptor that writes to the file, or the file cannot be executed.
+    let copied = std::process::Command::new("cp")
+        .args([env!("CARGO_BIN_EXE_metalbond"), &command])
+        .status();
+    assert!(copied.unwrap().success());
     let mut show = std::process::Command::new(&command);
     std::os::unix::process::CommandExt::uid(&mut show, 65_534);
     show.args(["show", "status", "--at", &path]);
@@ -158,7 +163,7 @@ fn control_socket_speaks_plain_http() {
     assert_eq!(get(&path, "/api/v1/routes?vni=5")["total"], 0);
 
     // Several requests on one connection, the last without a body.
-    let text = "GET /healthz HTTP/1.1\r\n\r\nGET /nothing HTTP/1.1\r\n\r\n\
+    let text = "GET /healthz HTTP/1.1\r\n\r\nGET /api/v1/nothing HTTP/1.1\r\n\r\n\
                 POST /api/v1/subscriptions HTTP/1.1\r\nContent-Length: 9\r\n\r\n{\"vni\":1}\
                 HEAD /api/v1/status HTTP/1.1\r\nConnection: close\r\n\r\n";
     let mut stream = UnixStream::connect(&path).unwrap();
