@@ -123,14 +123,21 @@ fn what_a_server_announces_itself_before_its_first_keepalive_counts() {
     assert_eq!(world.view(V), [route(1)].into());
 }
 
-#[test]
-fn what_came_early_goes_with_a_server_that_is_never_established() {
+/// A Go server that has just accepted, and announces a route of its own before the handshake is
+/// through.
+fn server_that_tells_early() -> World {
     let mut world = World::new(&[Go]);
     world.core.subscribe(V);
     world.server(A).own = [(V, route(1))].into();
     world.server(A).is_there = true;
     world.dial();
     world.server(A).is_held = true;
+    world
+}
+
+#[test]
+fn early_updates_go_with_a_server_that_is_never_established() {
+    let mut world = server_that_tells_early();
     world.settle();
     // All but the end of the KEEPALIVE.
     let waiting = world.talk(A).outbox.len();
@@ -146,13 +153,8 @@ fn what_came_early_goes_with_a_server_that_is_never_established() {
 }
 
 #[test]
-fn what_came_early_goes_with_its_subscription() {
-    let mut world = World::new(&[Go]);
-    world.core.subscribe(V);
-    world.server(A).own = [(V, route(1))].into();
-    world.server(A).is_there = true;
-    world.dial();
-    world.server(A).is_held = true;
+fn early_updates_go_with_their_subscription() {
+    let mut world = server_that_tells_early();
     for _ in 0..2 {
         world.settle();
         let waiting = world.talk(A).outbox.len();
