@@ -166,6 +166,11 @@ impl Span {
     /// Costs a binary search and the peer's own runs, however many frames there are; in a
     /// segment with frames for single peers, their blocks too.
     pub(crate) fn for_peer(mut self, peer: PeerId, push: &mut impl FnMut(Self)) {
+        // Nearly every subscriber gets nearly every segment whole.
+        if self.segment.only.is_none() && runs_of(&self.segment.all_but, peer).is_empty() {
+            push(self);
+            return;
+        }
         let segment = Arc::clone(&self.segment);
         let clip = |run: &Run| run.clipped(self.start, self.end, &segment.bytes);
         let own = runs_of(&segment.all_but, peer);
