@@ -67,6 +67,9 @@ impl Home {
     pub(super) fn unsubscribe(&mut self, id: PeerId, vni: Vni) -> Option<Request> {
         let peer = self.peers.get_mut(&id)?;
         let ended = peer.subscriptions.remove(&vni)?;
+        if peer.subscriptions.len() * 8 < peer.subscriptions.capacity() {
+            peer.subscriptions.shrink_to(peer.subscriptions.len() * 2);
+        }
         let outbox = peer.connection.queue_mut();
         outbox.end(vni, ended.epoch);
         if outbox.has_dead_front() {

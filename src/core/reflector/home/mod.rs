@@ -352,7 +352,12 @@ impl Home {
 
     /// The next thing that the caller should know.
     pub(super) fn poll_report(&mut self) -> Option<Report> {
-        self.reports.pop_front()
+        let report = self.reports.pop_front();
+        // What a burst of reports needed, no more than a few need.
+        if report.is_none() && self.reports.capacity() > 1024 {
+            self.reports = VecDeque::new();
+        }
+        report
     }
 
     /// Counts announcements or subscriptions of a session that were refused.
