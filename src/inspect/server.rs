@@ -34,7 +34,7 @@ pub struct ServerStats {
     pub changes: u64,
     /// Messages dropped as malformed since the start.
     pub malformed: u64,
-    /// Times a queue was folded since the start.
+    /// Times a queue was coalesced since the start.
     pub folds: u64,
     /// Sessions of legacy peers that ended while a table was sent to them, since the start.
     pub legacy_drops: u64,

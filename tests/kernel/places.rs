@@ -121,7 +121,7 @@ fn another_metric_table_or_device_leaves_nothing_behind_and_waits_for_no_server(
 }
 
 #[test]
-fn what_a_client_with_another_protocol_left_is_named_and_can_be_flushed() {
+fn routes_that_a_client_left_under_another_protocol_are_named_and_can_be_flushed() {
     in_namespace("protocol", || {
         make_device();
         let before = others();

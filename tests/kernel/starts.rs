@@ -12,7 +12,7 @@ use crate::netns::{self, DEVICE, Monitor, in_namespace, ip, make_device};
 use crate::writer::*;
 
 #[test]
-fn a_restart_with_an_unchanged_table_writes_nothing() {
+fn restart_with_an_unchanged_table_writes_nothing() {
     for config in [config(), fallback()] {
         in_namespace("restart", move || {
             make_device();
