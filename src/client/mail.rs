@@ -20,8 +20,8 @@ use crate::net::Reply;
 pub(super) enum Mail {
     Command(Command),
     Question(Question),
-    /// A server's name was resolved.
-    Resolved(ServerId, io::Result<Vec<SocketAddr>>),
+    /// A name was resolved, or could not be.
+    Resolved(String, io::Result<Vec<SocketAddr>>),
     Stop,
 }
 

@@ -134,7 +134,11 @@ impl Engine {
             if let Some(server) = self.servers.get(&id) {
                 peers.push(PeerStatus {
                     name: server.name.clone(),
-                    address: self.turn.get(id).map(|conn| conn.peer().address()),
+                    address: self
+                        .turn
+                        .get(id)
+                        .or_else(|| server.dial.conn())
+                        .map(|conn| conn.peer().address()),
                     ..status
                 });
             }
