@@ -144,6 +144,14 @@ impl Builder {
         self
     }
 
+    /// The most routes that are held, and VNIs that are subscribed to;
+    /// [`ClientConfig::max_routes`] and [`ClientConfig::max_vnis`].
+    pub fn limits(mut self, max_routes: usize, max_vnis: usize) -> Self {
+        self.config.max_routes = max_routes;
+        self.config.max_vnis = max_vnis;
+        self
+    }
+
     /// Asks another resolver than the system's for the addresses of names.
     #[cfg(test)]
     pub(in crate::client) fn resolver(mut self, resolver: Resolver) -> Self {

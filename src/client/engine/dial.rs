@@ -16,7 +16,6 @@ use mio::Token;
 use mio::event::Event;
 
 use super::Engine;
-use super::server::Server;
 use crate::client::mail::Mail;
 use crate::core::client::ServerId;
 use crate::core::session::CloseReason;
@@ -178,6 +177,14 @@ impl Dial {
         }
     }
 
+    /// Notes that there is a session.
+    pub(super) fn established(&mut self, addresses: &mut Addresses) {
+        if let Self::Connected(address) = *self {
+            addresses.praise(address);
+            *self = Self::Established;
+        }
+    }
+
     /// Returns when [`Engine::advance_dials`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         match self {
@@ -239,16 +246,6 @@ impl Race {
     }
 }
 
-impl Server {
-    /// Notes that there is a session.
-    pub(super) fn established(&mut self) {
-        if let Dial::Connected(address) = self.dial {
-            self.addresses.praise(address);
-            self.dial = Dial::Established;
-        }
-    }
-}
-
 impl Engine {
     /// Begins to connect to a server.
     pub(super) fn dial(&mut self, id: ServerId, now: Instant) {
@@ -306,11 +303,9 @@ impl Engine {
             Ok(addresses) if addresses.is_empty() => Err("the name has no address".to_owned()),
             other => other.map_err(|error| error.to_string()),
         };
-        let of_name = |(id, it): (&ServerId, &Server)| {
-            let is_named = it.endpoint.address().is_none() && it.endpoint.to_string() == name;
-            is_named.then_some(*id)
-        };
-        let ids: Vec<ServerId> = self.servers.iter().filter_map(of_name).collect();
+        let is_named = |it: &Endpoint| it.address().is_none() && it.to_string() == name;
+        let named = self.servers.iter().filter(|(_, it)| is_named(&it.endpoint));
+        let ids: Vec<ServerId> = named.map(|(id, _)| *id).collect();
         for id in ids {
             match &answer {
                 Ok(addresses) => {

@@ -49,7 +49,7 @@ impl Engine {
             ConnectionState::Established => {
                 if let Some(server) = self.servers.get_mut(&id) {
                     server.since = Some(now);
-                    server.established();
+                    server.dial.established(&mut server.addresses);
                     server.complaints.clear();
                     let name = &server.name;
                     log::info!(peer:% = name; "server {name}: established");

@@ -7,7 +7,7 @@ use super::monitor::Monitor;
 use super::script::{Kind, Script, Talk};
 use crate::core::client::events::{ConsumerId, Event};
 use crate::core::client::{ConnectionState, ServerId};
-use crate::core::client::{Core, CoreConfig};
+use crate::core::client::{Core, CoreConfig, Limits};
 use crate::core::session::{CloseReason, Role, SessionConfig};
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::{Capabilities, Extensions};
@@ -35,6 +35,10 @@ pub(super) fn config() -> CoreConfig {
         settle_time: Duration::ZERO,
         retry_min: Duration::from_secs(5),
         retry_max: Duration::from_secs(10),
+        limits: Limits {
+            routes: usize::MAX,
+            vnis: usize::MAX,
+        },
         seed: 7,
     }
 }
