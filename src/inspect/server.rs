@@ -1,4 +1,4 @@
-//! A server in numbers.
+//! Servers and clients in numbers.
 
 /// What a server has and has done, at one moment.
 ///
@@ -46,4 +46,16 @@ pub struct ServerStats {
     pub bytes_received: u64,
     /// Bytes sent since the start.
     pub bytes_sent: u64,
+}
+
+/// What a client could not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientStats {
+    /// Routes refused since the start, because of
+    /// [`ClientConfig::max_routes`](crate::ClientConfig::max_routes).
+    pub refused_routes: u64,
+    /// Routes that are missing at this moment because they were refused; what several servers
+    /// have counts once.
+    pub missing_routes: usize,
 }

@@ -150,7 +150,7 @@ fn command_response(result: crate::Result<Done>) -> Response {
             let status = match error {
                 Error::InvalidConfig(_) => Status::BadRequest,
                 Error::PeerNotFound(_) => Status::NotFound,
-                Error::Unsupported(_) => Status::Conflict,
+                Error::Unsupported(_) | Error::TooManyVnis(_) => Status::Conflict,
                 _ => Status::ServiceUnavailable,
             };
             Response::problem(status, &error.to_string())
