@@ -22,6 +22,7 @@ pub(crate) mod rib;
 #[cfg(test)]
 pub(crate) mod scripted;
 pub(crate) mod session;
+pub(crate) mod slab;
 pub(crate) mod status;
 pub(crate) mod time;
 pub(crate) mod types;

@@ -231,9 +231,9 @@ fn a_random_walk_ends_where_the_model_does() {
                     ids[at] = 100 + step;
                 }
                 _ => {
-                    let bytes = world.table.log_bytes();
+                    let bytes = world.table.logged_bytes();
                     world.compact(random.usize(1..8));
-                    compactions += usize::from(world.table.log_bytes() < bytes);
+                    compactions += usize::from(world.table.logged_bytes() < bytes);
                 }
             }
             if step % 97 == 0 {
@@ -536,10 +536,10 @@ fn log_is_compacted_once_its_history_is_long() {
     let mut world = World::new();
     world.apply(1, Action::Add, 0);
     world.flush();
-    let live = world.table.log_bytes();
+    let live = world.table.logged_bytes();
     world.outgrow(1, 0);
     let outgrown = 2048 + live..2048 + 5 * live;
-    assert!(outgrown.contains(&world.table.log_bytes()));
+    assert!(outgrown.contains(&world.table.logged_bytes()));
 }
 
 #[test]
