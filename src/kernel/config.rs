@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::message::metrics;
 use crate::core::kernel_plan::Scope;
 use crate::core::types::{NextHopType, Vni};
 use crate::error::{Error, Result};
@@ -39,6 +40,8 @@ pub struct KernelConfig {
     /// Metric of our routes; those that are found with another one move. `None` or 0 is the
     /// default of the family: 0 in IPv4, 1024 in IPv6.
     pub metric: Option<u32>,
+    /// Metrics of VNIs that have others than `metric`. Default: none.
+    pub vni_metrics: BTreeMap<Vni, u32>,
     /// Next-hop types that are not installed. Default: none.
     pub excluded_types: Vec<NextHopType>,
     /// Remove our routes and nexthop objects at shutdown. Default: no, they stay and the
@@ -49,8 +52,11 @@ pub struct KernelConfig {
     /// Numbers of our nexthop objects, 65,536 at least. Objects in this range with our
     /// protocol on our device are ours. Default: 16,777,216 numbers from 0x4d42_0000.
     pub nexthop_ids: Range<u32>,
+    /// Leave underlay addresses out of nexthop groups while this host has no route to them;
+    /// needs nexthop objects. Default: no.
+    pub track_nexthops: bool,
     /// How often the kernel's state is read without a reason, 1 s to 1 day. Default: 300 s.
-    /// Costs about 2 microseconds a route, in which only new routes are written.
+    /// Costs about 2 microseconds a route, in slices between which routes are written.
     pub check_interval: Duration,
 }
 
@@ -63,10 +69,12 @@ impl Default for KernelConfig {
             ipv4_only: false,
             protocol: 254,
             metric: None,
+            vni_metrics: BTreeMap::new(),
             excluded_types: Vec::new(),
             cleanup_on_exit: false,
             nexthop_objects: NexthopMode::Auto,
             nexthop_ids: 0x4d42_0000..0x4e42_0000,
+            track_nexthops: false,
             check_interval: Duration::from_secs(300),
         }
     }
@@ -148,6 +156,10 @@ impl KernelConfig {
                 "nexthop_objects",
                 self.nexthop_objects != running.nexthop_objects,
             ),
+            (
+                "track_nexthops",
+                self.track_nexthops != running.track_nexthops,
+            ),
             ("nexthop_ids", self.nexthop_ids != running.nexthop_ids),
         ];
         let differs = differs.into_iter().filter(|(_, differs)| *differs);
@@ -160,14 +172,22 @@ impl KernelConfig {
         let takes_more = excluded.any(|it| !self.excluded_types.contains(it))
             || (before.ipv4_only && !self.ipv4_only);
         let all = self.vni_tables.iter();
-        let widened =
-            all.filter(|(vni, table)| takes_more || before.vni_tables.get(vni) != Some(table));
+        let is_moved = |vni: &Vni, table: &u32| {
+            before.vni_tables.get(vni) != Some(table)
+                || before.vni_metrics.get(vni) != self.vni_metrics.get(vni)
+        };
+        let widened = all.filter(|(vni, table)| takes_more || is_moved(vni, table));
         widened.map(|(vni, _)| *vni).collect()
     }
 
     pub(super) fn scope(&self) -> Scope {
         Scope {
             vni_tables: self.vni_tables.clone(),
+            vni_metrics: self
+                .vni_metrics
+                .iter()
+                .map(|(vni, metric)| (*vni, metrics(Some(*metric))))
+                .collect(),
             ipv4_only: self.ipv4_only,
             excluded_types: self.excluded_types.clone(),
         }

@@ -49,6 +49,7 @@ pub(super) mod attr {
     pub(in crate::kernel) const IFLA_IPTUN_COLLECT_METADATA: u16 = 19;
     pub(in crate::kernel) const IFLA_VXLAN_COLLECT_METADATA: u16 = 25;
     pub(in crate::kernel) const IFLA_GENEVE_COLLECT_METADATA: u16 = 6;
+    pub(in crate::kernel) const IFLA_VRF_TABLE: u16 = 1;
     pub(in crate::kernel) const NHA_ID: u16 = 1;
     pub(in crate::kernel) const NHA_GROUP: u16 = 2;
     pub(in crate::kernel) const NHA_OIF: u16 = 5;
@@ -108,6 +109,26 @@ pub(super) struct Mark {
     pub(super) device: u32,
     /// The underlay address that packets leave from; unspecified if the system chooses it.
     pub(super) source: Ipv6Addr,
+}
+
+/// The share of a group's packets that a member gets.
+///
+/// Targets of load balancers may have another one some day: the protocol has no weight yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Weight(u8);
+
+impl Weight {
+    pub(super) const ONE: Self = Self(0);
+
+    /// As a group's member carries it: less 1.
+    pub(super) const fn on_the_wire(self) -> u8 {
+        self.0
+    }
+
+    /// Reads what a group's member carries.
+    pub(super) const fn read(byte: u8) -> Self {
+        Self(byte)
+    }
 }
 
 /// The metrics that the kernel shows for routes of both families that are given this one;
@@ -291,8 +312,8 @@ fn encode_group(
     let at = writer.open(attr::NHA_GROUP);
     for member in members {
         writer.raw(&member.to_ne_bytes());
-        // The weight less 1, and two reserved fields.
-        writer.raw(&[0; 4]);
+        // Two reserved fields follow the weight.
+        writer.raw(&[Weight::ONE.on_the_wire(), 0, 0, 0]);
     }
     writer.close(at);
     writer.finish();
@@ -391,6 +412,15 @@ pub(super) fn encode_route_dump(
     if let Some(table) = table {
         writer.attr_u32(attr::RTA_TABLE, table);
     }
+    writer.finish();
+}
+
+/// Appends the request for the route that a packet to an address takes; one answer comes.
+pub(super) fn encode_way_request(buffer: &mut Vec<u8>, sequence: u32, address: Ipv6Addr) {
+    let mut writer = Writer::message(buffer, kind::GET_ROUTE, 0, sequence);
+    writer.raw(&[AF_INET6, 128, 0, 0, 0, 0, 0, 0]);
+    writer.raw(&[0; 4]);
+    writer.attr(attr::RTA_DST, &address.octets());
     writer.finish();
 }
 

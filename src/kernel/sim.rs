@@ -43,6 +43,7 @@ impl SimKernel {
             nexthop_ids: IDS,
             protocol: PROTOCOL,
             metrics: METRICS,
+            vni_metrics: BTreeMap::new(),
             seed,
         };
         Self {

@@ -123,6 +123,7 @@ impl KernelWriter {
             device: config.device.clone(),
             check_interval: config.check_interval,
             cleanup_on_exit: config.cleanup_on_exit,
+            track_nexthops: config.track_nexthops && mode == Mode::Objects,
             claimed,
         };
         let writer = Writer::new(
@@ -183,7 +184,7 @@ impl KernelWriter {
     /// Changes settings of a running writer. Returns the names of the changed settings that
     /// are fixed at start; these stay as they are.
     ///
-    /// The tables of VNIs, `ipv4_only`, `excluded_types`, `cleanup_on_exit` and
+    /// The tables and metrics of VNIs, `ipv4_only`, `excluded_types`, `cleanup_on_exit` and
     /// `check_interval` can change, and the last VNI may go. Routes that do not belong into the
     /// kernel any more are removed. Of VNIs of which more routes belong there than before, `received`
     /// is asked for all, in a moment at which changes are submitted here already; a VNI that is
@@ -213,6 +214,7 @@ impl KernelWriter {
         }
         *running = KernelConfig {
             vni_tables: config.vni_tables,
+            vni_metrics: config.vni_metrics,
             ipv4_only: config.ipv4_only,
             excluded_types: config.excluded_types,
             cleanup_on_exit: config.cleanup_on_exit,
@@ -378,6 +380,7 @@ fn plan_config(config: &KernelConfig, mode: Mode) -> PlanConfig {
         nexthop_ids: config.nexthop_ids.clone(),
         protocol: config.protocol,
         metrics: message::metrics(config.metric),
+        vni_metrics: config.scope().vni_metrics,
         seed: random_seed(),
     }
 }
@@ -416,6 +419,9 @@ fn examine(net: &mut impl Netlink, config: &KernelConfig) -> Result<(Mark, Mode)
             "no nexthop objects in this kernel ({}): routes carry their next hops, IPv6 one each",
             io::Error::from_raw_os_error(probed)
         ),
+    }
+    if config.track_nexthops && mode == Mode::Inline {
+        log::warn!("next hops are not followed: that needs nexthop objects");
     }
     Ok((mark, mode))
 }

@@ -9,10 +9,12 @@
 //! One [`Writer::turn`] does what is due and says when to come back; it reads no clock.
 
 mod commands;
+mod dump;
 mod fights;
 mod notice;
 mod read;
 mod timers;
+mod ways;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +37,9 @@ use crate::core::limit::Throttle;
 use crate::core::types::{Route, Vni};
 use crate::error::Error;
 use fights::Fights;
+use read::{Reason, Review};
 use timers::{Timer, Timers};
+use ways::Ways;
 use write::Burst;
 
 /// Messages in one `sendmsg`. The default receive buffer holds 256 refusals.
@@ -105,6 +109,7 @@ pub(super) struct WriterConfig {
     pub(super) device: String,
     pub(super) check_interval: Duration,
     pub(super) cleanup_on_exit: bool,
+    pub(super) track_nexthops: bool,
     pub(super) claimed: Claimed,
 }
 
@@ -149,6 +154,12 @@ pub(super) struct Writer<N> {
     /// The kernel is being read, and new routes are written meanwhile.
     writes_while_reading: bool,
     is_first_reading: bool,
+    /// The next reading begins from nothing.
+    forgets: bool,
+    /// A reading that goes on while the kernel is written to.
+    review: Option<Review>,
+    /// Callers of a flush wait for a reading of tables that are new.
+    awaits_reading: bool,
     /// Indices of the devices by which routes of ours may lead.
     tunnels: BTreeSet<u32>,
     /// What other writers claimed at the last reading of all tables.
@@ -156,6 +167,7 @@ pub(super) struct Writer<N> {
     /// Protocols of objects in our range that no writer claims.
     orphaned_by: BTreeSet<u8>,
     fights: Fights,
+    ways: Ways,
     /// Routes of ours that wait for others to go, when that was last told.
     shadowed: usize,
     burst: Option<Burst>,
@@ -172,7 +184,18 @@ pub(super) struct Writer<N> {
 }
 
 impl<N: Netlink> Writer<N> {
-    pub(super) fn new(net: N, plan: Plan, mark: Mark, config: WriterConfig, ends: Ends) -> Self {
+    pub(super) fn new(
+        net: N,
+        mut plan: Plan,
+        mark: Mark,
+        config: WriterConfig,
+        ends: Ends,
+    ) -> Self {
+        let mut ways = Ways::default();
+        if config.track_nexthops {
+            plan.begin_tracking();
+            ways.begin();
+        }
         Self {
             net,
             plan,
@@ -194,10 +217,14 @@ impl<N: Netlink> Writer<N> {
             known_everywhere: false,
             writes_while_reading: false,
             is_first_reading: true,
+            forgets: true,
+            review: None,
+            awaits_reading: false,
             tunnels: BTreeSet::new(),
             claims: Vec::new(),
             orphaned_by: BTreeSet::new(),
             fights: Fights::default(),
+            ways,
             shadowed: 0,
             burst: None,
             removed: BTreeMap::new(),
@@ -213,8 +240,8 @@ impl<N: Netlink> Writer<N> {
     pub(super) fn turn(&mut self, now: Instant) -> Next {
         self.now = Some(now);
         let mut again = self.read_notifications(now);
-        // A reading that is due finds out by itself.
-        if !self.timers.is_due(Timer::Resync, now) {
+        // A reading from nothing finds out by itself.
+        if !(self.forgets && self.timers.is_due(Timer::Resync, now)) {
             self.plan.lose_objects();
         }
         // Commands before a flush are carried out before later ones are taken.
@@ -223,10 +250,13 @@ impl<N: Netlink> Writer<N> {
         }
         if std::mem::take(&mut self.is_remapped) {
             self.known_everywhere = false;
+            self.awaits_reading = true;
             self.request_resync(now);
         }
         self.read_kernel_if_due(now);
-        if self.timers.is_due(Timer::Retry, now) {
+        again |= self.read_on(now);
+        // What a try changes is left out of a reading that goes on.
+        if self.timers.is_due(Timer::Retry, now) && self.review.is_none() {
             self.timers.clear(Timer::Retry);
             self.plan.retry(RETRY_LIMIT);
         }
@@ -234,6 +264,7 @@ impl<N: Netlink> Writer<N> {
             self.timers.clear(Timer::Repair);
             self.plan.repair();
         }
+        again |= self.ask_ways(now);
         let wrote = self.write_some(now);
         if self.plan.has_refused() {
             self.timers.set_if_unset(Timer::Retry, now + RETRY);
@@ -278,6 +309,7 @@ impl<N: Netlink> Writer<N> {
         self.shared
             .set_error(format!("cannot {doing} routes: {error}"));
         self.known = false;
+        self.forgets = true;
         self.timers.set(Timer::Resync, now + RESYNC_RETRY);
     }
 
@@ -285,7 +317,9 @@ impl<N: Netlink> Writer<N> {
         let check = !self.timers.is_set(Timer::Check) || self.timers.is_due(Timer::Check, now);
         let has_reason =
             self.timers.is_due(Timer::Resync, now) || self.timers.is_due(Timer::Doubt, now);
-        if !check && !has_reason {
+        // A reading that goes on may have passed what is in doubt: another one follows it.
+        let must_wait = self.review.is_some() && !self.forgets;
+        if !check && !has_reason || must_wait {
             return;
         }
         self.timers.clear(Timer::Resync);
@@ -293,17 +327,25 @@ impl<N: Netlink> Writer<N> {
         // Somebody may have put a route of ours anywhere.
         self.known_everywhere &= !check;
         // The first reading sets it.
-        let is_routine = check && self.timers.is_set(Timer::DoubtPause);
+        let reason = match check && self.timers.is_set(Timer::DoubtPause) {
+            true => Reason::Routine,
+            false => Reason::Doubt,
+        };
         self.timers.set(Timer::DoubtPause, now + DOUBT_PAUSE);
         let next_check = now + self.config.check_interval;
         self.timers.set(Timer::Check, next_check);
-        if let Err(error) = self.read_kernel(now) {
-            self.distrust("read", &error, now);
-            return;
+        match self.begin_reading(reason, now) {
+            Ok(()) if self.review.is_none() => self.tell_read(reason, now),
+            Ok(()) => {}
+            Err(error) => self.distrust("read", &error, now),
         }
-        let level = match is_routine {
-            true => log::Level::Debug,
-            false => rare(&mut self.readings, log::Level::Info, now),
+    }
+
+    /// Says that the kernel's state was read.
+    fn tell_read(&mut self, reason: Reason, now: Instant) {
+        let level = match reason {
+            Reason::Routine => log::Level::Debug,
+            Reason::Doubt => rare(&mut self.readings, log::Level::Info, now),
         };
         let counts = self.plan.counts();
         log::log!(
@@ -316,7 +358,7 @@ impl<N: Netlink> Writer<N> {
 
     /// Answers the callers that wait. Returns whether the writer is to end.
     fn answer(&mut self, now: Instant) -> bool {
-        let done = self.plan.is_idle() && self.can_write();
+        let done = self.plan.is_idle() && self.can_write() && !self.awaits_reading;
         let problem = self.device.problem(&self.config.device);
         if done || problem.is_some() && self.known {
             for reply in self.flushes.drain(..) {
@@ -357,6 +399,7 @@ impl<N: Netlink> Writer<N> {
             && !self.plan.has_losses()
             && !fights
             && !self.timers.is_set(Timer::Resync)
+            && !self.is_in_doubt()
             && self.commands.is_empty();
         let obstacle = match (self.device, fights) {
             (Device::Missing, _) => Obstacle::Missing,
@@ -366,6 +409,12 @@ impl<N: Netlink> Writer<N> {
             (Device::Up { .. }, false) => Obstacle::None,
         };
         self.shared.publish(&counts, obstacle, in_sync);
+    }
+
+    /// Whether a reading goes on that has a reason.
+    fn is_in_doubt(&self) -> bool {
+        let reason = self.review.as_ref().map(|it| it.reason);
+        reason == Some(Reason::Doubt)
     }
 
     /// Where the writer publishes.

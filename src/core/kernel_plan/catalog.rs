@@ -237,9 +237,14 @@ impl Catalog {
         *self.hops.key(hop)
     }
 
+    /// The number of an address, or [`NONE`]; takes no reference.
+    pub(super) fn find_hop(&self, address: Ipv6Addr) -> u32 {
+        self.hops.find(&address)
+    }
+
     /// The set that holds nothing but `hop`, or [`NONE`]; takes no reference.
     pub(super) fn find_single(&self, hop: u32) -> u32 {
-        if !self.hops.contains(hop) {
+        if hop == NONE || !self.hops.contains(hop) {
             return NONE;
         }
         self.hop_sets.find([hop].as_slice())

@@ -14,6 +14,7 @@ impl Plan {
     ///
     /// What is wanted may change in between.
     pub(crate) fn begin_resync(&mut self) {
+        self.abandon_review();
         for id in self.store.ids() {
             if self.store.get(id).is_some() {
                 let state = self.store.state_mut(id);
@@ -31,6 +32,7 @@ impl Plan {
         self.refused.release_all();
         self.unwanted.clear();
         self.unwanted_later.clear();
+        self.track.clear_groups();
         self.shadowed.clear();
         self.strays.clear();
         self.lost.clear();
@@ -47,9 +49,15 @@ impl Plan {
             return;
         }
         if self.config.mode == Mode::Inline {
-            self.objects.leftovers.insert_hop(id, address);
+            if !self.objects.has_changed(id) {
+                self.objects.leftovers.insert_hop(id, address);
+            }
             return;
         }
+        if self.is_reviewing() && self.review_object(id, self.is_hop(id, address)) {
+            return;
+        }
+        self.track.saw(address);
         let set = self.catalog.acquire_addresses(&[address]);
         let slot = self.objects.insert(Object {
             id,
@@ -63,6 +71,10 @@ impl Plan {
     /// The kernel has a nexthop object of ours that no route uses any more: it leads by
     /// another tunnel device.
     pub(crate) fn saw_leftover_hop(&mut self, id: u32, address: Ipv6Addr) {
+        if self.is_reviewing() && self.review_object(id, false) {
+            return;
+        }
+        self.review_taken(id);
         self.objects.mark_taken(id);
         if self.objects.owns(id) {
             self.objects.leftovers.insert_hop(id, address);
@@ -73,11 +85,15 @@ impl Plan {
     ///
     /// Members must have been seen before.
     pub(crate) fn saw_group(&mut self, id: u32, members: &[u32]) {
+        if self.is_reviewing() && self.review_object(id, self.has_members(id, members)) {
+            return;
+        }
         let left = members.iter().map(|&id| self.objects.leftovers.hop(id));
         if let Some(addresses) = left.collect::<Option<Vec<Ipv6Addr>>>()
             && self.objects.owns(id)
             && !addresses.is_empty()
         {
+            self.review_taken(id);
             self.objects.mark_taken(id);
             self.objects.leftovers.insert_group(id, addresses);
             return;
@@ -116,6 +132,11 @@ impl Plan {
 
     /// The kernel has a nexthop object that is not ours.
     pub(crate) fn saw_foreign_object(&mut self, id: u32) {
+        // One of ours that somebody made another one of.
+        if self.is_reviewing() && self.review_object(id, false) {
+            return;
+        }
+        self.review_taken(id);
         self.objects.mark_taken(id);
     }
 
@@ -128,7 +149,19 @@ impl Plan {
             self.saw_foreign_route(place);
             return;
         }
-        let Some(position) = self.position(place.table) else {
+        if !self.review_route(place, protocol, target) {
+            self.found_route(place, protocol, target);
+            if self.is_reviewing()
+                && let Some(id) = self.destination(place)
+            {
+                self.enqueue(id);
+            }
+        }
+    }
+
+    /// Takes over a route of ours that is not known yet.
+    pub(super) fn found_route(&mut self, place: Place, protocol: u8, target: &Target) {
+        let Some(position) = self.position(&place) else {
             self.saw_stray(place, protocol, target);
             return;
         };
@@ -164,6 +197,9 @@ impl Plan {
 
     /// The kernel has a route of somebody else.
     pub(crate) fn saw_foreign_route(&mut self, place: Place) {
+        if self.review_foreign(place) {
+            return;
+        }
         self.foreign = Some(place);
         if let Some(id) = self.destination(place)
             && self.store.state_mut(id).installed == NONE
@@ -183,7 +219,7 @@ impl Plan {
             let Some(state) = self.store.get(id) else {
                 continue;
             };
-            let complete = self.tables[usize::from(state.table)].1.is_empty();
+            let complete = self.tables[usize::from(state.table)].is_complete();
             let state_mut = self.store.state_mut(id);
             state_mut.flags &= !QUEUED & !SETTLING;
             if complete {
@@ -204,11 +240,22 @@ impl Plan {
         }
     }
 
+    /// Whether an object leads to one underlay address, and to this one.
+    fn is_hop(&self, id: u32, address: Ipv6Addr) -> bool {
+        self.objects.by_id(id).is_some_and(|slot| {
+            let object = self.objects.object(slot);
+            let hops = self.catalog.hops(object.set);
+            matches!(object.kind, Kind::Single { .. })
+                && hops
+                    .iter()
+                    .map(|&it| self.catalog.address(it))
+                    .eq([address])
+        })
+    }
+
     /// The destination that belongs in a place, if it is known.
     pub(super) fn destination(&self, place: Place) -> Option<RouteId> {
-        let position = self.position(place.table)?;
-        let id = self.store.find(position, place.prefix)?;
-        (place.metric == self.config.metrics[id.family() as usize]).then_some(id)
+        self.store.find(self.position(&place)?, place.prefix)
     }
 
     /// Whether a route with our protocol that leads there is ours.
@@ -237,11 +284,6 @@ impl Plan {
             self.objects.unmark_taken(id);
         }
         Change::None
-    }
-
-    pub(super) fn position(&self, table: u32) -> Option<u16> {
-        let position = self.tables.iter().position(|(number, _)| *number == table);
-        position.and_then(|position| u16::try_from(position).ok())
     }
 
     /// The object behind a route's target, or [`NONE`] if routes are not written that way.

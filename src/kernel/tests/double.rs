@@ -319,6 +319,13 @@ impl Netlink for Net {
         Ok(bytes.len())
     }
 
+    fn stop_dump(&mut self) -> io::Result<()> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.call()?;
+        kernel.dumped.clear();
+        Ok(())
+    }
+
     fn notification(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut kernel = self.0.borrow_mut();
         kernel.call()?;
