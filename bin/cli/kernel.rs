@@ -88,7 +88,10 @@ mod imp {
     fn config(options: &Options) -> KernelConfig {
         let mapped = options.install_routes.iter().map(|it| (it.vni, it.table));
         let mut metrics = Vec::new();
+        let mut devices = BTreeMap::new();
         for mapping in &options.install_routes {
+            let device = mapping.device.clone().filter(|it| *it != options.tun);
+            devices.extend(device.map(|it| (mapping.vni, it)));
             metrics.extend(mapping.metric.map(|it| (mapping.vni, it)));
         }
         let defaults = KernelConfig::default();
@@ -96,6 +99,7 @@ mod imp {
         KernelConfig {
             vni_tables: mapped.collect::<BTreeMap<_, _>>(),
             device: options.tun.clone(),
+            vni_devices: devices,
             encap_source: options.encap_source,
             ipv4_only: options.ipv4_only,
             protocol: options.rt_proto,

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::message::metrics;
+use super::message::{MORE_DEVICES, metrics};
 use crate::core::kernel_plan::Scope;
 use crate::core::types::{NextHopType, Vni};
 use crate::error::{Error, Result};
@@ -29,6 +29,9 @@ pub struct KernelConfig {
     /// Name of the tunnel device, 1 to 15 bytes: an ip6tnl, vxlan or geneve device made with
     /// `external`. Default: `ip6tnl0`.
     pub device: String,
+    /// Devices of VNIs that have another one than `device`, 7 at most; needs nexthop objects.
+    /// VNIs with one table and metric have one device. Default: none.
+    pub vni_devices: BTreeMap<Vni, String>,
     /// The underlay address that encapsulated packets leave from. Default: the system chooses
     /// it for each.
     pub encap_source: Option<Ipv6Addr>,
@@ -65,6 +68,7 @@ impl Default for KernelConfig {
         Self {
             vni_tables: BTreeMap::new(),
             device: "ip6tnl0".into(),
+            vni_devices: BTreeMap::new(),
             encap_source: None,
             ipv4_only: false,
             protocol: 254,
@@ -108,13 +112,7 @@ impl KernelConfig {
                 tables.len()
             ));
         }
-        let device = &self.device;
-        let bad = |byte: u8| byte == b'/' || byte.is_ascii_whitespace() || byte == 0;
-        if device.is_empty() || device.len() > 15 || device.bytes().any(bad) {
-            return refuse(format!(
-                "device name {device:?}; allowed are 1 to 15 bytes without spaces and slashes"
-            ));
-        }
+        self.validate_devices()?;
         if let Some(source) = self.encap_source
             && (source.is_unspecified() || source.is_loopback() || source.is_multicast())
         {
@@ -142,6 +140,71 @@ impl KernelConfig {
             ));
         }
         Ok(())
+    }
+
+    fn validate_devices(&self) -> Result<()> {
+        let refuse = |text: String| Err(Error::InvalidConfig(text));
+        let devices = self.devices();
+        for device in &devices {
+            let bad = |byte: u8| byte == b'/' || byte.is_ascii_whitespace() || byte == 0;
+            if device.is_empty() || device.len() > 15 || device.bytes().any(bad) {
+                return refuse(format!(
+                    "device name {device:?}; allowed are 1 to 15 bytes without spaces and slashes"
+                ));
+            }
+        }
+        if devices.len() > 1 + MORE_DEVICES {
+            return refuse(format!(
+                "{} tunnel devices; at most {} are allowed",
+                devices.len(),
+                1 + MORE_DEVICES
+            ));
+        }
+        let mut by_place: BTreeMap<(u32, u32), (Vni, &String)> = BTreeMap::new();
+        for (vni, table) in &self.vni_tables {
+            let metric = self.vni_metrics.get(vni).copied().or(self.metric);
+            let device = self.vni_devices.get(vni).unwrap_or(&self.device);
+            let place = (*table, metric.unwrap_or_default());
+            let (other, first) = *by_place.entry(place).or_insert((*vni, device));
+            if first != device {
+                return refuse(format!(
+                    "VNIs {other} and {vni} with one table and metric and two devices, {first} and \
+                     {device}; give one of them another table or metric"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the names of the devices, that of most VNIs first.
+    pub(super) fn devices(&self) -> Vec<String> {
+        let mut devices = vec![self.device.clone()];
+        for device in self.vni_devices.values() {
+            if !devices.contains(device) {
+                devices.push(device.clone());
+            }
+        }
+        devices
+    }
+
+    /// Returns the places of devices in [`Self::devices`].
+    pub(super) fn device_numbers(&self) -> BTreeMap<Vni, u8> {
+        let devices = self.devices();
+        let number = |device: &String| {
+            let number = devices.iter().position(|it| it == device);
+            number.and_then(|it| u8::try_from(it).ok()).unwrap_or(0)
+        };
+        let numbers = self.vni_devices.iter();
+        numbers.map(|(vni, name)| (*vni, number(name))).collect()
+    }
+
+    /// Refuses other devices of VNIs than a running writer has.
+    pub(super) fn same_devices(&self, running: &Self) -> Result<()> {
+        if self.vni_devices == running.vni_devices {
+            return Ok(());
+        }
+        let text = "devices of VNIs cannot change while the writer runs; restart it";
+        Err(Error::InvalidConfig(text.into()))
     }
 
     /// Returns the settings that differ from those of a running writer and are fixed at its

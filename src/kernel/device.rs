@@ -56,6 +56,18 @@ impl Device {
         }
     }
 
+    pub(super) const fn is_up(self) -> bool {
+        matches!(self, Self::Up { .. })
+    }
+
+    /// The index that routes name: none for one that they must not lead by.
+    pub(super) const fn usable_index(self) -> Option<u32> {
+        match self {
+            Self::Down { index } | Self::Up { index } => Some(index),
+            Self::Missing | Self::Unfit { .. } => None,
+        }
+    }
+
     pub(super) const fn index(self) -> Option<u32> {
         match self {
             Self::Missing => None,

@@ -116,6 +116,7 @@ impl HostileKernel {
             protocol: 254,
             metrics: [0, 1024],
             vni_metrics: BTreeMap::new(),
+            vni_devices: BTreeMap::new(),
             seed: 1,
         });
         let script = Script {
@@ -126,10 +127,11 @@ impl HostileKernel {
         let mark = Mark {
             protocol: 254,
             device: 9,
+            more: [super::message::NO_DEVICE; 7],
             source: std::net::Ipv6Addr::UNSPECIFIED,
         };
         let config = WriterConfig {
-            device: "tun".into(),
+            devices: vec!["tun".into()],
             check_interval: Duration::from_secs(60),
             cleanup_on_exit: true,
             track_nexthops: false,

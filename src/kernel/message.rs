@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::core::kernel_plan::{Op, Place, Stray, Target, Tunnelled, Verb};
+use crate::core::kernel_plan::{Hop, Op, Place, Stray, Target, Tunnelled, Verb};
 
 /// Message types.
 pub(super) mod kind {
@@ -107,9 +107,33 @@ pub(super) struct Mark {
     pub(super) protocol: u8,
     /// Index of the tunnel device.
     pub(super) device: u32,
+    /// Indices of the devices that some VNIs have instead; see [`Hop::device`].
+    pub(super) more: [u32; MORE_DEVICES],
     /// The underlay address that packets leave from; unspecified if the system chooses it.
     pub(super) source: Ipv6Addr,
 }
+
+impl Mark {
+    /// The index of a device.
+    pub(super) fn index(&self, device: u8) -> u32 {
+        match device.checked_sub(1) {
+            None => self.device,
+            Some(at) => self.more.get(usize::from(at)).copied().unwrap_or(NO_DEVICE),
+        }
+    }
+
+    /// The device with an index, if it is one of these.
+    pub(super) fn device_of(&self, index: u32) -> Option<u8> {
+        let devices = 0..=u8::try_from(MORE_DEVICES).expect("few");
+        let known = devices.into_iter().find(|it| self.index(*it) == index);
+        known.filter(|_| index != NO_DEVICE)
+    }
+}
+
+/// How many devices there may be beside the first.
+pub(super) const MORE_DEVICES: usize = 7;
+/// An index that no device has.
+pub(super) const NO_DEVICE: u32 = i32::MAX.cast_unsigned();
 
 /// The share of a group's packets that a member gets.
 ///
@@ -220,8 +244,8 @@ pub(super) fn request_ack(message: &mut [u8]) {
 pub(super) fn encode_op(buffer: &mut Vec<u8>, op: &Op, sequence: u32, mark: &Mark) {
     let create = flag::CREATE | flag::EXCLUSIVE;
     match op {
-        Op::AddHop { id, address, .. } => {
-            encode_hop(buffer, create, sequence, *id, *address, mark);
+        Op::AddHop { id, hop, .. } => {
+            encode_hop(buffer, create, sequence, *id, *hop, mark);
         }
         Op::AddGroup { id, members, .. } => {
             encode_group(buffer, create, sequence, *id, members, mark);
@@ -277,24 +301,18 @@ pub(super) fn encode_probe(buffer: &mut Vec<u8>, sequence: u32, id: u32, mark: &
     // The discard prefix, RFC 6666.
     let address = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
     let flags = flag::REPLACE | flag::ACK;
-    encode_hop(buffer, flags, sequence, id, address, mark);
+    let hop = Hop { device: 0, address };
+    encode_hop(buffer, flags, sequence, id, hop, mark);
 }
 
-fn encode_hop(
-    buffer: &mut Vec<u8>,
-    flags: u16,
-    sequence: u32,
-    id: u32,
-    address: Ipv6Addr,
-    mark: &Mark,
-) {
+fn encode_hop(buffer: &mut Vec<u8>, flags: u16, sequence: u32, id: u32, hop: Hop, mark: &Mark) {
     let mut writer = Writer::message(buffer, kind::NEW_NEXTHOP, flags, sequence);
     // An IPv6 nexthop object serves routes of both families.
     writer.raw(&[AF_INET6, SCOPE_UNIVERSE, mark.protocol, 0, 0, 0, 0, 0]);
     writer.attr_u32(attr::NHA_ID, id);
-    writer.attr_u32(attr::NHA_OIF, mark.device);
+    writer.attr_u32(attr::NHA_OIF, mark.index(hop.device));
     let source = mark.source;
-    writer.encap(attr::NHA_ENCAP_TYPE, attr::NHA_ENCAP, source, address);
+    writer.encap(attr::NHA_ENCAP_TYPE, attr::NHA_ENCAP, source, hop.address);
     writer.finish();
 }
 

@@ -6,6 +6,7 @@ use crate::kernel::parse::{self, ObjectKind};
 const MARK: Mark = Mark {
     protocol: 254,
     device: 9,
+    more: [NO_DEVICE; MORE_DEVICES],
     source: Ipv6Addr::UNSPECIFIED,
 };
 
@@ -43,7 +44,10 @@ fn a_nexthop_object_byte_by_byte() {
     let op = Op::AddHop {
         object: 0,
         id: 10,
-        address: hop(1),
+        hop: Hop {
+            device: 0,
+            address: hop(1),
+        },
     };
     #[rustfmt::skip]
     let expected = [
@@ -142,7 +146,10 @@ fn no_length_is_trusted() {
         Op::AddHop {
             object: 0,
             id: 1,
-            address: hop(1),
+            hop: Hop {
+                device: 0,
+                address: hop(1),
+            },
         },
         Op::AddGroup {
             object: 0,

@@ -44,6 +44,7 @@ impl SimKernel {
             protocol: PROTOCOL,
             metrics: METRICS,
             vni_metrics: BTreeMap::new(),
+            vni_devices: BTreeMap::new(),
             seed,
         };
         Self {

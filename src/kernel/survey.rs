@@ -194,6 +194,7 @@ impl Survey {
             mark: Mark {
                 protocol,
                 device: 0,
+                more: [message::NO_DEVICE; message::MORE_DEVICES],
                 source: Ipv6Addr::UNSPECIFIED,
             },
             owns_inline: others.next().is_none(),

@@ -26,6 +26,7 @@ const DEVICE: u32 = 5;
 const MARK: Mark = Mark {
     protocol: 254,
     device: DEVICE,
+    more: [super::message::NO_DEVICE; 7],
     source: Ipv6Addr::UNSPECIFIED,
 };
 const ENOMEM: i32 = 12;
@@ -52,10 +53,11 @@ impl Bench {
             protocol: 254,
             metrics: [0, 1024],
             vni_metrics: BTreeMap::new(),
+            vni_devices: BTreeMap::new(),
             seed: 1,
         });
         let config = WriterConfig {
-            device: "tun".into(),
+            devices: vec!["tun".into()],
             check_interval: Duration::from_secs(60),
             cleanup_on_exit: false,
             track_nexthops: false,

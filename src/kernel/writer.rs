@@ -106,7 +106,8 @@ pub(super) enum Next {
 /// What the loop needs to know of the configuration.
 #[derive(Clone, Debug)]
 pub(super) struct WriterConfig {
-    pub(super) device: String,
+    /// The tunnel devices; most VNIs have the first.
+    pub(super) devices: Vec<String>,
     pub(super) check_interval: Duration,
     pub(super) cleanup_on_exit: bool,
     pub(super) track_nexthops: bool,
@@ -132,7 +133,8 @@ pub(super) struct Writer<N> {
     plan: Plan,
     mark: Mark,
     config: WriterConfig,
-    device: Device,
+    /// The tunnel devices as they were seen last.
+    devices: Vec<Device>,
     commands: Receiver<Command>,
     clients: Arc<Clients>,
     shared: Arc<Shared>,
@@ -200,8 +202,8 @@ impl<N: Netlink> Writer<N> {
             net,
             plan,
             mark,
+            devices: vec![Device::Missing; config.devices.len()],
             config,
-            device: Device::Missing,
             commands: ends.commands,
             clients: ends.clients,
             shared: ends.shared,
@@ -293,9 +295,20 @@ impl<N: Netlink> Writer<N> {
     }
 
     /// Whether the kernel takes what is to be written. What only deletes needs no device.
-    const fn can_write(&self) -> bool {
+    fn can_write(&self) -> bool {
         let only_deletes = self.ending.is_some() && self.config.cleanup_on_exit;
-        self.known && (only_deletes || matches!(self.device, Device::Up { .. }))
+        self.known && (only_deletes || self.is_any_up())
+    }
+
+    /// Whether a device takes routes; those by others wait, and are tried again.
+    fn is_any_up(&self) -> bool {
+        self.devices.iter().any(|it| it.is_up())
+    }
+
+    /// Why routes wait, if some do.
+    fn problem(&self) -> Option<String> {
+        let mut devices = self.devices.iter().zip(&self.config.devices);
+        devices.find_map(|(device, name)| device.problem(name))
     }
 
     /// Reads the kernel again at `at`, or before if that was asked for.
@@ -359,7 +372,7 @@ impl<N: Netlink> Writer<N> {
     /// Answers the callers that wait. Returns whether the writer is to end.
     fn answer(&mut self, now: Instant) -> bool {
         let done = self.plan.is_idle() && self.can_write() && !self.awaits_reading;
-        let problem = self.device.problem(&self.config.device);
+        let problem = self.problem();
         if done || problem.is_some() && self.known {
             for reply in self.flushes.drain(..) {
                 let result = match &problem {
@@ -401,12 +414,13 @@ impl<N: Netlink> Writer<N> {
             && !self.timers.is_set(Timer::Resync)
             && !self.is_in_doubt()
             && self.commands.is_empty();
-        let obstacle = match (self.device, fights) {
-            (Device::Missing, _) => Obstacle::Missing,
-            (Device::Unfit { .. }, _) => Obstacle::Unfit,
-            (Device::Down { .. }, _) => Obstacle::Down,
-            (Device::Up { .. }, true) => Obstacle::Fight,
-            (Device::Up { .. }, false) => Obstacle::None,
+        let bad = self.devices.iter().find(|it| !it.is_up());
+        let obstacle = match (bad, fights) {
+            (Some(Device::Missing), _) => Obstacle::Missing,
+            (Some(Device::Unfit { .. }), _) => Obstacle::Unfit,
+            (Some(Device::Down { .. }), _) => Obstacle::Down,
+            (Some(Device::Up { .. }) | None, true) => Obstacle::Fight,
+            (Some(Device::Up { .. }) | None, false) => Obstacle::None,
         };
         self.shared.publish(&counts, obstacle, in_sync);
     }

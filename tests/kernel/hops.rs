@@ -149,6 +149,7 @@ fn refused_routes_are_tried_again_less_and_less_often() {
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn name_of_a_vrf_device_is_that_of_its_table() {
     in_namespace("vrf", || {
         make_device();

@@ -86,12 +86,14 @@ pub(crate) struct Client {
 }
 
 /// A VNI and the kernel table of its routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping {
     pub(crate) vni: Vni,
     pub(crate) table: u32,
     /// Of its routes, if it is another one than that of the rest.
     pub(crate) metric: Option<u32>,
+    /// Of its routes, if it is another one than that of the rest.
+    pub(crate) device: Option<String>,
 }
 
 /// How installed routes name their next hops.

@@ -100,12 +100,13 @@ pub(super) fn announcement(options: &mut Options, text: &str) -> Result<Announce
 pub(super) fn mapping(options: &mut Options, text: &str) -> Option<Mapping> {
     let mut parts = text.split('#');
     let (number, table) = (parts.next()?, parts.next()?);
-    let metric = match parts.next() {
-        Some(metric) => Some(decimal(metric.strip_prefix("metric=")?)?),
-        None => None,
-    };
-    if parts.next().is_some() {
-        return None;
+    let (mut metric, mut own_device) = (None, None);
+    for part in parts {
+        match part.split_once('=')? {
+            ("metric", text) if metric.is_none() => metric = Some(decimal(text)?),
+            ("dev", text) if own_device.is_none() => own_device = Some(device(text)?),
+            _ => return None,
+        }
     }
     let table = decimal(table).or_else(|| rt_tables::number(table));
     let (vni, mut table) = (vni(number)?, table?);
@@ -116,7 +117,12 @@ pub(super) fn mapping(options: &mut Options, text: &str) -> Option<Mapping> {
         options.warn("install-routes", Some(text), &problem);
         table = MAIN_TABLE;
     }
-    Some(Mapping { vni, table, metric })
+    Some(Mapping {
+        vni,
+        table,
+        metric,
+        device: own_device,
+    })
 }
 
 pub(super) fn device(text: &str) -> Option<String> {
@@ -193,9 +199,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mapping_may_name_a_metric() {
+    fn mapping_may_name_a_metric_and_a_device() {
         let parse = |text: &str| mapping(&mut Options::default(), text);
         let of = |text: &str| parse(text).map(|it| (it.vni.0, it.table, it.metric));
+        let device = |text: &str| parse(text).and_then(|it| it.device);
+        assert_eq!(device("100#1#dev=red#metric=5").as_deref(), Some("red"));
         assert_eq!(of("100#200"), Some((100, 200, None)));
         assert_eq!(of("100#main#metric=50"), Some((100, 254, Some(50))));
         for text in [

@@ -188,8 +188,8 @@ pub(super) static ROWS: &[Row] = &[
         name: "install-routes",
         help: "Virtual networks whose routes go into a kernel table, if --subscribe has them too; \
                table 0 is the main table (needs CAP_NET_ADMIN)",
-        value: Value::List("VNI#TABLE[#metric=N]"),
-        expected: "VNI#TABLE[#metric=N], a VNI from 0 to 16777215 and a table from 0 to 4294967295, its \
+        value: Value::List("VNI#TABLE[#metric=N][#dev=DEVICE]"),
+        expected: "VNI#TABLE[#metric=N][#dev=DEVICE], a VNI from 0 to 16777215 and a table from 0 to 4294967295, its \
                    name or that of a VRF device",
         hyphen: Hyphen::Number,
         change: Change::LiveIfInstalling,

@@ -203,13 +203,9 @@ impl Plan {
             let id = self.objects.allocate()?;
             let kind = Kind::Single { groups: Vec::new() };
             let object = self.insert_object(id, set, kind);
-            let address = self.catalog.address(hop);
-            self.track.saw(address);
-            ops.push(Op::AddHop {
-                object,
-                id,
-                address,
-            });
+            let hop = self.catalog.hop(hop);
+            self.track.saw(hop.address);
+            ops.push(Op::AddHop { object, id, hop });
             return Some(object);
         }
         let members = self.singles(set, ops)?;

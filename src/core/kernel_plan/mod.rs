@@ -41,7 +41,7 @@ use crate::core::types::{NextHopType, Route, Vni};
 use catalog::{Announcement, Catalog};
 use intern::NONE;
 use objects::{Kind, Object, Objects};
-pub(crate) use op::{Change, Op, Place, Seen, Target, Tunnelled, Verb};
+pub(crate) use op::{Change, Hop, Op, Place, Seen, Target, Tunnelled, Verb};
 use queue::{Queue, Urgency};
 use refused::Refused;
 pub(crate) use remap::Scope;
@@ -101,6 +101,9 @@ pub(crate) struct PlanConfig {
     pub(crate) metrics: [u32; 2],
     /// The same of VNIs that have others.
     pub(crate) vni_metrics: BTreeMap<Vni, [u32; 2]>,
+    /// VNIs whose routes lead by another device than the first; see [`Hop::device`]. Only where
+    /// routes name objects.
+    pub(crate) vni_devices: BTreeMap<Vni, u8>,
     /// Seeds the hashes of tables keyed by peers' data.
     pub(crate) seed: u64,
 }
@@ -187,7 +190,9 @@ impl Plan {
         let mut by_vni = BTreeMap::new();
         for (&vni, &table) in &config.vni_tables {
             let metrics = config.vni_metrics.get(&vni).copied();
-            let position = spot::find_or_add(&mut tables, table, metrics.unwrap_or(config.metrics));
+            let metrics = metrics.unwrap_or(config.metrics);
+            let device = config.vni_devices.get(&vni).copied().unwrap_or(0);
+            let position = spot::find_or_add(&mut tables, table, metrics, device);
             tables[usize::from(position)].waiting.insert(vni);
             by_vni.insert(vni, position);
         }
@@ -235,9 +240,9 @@ impl Plan {
         let table = self.table_for(vni, route)?;
         let mut doubtful = None;
         let prefix = route.destination.prefix;
-        let announcement = self
-            .catalog
-            .acquire_announcement(announcement_of(vni, route));
+        let device = self.tables[usize::from(table)].device;
+        let announcement = announcement_of(vni, route);
+        let announcement = self.catalog.acquire_announcement(announcement, device);
         let id = self.store.find_or_insert(table, prefix);
         let desired = self.store.state_mut(id).desired;
         if let Some(fresh) = &mut self.fresh

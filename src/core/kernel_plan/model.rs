@@ -53,9 +53,9 @@ impl Model {
     /// Does an operation, or says why not.
     pub(crate) fn apply(&mut self, op: &Op) -> Result<(), i32> {
         match op {
-            Op::AddHop { id, address, .. } => {
+            Op::AddHop { id, hop, .. } => {
                 self.free(*id)?;
-                self.objects.insert(*id, Nexthop::Hop(*address));
+                self.objects.insert(*id, Nexthop::Hop(hop.address));
             }
             Op::AddGroup { id, members, .. } => {
                 self.free(*id)?;

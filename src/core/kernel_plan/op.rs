@@ -17,12 +17,20 @@ pub(crate) struct Place {
     pub(crate) metric: u32,
 }
 
+/// An underlay address, and the tunnel device that leads there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Hop {
+    /// Counts the devices of the configuration from 0; most have only that one.
+    pub(crate) device: u8,
+    pub(crate) address: Ipv6Addr,
+}
+
 /// Where a route leads, as the kernel is told.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
     /// To a nexthop object.
     Object(u32),
-    /// To these underlay addresses by the tunnel device, ascending.
+    /// To these underlay addresses by the first tunnel device, ascending.
     Inline(Vec<Ipv6Addr>),
     /// By other tunnel devices, or from another underlay address, in the kernel's order.
     Via(Vec<Tunnelled>),
@@ -57,11 +65,7 @@ pub(crate) enum Verb {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
     /// Creates a nexthop object for an underlay address.
-    AddHop {
-        object: u32,
-        id: u32,
-        address: Ipv6Addr,
-    },
+    AddHop { object: u32, id: u32, hop: Hop },
     /// Creates a group of nexthop objects.
     AddGroup {
         object: u32,

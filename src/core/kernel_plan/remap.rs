@@ -25,7 +25,8 @@ impl Plan {
         for (&vni, &table) in &scope.vni_tables {
             let metrics = scope.vni_metrics.get(&vni).copied();
             let metrics = metrics.unwrap_or(self.config.metrics);
-            let position = spot::find_or_add(&mut self.tables, table, metrics);
+            let device = self.config.vni_devices.get(&vni).copied().unwrap_or(0);
+            let position = spot::find_or_add(&mut self.tables, table, metrics, device);
             by_vni.insert(vni, position);
         }
         let before = std::mem::replace(&mut self.by_vni, by_vni);
@@ -108,6 +109,7 @@ mod tests {
             protocol: PROTOCOL,
             metrics: METRICS,
             vni_metrics: BTreeMap::new(),
+            vni_devices: BTreeMap::new(),
             seed: 1,
         })
     }

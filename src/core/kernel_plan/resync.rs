@@ -5,8 +5,8 @@ use std::net::Ipv6Addr;
 
 use super::store::BESIDE;
 use super::{
-    ADOPTED, Change, Family, Kind, Mode, NONE, Object, Place, Plan, QUEUED, RouteId, SETTLING,
-    Target,
+    ADOPTED, Change, Family, Hop, Kind, Mode, NONE, Object, Place, Plan, QUEUED, RouteId, SETTLING,
+    State, Target, named,
 };
 
 impl Plan {
@@ -42,9 +42,16 @@ impl Plan {
         self.counts.installed = 0;
     }
 
-    /// The kernel has a nexthop object of ours for one underlay address, by our device and
-    /// with our protocol.
+    /// Does the same as [`Self::saw_hop_by`] for the first of our devices.
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn saw_hop(&mut self, id: u32, address: Ipv6Addr) {
+        self.saw_hop_by(id, Hop { device: 0, address });
+    }
+
+    /// The kernel has a nexthop object of ours for one underlay address, by one of our devices
+    /// and with our protocol.
+    pub(crate) fn saw_hop_by(&mut self, id: u32, hop: Hop) {
+        let Hop { device, address } = hop;
         if !self.objects.owns(id) {
             return;
         }
@@ -54,11 +61,11 @@ impl Plan {
             }
             return;
         }
-        if self.is_reviewing() && self.review_object(id, self.is_hop(id, address)) {
+        if self.is_reviewing() && self.review_object(id, self.is_hop(id, hop)) {
             return;
         }
         self.track.saw(address);
-        let set = self.catalog.acquire_addresses(&[address]);
+        let set = self.catalog.acquire_addresses(device, &[address]);
         let slot = self.objects.insert(Object {
             id,
             set,
@@ -109,13 +116,10 @@ impl Plan {
             self.saw_foreign_object(id);
             return;
         }
-        let address = |&slot: &u32| {
-            self.catalog
-                .address(self.catalog.hops(self.objects.object(slot).set)[0])
-        };
-        slots.sort_unstable_by_key(address);
-        let addresses: Vec<Ipv6Addr> = slots.iter().map(address).collect();
-        let set = self.catalog.acquire_addresses(&addresses);
+        let hop = |&slot: &u32| self.catalog.hops(self.objects.object(slot).set)[0];
+        slots.sort_unstable_by_key(|slot| self.catalog.hop(hop(slot)));
+        let hops: Vec<u32> = slots.iter().map(hop).collect();
+        let set = self.catalog.acquire_hops(hops);
         let group = self.objects.insert(Object {
             id,
             set,
@@ -170,6 +174,10 @@ impl Plan {
         let state = *self.store.state_mut(id);
         let is_in_place = place == self.place(id, state) && protocol == self.config.protocol;
         let installed = self.resolve(id, target);
+        let installed = match self.is_by_device_of(state, installed) {
+            true => installed,
+            false => NONE,
+        };
         if is_in_place && installed != NONE && installed == state.installed {
             // Written while the kernel was read, or read twice.
             return;
@@ -240,16 +248,21 @@ impl Plan {
         }
     }
 
-    /// Whether an object leads to one underlay address, and to this one.
-    fn is_hop(&self, id: u32, address: Ipv6Addr) -> bool {
+    /// Whether an object leads to one underlay address by one device, and to these.
+    fn is_hop(&self, id: u32, hop: Hop) -> bool {
         self.objects.by_id(id).is_some_and(|slot| {
             let object = self.objects.object(slot);
             let hops = self.catalog.hops(object.set);
             matches!(object.kind, Kind::Single { .. })
-                && hops
-                    .iter()
-                    .map(|&it| self.catalog.address(it))
-                    .eq([address])
+                && hops.iter().map(|&it| self.catalog.hop(it)).eq([hop])
+        })
+    }
+
+    /// Whether an object leads by the device of a route's VNIs.
+    fn is_by_device_of(&self, state: State, slot: u32) -> bool {
+        named(slot).is_none_or(|slot| {
+            let device = self.catalog.device(self.objects.object(slot).set);
+            device == self.tables[usize::from(state.table)].device
         })
     }
 
@@ -293,7 +306,7 @@ impl Plan {
             (Mode::Inline, Target::Inline(addresses))
                 if !addresses.is_empty() && (id.family() == Family::V4 || addresses.len() == 1) =>
             {
-                let set = self.catalog.acquire_addresses(addresses);
+                let set = self.catalog.acquire_addresses(0, addresses);
                 let slot = self.stand_in(set);
                 self.catalog.release_hop_set(set);
                 slot

@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use super::{Family, Place, Plan};
 use crate::core::types::Vni;
 
-/// A kernel table and the metrics of our routes there.
+/// A kernel table, and the metrics and the device of our routes there. Of one table and
+/// metric there is one device.
 pub(super) struct Spot {
     pub(super) table: u32,
     /// Of IPv4 and of IPv6 routes, as the kernel shows them.
     pub(super) metrics: [u32; 2],
+    /// By which they lead; see [`super::Hop::device`].
+    pub(super) device: u8,
     /// VNIs that are not complete yet.
     pub(super) waiting: BTreeSet<Vni>,
 }
@@ -26,14 +29,15 @@ impl Spot {
 /// # Panics
 ///
 /// For more than 65,536 of them; the configuration allows fewer.
-pub(super) fn find_or_add(spots: &mut Vec<Spot>, table: u32, metrics: [u32; 2]) -> u16 {
-    let is_it = |it: &Spot| it.table == table && it.metrics == metrics;
+pub(super) fn find_or_add(spots: &mut Vec<Spot>, table: u32, metrics: [u32; 2], device: u8) -> u16 {
+    let is_it = |it: &Spot| it.table == table && it.metrics == metrics && it.device == device;
     let known = spots.iter().position(is_it);
     let position = known.unwrap_or(spots.len());
     if known.is_none() {
         spots.push(Spot {
             table,
             metrics,
+            device,
             waiting: BTreeSet::new(),
         });
     }

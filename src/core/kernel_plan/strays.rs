@@ -185,7 +185,8 @@ impl Plan {
         {
             return;
         }
-        let set = self.catalog.acquire_addresses(&addresses);
+        let device = self.tables[usize::from(state.table)].device;
+        let set = self.catalog.acquire_addresses(device, &addresses);
         self.catalog.want(set);
         self.carried.insert(id, set);
         self.store.state_mut(id).flags |= CARRIED;

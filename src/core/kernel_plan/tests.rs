@@ -50,6 +50,7 @@ fn plan_in(mode: Mode) -> Plan {
         protocol: PROTOCOL,
         metrics: METRICS,
         vni_metrics: BTreeMap::new(),
+        vni_devices: BTreeMap::new(),
         seed: 1,
     })
 }

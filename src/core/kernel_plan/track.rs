@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
-use super::{Kind, NONE, Op, Plan};
+use super::{Hop, Kind, NONE, Op, Plan};
 
 /// Addresses that cannot be reached, and what follows from a change.
 #[derive(Default)]
@@ -76,25 +76,37 @@ impl Plan {
         if !is_news {
             return None;
         }
-        let hop = self.catalog.find_hop(address);
-        let single = self.catalog.find_single(hop);
-        let slot = if single == NONE {
-            NONE
-        } else {
-            self.catalog.object(single)
-        };
-        if slot == NONE {
-            return Some(0);
+        let mut count = 0;
+        for device in self.devices() {
+            let hop = self.catalog.find_hop(Hop { device, address });
+            let single = self.catalog.find_single(hop);
+            if single == NONE {
+                continue;
+            }
+            let slot = self.catalog.object(single);
+            if slot != NONE {
+                let groups = self.objects.groups(slot);
+                self.track.groups.extend(groups);
+                count += groups.len();
+            }
         }
-        let groups = self.objects.groups(slot).to_vec();
-        self.track.groups.extend(&groups);
-        Some(groups.len())
+        Some(count)
     }
 
     /// Forgets addresses that nobody leads to any more.
     pub(crate) fn forget_unused_addresses(&mut self) {
+        let devices = self.devices();
         let Self { track, catalog, .. } = self;
-        track.away.retain(|it| catalog.find_hop(*it) != NONE);
+        let is_known = |&address: &Ipv6Addr| {
+            let mut hops = devices.iter().map(|&device| Hop { device, address });
+            hops.any(|hop| catalog.find_hop(hop) != NONE)
+        };
+        track.away.retain(is_known);
+    }
+
+    /// The devices by which routes lead.
+    fn devices(&self) -> BTreeSet<u8> {
+        self.tables.iter().map(|it| it.device).collect()
     }
 
     /// Those of a group's members that it leads to.

@@ -74,15 +74,18 @@ impl<N: Netlink> Writer<N> {
     }
 
     fn link_notified(&mut self, link: &LinkSeen, exists: bool, now: Instant) {
-        let is_ours = self.device.index() == Some(link.index);
-        let is_named = link.name == self.config.device;
-        let is_unchanged = exists && is_named && Device::of(link) == self.device;
-        if (is_ours || is_named) && !is_unchanged {
+        let mut devices = self.devices.iter().zip(&self.config.devices);
+        let changed = devices.find(|(device, name)| {
+            let is_named = link.name == **name;
+            let is_unchanged = exists && is_named && Device::of(link) == **device;
+            (is_named || device.index() == Some(link.index)) && !is_unchanged
+        });
+        if let Some((device, _)) = changed {
             // The kernel drops the routes of a device that goes down, and says nothing. One
             // that comes may be of another kind, and routes may lead by one that goes.
             self.known_everywhere = false;
             self.forgets = true;
-            let at = match self.device {
+            let at = match device {
                 Device::Up { .. } => self.fights.lost(Cause::Device, now, &self.shared),
                 _ => now,
             };

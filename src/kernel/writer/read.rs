@@ -8,9 +8,10 @@ use super::dump::{Heard, Reading, Request, Tables};
 use super::fights::Cause;
 use super::timers::Timer;
 use super::{DOUBT_PAUSE, DUMP_TRIES, RESYNC_PAUSE, Relaxed, Writer, rare};
-use crate::core::kernel_plan::{Change, Place, Target, Tunnelled, Verdict};
+use crate::core::kernel_plan::{Change, Hop, Place, Target, Tunnelled, Verdict};
 use crate::kernel::claim::Claimed;
 use crate::kernel::device::{Device, query_device};
+use crate::kernel::message::NO_DEVICE;
 use crate::kernel::parse::{self, ObjectKind, RouteSeen};
 use crate::kernel::socket::Netlink;
 
@@ -49,9 +50,8 @@ impl<N: Netlink> Writer<N> {
     /// Begins to read: the device at once; objects and routes at once where nothing is known of
     /// them, else in slices, while the kernel is written to.
     pub(super) fn begin_reading(&mut self, reason: Reason, now: Instant) -> io::Result<()> {
-        let before = self.device;
-        self.find_device()?;
-        self.forgets |= !self.known || self.device != before;
+        let has_changed = self.find_devices()?;
+        self.forgets |= !self.known || has_changed;
         let tables = match self.known_everywhere && self.plan.counts().strays == 0 {
             true => Tables::Ours,
             false => Tables::All,
@@ -184,27 +184,35 @@ impl<N: Netlink> Writer<N> {
         }
     }
 
-    /// Looks for the device.
-    fn find_device(&mut self) -> io::Result<()> {
-        let device = self.query_device()?;
-        let changed = device != self.device;
-        self.device = device;
-        if let Some(index) = device.index() {
-            self.mark.device = index;
-        }
-        let name = &self.config.device;
-        match device.problem(name) {
-            Some(text) => {
-                if changed || self.is_first_reading {
-                    log::warn!("kernel routes: {text}; routes wait for it");
-                }
-                self.shared.set_error(text);
+    /// Looks for the devices. Returns whether one is not as it was.
+    fn find_devices(&mut self) -> io::Result<bool> {
+        let devices = self.query_devices()?;
+        let before = std::mem::replace(&mut self.devices, devices);
+        for (number, device) in (0..).zip(&self.devices) {
+            let index = device.usable_index().unwrap_or(NO_DEVICE);
+            match number {
+                0 => self.mark.device = index,
+                _ => self.mark.more[number - 1] = index,
             }
-            None if changed => log::info!("tunnel device {name} is up"),
-            None => {}
+            let name = &self.config.devices[number];
+            let changed = before[number] != *device;
+            match device.problem(name) {
+                Some(text) => {
+                    if changed || self.is_first_reading {
+                        log::warn!("kernel routes: {text}; routes wait for it");
+                    }
+                    self.shared.set_error(text);
+                }
+                None if changed => log::info!("tunnel device {name} is up"),
+                None => {}
+            }
+        }
+        let bad = self.devices.iter().position(|it| !it.is_up());
+        if let Some(name) = self.config.devices.get(bad.unwrap_or(0)) {
+            self.shared.set_device(name);
         }
         self.is_first_reading = false;
-        Ok(())
+        Ok(before != self.devices)
     }
 
     /// Says once of which routes others stand in the way.
@@ -244,9 +252,8 @@ impl<N: Netlink> Writer<N> {
         self.writes_while_reading = false;
         let mut is_torn = false;
         while let Some(request) = reading.requests.front() {
-            self.writes_while_reading = matches!(request, Request::Routes(..))
-                && was_known
-                && matches!(self.device, Device::Up { .. });
+            self.writes_while_reading =
+                matches!(request, Request::Routes(..)) && was_known && self.is_any_up();
             self.ask(reading)?;
             is_torn |= self.hear_out(reading)? == Heard::Torn;
             self.heard_all(reading);
@@ -288,8 +295,10 @@ impl<N: Netlink> Writer<N> {
     ) {
         let ours = object.protocol == self.mark.protocol;
         match object.kind {
-            ObjectKind::Hop(hop) if ours && self.is_as_written(&hop) => {
-                self.plan.saw_hop(object.id, hop.address);
+            ObjectKind::Hop(hop) if ours && self.written_by(&hop).is_some() => {
+                let device = self.written_by(&hop).unwrap_or_default();
+                let address = hop.address;
+                self.plan.saw_hop_by(object.id, Hop { device, address });
             }
             ObjectKind::Hop(hop) if ours && self.tunnels.contains(&hop.device) => {
                 self.plan.saw_leftover_hop(object.id, hop.address);
@@ -311,7 +320,13 @@ impl<N: Netlink> Writer<N> {
             && !self.claims.iter().any(lives)
     }
 
-    /// Whether an encapsulation is as this writer would write it.
+    /// The device by which this writer would write such an object, if it would.
+    fn written_by(&self, hop: &Tunnelled) -> Option<u8> {
+        let device = self.mark.device_of(hop.device);
+        device.filter(|_| hop.source == self.mark.source)
+    }
+
+    /// Whether a route carries an encapsulation as this writer would write it.
     fn is_as_written(&self, hop: &Tunnelled) -> bool {
         hop.device == self.mark.device && hop.source == self.mark.source
     }
@@ -323,14 +338,14 @@ impl<N: Netlink> Writer<N> {
         self.config.claimed.is_inline || !self.claims.iter().any(is_ours)
     }
 
-    pub(super) fn query_device(&mut self) -> io::Result<Device> {
-        self.sequence = self.sequence.wrapping_add(1);
-        query_device(
-            &mut self.net,
-            &self.config.device,
-            self.sequence,
-            &mut self.datagram,
-        )
+    pub(super) fn query_devices(&mut self) -> io::Result<Vec<Device>> {
+        let mut devices = Vec::with_capacity(self.config.devices.len());
+        for name in &self.config.devices {
+            self.sequence = self.sequence.wrapping_add(1);
+            let (net, datagram) = (&mut self.net, &mut self.datagram);
+            devices.push(query_device(net, name, self.sequence, datagram)?);
+        }
+        Ok(devices)
     }
 
     /// Where a route leads that carries our protocol and has a form of ours; `None` for all
