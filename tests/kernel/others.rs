@@ -256,6 +256,43 @@ fn default_route_of_the_host_is_not_ours_although_it_has_our_protocol_and_table(
     });
 }
 
+/// The whole host is read while 200,000 routes of others stand there: a route that is announced
+/// meanwhile is written before the reading ends.
+#[test]
+fn new_route_is_written_while_the_kernel_is_read() {
+    in_namespace("reading", || {
+        make_device();
+        let theirs: String = (0..200_000_u32)
+            .map(|n| {
+                let address = std::net::Ipv4Addr::from(0x0b00_0000 + n);
+                format!("route add blackhole {address} table 77\n")
+            })
+            .collect();
+        ip_batch(&theirs, "-4");
+        let writer = start(config());
+        let mut n = 0;
+        let mut is_met = || {
+            let readings = writer.stats().resyncs;
+            // Another table is another reading of all.
+            let config = KernelConfig {
+                vni_tables: BTreeMap::from([(VNI, 100), (rustbond::Vni(9), 200 + n)]),
+                ..config()
+            };
+            writer.reconfigure(config, |_| Ok(Vec::new())).unwrap();
+            writer.add(VNI, nth_v4(n, 1));
+            n += 1;
+            eventually("it is installed", WAIT, || {
+                writer.stats().installed == u64::from(n)
+            });
+            let is_met = writer.stats().resyncs == readings;
+            eventually("all is read", WAIT, || writer.stats().resyncs > readings);
+            is_met
+        };
+        // A busy machine may look too late, but not always.
+        assert!((0..50).any(|_| is_met()));
+    });
+}
+
 #[test]
 fn somebody_who_removes_our_routes_again_and_again_is_named_and_waited_for() {
     in_namespace("fight", || {

@@ -84,6 +84,50 @@ fn another_way_of_naming_hops_leaves_nothing_behind() {
     });
 }
 
+/// The events of a prefix in `ip monitor`, in order: whether it was deleted.
+fn events(text: &str, prefix: &str) -> Vec<bool> {
+    let lines = text.lines().filter_map(|line| {
+        let line = line.trim_start();
+        let is_deleted = line.starts_with("Deleted");
+        let line = line.strip_prefix("Deleted ").unwrap_or(line);
+        line.starts_with(&format!("{prefix} "))
+            .then_some(is_deleted)
+    });
+    lines.collect()
+}
+
+#[test]
+fn another_kernel_form_makes_routes_before_it_breaks_them() {
+    in_namespace("forms", || {
+        make_device();
+        let announce = |writer: &KernelWriter| {
+            for n in 0..50 {
+                writer.add(VNI, nth_v4(n, 1));
+                writer.add(VNI, nth_v6(n, 1));
+            }
+        };
+        let writer = start(config());
+        announce(&writer);
+        writer.flush(WAIT).unwrap();
+        writer.shutdown(WAIT).unwrap();
+        for (config, has_objects) in [(fallback(), false), (config(), true)] {
+            let monitor = Monitor::start();
+            let writer = start(config);
+            announce(&writer);
+            writer.synced(VNI);
+            writer.flush(WAIT).unwrap();
+            eventually("they moved", WAIT, || writer.stats().in_sync);
+            writer.shutdown(WAIT).unwrap();
+            let text = monitor.stop();
+            for prefix in ["10.0.7.0/24", "fd00:0:0:7::/64"] {
+                assert_eq!(events(&text, prefix), [false, true], "{prefix}");
+            }
+            assert_eq!(ip("nexthop").is_empty(), !has_objects);
+            assert_eq!(table(100).matches("unicast").count(), 100);
+        }
+    });
+}
+
 #[test]
 fn at_the_end_routes_stay_unless_they_shall_not() {
     for mode in [NexthopMode::Auto, NexthopMode::Never] {

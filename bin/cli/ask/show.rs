@@ -349,6 +349,10 @@ fn kernel_lines(kernel: &Value, line: &mut impl FnMut(&'static str, String)) {
             ),
         );
     }
+    let unreachable = number("unreachable");
+    if unreachable > 0 {
+        line("", format!("no route to {unreachable} next hops"));
+    }
     for (key, name) in [("last_error", "last error"), ("last_warning", "warning")] {
         if let Some(text) = kernel[key].as_str() {
             line("", format!("{name}: {text}"));

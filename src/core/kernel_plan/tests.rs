@@ -5,6 +5,8 @@ mod chaos;
 mod found;
 mod places;
 mod refused;
+mod review;
+mod track;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +15,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::model::{EINVAL, Installed, METRICS, Model, Nexthop, PROTOCOL, place};
-use super::{Change, Failure, Mode, Op, Place, Plan, PlanConfig, Seen, Target, Verb, errno};
+use super::{
+    Change, Failure, Mode, Op, Place, Plan, PlanConfig, Seen, Target, Verb, Verdict, Way, errno,
+};
 use crate::core::types::{Destination, NextHop, NextHopType, Route, Vni};
 
 /// A small generator, so that every failure can be replayed from its seed.
@@ -45,6 +49,8 @@ fn plan_in(mode: Mode) -> Plan {
         nexthop_ids: IDS,
         protocol: PROTOCOL,
         metrics: METRICS,
+        vni_metrics: BTreeMap::new(),
+        vni_devices: BTreeMap::new(),
         seed: 1,
     })
 }

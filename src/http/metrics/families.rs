@@ -193,6 +193,11 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
         |to, it| of_kernel(to, it, |it| it.uninstallable),
     ),
     Family::gauge(
+        "metalbond_kernel_next_hops_unreachable",
+        "Next hops that this host has no route to.",
+        |to, it| of_kernel(to, it, |it| it.unreachable),
+    ),
+    Family::gauge(
         "metalbond_kernel_nexthop_objects",
         "Nexthop objects and groups in the kernel.",
         |to, it| of_kernel(to, it, |it| it.nexthop_objects),
