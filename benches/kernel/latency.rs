@@ -3,6 +3,7 @@
 //! Server and client are processes; a netlink socket here hears when the kernel has a route.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use socket2::SockRef;
 
 use crate::announcer::{Announcer, What};
+use crate::netns::ip_batch;
 use crate::role::{Role, clock, since};
 use crate::{OTHER_VNI, VNI, measured, raw};
 
@@ -149,5 +151,17 @@ pub(crate) fn latency() {
             }
         });
         report.print("while all are read again");
+        // Notifications that are lost have the kernel read, too.
+        let report = flow(&address, 100_000, 10_000, || {
+            std::thread::sleep(Duration::from_secs(1));
+            for verb in ["add", "del"].repeat(4) {
+                let line = |n: u32| {
+                    let address = Ipv4Addr::from(0xc000_0000 + n);
+                    format!("route {verb} blackhole {address} table 7777\n")
+                };
+                ip_batch(&(0..25_000).map(line).collect::<String>(), "-4");
+            }
+        });
+        report.print("while others change 200,000 routes");
     });
 }
