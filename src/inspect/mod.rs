@@ -26,7 +26,7 @@ mod watch;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-pub use server::{MemoryStats, ServerStats};
+pub use server::{ClientStats, MemoryStats, ServerStats};
 pub use snapshot::Snapshot;
 pub(crate) use watch::WatchSource;
 pub use watch::{Watch, WatchEvent, WatchFrom};
@@ -123,7 +123,7 @@ pub struct Status {
     /// Where a server listens.
     pub listening: Option<SocketAddr>,
     /// Why it is not ready: a server that does not listen, a client without a server, with a
-    /// table that is not complete, or whose routes are not in the kernel. None: it is ready.
+    /// table that is not complete or did not fit, or whose routes are not in the kernel. None: it is ready.
     pub not_ready: Option<String>,
     /// Sessions of a server, servers of a client, in whatever state.
     pub peers: usize,
@@ -141,6 +141,8 @@ pub struct Status {
     pub updates_sent: u64,
     /// Of a server.
     pub server: Option<ServerStats>,
+    /// Of a client.
+    pub client: Option<ClientStats>,
     /// Of a client that writes routes into the kernel.
     pub kernel: Option<KernelStatus>,
 }
@@ -164,6 +166,8 @@ pub struct KernelStatus {
     pub strays: u64,
     /// Announced routes with an underlay address that IPv6 cannot encapsulate to.
     pub uninstallable: u64,
+    /// Underlay addresses that this host has no route to, if next hops are followed.
+    pub unreachable: u64,
     /// How often something of ours was lost and written again.
     pub repairs: KernelRepairs,
     /// Nexthop objects and groups in the kernel.

@@ -12,7 +12,7 @@ use crate::netns::{self, DEVICE, Monitor, in_namespace, ip, make_device};
 use crate::writer::*;
 
 #[test]
-fn a_restart_with_an_unchanged_table_writes_nothing() {
+fn restart_with_an_unchanged_table_writes_nothing() {
     for config in [config(), fallback()] {
         in_namespace("restart", move || {
             make_device();
@@ -84,6 +84,50 @@ fn another_way_of_naming_hops_leaves_nothing_behind() {
     });
 }
 
+/// The events of a prefix in `ip monitor`, in order: whether it was deleted.
+fn events(text: &str, prefix: &str) -> Vec<bool> {
+    let lines = text.lines().filter_map(|line| {
+        let line = line.trim_start();
+        let is_deleted = line.starts_with("Deleted");
+        let line = line.strip_prefix("Deleted ").unwrap_or(line);
+        line.starts_with(&format!("{prefix} "))
+            .then_some(is_deleted)
+    });
+    lines.collect()
+}
+
+#[test]
+fn another_kernel_form_makes_routes_before_it_breaks_them() {
+    in_namespace("forms", || {
+        make_device();
+        let announce = |writer: &KernelWriter| {
+            for n in 0..50 {
+                writer.add(VNI, nth_v4(n, 1));
+                writer.add(VNI, nth_v6(n, 1));
+            }
+        };
+        let writer = start(config());
+        announce(&writer);
+        writer.flush(WAIT).unwrap();
+        writer.shutdown(WAIT).unwrap();
+        for (config, has_objects) in [(fallback(), false), (config(), true)] {
+            let monitor = Monitor::start();
+            let writer = start(config);
+            announce(&writer);
+            writer.synced(VNI);
+            writer.flush(WAIT).unwrap();
+            eventually("they moved", WAIT, || writer.stats().in_sync);
+            writer.shutdown(WAIT).unwrap();
+            let text = monitor.stop();
+            for prefix in ["10.0.7.0/24", "fd00:0:0:7::/64"] {
+                assert_eq!(events(&text, prefix), [false, true], "{prefix}");
+            }
+            assert_eq!(ip("nexthop").is_empty(), !has_objects);
+            assert_eq!(table(100).matches("unicast").count(), 100);
+        }
+    });
+}
+
 #[test]
 fn at_the_end_routes_stay_unless_they_shall_not() {
     for mode in [NexthopMode::Auto, NexthopMode::Never] {
@@ -123,6 +167,29 @@ fn at_the_end_routes_stay_unless_they_shall_not() {
             assert_eq!(others_now(), before);
         });
     }
+}
+
+#[test]
+fn routes_stay_after_a_failure_even_if_they_shall_not() {
+    in_namespace("abandon", move || {
+        make_device();
+        let config = KernelConfig {
+            cleanup_on_exit: true,
+            ..config()
+        };
+        let writer = start(config.clone());
+        writer.add(VNI, nth_v4(1, 1));
+        writer.flush(WAIT).unwrap();
+        let before = table(100);
+        assert!(before.contains("10.0.1.0/24"), "{before}");
+        writer.abandon(WAIT).unwrap();
+        assert!(!writer.stats().running);
+        assert_eq!(table(100), before);
+        // The next one adopts them, and removes them at its orderly end.
+        let writer = start(config);
+        writer.shutdown(WAIT).unwrap();
+        assert_eq!(table(100), "");
+    });
 }
 
 #[test]

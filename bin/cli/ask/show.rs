@@ -258,6 +258,12 @@ fn status_text(status: &Value, place: &Place, terminal: Terminal) -> String {
         ),
     );
     server_lines(&status["server"], &mut line);
+    let of_client = |key: &str| status["client"][key].as_u64().unwrap_or_default();
+    let (refused, missing) = (of_client("refused_routes"), of_client("missing_routes"));
+    if refused > 0 {
+        let text = format!("{refused} routes refused by max-routes, {missing} of them missing");
+        line("limits", text);
+    }
     kernel_lines(&status["kernel"], &mut line);
     let ready = match status["not_ready"].as_str() {
         None => ("ready", "yes".into(), Style::Good),
@@ -347,6 +353,10 @@ fn kernel_lines(kernel: &Value, line: &mut impl FnMut(&'static str, String)) {
                  {uninstallable} cannot be installed"
             ),
         );
+    }
+    let unreachable = number("unreachable");
+    if unreachable > 0 {
+        line("", format!("no route to {unreachable} next hops"));
     }
     for (key, name) in [("last_error", "last error"), ("last_warning", "warning")] {
         if let Some(text) = kernel[key].as_str() {

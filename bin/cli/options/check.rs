@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rustbond::Vni;
 
-use super::{Client, Common, Mistake, Options, Role, Server};
+use super::{Client, Common, KernelForm, Mistake, Options, Role, Server};
 use crate::cli::socket::Choice;
 
 /// Whether this binary can install routes.
@@ -69,6 +69,11 @@ impl Client {
         }
         let checked = self.config.check(&self.servers);
         checked.map_err(|error| Mistake::new("server", None, &error.to_string()))?;
+        let vnis = self.vnis().len();
+        if vnis > self.config.max_vnis {
+            let problem = format!("is below the {vnis} VNIs of --subscribe");
+            return Err(Mistake::new("max-vnis", None, &problem));
+        }
         let announced = self.announce.iter().map(|it| (it.vni, it.route));
         if let Some((vni, route)) = first_repeated(announced) {
             let problem = format!("VNI {vni} {route} is given twice");
@@ -78,6 +83,11 @@ impl Client {
         if let Some(vni) = first_repeated(mapped) {
             let problem = format!("VNI {vni} is given twice");
             return Err(Mistake::new("install-routes", None, &problem));
+        }
+        let has_device = self.install_routes.iter().any(|it| it.device.is_some());
+        if has_device && self.kernel_form == KernelForm::Inline {
+            let problem = "a device of a single VNI needs nexthop objects";
+            return Err(Mistake::new("kernel-form", Some("inline"), problem));
         }
         if !self.install_routes.is_empty() && !HAS_KERNEL {
             let problem = "this metalbond was built without kernel routes";

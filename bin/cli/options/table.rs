@@ -6,9 +6,9 @@
 //! Rows stand in the order of the help.
 
 use super::parse::{
-    announcement, count, device, drain, encap_source, flag, format, host, keepalive, kind, level,
-    mapping, pacing, positive, positive_seconds, protocol, push, rate, seconds, set, subscription,
-    workers,
+    announcement, count, device, drain, encap_source, flag, format, host, keepalive, kernel_form,
+    kind, level, mapping, pacing, positive, positive_seconds, protocol, push, rate, seconds, set,
+    subscription, workers,
 };
 use super::row::{Change, Hyphen, Role, Row, Value, Wrong};
 use crate::cli::announcement::SYNTAX;
@@ -70,6 +70,12 @@ const LIMIT: Row = Row {
     hyphen: Hyphen::Number,
     change: Change::Live,
     ..SERVER
+};
+
+/// The costs in the help are those at worst.
+const CLIENT_LIMIT: Row = Row {
+    roles: &[Role::Client],
+    ..LIMIT
 };
 
 /// The options of all commands that take a configuration file.
@@ -188,8 +194,9 @@ pub(super) static ROWS: &[Row] = &[
         name: "install-routes",
         help: "Virtual networks whose routes go into a kernel table, if --subscribe has them too; \
                table 0 is the main table (needs CAP_NET_ADMIN)",
-        value: Value::List("VNI#TABLE"),
-        expected: "VNI#TABLE, a VNI from 0 to 16777215 and a table from 0 to 4294967295 or by its name",
+        value: Value::List("VNI#TABLE[#metric=N][#dev=DEVICE]"),
+        expected: "VNI#TABLE[#metric=N][#dev=DEVICE], a VNI from 0 to 16777215 and a table from 0 to 4294967295, its \
+                   name or that of a VRF device",
         hyphen: Hyphen::Number,
         change: Change::LiveIfInstalling,
         fill: |it, text| {
@@ -205,6 +212,22 @@ pub(super) static ROWS: &[Row] = &[
         expected: "a device name of 1 to 15 bytes without spaces and slashes",
         default: Some("ip6tnl0"),
         fill: |it, text| set(&mut it.client.tun, device(text)),
+        ..CLIENT
+    },
+    Row {
+        name: "kernel-form",
+        help: "How installed routes name their next hops: by nexthop objects where the kernel has \
+               them, or inline, each route its own (IPv6 routes then have one next hop)",
+        value: Value::One("FORM"),
+        expected: "nexthop or inline",
+        default: Some("nexthop"),
+        fill: |it, text| set(&mut it.client.kernel_form, kernel_form(text)),
+        ..CLIENT
+    },
+    Row {
+        name: "track-nexthops",
+        help: "Leave next hops out of groups while this host has no route to them",
+        fill: |it, text| set(&mut it.client.track_nexthops, flag(text)),
         ..CLIENT
     },
     Row {
@@ -369,6 +392,19 @@ pub(super) static ROWS: &[Row] = &[
         help: "Routes announced by all peers; 130 B each [default: 16000000]",
         fill: |it, text| set(&mut it.server.config.max_routes, count(text)),
         ..LIMIT
+    },
+    Row {
+        name: "max-routes",
+        help: "Routes received; 100 B each, and what the kernel takes; what servers tell beyond \
+               that is refused and counted [default: 4000000]",
+        fill: |it, text| set(&mut it.client.config.max_routes, count(text)),
+        ..CLIENT_LIMIT
+    },
+    Row {
+        name: "max-vnis",
+        help: "Virtual networks subscribed to [default: 65536]",
+        fill: |it, text| set(&mut it.client.config.max_vnis, count(text)),
+        ..CLIENT_LIMIT
     },
     Row {
         name: "max-routes-per-peer",

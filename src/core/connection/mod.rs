@@ -257,7 +257,7 @@ impl<Q: Queue> Connection<Q> {
         if self.queue.is_empty() {
             self.stalled_since = None;
             if let Pace::Client(pacer) = &mut self.pace {
-                pacer.all_sent();
+                pacer.all_sent(now);
             }
         } else if count > 0 || self.stalled_since.is_none() {
             self.stalled_since = Some(now);
@@ -322,7 +322,7 @@ impl<Q: Queue> Connection<Q> {
     }
 
     /// Tells what the kernel knows at `now` of the sending side. Returns the size of a table, if
-    /// that shows that a legacy client has read the last of it.
+    /// that shows that a legacy client has read it.
     pub(crate) fn report_queue(&mut self, queue: SendQueue, now: Instant) -> Option<u64> {
         match &mut self.pace {
             Pace::Client(pacer) => pacer.report_queue(queue, now),

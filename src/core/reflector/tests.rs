@@ -435,7 +435,7 @@ fn limits_refuse_one_peer_and_spare_the_others() {
 }
 
 #[test]
-fn the_limit_for_all_counts_what_other_shards_have() {
+fn limit_for_all_counts_what_other_shards_have() {
     let mut world = World::new(1, config());
     let peer = world.connect();
     world.shards[0].set_remote_announcements(4990);
@@ -447,7 +447,7 @@ fn the_limit_for_all_counts_what_other_shards_have() {
 }
 
 #[test]
-fn a_keepalive_reply_overtakes_what_waits() {
+fn keepalive_reply_overtakes_what_waits() {
     let mut world = World::new(1, config());
     let [announcer, subscriber] = [world.connect(), world.connect()];
     let vni = Vni(1);
@@ -487,7 +487,7 @@ fn keepalives_of_a_peer_that_reads_none_cost_no_memory() {
 }
 
 #[test]
-fn who_takes_nothing_is_closed_after_twice_the_timeout() {
+fn peer_that_takes_nothing_is_closed_after_twice_the_hold_time() {
     let mut world = World::new(1, config());
     let [announcer, subscriber] = [world.connect(), world.connect()];
     world.run_until_quiet();

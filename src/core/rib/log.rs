@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_large_is_shared_in_its_place_and_not_copied() {
+    fn large_spans_are_shared_in_their_place_and_not_copied() {
         let mut log = Log::default();
         append(&mut log, Action::Add, b"before");
         log.take_fresh();

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_shown_whole_and_measured_by_its_lower_bits() {
+    fn digest_is_shown_whole_and_measured_by_its_lower_bits() {
         let digest = Digest(0x0123_4567_89ab_cdef);
         assert_eq!(digest.to_u64(), 0x0123_4567_89ab_cdef);
         assert_eq!(digest.to_u48(), 0x4567_89ab_cdef);
@@ -239,7 +239,7 @@ mod tests {
 
     /// Servers of different versions compare their digests.
     #[test]
-    fn the_hash_is_for_ever() {
+    fn hash_is_for_ever() {
         assert_eq!(hash(&route(1)), HASH_OF_ROUTE_1);
     }
 

@@ -173,7 +173,7 @@ impl World {
 }
 
 #[test]
-fn a_peer_sees_what_others_announce() {
+fn peer_sees_what_others_announce() {
     let mut world = World::new();
     for peer in [1, 2, 3] {
         world.join(PeerId(peer));
@@ -405,7 +405,7 @@ fn joins_between_single_changes_do_not_shred_the_log() {
 }
 
 #[test]
-fn a_span_without_a_peer_keeps_the_rest_in_order() {
+fn span_without_a_peer_keeps_the_rest_in_order() {
     /// A frame with a text of one letter.
     const FRAME: usize = HEADER_LEN + 1;
     let mut builder = SegmentBuilder::default();

@@ -12,8 +12,8 @@ use crate::core::types::Vni;
 use crate::error::Error;
 use crate::http::response::{List, Media, Response};
 use crate::inspect::{
-    Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus, ServerStats, Status,
-    VniStatus,
+    ClientStats, Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus,
+    ServerStats, Status, VniStatus,
 };
 
 /// `/api/v1/status`.
@@ -47,6 +47,7 @@ struct StatusJson<'a> {
     /// As text: some readers of JSON lose bits of large numbers.
     generation: String,
     server: Option<ServerJson>,
+    client: Option<ClientJson>,
     kernel: Option<KernelJson<'a>>,
 }
 
@@ -69,6 +70,7 @@ impl<'a> StatusJson<'a> {
             updates_sent: status.updates_sent,
             generation: generation.to_string(),
             server: status.server.as_ref().map(ServerJson::new),
+            client: status.client.as_ref().map(ClientJson::new),
             kernel: status.kernel.as_ref().map(KernelJson::new),
         }
     }
@@ -133,11 +135,28 @@ impl ServerJson {
 }
 
 #[derive(Serialize)]
+struct ClientJson {
+    refused_routes: u64,
+    missing_routes: usize,
+}
+
+impl ClientJson {
+    fn new(stats: &ClientStats) -> Self {
+        Self {
+            refused_routes: stats.refused_routes,
+            missing_routes: stats.missing_routes,
+        }
+    }
+}
+
+#[derive(Serialize)]
 struct KernelJson<'a> {
     desired: u64,
     installed: u64,
     failed: u64,
+    shadowed: u64,
     uninstallable: u64,
+    unreachable: u64,
     nexthop_objects: u64,
     messages: u64,
     resyncs: u64,
@@ -162,7 +181,9 @@ impl<'a> KernelJson<'a> {
             desired: status.desired,
             installed: status.installed,
             failed: status.failed,
+            shadowed: status.shadowed,
             uninstallable: status.uninstallable,
+            unreachable: status.unreachable,
             nexthop_objects: status.nexthop_objects,
             messages: status.messages,
             resyncs: status.resyncs,

@@ -7,7 +7,7 @@ use super::monitor::Monitor;
 use super::script::{Kind, Script, Talk};
 use crate::core::client::events::{ConsumerId, Event};
 use crate::core::client::{ConnectionState, ServerId};
-use crate::core::client::{Core, CoreConfig};
+use crate::core::client::{Core, CoreConfig, Limits};
 use crate::core::scripted::{self, hear};
 use crate::core::session::{CloseReason, Role};
 use crate::core::types::{Action, Route, Vni};
@@ -26,6 +26,10 @@ pub(super) fn config() -> CoreConfig {
         settle_time: Duration::ZERO,
         retry_min: Duration::from_secs(5),
         retry_max: Duration::from_secs(10),
+        limits: Limits {
+            routes: usize::MAX,
+            vnis: usize::MAX,
+        },
         seed: 7,
     }
 }
