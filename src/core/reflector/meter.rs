@@ -12,6 +12,8 @@ pub(super) const WITHDRAWAL: usize = 10;
 pub(super) const VNI: usize = 4;
 /// Cutting a segment for a joiner, and queueing it.
 pub(super) const SPAN: usize = 2;
+/// Bytes of changes that are coalesced for a unit.
+pub(super) const COALESCED_BYTES: usize = 24;
 /// Beginning a flow.
 pub(super) const JOIN: usize = 20;
 /// Visiting a slot and encoding its route.

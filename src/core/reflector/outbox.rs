@@ -10,8 +10,6 @@ use crate::core::rib::{Segment, Span, count_frames};
 use crate::core::types::Vni;
 use crate::core::wire::frame_len;
 
-use super::coalesce::coalesce;
-
 /// Why frames are in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -352,8 +350,8 @@ impl Outbox {
     ///
     /// Changes that can hardly shrink stay as they are: shared with all who must send them.
     ///
-    /// Calls `each` with every private copy.
-    pub(crate) fn coalesce(&mut self, seed: u64, each: &mut impl FnMut(&Span)) -> bool {
+    /// Calls `reduce` with the changes of each VNI.
+    pub(crate) fn coalesce(&mut self, mut reduce: impl FnMut(Vec<Span>) -> Vec<Span>) -> bool {
         if self.has_ended() {
             self.drop_all_dead();
         }
@@ -378,8 +376,7 @@ impl Outbox {
         // not depend on each other.
         self.items = rest;
         for ((vni, epoch), spans) in deltas {
-            for span in coalesce(&spans, seed) {
-                each(&span);
+            for span in reduce(spans) {
                 self.push_back(span, Kind::Delta(vni), epoch);
             }
         }

@@ -141,6 +141,12 @@ impl Span {
         &self.segment.bytes[self.start as usize..self.end as usize]
     }
 
+    /// Whether it is the same part of the same segment.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.segment, &other.segment)
+            && (self.start, self.end) == (other.start, other.end)
+    }
+
     /// Whether the log of its table has the segment itself, and no copy of it.
     pub(crate) fn is_in_log(&self) -> bool {
         self.segment.bytes.len() >= SHARED_BYTES

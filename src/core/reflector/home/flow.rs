@@ -210,15 +210,13 @@ impl Home {
         if waiting > soft.min(hard / 2) {
             let due = waiting > hard / 2 || peer.connection.is_stalled(self.now, STALL);
             if due && peer.connection.queue().has_doubled() {
-                let is_worth_it = peer.coalesce(self.config.seed, &mut self.segments);
-                self.counters.coalesced += u64::from(is_worth_it);
-                self.purging.push_back(id);
+                self.coalesce(id);
             }
-            if peer.connection.queue().delta_bytes() > hard {
-                peer.connection.close(CloseReason::TooSlow);
-                self.doomed.push(id);
-            }
+            self.end_if_too_slow(id);
         }
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         peer.connection
             .queue_mut()
             .count_bytes(&mut self.queue_bytes);
@@ -227,19 +225,29 @@ impl Home {
         }
     }
 
+    /// Ends a session past its hard limit. One that stands in line is given half as much again.
+    fn end_if_too_slow(&mut self, id: PeerId) {
+        let hard = self.config.hard_limit;
+        if let Some(peer) = self.peers.get_mut(&id) {
+            let grace = if peer.is_in_line { hard / 2 } else { 0 };
+            if peer.connection.queue().delta_bytes() > hard.saturating_add(grace) {
+                peer.connection.close(CloseReason::TooSlow);
+                self.doomed.push(id);
+            }
+        }
+    }
+
     /// To be called when a connection that was full takes bytes again.
     ///
     /// A peer that stalled is spared what it missed and what was undone meanwhile.
     pub(in crate::core::reflector) fn resume(&mut self, id: PeerId, now: Instant) {
         let soft_limit = self.config.soft_limit;
-        if let Some(peer) = self.peers.get_mut(&id)
+        if let Some(peer) = self.peers.get(&id)
             && peer.connection.is_stalled(now, STALL)
             && peer.connection.queue().delta_bytes() > soft_limit
             && peer.connection.queue().has_grown()
         {
-            let is_worth_it = peer.coalesce(self.config.seed, &mut self.segments);
-            self.counters.coalesced += u64::from(is_worth_it);
-            self.purging.push_back(id);
+            self.coalesce(id);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! answer comes in through `flow`.
 
 mod flow;
+mod laggards;
 mod memory;
 mod peer;
 mod subscribers;
@@ -24,6 +25,7 @@ use crate::core::rib::PeerId;
 use crate::core::session::{CloseReason, Event, MessageCounts, SessionConfig};
 use crate::core::types::Vni;
 use crate::core::wire::Malformed;
+use laggards::Laggards;
 use peer::{Peer, Subscription};
 use subscribers::Subscribers;
 use timers::{Timer, Timers};
@@ -102,6 +104,7 @@ pub(super) struct Home {
     leaving: VecDeque<(PeerId, Vec<Vni>)>,
     /// Their subscriptions.
     departing: Map<PeerId, Map<Vni, Subscription>>,
+    laggards: Laggards,
     /// Bytes of the queues themselves.
     queue_bytes: usize,
     /// Private copies of changes.
@@ -130,6 +133,7 @@ impl Home {
             purging: VecDeque::new(),
             leaving: VecDeque::new(),
             departing: map(config.seed),
+            laggards: Laggards::new(),
             queue_bytes: 0,
             segments: Segments::default(),
             pressure: Pressure::None,
@@ -273,13 +277,14 @@ impl Home {
     pub(super) fn turn(&mut self) {
         self.segments.sweep();
         self.end_doomed();
+        self.coalesce_in_line();
         self.end_flows();
         self.purge();
     }
 
     /// Whether another turn has something to do without any input.
     pub(super) fn has_work(&self) -> bool {
-        !self.leaving.is_empty() || !self.purging.is_empty()
+        !self.leaving.is_empty() || !self.purging.is_empty() || !self.laggards.is_empty()
     }
 
     /// Requests that were held back and are due.

@@ -8,7 +8,6 @@ use crate::core::connection::Connection;
 use crate::core::limit::Quiet;
 use crate::core::map::{Map, map};
 use crate::core::reflector::config::ShardConfig;
-use crate::core::reflector::memory::Segments;
 use crate::core::reflector::outbox::Outbox;
 use crate::core::rib::{PeerId, Span};
 use crate::core::session::MessageCounts;
@@ -103,6 +102,8 @@ pub(super) struct Peer {
     pub(super) refused_quiet: Quiet,
     /// The handshake was completed.
     pub(super) was_established: bool,
+    /// Stands in the line of those whose changes are to be coalesced.
+    pub(super) is_in_line: bool,
 }
 
 impl Peer {
@@ -117,6 +118,7 @@ impl Peer {
             malformed_quiet: Quiet::default(),
             refused_quiet: Quiet::default(),
             was_established: false,
+            is_in_line: false,
         }
     }
 
@@ -129,9 +131,10 @@ impl Peer {
     }
 
     /// Coalesces the queued changes by key. Returns whether that was worth the effort.
-    pub(super) fn coalesce(&mut self, seed: u64, segments: &mut Segments) -> bool {
-        let add = &mut |span: &Span| segments.add(span.segment());
-        let is_worth_it = self.connection.queue_mut().coalesce(seed, add);
+    ///
+    /// Calls `reduce` with the changes of each VNI.
+    pub(super) fn coalesce(&mut self, reduce: impl FnMut(Vec<Span>) -> Vec<Span>) -> bool {
+        let is_worth_it = self.connection.queue_mut().coalesce(reduce);
         self.counters.coalesced += u64::from(is_worth_it);
         is_worth_it
     }

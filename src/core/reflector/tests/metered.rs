@@ -203,6 +203,51 @@ fn unsubscribing_drops_what_waits_and_finishes_the_frame_begun() {
     world.check();
 }
 
+/// Many that stalled at the same time missed the same: it is coalesced once, and shared.
+#[test]
+fn laggards_share_what_they_missed_and_are_served_in_turns() {
+    let config = ShardConfig {
+        soft_limit: 100_000,
+        ..wide()
+    };
+    let mut world = World::new(1, config);
+    let announcer = world.connect();
+    let vni = Vni(1);
+    let laggards: Vec<PeerId> = (0..30).map(|_| world.connect()).collect();
+    for &laggard in &laggards {
+        world.subscribe(laggard, vni);
+    }
+    world.run_until_quiet();
+    let mut turns = 0;
+    for round in 0..8 {
+        world.now += Duration::from_secs(1);
+        for &laggard in &laggards {
+            let now = world.now;
+            world.home(laggard).advance(laggard, 0, now);
+        }
+        for number in 0..2000 {
+            let (old, new) = (number * 2 + round % 2, number * 2 + (round + 1) % 2);
+            world.update(announcer, vni, Action::Remove, route(old));
+            world.update(announcer, vni, Action::Add, route(new));
+        }
+        world.turn(0);
+        while world.shards[0].has_work() {
+            world.turn(0);
+            turns += 1;
+        }
+    }
+    let (mut coalesced, mut waiting) = (0, 0);
+    world.shards[0].for_each_session(|view| {
+        coalesced += view.counters.coalesced;
+        waiting += view.queued_bytes;
+    });
+    assert!(coalesced >= 60, "{coalesced} queues");
+    assert!(turns > 8, "{turns} turns: not all in one");
+    let queues = world.shards[0].usage().queues;
+    assert!(queues < waiting / 4, "{queues} bytes hold {waiting}");
+    world.check();
+}
+
 /// Memory is short: nothing new is admitted, and whoever holds most is closed.
 #[test]
 fn memory_limit_refuses_what_is_new_then_closes_who_holds_most() {
