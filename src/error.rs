@@ -15,6 +15,8 @@ pub enum Error {
     InvalidConfig(String),
     /// Caller: the client or server was shut down.
     Closed,
+    /// Caller: the client is subscribed to as many VNIs as its settings allow, which is this many.
+    TooManyVnis(usize),
     /// Caller: not subscribed to this VNI.
     NotSubscribed(Vni),
     /// Caller: this very route is announced already.
@@ -67,6 +69,12 @@ impl std::fmt::Display for Error {
         match self {
             Self::InvalidConfig(what) => f.write_str(what),
             Self::Closed => f.write_str("closed"),
+            Self::TooManyVnis(most) => {
+                write!(
+                    f,
+                    "subscribed to {most} VNIs already, which is the limit; raise max-vnis"
+                )
+            }
             Self::NotSubscribed(vni) => write!(f, "not subscribed to VNI {vni}"),
             Self::RouteAlreadyAnnounced => f.write_str("route already announced"),
             Self::RouteNotFound => f.write_str("route not found"),
@@ -95,6 +103,7 @@ impl std::error::Error for Error {
             Self::Listen { source, .. } | Self::Io { source, .. } => Some(source),
             Self::InvalidConfig(_)
             | Self::Closed
+            | Self::TooManyVnis(_)
             | Self::NotSubscribed(_)
             | Self::RouteAlreadyAnnounced
             | Self::RouteNotFound

@@ -128,7 +128,7 @@
 //!     let mut driver = MetalBondClient::builder()
 //!         .server("[2001:db8::1]:4711")
 //!         .driver()?;
-//!     driver.subscribe(Vni(100));
+//!     driver.subscribe(Vni(100))?;
 //!     let other = UdpSocket::bind("[::1]:0")?;
 //!     other.set_nonblocking(true)?;
 //!

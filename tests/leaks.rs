@@ -34,7 +34,7 @@ fn round(server: &MetalBondServer) {
     let watched = channelled.watch(EventDetail::NextHops).unwrap();
     watched.recv().unwrap();
     let mut driver = builder().driver().unwrap();
-    driver.subscribe(VNI);
+    driver.subscribe(VNI).unwrap();
     driver.process();
     drop(driver);
     channelled.shutdown().unwrap();

@@ -46,6 +46,9 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
     };
     let client = client?;
     ender.end_with(client.life())?;
+    if let Some(kernel) = &kernel {
+        ender.end_with(kernel.life())?;
+    }
     // What is announced suppresses what others announce for the same destinations: announced
     // first, no such route is told, installed and removed again.
     for announcement in &args.announce {
@@ -67,6 +70,7 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
         None => client.inspector(),
     };
     let http = Http::start(&options.common, Arc::clone(&inspector))?;
+    http.end_with(&ender)?;
     let mut heartbeat = client.heartbeat();
     heartbeat.join(http.heartbeat());
     if let Some(kernel) = &kernel {
@@ -80,6 +84,7 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
     hangups.call(reload::at_hangup(options, reload))?;
     let control = options.common.control.as_ref();
     let control = Control::start(control, CLIENT_SOCKET, || inspector, actions)?;
+    control.end_with(&ender)?;
     let ended = ending.wait();
     service.stopping();
     signals::within(STOP_TIMEOUT, "the client", move || {
@@ -90,8 +95,8 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Fai
             log::warn!("the client: {error}");
         }
     });
-    kernel.map_or(Ok(()), |kernel| kernel.stop())?;
-    ended
+    let stopped = kernel.map_or(Ok(()), |kernel| kernel.stop(&ended));
+    ended.and(stopped)
 }
 
 /// Reads the configuration of a running client again.

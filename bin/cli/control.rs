@@ -12,6 +12,7 @@ use crate::cli::failure::Failure;
 #[cfg(feature = "http")]
 use crate::cli::logging;
 use crate::cli::reload::Reload;
+use crate::cli::signals::Ender;
 use crate::cli::socket::Choice;
 
 /// The actions that the control socket asks of the command itself.
@@ -48,7 +49,7 @@ pub(crate) fn actions(_: Reload) -> Actions {
 /// A control socket, if one is wanted; removed when dropped.
 pub(crate) struct Control {
     #[cfg(feature = "http")]
-    _socket: Option<ControlSocket>,
+    socket: Option<ControlSocket>,
 }
 
 #[cfg(feature = "http")]
@@ -60,7 +61,7 @@ impl Control {
         inspect: impl FnOnce() -> Arc<dyn Inspect>,
         actions: Actions,
     ) -> Result<Self, Failure> {
-        let _socket = match choice {
+        let socket = match choice {
             Some(Choice::Off) => None,
             Some(Choice::At(path)) => {
                 let socket = ControlSocket::start(path, inspect(), actions);
@@ -71,7 +72,7 @@ impl Control {
             }
             None => start_usual(Path::new(usual), inspect, actions),
         };
-        Ok(Self { _socket })
+        Ok(Self { socket })
     }
 }
 
@@ -112,6 +113,15 @@ impl Control {
 }
 
 impl Control {
+    /// Has the command end when the thread of the socket panics.
+    pub(crate) fn end_with(&self, _ender: &Ender) -> Result<(), Failure> {
+        #[cfg(feature = "http")]
+        if let Some(socket) = &self.socket {
+            return _ender.end_with(socket.life());
+        }
+        Ok(())
+    }
+
     /// Stops listening and removes the socket.
     pub(crate) fn stop(self) {}
 }

@@ -7,6 +7,7 @@ use rustbond::inspect::Inspect;
 
 use crate::cli::failure::Failure;
 use crate::cli::options::Common;
+use crate::cli::signals::Ender;
 
 /// An HTTP server, if `--http` asked for one; stops when dropped.
 pub(crate) struct Http {
@@ -40,6 +41,15 @@ impl Http {
             return server.heartbeat();
         }
         Heartbeat::default()
+    }
+
+    /// Has the command end when a thread of the server panics.
+    pub(crate) fn end_with(&self, _ender: &Ender) -> Result<(), Failure> {
+        #[cfg(feature = "http")]
+        if let Some(server) = &self.server {
+            return _ender.end_with(server.life());
+        }
+        Ok(())
     }
 
     /// Stops the server and drops what it shows.

@@ -10,7 +10,7 @@ mod imp {
 
     use rustbond::inspect::Inspect;
     use rustbond::kernel::{KernelConfig, KernelWriter, NexthopMode};
-    use rustbond::{Builder, Heartbeat, MetalBondClient};
+    use rustbond::{Builder, Heartbeat, Life, MetalBondClient};
 
     use crate::cli::failure::Failure;
     use crate::cli::options::{Client as Options, KernelForm};
@@ -47,6 +47,11 @@ mod imp {
             self.0.heartbeat()
         }
 
+        /// Returns whether its thread runs.
+        pub(crate) fn life(&self) -> Life {
+            self.0.life()
+        }
+
         /// Applies new options to the routes that the client has received.
         pub(crate) fn reconfigure(
             &self,
@@ -79,8 +84,14 @@ mod imp {
         }
 
         /// Writes the last changes; with `--cleanup` removes all routes.
-        pub(crate) fn stop(&self) -> Result<(), Failure> {
-            let stopped = self.0.shutdown(STOP_TIMEOUT);
+        ///
+        /// Not after a failure: the service manager starts the command again, and the routes
+        /// that stay are right until then.
+        pub(crate) fn stop(&self, ended: &Result<(), Failure>) -> Result<(), Failure> {
+            let stopped = match ended {
+                Ok(()) => self.0.shutdown(STOP_TIMEOUT),
+                Err(_) => self.0.abandon(STOP_TIMEOUT),
+            };
             stopped.map_err(|error| Failure::RunTime(format!("kernel routes: {error}")))
         }
     }
@@ -123,7 +134,7 @@ mod imp {
     use std::sync::Arc;
 
     use rustbond::inspect::Inspect;
-    use rustbond::{Builder, Heartbeat, MetalBondClient, NoOpHandler};
+    use rustbond::{Builder, Heartbeat, Life, MetalBondClient, NoOpHandler};
 
     use crate::cli::failure::Failure;
     use crate::cli::options::Client as Options;
@@ -161,7 +172,11 @@ mod imp {
             Ok(())
         }
 
-        pub(crate) fn stop(&self) -> Result<(), Failure> {
+        pub(crate) fn life(&self) -> Life {
+            Life::default()
+        }
+
+        pub(crate) fn stop(&self, _: &Result<(), Failure>) -> Result<(), Failure> {
             Ok(())
         }
     }

@@ -42,6 +42,7 @@ pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(),
     let server = Arc::new(server);
     ender.end_with(server.life())?;
     let http = Http::start(&options.common, server.inspector())?;
+    http.end_with(&ender)?;
     let mut heartbeat = server.heartbeat();
     heartbeat.join(http.heartbeat());
     let reported = Arc::clone(&server);
@@ -53,6 +54,7 @@ pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(),
     hangups.call(reload::at_hangup(options, reload))?;
     let control = options.common.control.as_ref();
     let control = Control::start(control, SERVER_SOCKET, || server.inspector(), actions)?;
+    control.end_with(&ender)?;
     let ended = ending.wait();
     service.stopping();
     let drain_time = drain_time.load(Ordering::Relaxed);

@@ -48,8 +48,8 @@ impl Ender {
 }
 
 impl Ender {
-    /// Ends the command with a failure when a thread of the server or client panics, so that the
-    /// service manager starts it again.
+    /// Ends the command with a failure when one of the threads of `life` panics, so that the
+    /// service manager starts it again: it must not live on without a part of it.
     pub(crate) fn end_with(&self, life: Life) -> Result<(), Failure> {
         let ender = self.clone();
         let watch = move || {

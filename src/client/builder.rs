@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::config::ClientConfig;
 use super::driver::Driver;
-use super::engine::{Engine, EngineConfig};
+use super::engine::{Engine, EngineConfig, Resolver};
 use super::events::Events;
 use super::handle::MetalBondClient;
 use super::handler::{self, CHANNEL_EVENTS, NextHopHandler, RouteHandler};
@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 pub struct Builder {
     servers: Vec<String>,
     config: ClientConfig,
+    resolver: Resolver,
 }
 
 impl MetalBondClient {
@@ -140,6 +141,21 @@ impl Builder {
     /// Identity towards peers of this implementation; [`ClientConfig::node_id`].
     pub fn node_id(mut self, node_id: [u8; 16]) -> Self {
         self.config.node_id = Some(node_id);
+        self
+    }
+
+    /// The most routes that are held, and VNIs that are subscribed to;
+    /// [`ClientConfig::max_routes`] and [`ClientConfig::max_vnis`].
+    pub fn limits(mut self, max_routes: usize, max_vnis: usize) -> Self {
+        self.config.max_routes = max_routes;
+        self.config.max_vnis = max_vnis;
+        self
+    }
+
+    /// Asks another resolver than the system's for the addresses of names.
+    #[cfg(test)]
+    pub(in crate::client) fn resolver(mut self, resolver: Resolver) -> Self {
+        self.resolver = resolver;
         self
     }
 
@@ -257,6 +273,7 @@ impl Builder {
         let config = EngineConfig {
             bind: self.config.bind,
             user_timeout,
+            resolver: self.resolver,
         };
         let mut engine = Engine::new(core, config, Arc::clone(&published))
             .map_err(Error::io("make a mailbox"))?;

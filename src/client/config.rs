@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::core::client::{CoreConfig, EventDetail, RouteFilter, ServerBit};
+use crate::core::client::{CoreConfig, EventDetail, Limits, RouteFilter, ServerBit};
 use crate::core::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
 use crate::core::session::{Role, SessionConfig};
 use crate::core::time::bounded;
@@ -46,6 +46,16 @@ pub struct ClientConfig {
     pub legacy_pacing: LegacyPacing,
     /// Bytes per second to one such server at most, at least 4096. Default: 8 MiB.
     pub legacy_rate: u32,
+    /// Distinct routes that are held at most, those imported into other VNIs among them; about
+    /// 100 bytes each, and what the kernel or a handler takes. What servers tell beyond that is
+    /// refused, counted and logged; sessions and all that is held stay. Once an eighth of the
+    /// limit is free, or what is missing fits, the tables are asked for again. A legacy server is
+    /// not asked where this client announces: what is missing comes with its next session.
+    /// Default: 4,000,000.
+    pub max_routes: usize,
+    /// VNIs subscribed to at most; a further subscription is refused with an error.
+    /// Default: 65,536.
+    pub max_vnis: usize,
     /// Identity in the HELLO to peers of this implementation. Default: random.
     pub node_id: Option<[u8; 16]>,
     /// Address to connect from; servers of the other family cannot be reached with it.
@@ -76,6 +86,8 @@ impl Default for ClientConfig {
             retry_max: Duration::from_secs(10),
             legacy_pacing: LegacyPacing::Auto,
             legacy_rate: DEFAULT_RATE,
+            max_routes: 4_000_000,
+            max_vnis: 65_536,
             node_id: None,
             bind: None,
             filter: RouteFilter::new(),
@@ -168,6 +180,10 @@ impl ClientConfig {
             settle_time: bounded(self.settle_time),
             retry_min: bounded(self.retry_min),
             retry_max: bounded(self.retry_max),
+            limits: Limits {
+                routes: self.max_routes,
+                vnis: self.max_vnis,
+            },
             seed: crate::random::seed(),
         }
     }

@@ -77,8 +77,12 @@ impl Driver {
     }
 
     /// Subscribes to a VNI at every server.
-    pub fn subscribe(&mut self, vni: Vni) -> Changed {
-        self.engine.core.subscribe(vni).into()
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyVnis`] at the limit of [`ClientConfig::max_vnis`](super::ClientConfig::max_vnis).
+    pub fn subscribe(&mut self, vni: Vni) -> Result<Changed> {
+        self.engine.subscribe(vni)
     }
 
     /// Unsubscribes from a VNI; its routes are removed.

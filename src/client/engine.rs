@@ -1,10 +1,11 @@
 //! The client with its sockets, one step at a time: what its thread and the
 //! [`Driver`](super::Driver) share.
 
+mod dial;
 mod request;
 mod server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -24,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::net::{
     Conn, MAILBOX_WEIGHT, Mailbox, Postbox, READ_BUDGET, Ready, Reply, Turn, WRITE_BUDGET, Written,
 };
+pub(super) use dial::Resolver;
 use server::Server;
 
 const WAKE: Token = Token(usize::MAX);
@@ -48,6 +50,8 @@ pub(super) struct EngineConfig {
     pub(super) bind: Option<IpAddr>,
     /// A server that acknowledges nothing for this long will not read any more.
     pub(super) user_timeout: Duration,
+    /// What knows the addresses of names.
+    pub(super) resolver: Resolver,
 }
 
 /// A client without a thread.
@@ -59,6 +63,10 @@ pub(super) struct Engine {
     pub(super) core: Core,
     config: EngineConfig,
     servers: BTreeMap<ServerId, Server>,
+    /// The names that a thread asks the resolver for; one thread for each at most.
+    resolving: BTreeSet<String>,
+    /// Connection attempts so far, for their tokens.
+    attempts: usize,
     turn: Turn<ServerId, Conn>,
     published: Arc<Published>,
     states: BTreeMap<ServerId, ConnectionState>,
@@ -88,6 +96,8 @@ impl Engine {
             core,
             config,
             servers: BTreeMap::new(),
+            resolving: BTreeSet::new(),
+            attempts: 0,
             turn: Turn::new(crate::random::seed()),
             published,
             states: BTreeMap::new(),
@@ -157,6 +167,10 @@ impl Engine {
         }
         let now = Instant::now();
         for event in &self.ready {
+            if dial::is_attempt(event.token()) {
+                self.servers.values_mut().for_each(|it| it.dial.note(event));
+                continue;
+            }
             let (id, core) = (ServerId(event.token().0), &self.core);
             self.turn
                 .note(id, || core.framing(id), |conn| conn.note(event));
@@ -164,8 +178,9 @@ impl Engine {
         self.read_mail(now);
         self.read_sockets(now);
         self.core.handle_timeouts(now);
+        self.advance_dials(now);
         self.drop_closed();
-        // One attempt at each in a turn: a connect may fail at once, and be due again at once.
+        // Once each in a turn: all attempts may fail at once, and be due again at once.
         let due: Vec<ServerId> = std::iter::from_fn(|| self.core.poll_dial(now)).collect();
         for server in due {
             self.dial(server, now);
@@ -192,7 +207,8 @@ impl Engine {
         if writes || self.turn.has_readers() {
             return Some(Duration::ZERO);
         }
-        let due = self.core.poll_timeout()?;
+        let dials = self.servers.values().filter_map(|it| it.dial.due());
+        let due = dials.chain(self.core.poll_timeout()).min()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 
@@ -202,7 +218,7 @@ impl Engine {
             match mail {
                 Mail::Command(command) => self.execute(command, now),
                 Mail::Question(question) => self.answer(question, now),
-                Mail::Resolved(server, addresses) => self.resolved(server, addresses, now),
+                Mail::Resolved(name, addresses) => self.resolved(&name, addresses, now),
                 Mail::Stop => self.is_stopped = true,
             }
         }
@@ -218,7 +234,7 @@ impl Engine {
         } = self;
         turn.begin_reads();
         while turn.has_reads_left() {
-            turn.read_next(|id, conn| match read(core, id, conn, buffer, now) {
+            turn.read_next(|id, conn| match read(core, id, conn, buffer) {
                 Ok(0) => 0,
                 Ok(count) => {
                     let dropped = core.receive(id, &buffer[..count], now);
@@ -252,10 +268,10 @@ impl Engine {
         while turn.write_next(|id, conn| write(core, id, conn, now)) {}
     }
 
-    /// Drops connections whose session is over or whose attempt failed.
+    /// Drops connections whose session is over.
     fn drop_closed(&mut self) {
         for &id in self.servers.keys() {
-            if !self.core.is_up(id) && !self.core.is_dialling(id) {
+            if !self.core.is_up(id) {
                 self.turn.remove(id);
             }
         }
@@ -308,20 +324,13 @@ impl Engine {
     }
 }
 
-/// Goes on with a connection attempt, or reads once. Returns how many bytes came.
+/// Reads once. Returns how many bytes came.
 fn read(
-    core: &mut Core,
+    core: &Core,
     id: ServerId,
     conn: &mut Conn,
     buffer: &mut [u8],
-    now: Instant,
 ) -> std::result::Result<usize, CloseReason> {
-    if core.is_dialling(id) {
-        if !conn.establish()? {
-            return Ok(0);
-        }
-        core.dialled(id, now);
-    }
     if !core.is_up(id) || !conn.is_readable() {
         return Ok(0);
     }

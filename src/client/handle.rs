@@ -62,9 +62,11 @@ impl MetalBondClient {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] after a shutdown.
+    /// [`Error::TooManyVnis`] at the limit of [`ClientConfig::max_vnis`]; [`Error::Closed`] after
+    /// a shutdown.
     pub fn subscribe(&self, vni: Vni) -> Result<Changed> {
-        self.running.command(|reply| Command::Subscribe(vni, reply))
+        self.running
+            .command(|reply| Command::Subscribe(vni, reply))?
     }
 
     /// Unsubscribes from a VNI; its routes are removed.
@@ -163,8 +165,9 @@ impl MetalBondClient {
     /// be changed: all but the ones below.
     ///
     /// No session ends: `keepalive_interval`, `handshake_timeout`, `legacy_pacing` and
-    /// `legacy_rate` hold for new ones, `stale_time` holds at once, `settle_time`
-    /// from the next loss or handshake on.
+    /// `legacy_rate` hold for new ones, `stale_time` holds at once, `settle_time` from the next
+    /// loss or handshake on. `max_routes` and `max_vnis` hold at once for what is new; what is
+    /// above a lower one stays.
     ///
     /// # Errors
     ///
@@ -185,6 +188,8 @@ impl MetalBondClient {
         running.settle_time = config.settle_time;
         running.legacy_pacing = config.legacy_pacing;
         running.legacy_rate = config.legacy_rate;
+        running.max_routes = config.max_routes;
+        running.max_vnis = config.max_vnis;
         Ok(fixed)
     }
 

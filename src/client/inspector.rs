@@ -14,8 +14,8 @@ use crate::core::time::after;
 use crate::core::types::{Action, Route, Vni};
 use crate::error::{Error, Result};
 use crate::inspect::{
-    Command, Done, Inspect, KernelStatus, PeerStatus, Side, Snapshot, Status, VniStatus, Watch,
-    WatchEvent, WatchFrom, WatchSource,
+    ClientStats, Command, Done, Inspect, KernelStatus, PeerStatus, Side, Snapshot, Status,
+    VniStatus, Watch, WatchEvent, WatchFrom, WatchSource,
 };
 use crate::life::Life;
 
@@ -81,6 +81,7 @@ impl Summary {
             announced: 0,
             updates_received: 0,
             updates_sent: 0,
+            stats: ClientStats::default(),
         }
     }
 }
@@ -106,6 +107,7 @@ impl Inspect for Inspector {
             updates_received: summary.updates_received,
             updates_sent: summary.updates_sent,
             server: None,
+            client: Some(summary.stats),
             kernel,
         }
     }

@@ -13,21 +13,21 @@ use crate::core::client::{
 };
 use crate::core::types::{Route, Vni};
 use crate::error::Result;
-use crate::inspect::{PeerStatus, RouteEntry, VniStatus};
+use crate::inspect::{ClientStats, PeerStatus, RouteEntry, VniStatus};
 use crate::net::Reply;
 
 /// Mail for the engine.
 pub(super) enum Mail {
     Command(Command),
     Question(Question),
-    /// A server's name was resolved.
-    Resolved(ServerId, io::Result<Vec<SocketAddr>>),
+    /// A name was resolved, or could not be.
+    Resolved(String, io::Result<Vec<SocketAddr>>),
     Stop,
 }
 
 /// What the engine is asked to do.
 pub(super) enum Command {
-    Subscribe(Vni, Reply<Changed>),
+    Subscribe(Vni, Reply<Result<Changed>>),
     Unsubscribe(Vni, Reply<Changed>),
     /// Answers whether the announcement is new.
     Announce(Vni, Route, Reply<bool>),
@@ -99,6 +99,7 @@ pub(super) struct Summary {
     pub(super) announced: usize,
     pub(super) updates_received: u64,
     pub(super) updates_sent: u64,
+    pub(super) stats: ClientStats,
 }
 
 /// Some routes, and where the next piece begins if there is one.

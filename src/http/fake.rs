@@ -23,10 +23,13 @@ pub(super) struct Fake {
     pub(super) generation: AtomicU64,
     pub(super) snapshots: AtomicU64,
     pub(super) has_ended: AtomicBool,
+    /// Whoever asks for peers panics.
+    pub(super) is_broken: AtomicBool,
 }
 
 impl Fake {
     fn check(&self) -> Result<()> {
+        assert!(!self.is_broken.load(Ordering::Relaxed), "a test");
         match self.has_ended.load(Ordering::Relaxed) {
             true => Err(Error::Closed),
             false => Ok(()),
@@ -50,6 +53,7 @@ impl Inspect for Fake {
             updates_received: 0,
             updates_sent: 0,
             server: None,
+            client: None,
             kernel: None,
         }
     }

@@ -11,6 +11,7 @@ use super::mail::{ConnectionId, Mail};
 use super::response::{Response, Status};
 use crate::error::{Error, Result};
 use crate::inspect::Inspect;
+use crate::life::Life;
 use crate::net::Postbox;
 
 /// Most requests that wait for a thread. A connection has one; closed connections leave theirs.
@@ -32,7 +33,11 @@ pub(super) struct Helpers {
 }
 
 impl Helpers {
-    pub(super) fn start(inspect: Arc<dyn Inspect>, postbox: &Postbox<Mail>) -> Result<Self> {
+    pub(super) fn start(
+        inspect: Arc<dyn Inspect>,
+        postbox: &Postbox<Mail>,
+        life: &Life,
+    ) -> Result<Self> {
         let cache = Arc::new(SnapshotCache::default());
         let mut threads = Vec::new();
         let mut start = |name: &str| {
@@ -43,9 +48,13 @@ impl Helpers {
                 cache: Arc::clone(&cache),
                 postbox: postbox.clone(),
             };
+            let guard = life.guard(name, || {});
             let thread = std::thread::Builder::new()
                 .name(name.into())
-                .spawn(move || helper.run())
+                .spawn(move || {
+                    let _guard = guard;
+                    helper.run();
+                })
                 .map_err(Error::io("start a thread"))?;
             threads.push(thread);
             Ok(sender)

@@ -48,6 +48,7 @@ use std::thread::JoinHandle;
 use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;
 use crate::inspect::Inspect;
+use crate::life::Life;
 use crate::net::{Postbox, listen_on_first};
 pub use control::{Actions, ControlSocket, Outcome};
 use helper::Helpers;
@@ -65,6 +66,7 @@ pub struct HttpServer {
     address: SocketAddr,
     postbox: Postbox<Mail>,
     thread: Option<JoinHandle<()>>,
+    life: Life,
 }
 
 impl HttpServer {
@@ -98,18 +100,31 @@ impl HttpServer {
             .map_err(Error::io("read the listening address"))?;
         let (entrance, postbox) =
             Entrance::new(listener).map_err(Error::io("register the listener"))?;
-        let helpers = Helpers::start(inspect, &postbox)?;
+        let life = Life::default();
+        let helpers = Helpers::start(inspect, &postbox, &life)?;
         let worker = Worker::new(entrance, helpers, Hosts::new(address, hosts));
+        let (guard, ended) = (life.guard(THREAD_NAME, || {}), life.clone());
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.into())
-            .spawn(move || worker.run())
+            .spawn(move || {
+                let _guard = guard;
+                worker.run();
+                ended.stop();
+            })
             .map_err(Error::io("start a thread"))?;
         log::info!("serving HTTP on {address}");
         Ok(Self {
             address,
             postbox,
             thread: Some(thread),
+            life,
         })
+    }
+
+    /// Whether the server's threads still run, and how they ended.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.life.clone()
     }
 
     /// Returns the address of the listener, with the chosen port if it was 0.

@@ -137,3 +137,32 @@ fn loopback_refuses_other_hosts_but_the_control_socket_does_not() {
     assert_eq!(status(http.local_addr(), "good.example"), "200");
     assert_eq!(status(http.local_addr(), "evil.example"), "421");
 }
+
+#[test]
+fn panic_of_a_thread_that_answers_is_known() {
+    let fake = Fake::default();
+    fake.is_broken
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let http = HttpServer::start("127.0.0.1:0", Arc::new(fake)).unwrap();
+    let life = http.life();
+    life.check().unwrap();
+    let mut tcp = TcpStream::connect(http.local_addr()).unwrap();
+    tcp.write_all(b"GET /api/v1/peers HTTP/1.0\r\n\r\n")
+        .unwrap();
+    let ended = life.wait_timeout(PATIENCE);
+    assert!(
+        matches!(&ended, Err(Error::Panicked(it)) if it == "metalbond-query"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn listeners_that_are_stopped_have_not_panicked() {
+    let listeners = Listeners::start("life");
+    let lives = [listeners.http.life(), listeners.control.life()];
+    lives.iter().for_each(|life| life.check().unwrap());
+    drop(listeners);
+    lives
+        .iter()
+        .for_each(|life| life.wait_timeout(PATIENCE).unwrap());
+}

@@ -26,7 +26,7 @@ mod watch;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-pub use server::ServerStats;
+pub use server::{ClientStats, ServerStats};
 pub use snapshot::Snapshot;
 pub(crate) use watch::WatchSource;
 pub use watch::{Watch, WatchEvent, WatchFrom};
@@ -123,7 +123,7 @@ pub struct Status {
     /// Where a server listens.
     pub listening: Option<SocketAddr>,
     /// Why it is not ready: a server that does not listen, a client without a server, with a
-    /// table that is not complete, or whose routes are not in the kernel. None: it is ready.
+    /// table that is not complete or did not fit, or whose routes are not in the kernel. None: it is ready.
     pub not_ready: Option<String>,
     /// Sessions of a server, servers of a client, in whatever state.
     pub peers: usize,
@@ -141,6 +141,8 @@ pub struct Status {
     pub updates_sent: u64,
     /// Of a server.
     pub server: Option<ServerStats>,
+    /// Of a client.
+    pub client: Option<ClientStats>,
     /// Of a client that writes routes into the kernel.
     pub kernel: Option<KernelStatus>,
 }

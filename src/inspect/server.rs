@@ -1,4 +1,4 @@
-//! A server in numbers.
+//! Servers and clients in numbers.
 
 /// What a server has and has done, at one moment.
 ///
@@ -34,7 +34,7 @@ pub struct ServerStats {
     pub changes: u64,
     /// Messages dropped as malformed since the start.
     pub malformed: u64,
-    /// Times a queue was folded since the start.
+    /// Times a queue was coalesced since the start.
     pub folds: u64,
     /// Sessions of legacy peers that ended while a table was sent to them, since the start.
     pub legacy_drops: u64,
@@ -46,4 +46,16 @@ pub struct ServerStats {
     pub bytes_received: u64,
     /// Bytes sent since the start.
     pub bytes_sent: u64,
+}
+
+/// What a client could not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientStats {
+    /// Routes refused since the start, because of
+    /// [`ClientConfig::max_routes`](crate::ClientConfig::max_routes).
+    pub refused_routes: u64,
+    /// Routes that are missing at this moment because they were refused; what several servers
+    /// have counts once.
+    pub missing_routes: usize,
 }

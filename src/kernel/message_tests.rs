@@ -40,7 +40,7 @@ fn reparse(bytes: &[u8]) -> parse::RouteSeen {
 /// but for the zero fields of the encapsulation that it adds.
 #[test]
 #[cfg(target_endian = "little")]
-fn a_nexthop_object_byte_by_byte() {
+fn nexthop_object_byte_by_byte() {
     let op = Op::AddHop {
         object: 0,
         id: 10,
@@ -65,7 +65,7 @@ fn a_nexthop_object_byte_by_byte() {
 /// As `ip route add 10.0.0.0/24 nhid 11 table 300 proto 254` sends it.
 #[test]
 #[cfg(target_endian = "little")]
-fn a_route_byte_by_byte() {
+fn route_byte_by_byte() {
     let op = route(Verb::Add, "10.0.0.0/24", 300, Target::Object(11));
     #[rustfmt::skip]
     let expected = [
@@ -82,7 +82,7 @@ fn a_route_byte_by_byte() {
 }
 
 #[test]
-fn what_is_written_can_be_read() {
+fn encoded_messages_decode_to_the_same() {
     for (prefix, metric) in [("10.1.0.0/16", 0), ("::/0", 1024), ("fd00::1/128", 1024)] {
         let op = route(Verb::Beside, prefix, 70_000, Target::Object(5));
         let seen = reparse(&encoded(&op, &MARK));
@@ -121,7 +121,7 @@ fn what_is_written_can_be_read() {
 }
 
 #[test]
-fn a_refusal_carries_the_kernels_words() {
+fn refusal_carries_the_kernels_words() {
     let mut body = (-17_i32).to_ne_bytes().to_vec();
     body.extend_from_slice(&[0; 16]);
     body.extend_from_slice(&9_u16.to_ne_bytes());

@@ -63,6 +63,8 @@ pub(super) struct Shared {
     in_sync: AtomicBool,
     pub(super) uses_objects: AtomicBool,
     pub(super) running: AtomicBool,
+    /// At the end the routes stay, whatever the settings say.
+    pub(super) keeps_routes: AtomicBool,
     last_error: Mutex<Option<String>>,
     last_warning: Mutex<Option<String>>,
 }

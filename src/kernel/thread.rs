@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use foldhash::quality::RandomState;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -29,6 +29,7 @@ use crate::core::time::after;
 use crate::core::types::{Route, Vni};
 use crate::error::{Error, Result};
 use crate::heartbeat::{Beat, Heartbeat, Turns};
+use crate::life::Life;
 
 /// Commands that may wait for the thread, 88 bytes each: 1.4 MiB. The thread takes several
 /// million a second; a caller that finds the channel full waits for room.
@@ -36,6 +37,12 @@ const COMMANDS: usize = 1 << 14;
 
 /// How long the last handle that is dropped waits for the thread.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a caller that waits for the thread looks whether it still runs.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Pause after a poll that failed.
+const POLL_RETRY: Duration = Duration::from_millis(200);
 
 /// The first device of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -58,6 +65,7 @@ struct Inner {
     wake: Arc<Wake>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    life: Life,
     clients: Arc<Clients>,
     /// The settings in use; off the hot path.
     config: Mutex<KernelConfig>,
@@ -80,6 +88,17 @@ impl Wake {
     }
 }
 
+/// What a writer is made of, besides its settings.
+struct Parts<N, C> {
+    net: N,
+    plan: Plan,
+    mark: Mark,
+    mode: Mode,
+    claimed: Claimed,
+    /// Held as long as the thread runs.
+    claim: C,
+}
+
 impl KernelWriter {
     /// Starts the thread `metalbond-netlink`, in the network namespace of the caller.
     ///
@@ -100,21 +119,38 @@ impl KernelWriter {
             is_inline: mode == Mode::Inline,
         };
         let claim = claim(&claimed)?;
-        let plan = Plan::new(plan_config(&config, mode));
         let poll = Poll::new().map_err(Error::io("create a poll"))?;
-        let waker =
-            Waker::new(poll.registry(), WAKE).map_err(Error::io("create an event descriptor"))?;
         let fd: RawFd = net.notifications_fd();
         poll.registry()
             .register(&mut SourceFd(&fd), NOTIFICATION, Interest::READABLE)
             .map_err(Error::io("poll a netlink socket"))?;
+        let parts = Parts {
+            net,
+            plan: Plan::new(plan_config(&config, mode)),
+            mark,
+            mode,
+            claimed,
+            claim,
+        };
+        Self::launch(parts, poll, config)
+    }
+
+    /// Starts the thread of a writer.
+    fn launch<N, C>(parts: Parts<N, C>, poll: Poll, config: KernelConfig) -> Result<Self>
+    where
+        N: Netlink + Send + 'static,
+        C: Send + 'static,
+    {
+        let waker =
+            Waker::new(poll.registry(), WAKE).map_err(Error::io("create an event descriptor"))?;
         let wake = Arc::new(Wake {
             waker,
             asleep: AtomicBool::new(false),
             turns: Turns::default(),
         });
         let shared = Arc::new(Shared::default());
-        shared.uses_objects.store(mode == Mode::Objects, Relaxed);
+        let uses_objects = parts.mode == Mode::Objects;
+        shared.uses_objects.store(uses_objects, Relaxed);
         shared.running.store(true, Relaxed);
         shared.set_device(&config.device);
         let clients = Arc::<Clients>::default();
@@ -123,35 +159,24 @@ impl KernelWriter {
             devices: config.devices(),
             check_interval: config.check_interval,
             cleanup_on_exit: config.cleanup_on_exit,
-            track_nexthops: config.track_nexthops && mode == Mode::Objects,
-            claimed,
+            track_nexthops: config.track_nexthops && uses_objects,
+            claimed: parts.claimed,
         };
-        let writer = Writer::new(
-            net,
-            plan,
-            mark,
-            writer_config,
-            Ends {
-                commands: receiver,
-                clients: Arc::clone(&clients),
-                shared: Arc::clone(&shared),
-            },
-        );
-        let thread_wake = Arc::clone(&wake);
-        let thread = std::thread::Builder::new()
-            .name(THREAD_NAME.into())
-            .spawn(move || {
-                // Given back when the thread has ended.
-                let _claim = claim;
-                run(writer, poll, &thread_wake);
-            })
-            .map_err(Error::io("start the netlink thread"))?;
+        let ends = Ends {
+            commands: receiver,
+            clients: Arc::clone(&clients),
+            shared: Arc::clone(&shared),
+        };
+        let writer = Writer::new(parts.net, parts.plan, parts.mark, writer_config, ends);
+        let life = Life::default();
+        let thread = spawn(&life, writer, parts.claim, poll, Arc::clone(&wake))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 commands,
                 wake,
                 shared,
                 thread: Mutex::new(Some(thread)),
+                life,
                 clients,
                 config: Mutex::new(config),
             }),
@@ -232,7 +257,7 @@ impl KernelWriter {
     /// # Errors
     ///
     /// [`Error::Timeout`]; [`Error::Netlink`] while the tunnel device is missing or down;
-    /// [`Error::Closed`] after the shutdown.
+    /// [`Error::Closed`] after the shutdown; [`Error::Panicked`] if the thread has panicked.
     pub fn flush(&self, timeout: Duration) -> Result<()> {
         let (reply, answer) = bounded(1);
         let deadline = after(Instant::now(), timeout);
@@ -240,21 +265,12 @@ impl KernelWriter {
             .inner
             .commands
             .send_timeout(Command::Flush(reply), timeout);
-        sent.map_err(|error| {
-            if error.is_timeout() {
-                Error::Timeout
-            } else {
-                Error::Closed
-            }
+        sent.map_err(|error| match error.is_timeout() {
+            true => Error::Timeout,
+            false => self.inner.life.error(),
         })?;
         self.inner.wake.wake();
-        answer.recv_deadline(deadline).map_err(|error| {
-            if error.is_timeout() {
-                Error::Timeout
-            } else {
-                Error::Closed
-            }
-        })?
+        self.inner.await_answer(&answer, deadline)
     }
 
     /// Returns what the writer last published of its state.
@@ -269,6 +285,12 @@ impl KernelWriter {
         let wake = Arc::clone(&self.inner.wake);
         let turns = wake.turns.clone();
         Heartbeat::new(vec![Beat::new(THREAD_NAME, turns, move || wake.wake())])
+    }
+
+    /// Whether the writer's thread still runs, and how it ended.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.inner.life.clone()
     }
 
     /// The way of a client to the thread, and what tells it of room there.
@@ -287,7 +309,19 @@ impl KernelWriter {
     /// # Errors
     ///
     /// [`Error::Timeout`] when that takes longer; the thread ends nevertheless.
+    /// [`Error::Panicked`] if the thread has panicked; then the kernel keeps what it has.
     pub fn shutdown(&self, timeout: Duration) -> Result<()> {
+        self.inner.shutdown(timeout)
+    }
+
+    /// As [`Self::shutdown`], and leaves the routes in the kernel even with `cleanup_on_exit`:
+    /// for a program that ends because something in it failed, and that is started again.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::shutdown`].
+    pub fn abandon(&self, timeout: Duration) -> Result<()> {
+        self.inner.shared.keeps_routes.store(true, Relaxed);
         self.inner.shutdown(timeout)
     }
 }
@@ -298,6 +332,23 @@ impl Inner {
             log::debug!("route change after the shutdown of the kernel writer");
         }
         self.wake.wake();
+    }
+
+    /// Waits for the thread's answer. A command that the thread did not take before it ended stays
+    /// in the channel, and its answer never comes: so the thread is looked at too.
+    fn await_answer(&self, answer: &Receiver<Result<()>>, deadline: Instant) -> Result<()> {
+        loop {
+            let look = deadline.min(after(Instant::now(), LOOK));
+            match answer.recv_deadline(look) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Disconnected) => return Err(self.life.error()),
+                Err(RecvTimeoutError::Timeout) if look == deadline => return Err(Error::Timeout),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Err(ended) = self.life.check() {
+                return answer.try_recv().unwrap_or(Err(ended));
+            }
+        }
     }
 
     fn shutdown(&self, timeout: Duration) -> Result<()> {
@@ -315,13 +366,12 @@ impl Inner {
         }
         // The thread answers at the deadline at the latest, after the call it is in.
         let grace = Duration::from_millis(500);
-        let result = match answer.recv_deadline(deadline + grace) {
-            Ok(result) => result,
-            Err(error) if error.is_timeout() => return Err(Error::Timeout),
-            Err(_) => Err(Error::Closed),
+        let result = match self.await_answer(&answer, deadline + grace) {
+            Err(Error::Timeout) if self.life.check().is_ok() => return Err(Error::Timeout),
+            result => result,
         };
         if thread.join().is_err() {
-            return Err(Error::Closed);
+            return Err(self.life.error());
         }
         result
     }
@@ -335,8 +385,35 @@ impl Drop for Inner {
     }
 }
 
+/// Starts the thread, whose end is told to `life`. `claim` is dropped when it has ended.
+fn spawn<N, C>(
+    life: &Life,
+    writer: Writer<N>,
+    claim: C,
+    poll: Poll,
+    wake: Arc<Wake>,
+) -> Result<JoinHandle<()>>
+where
+    N: Netlink + Send + 'static,
+    C: Send + 'static,
+{
+    let (life, guard) = (life.clone(), life.guard(THREAD_NAME, || {}));
+    let run = move || {
+        let _claim = claim;
+        let mut writer = writer;
+        // Dropped before the writer: callers that find that gone then see why.
+        let _guard = guard;
+        run(&mut writer, poll, &wake);
+        life.stop();
+    };
+    let thread = std::thread::Builder::new().name(THREAD_NAME.into());
+    thread
+        .spawn(run)
+        .map_err(Error::io("start the netlink thread"))
+}
+
 /// The thread.
-fn run(mut writer: Writer<KernelSocket>, mut poll: Poll, wake: &Wake) {
+fn run<N: Netlink>(writer: &mut Writer<N>, mut poll: Poll, wake: &Wake) {
     /// Marks the thread as ended, even after a panic.
     struct Ended(Arc<Shared>);
     impl Drop for Ended {
@@ -367,7 +444,7 @@ fn run(mut writer: Writer<KernelSocket>, mut poll: Poll, wake: &Wake) {
             && error.kind() != io::ErrorKind::Interrupted
         {
             log::error!("netlink thread cannot poll: {error}");
-            return;
+            std::thread::sleep(POLL_RETRY);
         }
         wake.asleep.store(false, SeqCst);
     }
@@ -483,3 +560,6 @@ fn random_seed() -> u64 {
     use std::hash::BuildHasher;
     RandomState::default().hash_one(std::process::id())
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,6 +66,12 @@ impl Conn {
         })
     }
 
+    /// Has the events of the connection come with another token, those that it announced before
+    /// among them.
+    pub(crate) fn retoken(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.stream.retoken(registry, token)
+    }
+
     /// Returns the far end.
     pub(crate) fn peer(&self) -> Peer {
         self.peer

@@ -32,7 +32,7 @@ pub struct Endpoint {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Host {
-    /// Asked of the system's resolver at every attempt.
+    /// The system's resolver knows its addresses.
     Name(Box<str>),
     /// An address, with the scope of a link-local one.
     Address(IpAddr, u32),
@@ -146,6 +146,9 @@ impl FromStr for Endpoint {
         if host.contains([':', '[', ']', '/']) {
             return refuse("write HOST:PORT, with an IPv6 address in brackets");
         }
+        if !is_host_name(host) {
+            return refuse("the host is neither a name nor an address");
+        }
         let Ok(port) = port.parse() else {
             return refuse("the port is not a number up to 65535");
         };
@@ -156,6 +159,20 @@ impl FromStr for Endpoint {
             source: None,
         })
     }
+}
+
+/// Returns whether a text can be given to a resolver. A name of another alphabet is written in
+/// its ASCII form (`xn--`).
+fn is_host_name(text: &str) -> bool {
+    let is_allowed = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_');
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let mut labels = text.split('.').map(str::as_bytes);
+    let are_allowed = labels
+        .clone()
+        .all(|label| (1..=63).contains(&label.len()) && label.iter().all(|it| is_allowed(*it)));
+    // No name ends in a number; resolvers take such a text for an odd form of an IPv4 address.
+    let is_number = |label: &[u8]| label.iter().all(u8::is_ascii_digit);
+    are_allowed && !labels.next_back().is_some_and(is_number) && text.len() <= 253
 }
 
 impl fmt::Display for Endpoint {
@@ -191,6 +208,14 @@ mod tests {
         for (text, why) in [
             ("host", "the port is missing"),
             (":4711", "the host is missing"),
+            ("", "the port is missing"),
+            ("[::1]", "in brackets"),
+            ("nonsense", "the port is missing"),
+            ("nonsense with spaces:4711", "neither a name nor an address"),
+            (" host:4711", "neither a name nor an address"),
+            ("a..b:4711", "neither a name nor an address"),
+            ("256.1.1.1:4711", "neither a name nor an address"),
+            ("1.2.3:4711", "neither a name nor an address"),
             ("host:", "the port is not a number"),
             ("host:65536", "the port is not a number"),
             ("::1:4711", "in brackets"),

@@ -63,6 +63,14 @@ impl Stream {
         }
     }
 
+    /// Registers the stream anew; all that is ready is announced again.
+    pub(super) fn retoken(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Self::Tcp(tcp) => registry.reregister(&mut tcp.socket, token, interest),
+        }
+    }
+
     /// Goes on with a connection attempt. Returns `None` while it has not ended.
     pub(super) fn connected(&self) -> Option<io::Result<()>> {
         match self {

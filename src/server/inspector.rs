@@ -150,6 +150,7 @@ impl Inspect for Inspector {
             updates_received: stats.updates_received,
             updates_sent: stats.updates_sent,
             server: Some(stats),
+            client: None,
             kernel: None,
         }
     }

@@ -576,7 +576,7 @@ fn demo_with_stay_serves_other_clients() {
 #[test]
 fn missing_right_to_change_routes_is_a_failure() {
     use std::os::unix::process::CommandExt;
-    let args = "client -s [::1]:1 --install-routes 1#100 --tun lo";
+    let args = "client -s [::1]:1 --subscribe 1 --install-routes 1#100 --tun lo";
     let mut command = metalbond();
     command.args(args.split(' '));
     // As root, as somebody else; as somebody else already, as that.

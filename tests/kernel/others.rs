@@ -40,7 +40,7 @@ fn delete_all(family: &str) {
 }
 
 #[test]
-fn what_others_do_to_our_routes_is_repaired_within_a_second() {
+fn foreign_changes_of_our_routes_are_repaired_within_a_second() {
     in_namespace("repair", || {
         make_device();
         let before = others();
@@ -99,7 +99,7 @@ fn what_others_do_to_our_routes_is_repaired_within_a_second() {
 }
 
 #[test]
-fn a_route_that_was_there_before_us_is_left_alone() {
+fn route_that_was_there_before_us_is_left_alone() {
     in_namespace("conflict", || {
         make_device();
         ip("-4 route add 10.0.0.0/24 dev lo proto static table 100");
@@ -131,7 +131,7 @@ fn a_route_that_was_there_before_us_is_left_alone() {
 }
 
 #[test]
-fn a_route_that_was_put_before_ours_is_left_alone() {
+fn route_that_was_put_before_ours_is_left_alone() {
     in_namespace("prepend", || {
         make_device();
         let writer = start(config());

@@ -193,7 +193,7 @@ fn vni_may_have_a_device_of_its_own_and_the_routes_of_others_do_not_wait_for_it(
 }
 
 #[test]
-fn what_a_client_with_another_protocol_left_is_named_and_can_be_flushed() {
+fn routes_that_a_client_left_under_another_protocol_are_named_and_can_be_flushed() {
     in_namespace("protocol", || {
         make_device();
         let before = others();

@@ -142,7 +142,7 @@ fn without_nexthop_objects_routes_carry_their_hops() {
 }
 
 #[test]
-fn a_hypervisor_leaves_a_thousand_groups_in_few_messages() {
+fn hypervisor_leaves_a_thousand_groups_in_few_messages() {
     in_namespace("leave", || {
         make_device();
         let writer = start(config());

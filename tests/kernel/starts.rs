@@ -12,7 +12,7 @@ use crate::netns::{self, DEVICE, Monitor, in_namespace, ip, make_device};
 use crate::writer::*;
 
 #[test]
-fn a_restart_with_an_unchanged_table_writes_nothing() {
+fn restart_with_an_unchanged_table_writes_nothing() {
     for config in [config(), fallback()] {
         in_namespace("restart", move || {
             make_device();
@@ -167,6 +167,29 @@ fn at_the_end_routes_stay_unless_they_shall_not() {
             assert_eq!(others_now(), before);
         });
     }
+}
+
+#[test]
+fn routes_stay_after_a_failure_even_if_they_shall_not() {
+    in_namespace("abandon", move || {
+        make_device();
+        let config = KernelConfig {
+            cleanup_on_exit: true,
+            ..config()
+        };
+        let writer = start(config.clone());
+        writer.add(VNI, nth_v4(1, 1));
+        writer.flush(WAIT).unwrap();
+        let before = table(100);
+        assert!(before.contains("10.0.1.0/24"), "{before}");
+        writer.abandon(WAIT).unwrap();
+        assert!(!writer.stats().running);
+        assert_eq!(table(100), before);
+        // The next one adopts them, and removes them at its orderly end.
+        let writer = start(config);
+        writer.shutdown(WAIT).unwrap();
+        assert_eq!(table(100), "");
+    });
 }
 
 #[test]

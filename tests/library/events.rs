@@ -229,7 +229,7 @@ fn driver_does_what_a_client_does_without_a_thread() {
     let servers = [server(), server()];
     let mut driver = builder(&servers[0]).keepalive(1).driver().unwrap();
     driver.announce(VNI, v4(1), hop(1)).unwrap();
-    driver.subscribe(VNI);
+    driver.subscribe(VNI).unwrap();
     let flush = driver.flush();
     assert_eq!(
         driver.poll_timeout(),

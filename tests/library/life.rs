@@ -313,3 +313,55 @@ fn handler_of_next_hops_is_told_whole_sets() {
     let refused = builder().detail(EventDetail::NextHops).handler(NoOpHandler);
     assert!(matches!(refused, Err(Error::InvalidConfig(_))));
 }
+
+#[test]
+fn subscription_beyond_max_vnis_is_refused_and_the_others_go_on() {
+    let server = server();
+    let config = ClientConfig {
+        max_vnis: 1,
+        ..ClientConfig::default()
+    };
+    let servers = [server.local_addr().to_string()];
+    let ours = MetalBondClient::start(&servers, NoOpHandler, config.clone()).unwrap();
+    ours.subscribe(VNI).unwrap();
+    let refused = ours.subscribe(Vni(7));
+    assert!(matches!(refused, Err(Error::TooManyVnis(1))), "{refused:?}");
+    ours.wait_synced(VNI, PATIENCE).unwrap();
+    ours.subscribe(VNI).unwrap();
+    let config = ClientConfig {
+        max_vnis: 2,
+        ..config
+    };
+    assert_eq!(ours.reconfigure(config).unwrap(), Vec::<&str>::new());
+    ours.subscribe(Vni(7)).unwrap();
+}
+
+#[test]
+fn routes_beyond_max_routes_are_counted_and_come_when_the_limit_is_raised() {
+    let server = server();
+    let announcer = client(&[server.local_addr()], NoOpHandler);
+    for number in 1..=5 {
+        announcer.announce(VNI, v4(number), hop(1)).unwrap();
+    }
+    announcer.flush(PATIENCE).unwrap();
+    let seen = Recorder::default();
+    let config = ClientConfig {
+        max_routes: 3,
+        ..ClientConfig::default()
+    };
+    let servers = [server.local_addr().to_string()];
+    let ours = MetalBondClient::start(&servers, seen.clone(), config.clone()).unwrap();
+    let view = ours.inspector();
+    ours.subscribe(VNI).unwrap();
+    ours.wait_synced(VNI, PATIENCE).unwrap();
+    seen.wait_for_len(3);
+    let status = view.status();
+    let stats = status.client.unwrap();
+    assert_eq!((stats.refused_routes, stats.missing_routes), (2, 2));
+    assert!(status.not_ready.unwrap().contains("2 routes are missing"));
+    ours.reconfigure(ClientConfig::default()).unwrap();
+    seen.wait_for_len(5);
+    eventually("ready again", || view.status().not_ready.is_none());
+    let stats = view.status().client.unwrap();
+    assert_eq!((stats.refused_routes, stats.missing_routes), (2, 0));
+}

@@ -258,6 +258,12 @@ fn status_text(status: &Value, place: &Place, terminal: Terminal) -> String {
         ),
     );
     server_lines(&status["server"], &mut line);
+    let of_client = |key: &str| status["client"][key].as_u64().unwrap_or_default();
+    let (refused, missing) = (of_client("refused_routes"), of_client("missing_routes"));
+    if refused > 0 {
+        let text = format!("{refused} routes refused by max-routes, {missing} of them missing");
+        line("limits", text);
+    }
     kernel_lines(&status["kernel"], &mut line);
     let ready = match status["not_ready"].as_str() {
         None => ("ready", "yes".into(), Style::Good),

@@ -69,6 +69,11 @@ impl Client {
         }
         let checked = self.config.check(&self.servers);
         checked.map_err(|error| Mistake::new("server", None, &error.to_string()))?;
+        let vnis = self.vnis().len();
+        if vnis > self.config.max_vnis {
+            let problem = format!("is below the {vnis} VNIs of --subscribe");
+            return Err(Mistake::new("max-vnis", None, &problem));
+        }
         let announced = self.announce.iter().map(|it| (it.vni, it.route));
         if let Some((vni, route)) = first_repeated(announced) {
             let problem = format!("VNI {vni} {route} is given twice");

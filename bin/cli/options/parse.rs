@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_has_a_minimum_and_the_default_of_the_library() {
+    fn rate_has_a_minimum_and_the_default_of_the_library() {
         assert_eq!(
             rate("8M").unwrap(),
             rustbond::ServerConfig::default().legacy_rate

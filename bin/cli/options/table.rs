@@ -72,6 +72,12 @@ const LIMIT: Row = Row {
     ..SERVER
 };
 
+/// The costs in the help are those at worst.
+const CLIENT_LIMIT: Row = Row {
+    roles: &[Role::Client],
+    ..LIMIT
+};
+
 /// The options of all commands that take a configuration file.
 pub(super) static ROWS: &[Row] = &[
     Row {
@@ -386,6 +392,19 @@ pub(super) static ROWS: &[Row] = &[
         help: "Routes announced by all peers; 130 B each [default: 16000000]",
         fill: |it, text| set(&mut it.server.config.max_routes, count(text)),
         ..LIMIT
+    },
+    Row {
+        name: "max-routes",
+        help: "Routes received; 100 B each, and what the kernel takes; what servers tell beyond \
+               that is refused and counted [default: 4000000]",
+        fill: |it, text| set(&mut it.client.config.max_routes, count(text)),
+        ..CLIENT_LIMIT
+    },
+    Row {
+        name: "max-vnis",
+        help: "Virtual networks subscribed to [default: 65536]",
+        fill: |it, text| set(&mut it.client.config.max_vnis, count(text)),
+        ..CLIENT_LIMIT
     },
     Row {
         name: "max-routes-per-peer",

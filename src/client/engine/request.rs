@@ -7,11 +7,11 @@ use crossbeam_channel::Sender;
 use super::{Engine, Goal, Waiting};
 use crate::client::mail::{Command, Piece, Question, Summary, Waiter};
 use crate::client::sink::{Sink, Way};
-use crate::core::client::{ConsumerId, Event, EventDetail, RouteCursor, ServerId};
+use crate::core::client::{Changed, ConsumerId, Event, EventDetail, RouteCursor, ServerId};
 use crate::core::session::CloseReason;
 use crate::core::types::Vni;
 use crate::error::{Error, Result};
-use crate::inspect::{PeerState, PeerStatus};
+use crate::inspect::{ClientStats, PeerState, PeerStatus};
 use crate::net::{Conn, PeerSelector};
 
 /// Buckets of a table that are looked through at once; about 0.5 ms.
@@ -22,7 +22,7 @@ impl Engine {
     pub(super) fn execute(&mut self, command: Command, now: Instant) {
         let core = &mut self.core;
         match command {
-            Command::Subscribe(vni, reply) => reply.send(core.subscribe(vni).into()),
+            Command::Subscribe(vni, reply) => reply.send(self.subscribe(vni)),
             Command::Unsubscribe(vni, reply) => reply.send(core.unsubscribe(vni).into()),
             Command::Announce(vni, route, reply) => reply.send(core.announce(vni, route)),
             Command::Withdraw(vni, route, reply) => reply.send(core.withdraw(vni, route)),
@@ -50,6 +50,14 @@ impl Engine {
                 self.wait(Goal::Flushed(flush), waiter);
             }
             Command::AwaitSynced(vni, waiter) => self.wait(Goal::Synced(vni), waiter),
+        }
+    }
+
+    /// Subscribes to a VNI, if the limit allows that.
+    pub(in crate::client) fn subscribe(&mut self, vni: Vni) -> Result<Changed> {
+        match self.core.has_room_for(vni) {
+            true => Ok(self.core.subscribe(vni).into()),
+            false => Err(Error::TooManyVnis(self.core.subscribed().len())),
         }
     }
 
@@ -134,7 +142,11 @@ impl Engine {
             if let Some(server) = self.servers.get(&id) {
                 peers.push(PeerStatus {
                     name: server.name.clone(),
-                    address: self.turn.get(id).map(|conn| conn.peer().address()),
+                    address: self
+                        .turn
+                        .get(id)
+                        .or_else(|| server.dial.conn())
+                        .map(|conn| conn.peer().address()),
                     ..status
                 });
             }
@@ -148,6 +160,7 @@ impl Engine {
         let peers = core.peers(now);
         let is_established = |peer: &PeerStatus| peer.state == PeerState::Established;
         let (updates_received, updates_sent) = core.updates();
+        let (refused_routes, missing_routes) = core.refused();
         Summary {
             started: self.started.0,
             uptime: now.saturating_duration_since(self.started.1),
@@ -159,6 +172,10 @@ impl Engine {
             announced: core.announced().len(),
             updates_received,
             updates_sent,
+            stats: ClientStats {
+                refused_routes,
+                missing_routes,
+            },
         }
     }
 

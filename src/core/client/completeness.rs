@@ -39,7 +39,8 @@ pub(super) enum Verdict {
     Settled(Vni),
 }
 
-/// Whether the servers that speak must vouch too.
+/// Whether the servers that speak must vouch too: whether nothing of their tables was refused,
+/// and their announcers had time to return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Vouching {
     NotNeeded,
@@ -101,6 +102,10 @@ pub(super) struct Completeness {
     /// From which VNIs routes are copied into another.
     imports: BTreeMap<Vni, BTreeSet<Vni>>,
     servers: BTreeMap<ServerId, Standing>,
+    /// The tables of servers of which something was refused, for want of room.
+    lacking: BTreeSet<(ServerId, Vni)>,
+    /// Since when a server has been telling a table again.
+    asked_again: BTreeMap<(ServerId, Vni), Instant>,
     /// The subscribed VNIs.
     tables: BTreeMap<Vni, Table>,
     /// Those of them that were subscribed to since the core last told the time.
@@ -116,6 +121,8 @@ impl Completeness {
             patience,
             imports: BTreeMap::new(),
             servers: BTreeMap::new(),
+            lacking: BTreeSet::new(),
+            asked_again: BTreeMap::new(),
             tables: BTreeMap::new(),
             fresh: Vec::new(),
             due: None,
@@ -152,6 +159,7 @@ impl Completeness {
     /// A VNI is not subscribed to any more, and has no routes.
     pub(super) fn unsubscribed(&mut self, vni: Vni) {
         self.tables.remove(&vni);
+        self.forget_refusals(|_, of| of == vni);
         for server in self.servers.values_mut() {
             match server {
                 Standing::Established { complete: of, .. }
@@ -177,6 +185,7 @@ impl Completeness {
 
     /// A server could not be reached, or the handshake failed.
     pub(super) fn failed(&mut self, server: ServerId, now: Instant) {
+        self.forget_refusals(|of, _| of == server);
         match self.servers.get_mut(&server) {
             Some(Standing::Retrying { until, .. }) if now < *until => return,
             Some(standing) => *standing = Standing::Away,
@@ -188,6 +197,7 @@ impl Completeness {
     /// A server does not count any more.
     pub(super) fn removed(&mut self, server: ServerId, now: Instant) {
         self.servers.remove(&server);
+        self.forget_refusals(|of, _| of == server);
         self.evaluate(now);
     }
 
@@ -209,6 +219,7 @@ impl Completeness {
     /// The session with a server is over. The caller marks its routes and calls
     /// [`Self::evaluate`].
     pub(super) fn lost(&mut self, server: ServerId, now: Instant) {
+        self.forget_refusals(|of, _| of == server);
         let Some(standing) = self.servers.get_mut(&server) else {
             return;
         };
@@ -277,6 +288,7 @@ impl Completeness {
     pub(super) fn completed(&mut self, server: ServerId, vni: Vni, now: Instant) {
         if let Some(Standing::Established { complete, .. }) = self.servers.get_mut(&server) {
             complete.insert(vni);
+            self.asked_again.remove(&(server, vni));
         }
         let imports = self.imports.iter();
         let into = imports.filter(|(_, sources)| sources.contains(&vni));
@@ -287,6 +299,33 @@ impl Completeness {
         }
     }
 
+    /// A route of a server's was refused: its table of the VNI is not whole.
+    pub(super) fn refused(&mut self, server: ServerId, vni: Vni) {
+        self.lacking.insert((server, vni));
+    }
+
+    /// All that was refused of a server's table is withdrawn.
+    pub(super) fn whole(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        self.lacking.remove(&(server, vni));
+        self.evaluate(now);
+    }
+
+    /// A server is to tell the table of a VNI again.
+    pub(super) fn asked_again(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        self.lacking.remove(&(server, vni));
+        if let Some(Standing::Established { complete, .. }) = self.servers.get_mut(&server) {
+            complete.remove(&vni);
+            self.asked_again.insert((server, vni), now);
+            self.note(now.checked_add(self.patience.stale_time));
+        }
+    }
+
+    fn forget_refusals(&mut self, which: impl Fn(ServerId, Vni) -> bool) {
+        self.lacking.retain(|(server, vni)| !which(*server, *vni));
+        self.asked_again
+            .retain(|(server, vni), _| !which(*server, *vni));
+    }
+
     /// Returns whether a server knows best what a VNI has: it has told the whole table, and its
     /// announcers had time to return to it.
     pub(super) fn vouches(&self, server: ServerId, vni: Vni, now: Instant) -> bool {
@@ -295,7 +334,10 @@ impl Completeness {
                 vouches_from,
                 complete,
                 ..
-            }) => *vouches_from <= now && complete.contains(&vni),
+            }) => {
+                let is_whole = !self.lacking.contains(&(server, vni));
+                *vouches_from <= now && complete.contains(&vni) && is_whole
+            }
             Some(Standing::Coming | Standing::Retrying { .. } | Standing::Away) | None => false,
         }
     }
@@ -412,7 +454,7 @@ impl Completeness {
     /// nobody is at hand who may still tell.
     fn has_spoken(&self, vni: Vni, vouching: Vouching, now: Instant) -> bool {
         let asked_since = self.tables.get(&vni).and_then(|table| table.asked_since);
-        let is_awaited = |standing: &Standing| match standing {
+        let is_awaited = |(server, standing): (&ServerId, &Standing)| match standing {
             Standing::Coming => true,
             Standing::Away => false,
             Standing::Retrying { loading, .. } => {
@@ -423,15 +465,19 @@ impl Completeness {
                 vouches_from,
                 complete,
             } => {
+                let of = (*server, vni);
                 if complete.contains(&vni) {
-                    vouching == Vouching::Needed && *vouches_from > now
+                    let vouches = *vouches_from <= now && !self.lacking.contains(&of);
+                    vouching == Vouching::Needed && !vouches
                 } else {
-                    let begin = asked_since.map(|asked| asked.max(*since));
+                    let again = self.asked_again.get(&of);
+                    let since = again.map_or(*since, |again| *again);
+                    let begin = asked_since.map(|asked| asked.max(since));
                     begin.is_none_or(|it| !is_past(it, self.patience.stale_time, now))
                 }
             }
         };
-        self.speakers(vni).next().is_some() && !self.servers.values().any(is_awaited)
+        self.speakers(vni).next().is_some() && !self.servers.iter().any(is_awaited)
     }
 
     /// The servers that have told the whole table of a VNI.
@@ -472,8 +518,10 @@ impl Completeness {
                 } => [Some(vouches_from), since.checked_add(stale_time)],
             })
             .flatten();
+        let again = self.asked_again.values();
+        let again = again.filter_map(|it| it.checked_add(stale_time));
         let is_ahead = |due: &Instant| now.is_none_or(|now| *due > now);
-        ends.chain(servers).filter(is_ahead).min()
+        ends.chain(servers).chain(again).filter(is_ahead).min()
     }
 }
 

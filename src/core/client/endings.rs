@@ -57,6 +57,18 @@ impl Core {
         }
     }
 
+    /// Has a server dialled at once that waits for its next attempt and that nobody wants left
+    /// alone.
+    pub(crate) fn hasten(&mut self, server: ServerId, now: Instant) {
+        if let Some(entry) = self.servers.get_mut(&server)
+            && !entry.is_drained
+            && entry.twin.is_none()
+            && let Phase::Waiting { until, .. } = &mut entry.phase
+        {
+            *until = now;
+        }
+    }
+
     fn end(&mut self, server: ServerId, reason: CloseReason, now: Instant) {
         let Some(entry) = self.servers.get_mut(&server) else {
             return;
@@ -78,6 +90,7 @@ impl Core {
         } else {
             self.completeness.failed(server, now);
         }
+        self.refusals.forget(|of, _| of == server);
         self.updates_sent += link.sent().update;
         self.subscriptions.forget(bit, |_| true);
         self.announcements.forget(bit, |_| true);

@@ -191,6 +191,13 @@ impl Link {
         self.withdrawn.retain(|(of, _)| *of != vni);
     }
 
+    /// Has the server tell the table of a VNI again, from the beginning.
+    pub(super) fn ask_again(&mut self, vni: Vni, wants: &mut Wants<'_>) {
+        self.ignore(vni);
+        self.queue_subscription(vni, wants);
+        self.pump(wants);
+    }
+
     pub(super) fn queue_subscription(&mut self, vni: Vni, wants: &mut Wants<'_>) {
         if wants.subscriptions.enqueue(&vni, self.bit) {
             self.subscriptions.push_back(vni);

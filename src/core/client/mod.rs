@@ -10,6 +10,7 @@ mod completeness;
 mod desired;
 mod endings;
 mod events;
+mod limits;
 mod link;
 mod policy;
 mod read;
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub use events::{Event, EventDetail};
+pub(crate) use limits::Limits;
 pub use policy::{RouteFilter, RouteMatch};
 pub(crate) use report::Report;
 pub use status::{AnnouncementState, Changed, ConnectionState, ServerId};
@@ -37,6 +39,7 @@ use backoff::Backoff;
 use completeness::{Completeness, Patience};
 use desired::Desired;
 pub(crate) use events::ConsumerId;
+use limits::Refusals;
 pub(crate) use link::FlushId;
 use link::{Link, Wants};
 use server::{Phase, Server};
@@ -57,6 +60,7 @@ pub(crate) struct CoreConfig {
     pub(crate) settle_time: Duration,
     pub(crate) retry_min: Duration,
     pub(crate) retry_max: Duration,
+    pub(crate) limits: Limits,
     /// Random seed of this process: keys hash maps against collision attacks, jitters retries.
     pub(crate) seed: u64,
 }
@@ -76,6 +80,7 @@ pub(crate) struct Core {
     /// Flushes that somebody waits for.
     flushes: BTreeSet<FlushId>,
     next_flush: u64,
+    refusals: Refusals,
     updates_received: u64,
     /// Updates sent on connections that are gone.
     updates_sent: u64,
@@ -99,6 +104,7 @@ impl Core {
             }),
             flushes: BTreeSet::new(),
             next_flush: 0,
+            refusals: Refusals::default(),
             updates_received: 0,
             updates_sent: 0,
             reports: Vec::new(),
@@ -125,8 +131,8 @@ impl Core {
         self.view.set_detail(detail);
     }
 
-    /// Other settings: of new sessions, the stale time at once, and the settle time from the
-    /// next loss or handshake on. Who this client is, its secret, and when it tries again stay.
+    /// Other settings: of new sessions, the stale time and the limits at once, and the settle
+    /// time from the next loss or handshake on. Who this client is, its secret, and when it tries again stay.
     pub(crate) fn reconfigure(&mut self, config: CoreConfig) {
         self.config = CoreConfig {
             session: SessionConfig {
@@ -136,6 +142,7 @@ impl Core {
             pacing: config.pacing,
             stale_time: config.stale_time,
             settle_time: config.settle_time,
+            limits: config.limits,
             ..self.config
         };
         self.completeness.set_patience(Patience {
@@ -199,6 +206,7 @@ impl Core {
         }
         self.each_link(|link, wants| link.queue_subscription(vni, wants));
         self.completeness.unsubscribed(vni);
+        self.refusals.forget(|_, of| of == vni);
         true
     }
 
@@ -329,9 +337,7 @@ impl Core {
                     let is_heard = link.hears(update.action, &key, &mut wants);
                     if is_heard && self.filter.accepts(update.vni, &update.route) {
                         let change = (update.vni, update.action, update.route);
-                        let completeness = &self.completeness;
-                        let vouches = || completeness.vouches(server, update.vni, now);
-                        self.view.update(bit, change, vouches);
+                        self.hear(server, bit, change, now);
                     }
                 }
                 SessionEvent::Established => {
@@ -388,6 +394,7 @@ impl Core {
         self.view.end_quiet(self.config.settle_time, now);
         self.completeness.handle_timeouts(now);
         self.obey();
+        self.handle_refusals(now);
     }
 
     /// When [`Self::handle_timeouts`] or [`Self::poll_dial`] has something to do.
@@ -400,7 +407,8 @@ impl Core {
                 Phase::Up(link) => link.poll_timeout(),
             });
         let servers = servers.chain(self.completeness.poll_timeout());
-        servers.chain(self.view.quiet_due()).min()
+        let others = self.view.quiet_due().into_iter().chain(self.refusals_due());
+        servers.chain(others).min()
     }
 
     /// Bytes to send to a server.

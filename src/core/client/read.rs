@@ -137,7 +137,12 @@ impl Core {
         }
         let is_missing = |vni: &Vni| self.is_synced(*vni) == Some(false);
         let missing = self.subscribed().into_iter().find(is_missing);
-        missing.map(|vni| format!("VNI {vni}: the table is not complete"))
+        if let Some(vni) = missing {
+            return Some(format!("VNI {vni}: the table is not complete"));
+        }
+        let missing = self.refused().1;
+        let limit = self.config.limits.routes;
+        (missing > 0).then(|| format!("{missing} routes are missing: max-routes is {limit}"))
     }
 
     /// UPDATEs received and sent.

@@ -14,6 +14,12 @@ pub(crate) enum Report {
     },
     /// Routes that no server told again are removed.
     Expired { routes: usize, vnis: usize },
+    /// Servers tell more than the client takes.
+    Refused {
+        limit: usize,
+        total: u64,
+        missing: usize,
+    },
 }
 
 impl fmt::Display for Report {
@@ -35,6 +41,15 @@ impl fmt::Display for Report {
                 f,
                 "the stale time is over: {routes} routes of {vnis} VNIs are removed, because no \
                  server told them again"
+            ),
+            Self::Refused {
+                limit,
+                total,
+                missing,
+            } => write!(
+                f,
+                "the limit of {limit} routes is reached: {total} were refused so far, {missing} \
+                 are missing; raise max-routes, or look who announces so many"
             ),
         }
     }

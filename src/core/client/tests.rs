@@ -6,6 +6,7 @@
 mod desired;
 mod flush;
 mod legacy;
+mod limits;
 mod monitor;
 mod own;
 mod promise;

@@ -1,4 +1,4 @@
-//! Who announced what, folded into sets of hops.
+//! Announcements of each destination, gathered into sets of hops.
 //!
 //! ```text
 //! route -> announcement set -> announcements (VNI, next hop, host bits)

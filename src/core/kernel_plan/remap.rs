@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vni_that_leaves_its_table_takes_only_its_own_with_it() {
+    fn vni_that_leaves_its_table_takes_only_its_own_with_it() {
         for mode in [Mode::Objects, Mode::Inline] {
             let (mut plan, mut model) = (plan(mode), Model::default());
             plan.add(Vni(1), &route("10.0.0.0/24", hop(1)));
@@ -184,7 +184,7 @@ mod tests {
 
     /// It was announced, so there is nothing to wait for.
     #[test]
-    fn a_found_route_leaves_with_its_vni_although_its_table_is_not_complete() {
+    fn found_route_leaves_with_its_vni_although_its_table_is_not_complete() {
         let (mut plan, mut model) = (plan(Mode::Objects), Model::default());
         plan.add(Vni(1), &route("10.0.0.0/24", hop(1)));
         run(&mut plan, &mut model);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_process_left_goes_when_nobody_waits_for_it() {
+    fn routes_of_an_earlier_process_go_when_nobody_waits_for_them() {
         let (mut plan, mut model) = (plan(Mode::Inline), Model::default());
         plan.add(Vni(1), &route("10.0.0.0/24", hop(1)));
         run(&mut plan, &mut model);

@@ -28,6 +28,7 @@ mod tests;
 
 pub(crate) use next_hops::{NextHopId, NextHops};
 pub(crate) use segment::{Mark, SEGMENT_BYTES, Segment, SegmentBuilder, Span, count_frames};
+use summary::Tally;
 pub use summary::{Digest, TableSummary};
 
 use crate::core::types::{Action, Route, Vni};
@@ -55,23 +56,22 @@ impl PeerId {
 #[derive(Debug)]
 pub(crate) struct VniTable {
     vni: Vni,
-    seed: u64,
     routes: Routes,
     log: Log,
-    frame: Vec<u8>,
-    summary: TableSummary,
+    tally: Tally,
 }
+
+// There may be a table in each of many VNIs.
+const _: () = assert!(size_of::<VniTable>() <= 144);
 
 impl VniTable {
     /// An empty table; `seed` keeps peers from choosing colliding routes.
     pub(crate) fn new(vni: Vni, seed: u64) -> Self {
         Self {
             vni,
-            seed,
             routes: Routes::new(seed),
             log: Log::default(),
-            frame: Vec::new(),
-            summary: TableSummary::default(),
+            tally: Tally::default(),
         }
     }
 
@@ -82,7 +82,17 @@ impl VniTable {
 
     /// The table in numbers.
     pub(crate) fn summary(&self) -> TableSummary {
-        self.summary
+        self.tally.summary()
+    }
+
+    /// Returns the bytes that its routes have allocated.
+    pub(crate) fn route_bytes(&self) -> usize {
+        self.routes.heap_bytes()
+    }
+
+    /// Returns the bytes that its log has allocated, about.
+    pub(crate) fn log_bytes(&self) -> usize {
+        self.log.heap_bytes()
     }
 
     /// Whether no route is left.
@@ -131,13 +141,13 @@ impl VniTable {
             Effect::Only(peer) => Mark::Only(peer),
         };
         match (effect, action) {
-            (Effect::AllBut, Action::Add) => self.summary.add(route),
-            (Effect::AllBut, Action::Remove) => self.summary.remove(route),
+            (Effect::AllBut, Action::Add) => self.tally.add(route),
+            (Effect::AllBut, Action::Remove) => self.tally.remove(route),
             (Effect::Nothing | Effect::Only(_), _) => {}
         }
-        self.frame.clear();
-        encode_update(&mut self.frame, action, self.vni, route);
-        self.log.append(mark, action, slot, &self.frame, self.seed);
+        let (vni, hasher) = (self.vni, self.routes.hasher());
+        let encode = |frame: &mut Vec<u8>| encode_update(frame, action, vni, route);
+        self.log.append(mark, action, slot, hasher, encode);
     }
 
     /// What was logged since the last call, for those who subscribed before.
@@ -168,11 +178,11 @@ impl VniTable {
     pub(crate) fn compact(&mut self, hops: &NextHops, budget: usize) -> usize {
         debug_assert!(!self.log.has_fresh());
         let from = self.log.begin_compaction();
-        let (vni, log, frame) = (self.vni, &mut self.log, &mut self.frame);
+        let (vni, log) = (self.vni, &mut self.log);
         let next = self.routes.visit(hops, from, budget, |route, mark| {
-            frame.clear();
-            encode_update(frame, Action::Add, vni, &route);
-            log.rewrite(mark, frame);
+            log.rewrite(mark, |frame| {
+                encode_update(frame, Action::Add, vni, &route);
+            });
         });
         match next {
             Some(next) => {
@@ -200,14 +210,14 @@ impl VniTable {
 
     /// Bytes of encoded frames that the log holds.
     #[cfg(test)]
-    pub(crate) fn log_bytes(&self) -> usize {
+    pub(crate) fn logged_bytes(&self) -> usize {
         self.log.bytes()
     }
 
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn check_invariants(&self) {
         self.routes.check_invariants();
-        assert_eq!(self.summary.routes(), self.routes.len());
+        assert_eq!(self.tally.summary().routes(), self.routes.len());
         self.log.check_invariants(self.routes.len());
     }
 }

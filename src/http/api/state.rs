@@ -12,8 +12,8 @@ use crate::core::types::Vni;
 use crate::error::Error;
 use crate::http::response::{List, Media, Response};
 use crate::inspect::{
-    Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus, ServerStats, Status,
-    VniStatus,
+    ClientStats, Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus,
+    ServerStats, Status, VniStatus,
 };
 
 /// `/api/v1/status`.
@@ -47,6 +47,7 @@ struct StatusJson<'a> {
     /// As text: some readers of JSON lose bits of large numbers.
     generation: String,
     server: Option<ServerJson>,
+    client: Option<ClientJson>,
     kernel: Option<KernelJson<'a>>,
 }
 
@@ -69,6 +70,7 @@ impl<'a> StatusJson<'a> {
             updates_sent: status.updates_sent,
             generation: generation.to_string(),
             server: status.server.as_ref().map(ServerJson::new),
+            client: status.client.as_ref().map(ClientJson::new),
             kernel: status.kernel.as_ref().map(KernelJson::new),
         }
     }
@@ -109,6 +111,21 @@ impl ServerJson {
             held_up: stats.held_up,
             bytes_received: stats.bytes_received,
             bytes_sent: stats.bytes_sent,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ClientJson {
+    refused_routes: u64,
+    missing_routes: usize,
+}
+
+impl ClientJson {
+    fn new(stats: &ClientStats) -> Self {
+        Self {
+            refused_routes: stats.refused_routes,
+            missing_routes: stats.missing_routes,
         }
     }
 }

@@ -13,10 +13,10 @@
 
 mod change;
 mod connection;
+mod context;
 mod listener;
 mod monitor;
 mod path;
-mod shared;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -27,10 +27,13 @@ use log::LevelFilter;
 
 use crate::error::{Error, Result};
 use crate::inspect::Inspect;
+use crate::life::Life;
 use crate::net::Postbox;
+use context::Context;
 use listener::{Listener, Stop};
 use path::Bound;
-use shared::Shared;
+
+const THREAD_NAME: &str = "metalbond-control";
 
 /// Actions of the program around the server or client. `None`: the program has no such action.
 ///
@@ -64,6 +67,7 @@ pub struct ControlSocket {
     path: PathBuf,
     postbox: Postbox<Stop>,
     thread: Option<JoinHandle<()>>,
+    life: Life,
 }
 
 impl ControlSocket {
@@ -80,19 +84,33 @@ impl ControlSocket {
     ) -> Result<Self> {
         let path = path.as_ref();
         let bound = Bound::new(path).map_err(Error::io("listen on the control socket"))?;
-        let shared = Shared::new(inspect, actions);
+        let context = Context::new(inspect, actions);
         let (listener, postbox) =
-            Listener::new(bound, shared).map_err(Error::io("register the control socket"))?;
+            Listener::new(bound, context).map_err(Error::io("register the control socket"))?;
+        let life = Life::default();
+        let (guard, ended) = (life.guard(THREAD_NAME, || {}), life.clone());
         let thread = std::thread::Builder::new()
-            .name("metalbond-control".into())
-            .spawn(move || listener.run())
+            .name(THREAD_NAME.into())
+            .spawn(move || {
+                let _guard = guard;
+                listener.run();
+                ended.stop();
+            })
             .map_err(Error::io("start a thread"))?;
         log::info!("control socket at {}", path.display());
         Ok(Self {
             path: path.into(),
             postbox,
             thread: Some(thread),
+            life,
         })
+    }
+
+    /// Whether the socket's thread still runs, and how it ended. A request of which the thread
+    /// panics ends its own connection only.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.life.clone()
     }
 
     /// Returns the path of the socket.

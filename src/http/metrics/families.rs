@@ -157,6 +157,16 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
         "Bytes sent to sessions.",
         |to, it| of_server(to, it, |it| it.bytes_sent),
     ),
+    Family::counter(
+        "metalbond_client_refused_routes_total",
+        "Routes of servers refused because of max-routes.",
+        |to, it| to.put_if(it.status.client.map(|it| it.refused_routes)),
+    ),
+    Family::gauge(
+        "metalbond_client_missing_routes",
+        "Routes of servers that are missing because they were refused.",
+        |to, it| to.put_if(it.status.client.map(|it| it.missing_routes)),
+    ),
     Family::gauge(
         "metalbond_kernel_routes_desired",
         "Destinations that should be in the kernel.",

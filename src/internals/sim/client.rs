@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::core::client::{
-    ConsumerId, Core, CoreConfig, Event, EventDetail, RouteFilter, ServerId,
+    ConsumerId, Core, CoreConfig, Event, EventDetail, Limits, RouteFilter, ServerId,
 };
 use crate::core::pace::Framing;
 use crate::core::session::{CloseReason, Role};
@@ -42,6 +42,10 @@ impl SimClient {
             settle_time: setup.settle_time,
             retry_min: setup.retry_min,
             retry_max: setup.retry_max,
+            limits: Limits {
+                routes: usize::MAX,
+                vnis: usize::MAX,
+            },
             seed: setup.seed,
         };
         Self {

@@ -1,6 +1,7 @@
 //! What the writer is asked for, and what clients were told.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Change, Command, DRAIN, Ending, Writer};
 use crate::core::client::Event;
@@ -49,6 +50,7 @@ impl<N: Netlink> Writer<N> {
                 }
                 Command::Shutdown(reply, deadline) => {
                     self.ending = Some(Ending { reply, deadline });
+                    self.config.cleanup_on_exit &= !self.shared.keeps_routes.load(Relaxed);
                     if self.config.cleanup_on_exit {
                         self.plan.clear();
                     }

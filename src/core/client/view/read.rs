@@ -3,6 +3,7 @@
 #[cfg(any(test, feature = "internals"))]
 use super::VniView;
 use super::destinations::Place;
+use super::hops::Hop;
 use super::{View, imported};
 use crate::core::client::view::ServerBit;
 use crate::core::rib::TableSummary;
@@ -35,6 +36,38 @@ impl View {
     /// How many routes a server has.
     pub(in crate::core::client) fn len_of(&self, server: ServerBit) -> usize {
         self.by_server[server.mask().trailing_zeros() as usize]
+    }
+
+    /// Whether a route is held.
+    pub(in crate::core::client) fn holds(&self, vni: Vni, route: &Route) -> bool {
+        self.hop(vni, route).is_some_and(Hop::is_held)
+    }
+
+    /// Whether a server has a route.
+    pub(in crate::core::client) fn is_of(
+        &self,
+        server: ServerBit,
+        vni: Vni,
+        route: &Route,
+    ) -> bool {
+        let hop = self.hop(vni, route);
+        hop.is_some_and(|hop| hop.present & server.mask() != 0)
+    }
+
+    /// How many copies of a route of a VNI are imported into others.
+    pub(in crate::core::client) fn copies(&self, vni: Vni) -> usize {
+        self.imports.get(&vni).map_or(0, Vec::len)
+    }
+
+    /// The most copies that a route may have.
+    pub(in crate::core::client) fn most_copies(&self) -> usize {
+        self.imports.values().map(Vec::len).max().unwrap_or(0)
+    }
+
+    fn hop(&self, vni: Vni, route: &Route) -> Option<&Hop> {
+        let id = self.hops.find(&route.next_hop)?;
+        let hops = self.vnis.get(&vni)?.destinations.get(&route.destination)?;
+        hops.as_slice().iter().find(|hop| hop.id == id)
     }
 
     /// The table of a VNI in numbers, suppressed and stale routes among them.

@@ -5,6 +5,7 @@
 
 mod flow;
 mod peer;
+mod subscribers;
 mod timers;
 
 use std::collections::VecDeque;
@@ -22,6 +23,7 @@ use crate::core::session::{CloseReason, Event, MessageCounts, SessionConfig};
 use crate::core::types::Vni;
 use crate::core::wire::Malformed;
 use peer::{Peer, Subscription};
+use subscribers::Subscribers;
 use timers::{Timer, Timers};
 
 /// What the caller may want to log or act on.
@@ -74,9 +76,10 @@ pub(super) struct Home {
     started: Instant,
     /// As of the latest call that told.
     now: Instant,
-    peers: Map<PeerId, Peer>,
+    /// Boxed: a map has room for up to twice as many.
+    peers: Map<PeerId, Box<Peer>>,
     /// The active subscribers that live here.
-    subscribers: Map<Vni, Vec<PeerId>>,
+    subscribers: Subscribers,
     subscriptions: usize,
     established: usize,
     counters: PeerCounters,
@@ -106,7 +109,7 @@ impl Home {
             started: now,
             now,
             peers: map(config.seed),
-            subscribers: map(config.seed),
+            subscribers: Subscribers::new(config.seed),
             subscriptions: 0,
             established: 0,
             counters: PeerCounters::default(),
@@ -133,7 +136,7 @@ impl Home {
             extensions.uptime_seconds = u32::try_from(uptime).unwrap_or(u32::MAX);
         }
         let peer = Peer::new(&self.config, halvings, now);
-        self.peers.insert(id, peer);
+        self.peers.insert(id, Box::new(peer));
         self.schedule(id);
         true
     }
@@ -349,7 +352,12 @@ impl Home {
 
     /// The next thing that the caller should know.
     pub(super) fn poll_report(&mut self) -> Option<Report> {
-        self.reports.pop_front()
+        let report = self.reports.pop_front();
+        // What a burst of reports needed, no more than a few need.
+        if report.is_none() && self.reports.capacity() > 1024 {
+            self.reports = VecDeque::new();
+        }
+        report
     }
 
     /// Counts announcements or subscriptions of a session that were refused.
@@ -380,8 +388,7 @@ impl Home {
 
     fn make_ready(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(&id)
-            && peer.connection.is_sendable()
-            && !std::mem::replace(&mut peer.ready, true)
+            && peer.becomes_ready()
         {
             self.ready.push(id);
         }

@@ -13,12 +13,44 @@ use crate::core::rib::PeerId;
 use crate::core::session::MessageCounts;
 use crate::core::types::Vni;
 
-/// One subscription of a session, as its home sees it.
+/// One subscription of a session, as its home sees it. There may be millions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subscription {
     /// Tells it from earlier ones of the same VNI.
     pub(super) epoch: u32,
-    pub(super) stage: Stage,
+    /// The stage: a place among the subscribers of the VNI, or what has not got that far.
+    place: u32,
+}
+
+const _: () = assert!(size_of::<(Vni, Subscription)>() == 12);
+
+impl Subscription {
+    const WAITING: u32 = u32::MAX;
+    const ASKED: u32 = u32::MAX - 1;
+
+    pub(super) fn new(epoch: u32, stage: Stage) -> Self {
+        let place = match stage {
+            Stage::Waiting => Self::WAITING,
+            Stage::Asked => Self::ASKED,
+            Stage::Active { at } => {
+                debug_assert!(at < Self::ASKED, "fewer sessions than 2^32");
+                at
+            }
+        };
+        Self { epoch, place }
+    }
+
+    pub(super) fn stage(self) -> Stage {
+        match self.place {
+            Self::WAITING => Stage::Waiting,
+            Self::ASKED => Stage::Asked,
+            at => Stage::Active { at },
+        }
+    }
+
+    pub(super) fn set_stage(&mut self, stage: Stage) {
+        *self = Self::new(self.epoch, stage);
+    }
 }
 
 /// How far a subscription is.
@@ -84,6 +116,14 @@ impl Peer {
             malformed_quiet: Quiet::default(),
             refused_quiet: Quiet::default(),
             was_established: false,
+        }
+    }
+
+    /// Returns whether there is something to send since this call.
+    pub(super) fn becomes_ready(&mut self) -> bool {
+        !self.ready && {
+            self.ready = self.connection.is_sendable();
+            self.ready
         }
     }
 

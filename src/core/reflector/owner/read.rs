@@ -17,40 +17,43 @@ pub(crate) struct RouteCursor {
 
 impl Owner {
     fn table(&self, vni: Vni) -> Option<&VniTable> {
-        self.vnis.get(&vni)?.table.as_deref()
+        self.vnis.get(&vni).map(|owned| &owned.table)
     }
 
-    /// In how many VNIs a peer announces or subscribes.
+    /// In how many VNIs a peer announces, or waits for the table.
     #[cfg(test)]
     pub(crate) fn present(&self, peer: PeerId) -> usize {
-        self.presence.get(&peer).map_or(0, |it| it.len())
+        let announced = self.announcers.get(&peer).map_or(0, |it| it.vnis.len());
+        announced + self.joins.waiting(peer)
     }
 
     /// The VNIs that somebody announces in or subscribes to: table and subscribers.
     pub(crate) fn for_each_vni(&self, mut each: impl FnMut(Vni, TableSummary, usize)) {
         for (&vni, owned) in &self.vnis {
-            let table = owned.table.as_ref();
-            let summary = table.map_or_else(TableSummary::default, |it| it.summary());
-            each(vni, summary, owned.subscribers());
+            each(vni, owned.table.summary(), owned.subscribers());
         }
+        self.bare
+            .for_each(|vni, subscribers| each(vni, TableSummary::default(), subscribers));
     }
 
     /// How many routes each peer announces here.
     pub(crate) fn for_each_announcer(&self, mut each: impl FnMut(PeerId, usize)) {
-        for (&peer, &routes) in &self.announced {
-            each(peer, routes);
+        for (&peer, announcer) in &self.announcers {
+            each(peer, announcer.routes);
         }
     }
 
     /// How many routes the process announces here in its own name.
     pub(crate) fn own_count(&self) -> usize {
-        self.announced.get(&PeerId::SELF).copied().unwrap_or(0)
+        let own = self.announcers.get(&PeerId::SELF);
+        own.map_or(0, |it| it.routes)
     }
 
     /// Those routes.
     pub(crate) fn own(&self) -> Vec<(Vni, Route)> {
-        let present = self.presence.get(&PeerId::SELF).into_iter().flatten();
-        let tables = present.filter_map(|(vni, _)| Some((*vni, self.table(*vni)?)));
+        let own = self.announcers.get(&PeerId::SELF).into_iter();
+        let vnis = own.flat_map(|it| &it.vnis);
+        let tables = vnis.filter_map(|vni| Some((*vni, self.table(*vni)?)));
         let routes = tables.flat_map(|(vni, table)| {
             let routes = table.of(&self.hops, PeerId::SELF);
             routes.map(move |route| (vni, route))
@@ -128,9 +131,7 @@ impl Owner {
         for vni in vnis {
             self.flush(vni);
             if let Some(owned) = self.vnis.get_mut(&vni) {
-                let table = owned.table.as_mut();
-                let spans = table.map_or_else(Vec::new, |it| it.join(PeerId::NOBODY));
-                tables.push((vni, spans));
+                tables.push((vni, owned.table.join(PeerId::NOBODY)));
             }
         }
         tables

@@ -1,0 +1,215 @@
+//! How much a client takes from its servers, and what it lacks because of that.
+//!
+//! A route beyond the limit is refused before the view is changed; the session goes on. What a
+//! server has and the client refused is *missing*: the table of that server is not whole, and
+//! does not vouch for what it lacks. Once there is room, the server is asked for the table again.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::report::Report;
+use super::view::ServerBit;
+use super::{Core, ServerId, Wants};
+use crate::core::types::{Action, Route, Vni};
+
+/// Pause between two requests for tables that did not fit, and the shortest stale time with
+/// which there are any: a table must be told again before its old copies go.
+const ASK_PAUSE: Duration = Duration::from_secs(10);
+
+/// Pause between the first refusal and its report, so that the numbers say something.
+const REPORT_DELAY: Duration = Duration::from_secs(1);
+
+/// Pause between two reports.
+const REPORT_PAUSE: Duration = Duration::from_secs(60);
+
+/// The most that a client holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Distinct routes, those imported into other VNIs among them.
+    pub(crate) routes: usize,
+    /// Subscriptions.
+    pub(crate) vnis: usize,
+}
+
+/// What was refused.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    /// How many routes a server has in a VNI that were refused.
+    missing: BTreeMap<(ServerId, Vni), usize>,
+    /// Since the start.
+    total: u64,
+    report_at: Option<Instant>,
+    quiet_until: Option<Instant>,
+    /// Tables are not asked for again before.
+    next_ask: Option<Instant>,
+}
+
+impl Refusals {
+    /// Returns how many routes were refused since the start.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Returns how many routes are missing, as far as one server has them all: those that
+    /// several servers have count once.
+    pub(super) fn missing(&self) -> usize {
+        let mut by_server: BTreeMap<ServerId, usize> = BTreeMap::new();
+        for ((server, _), count) in &self.missing {
+            *by_server.entry(*server).or_default() += count;
+        }
+        by_server.into_values().max().unwrap_or(0)
+    }
+
+    fn refuse(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        *self.missing.entry((server, vni)).or_default() += 1;
+        self.total += 1;
+        let soon = now + REPORT_DELAY;
+        let due = self.quiet_until.map_or(soon, |quiet| quiet.max(soon));
+        self.report_at.get_or_insert(due);
+        self.next_ask.get_or_insert(now);
+    }
+
+    /// A server withdraws a route that was refused. Returns whether its table is whole by that.
+    fn withdraw(&mut self, server: ServerId, vni: Vni) -> bool {
+        let Some(count) = self.missing.get_mut(&(server, vni)) else {
+            return false;
+        };
+        *count -= 1;
+        let is_whole = *count == 0;
+        if is_whole {
+            self.missing.remove(&(server, vni));
+        }
+        is_whole
+    }
+
+    /// Forgets what is missing where `which` says so.
+    pub(super) fn forget(&mut self, which: impl Fn(ServerId, Vni) -> bool) {
+        self.missing
+            .retain(|(server, vni), _| !which(*server, *vni));
+    }
+}
+
+impl Core {
+    /// Takes what a server says of a route, if there is room for it.
+    pub(super) fn hear(
+        &mut self,
+        server: ServerId,
+        bit: ServerBit,
+        change: (Vni, Action, Route),
+        now: Instant,
+    ) {
+        let (vni, action, route) = change;
+        match action {
+            Action::Add if !self.admits(vni, &route) => {
+                self.refusals.refuse(server, vni, now);
+                self.completeness.refused(server, vni);
+                return;
+            }
+            Action::Add => {}
+            Action::Remove => {
+                if !self.refusals.missing.is_empty()
+                    && !self.view.is_of(bit, vni, &route)
+                    && self.refusals.withdraw(server, vni)
+                {
+                    self.completeness.whole(server, vni, now);
+                    self.obey();
+                }
+            }
+        }
+        let completeness = &self.completeness;
+        let vouches = || completeness.vouches(server, vni, now);
+        self.view.update(bit, change, vouches);
+    }
+
+    /// Whether a route fits. One that is held needs no room.
+    fn admits(&self, vni: Vni, route: &Route) -> bool {
+        let limit = self.config.limits.routes;
+        self.view.len() + self.view.copies(vni) < limit || self.view.holds(vni, route)
+    }
+
+    /// Returns whether the client may subscribe to a VNI.
+    pub(crate) fn has_room_for(&self, vni: Vni) -> bool {
+        self.subscriptions.contains(&vni)
+            || self.subscriptions.iter().count() < self.config.limits.vnis
+    }
+
+    /// Returns how many routes were refused since the start, and how many are missing.
+    pub(crate) fn refused(&self) -> (u64, usize) {
+        (self.refusals.total(), self.refusals.missing())
+    }
+
+    /// Asks for the tables that did not fit, if there is room, and reports what was refused.
+    pub(super) fn handle_refusals(&mut self, now: Instant) {
+        let refusals = &mut self.refusals;
+        if refusals.report_at.is_some_and(|at| at <= now) {
+            refusals.report_at = None;
+            refusals.quiet_until = Some(now + REPORT_PAUSE);
+            self.reports.push(Report::Refused {
+                limit: self.config.limits.routes,
+                total: self.refusals.total(),
+                missing: self.refusals.missing(),
+            });
+        }
+        if self.asks_at().is_none_or(|at| at > now) {
+            return;
+        }
+        self.refusals.next_ask = Some(now + ASK_PAUSE);
+        let tables: Vec<_> = self.refusals.missing.keys().copied().collect();
+        for (server, vni) in tables {
+            self.ask_again(server, vni, now);
+        }
+    }
+
+    /// When [`Self::handle_refusals`] has something to do.
+    pub(super) fn refusals_due(&self) -> Option<Instant> {
+        self.refusals
+            .report_at
+            .into_iter()
+            .chain(self.asks_at())
+            .min()
+    }
+
+    /// Returns when tables are asked for again; `None` while there is no room for them.
+    ///
+    /// An eighth of the limit is room enough: a table is not asked for again with each route
+    /// that goes.
+    fn asks_at(&self) -> Option<Instant> {
+        let limits = self.config.limits;
+        let missing = self.refusals.missing();
+        let taken = self.view.len() + self.view.most_copies();
+        let room = limits.routes.saturating_sub(taken);
+        let is_room = missing > 0 && room >= missing.min(limits.routes / 8).max(1);
+        let has_time = self.config.stale_time >= ASK_PAUSE;
+        self.refusals.next_ask.filter(|_| is_room && has_time)
+    }
+
+    /// Has a server tell the table of a VNI again. What it told stays, as stale, until then.
+    ///
+    /// A legacy server takes an UNSUBSCRIBE for a withdrawal of all that this client announces
+    /// in the VNI, so it is asked only where that is nothing; else the next session brings what
+    /// is missing.
+    fn ask_again(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        let announces = self.announcements.iter().any(|(of, _)| of == vni);
+        let Some(entry) = self.servers.get_mut(&server) else {
+            return;
+        };
+        let bit = entry.bit;
+        let link = entry.link_mut().filter(|it| it.session().is_established());
+        let Some(link) = link.filter(|it| !(it.is_legacy() && announces)) else {
+            return;
+        };
+        let echoes = link.is_legacy();
+        let mut wants = Wants {
+            subscriptions: &mut self.subscriptions,
+            announcements: &mut self.announcements,
+        };
+        link.ask_again(vni, &mut wants);
+        self.refusals.missing.remove(&(server, vni));
+        let age = self.completeness.age(vni, now);
+        self.obey();
+        if self.view.lose(bit, vni, age, echoes) {
+            self.completeness.became_stale(vni, age, now);
+        }
+        self.completeness.asked_again(server, vni, now);
+    }
+}
