@@ -85,6 +85,14 @@ impl Plan {
         self.review = Some(Review::default());
     }
 
+    /// Routes of a table follow, perhaps once more.
+    pub(crate) fn begin_routes(&mut self) {
+        self.foreign = None;
+        if let Some(review) = &mut self.review {
+            review.foreign = None;
+        }
+    }
+
     /// Returns whether a review runs.
     pub(crate) const fn is_reviewing(&self) -> bool {
         self.review.is_some()
