@@ -192,6 +192,15 @@ impl Plan {
         true
     }
 
+    /// Reads a route of ours to an object of somebody else. Returns whether a review runs.
+    pub(super) fn review_mislaid(&mut self, place: Place, protocol: u8, target: &Target) -> bool {
+        let Some(review) = &mut self.review else {
+            return false;
+        };
+        review.strays.push((place, protocol, target.clone()));
+        true
+    }
+
     /// Reads a route of somebody else. Returns whether a review runs.
     pub(super) fn review_foreign(&mut self, place: Place) -> bool {
         let destination = self.destination(place);
@@ -298,7 +307,8 @@ impl Plan {
         }
         let known = self.strays.known();
         for (place, protocol, target) in review.strays {
-            if self.is_ours(&target) && !known.contains(&(place, target.clone())) {
+            let may_go = self.is_ours(&target) || self.is_mislaid(&target);
+            if may_go && !known.contains(&(place, target.clone())) {
                 self.saw_stray(place, protocol, &target);
             }
         }
