@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loop_is_silent_until_it_turns() {
+    fn loop_is_silent_until_it_turns() {
         let (turning, hanging) = (Turns::default(), Turns::default());
         let woken = turning.clone();
         let mut heartbeat = Heartbeat::new(vec![

@@ -25,10 +25,10 @@ use crate::error::{Error, Result};
 /// # }
 /// ```
 #[derive(Clone, Default)]
-pub struct Life(Arc<Shared>);
+pub struct Life(Arc<State>);
 
 #[derive(Default)]
-struct Shared {
+struct State {
     phase: Mutex<Phase>,
     ended: Condvar,
 }

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, TcpStream};
 
-use rustbond::IpNet;
+use rustbond::{IpNet, Vni};
 
 use crate::role::clock;
 use crate::{VNI, prefix, underlay};
@@ -49,9 +49,19 @@ impl Announcer {
         what: What,
         routes: impl Iterator<Item = (u32, u32, bool)>,
     ) -> u64 {
+        self.send_to(VNI, what, routes)
+    }
+
+    /// Does the same in another VNI.
+    pub(crate) fn send_to(
+        &mut self,
+        vni: Vni,
+        what: What,
+        routes: impl Iterator<Item = (u32, u32, bool)>,
+    ) -> u64 {
         let mut bytes = Vec::new();
         for (n, hop, v6) in routes {
-            update(&mut bytes, what, &prefix(n, v6), underlay(hop));
+            update(&mut bytes, vni, what, &prefix(n, v6), underlay(hop));
         }
         let start = clock();
         self.0.write_all(&bytes).expect("the server reads");
@@ -59,13 +69,13 @@ impl Announcer {
     }
 }
 
-fn update(out: &mut Vec<u8>, what: What, prefix: &IpNet, hop: Ipv6Addr) {
+fn update(out: &mut Vec<u8>, vni: Vni, what: What, prefix: &IpNet, hop: Ipv6Addr) {
     let start = out.len();
     out.extend([1, 0, 0, 5]);
     if matches!(what, What::Withdraw) {
         out.extend([8, 1]);
     }
-    let vni = u8::try_from(VNI.0).expect("a small number");
+    let vni = u8::try_from(vni.0).expect("a small number");
     out.extend([0x10, vni, 0x1a]);
     match prefix {
         IpNet::V4(net) => {

@@ -7,6 +7,7 @@
 
 mod announcer;
 mod fed;
+mod latency;
 #[path = "../../tests/common/netns.rs"]
 mod netns;
 #[path = "../process/mod.rs"]
@@ -25,6 +26,7 @@ use rustbond::kernel::{KernelConfig, KernelWriter};
 use rustbond::{Destination, IpNet, NextHop, Route, Vni};
 
 const VNI: Vni = Vni(7);
+const OTHER_VNI: Vni = Vni(8);
 const TABLE: u32 = 100;
 const WAIT: Duration = Duration::from_secs(120);
 
@@ -192,6 +194,7 @@ fn million(destinations: u32) {
         drop(writer);
         println!("  counted in {:.1?}", begin.elapsed());
 
+        let monitor = netns::Monitor::start();
         let begin = Instant::now();
         let writer = start();
         println!("  adopted in {:.1?}", begin.elapsed());
@@ -210,6 +213,7 @@ fn million(destinations: u32) {
             stats.messages
         );
         assert!(stats.in_sync && stats.messages == 0);
+        assert_eq!(monitor.stop(), "", "`ip monitor` is silent");
     });
 }
 
@@ -224,7 +228,7 @@ fn resident() -> u64 {
     pages * 4096
 }
 
-const CASES: [(&str, &str, fn()); 12] = [
+const CASES: [(&str, &str, fn()); 15] = [
     ("v4", "100,000 IPv4 routes, 64 underlay addresses", || {
         load(100_000, 64, false);
     }),
@@ -235,6 +239,16 @@ const CASES: [(&str, &str, fn()); 12] = [
         "wide",
         "100,000 IPv4 routes, 10,000 underlay addresses",
         || load(100_000, 10_000, false),
+    ),
+    (
+        "million-v4",
+        "1,000,000 IPv4 routes, 64 underlay addresses",
+        || load(1_000_000, 64, false),
+    ),
+    (
+        "million-v6",
+        "1,000,000 IPv6 routes, 64 underlay addresses",
+        || load(1_000_000, 64, true),
     ),
     (
         "leave",
@@ -275,6 +289,11 @@ const CASES: [(&str, &str, fn()); 12] = [
         "server-leave",
         "a hypervisor leaves the server and 1,000 groups, 400,000 routes",
         fed::leave,
+    ),
+    (
+        "latency",
+        "from an announcement to the kernel, 1,000 routes a second",
+        latency::latency,
     ),
     (
         "restart",

@@ -56,6 +56,40 @@ pub(crate) fn install(
     begin.elapsed()
 }
 
+/// Enlarges the receive buffer of a socket past the system's limit.
+///
+/// # Panics
+///
+/// Without the right to.
+#[allow(unsafe_code)] // No crate wraps SO_RCVBUFFORCE.
+pub(crate) fn enlarge(socket: &Socket, size: i32) {
+    use std::os::fd::AsRawFd;
+    let len = libc::socklen_t::try_from(size_of_val(&size)).expect("an int is small");
+    // SAFETY: the descriptor is open, the pointer and the length are those of `size`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const size).cast(),
+            len,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// The IPv4 destination of a notification that a route was made.
+pub(crate) fn new_route(bytes: &[u8]) -> Option<[u8; 4]> {
+    const NEW_ROUTE: [u8; 2] = 24_u16.to_ne_bytes();
+    const DESTINATION: [u8; 2] = 1_u16.to_ne_bytes();
+    if bytes.get(4..6)? != NEW_ROUTE {
+        return None;
+    }
+    // The first attribute of a route is its destination.
+    let attribute = bytes.get(28..36)?;
+    (attribute[2..4] == DESTINATION).then(|| attribute[4..].first_chunk().copied())?
+}
+
 fn device_index() -> u32 {
     let text = ip(&format!("-o link show {DEVICE}"));
     let (index, _) = text.split_once(':').expect("ip prints the index first");

@@ -7,10 +7,10 @@
 use std::time::{Duration, Instant};
 
 use rustbond::kernel::{KernelConfig, KernelStatus, KernelWriter};
-use rustbond::{MetalBondClient, MetalBondServer, ServerConfig};
+use rustbond::{MetalBondClient, MetalBondServer, ServerConfig, Vni};
 
 use crate::process::Process;
-use crate::{VNI, WAIT, procfs};
+use crate::{OTHER_VNI, TABLE, VNI, WAIT, config, procfs};
 
 /// The monotonic clock.
 #[allow(unsafe_code)] // The standard library does not show the number.
@@ -42,6 +42,11 @@ impl Role {
     /// A client of `server` with a kernel writer.
     pub(crate) fn client(server: &str) -> Self {
         Self(Process::start(&["client", server]))
+    }
+
+    /// The same with a second VNI, which has a table of its own.
+    pub(crate) fn pair(server: &str) -> Self {
+        Self(Process::start(&["pair", server]))
     }
 
     /// Asks, and returns the answer.
@@ -77,8 +82,14 @@ pub(crate) fn play(arguments: &[String], config: KernelConfig) {
     match arguments {
         [role] if role == "server" => serve(),
         [role, server] if role == "client" => install(server, config),
+        [role, server] if role == "pair" => install(server, pair(config)),
         _ => {}
     }
+}
+
+fn pair(mut config: KernelConfig) -> KernelConfig {
+    config.vni_tables.insert(OTHER_VNI, TABLE + 1);
+    config
 }
 
 fn serve() -> ! {
@@ -151,6 +162,18 @@ impl Asked {
                 let start = clock();
                 self.client.subscribe(VNI).expect("the client runs");
                 vec![start]
+            }
+            ["also"] => {
+                self.client.subscribe(OTHER_VNI).expect("the client runs");
+                vec![clock()]
+            }
+            // A table that is new is a reason to read all tables.
+            ["read", table] => {
+                let mut config = pair(config());
+                config.vni_tables.insert(Vni(1000), 1000 + number(table));
+                let read = self.writer.reconfigure(config, |_| Ok(Vec::new()));
+                read.expect("the settings are right");
+                vec![clock()]
             }
             // From then on `reached` means this many routes and destinations.
             ["target", routes, destinations] => {

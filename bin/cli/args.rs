@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound_and_every_argument_says_what_it_expects() {
+    fn definition_is_sound_and_every_argument_says_what_it_expects() {
         definition().debug_assert();
         let mut commands: Vec<Definition> = definition().get_subcommands().cloned().collect();
         while let Some(command) = commands.pop() {

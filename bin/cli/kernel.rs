@@ -9,11 +9,11 @@ mod imp {
     use std::time::Duration;
 
     use rustbond::inspect::Inspect;
-    use rustbond::kernel::{KernelConfig, KernelWriter};
+    use rustbond::kernel::{KernelConfig, KernelWriter, NexthopMode};
     use rustbond::{Builder, Heartbeat, Life, MetalBondClient};
 
     use crate::cli::failure::Failure;
-    use crate::cli::options::Client as Options;
+    use crate::cli::options::{Client as Options, KernelForm};
 
     /// How long the last changes of kernel routes may take at the end.
     const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,15 +98,29 @@ mod imp {
 
     fn config(options: &Options) -> KernelConfig {
         let mapped = options.install_routes.iter().map(|it| (it.vni, it.table));
+        let mut metrics = Vec::new();
+        let mut devices = BTreeMap::new();
+        for mapping in &options.install_routes {
+            let device = mapping.device.clone().filter(|it| *it != options.tun);
+            devices.extend(device.map(|it| (mapping.vni, it)));
+            metrics.extend(mapping.metric.map(|it| (mapping.vni, it)));
+        }
         let defaults = KernelConfig::default();
         let ids = options.nexthop_ids.map(|(first, last)| first..last + 1);
         KernelConfig {
             vni_tables: mapped.collect::<BTreeMap<_, _>>(),
             device: options.tun.clone(),
+            vni_devices: devices,
             encap_source: options.encap_source,
             ipv4_only: options.ipv4_only,
             protocol: options.rt_proto,
             metric: options.metric,
+            vni_metrics: metrics.into_iter().collect(),
+            nexthop_objects: match options.kernel_form {
+                KernelForm::Nexthop => NexthopMode::Auto,
+                KernelForm::Inline => NexthopMode::Never,
+            },
+            track_nexthops: options.track_nexthops,
             excluded_types: options.excluded_types.clone(),
             cleanup_on_exit: options.cleanup,
             nexthop_ids: ids.unwrap_or(defaults.nexthop_ids),

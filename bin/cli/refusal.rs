@@ -117,8 +117,7 @@ impl Given {
 /// Describes an error of a command line in a line.
 fn describe(error: &clap::Error, command: &Given) -> String {
     let argument = text_of(error, ContextKind::InvalidArg).unwrap_or_default();
-    // The name without those of its values.
-    let name = argument.split(' ').next().unwrap_or_default();
+    let name = without_values(&argument);
     let value = text_of(error, ContextKind::InvalidValue).filter(|it| !it.is_empty());
     let given = match &value {
         Some(value) => format!("{name} {}", value.escape_debug()),
@@ -135,8 +134,7 @@ fn describe(error: &clap::Error, command: &Given) -> String {
         }
         ErrorKind::ArgumentConflict => match text_of(error, ContextKind::PriorArg) {
             Some(prior) if !prior.starts_with(name) => {
-                let prior = prior.split(' ').next().unwrap_or_default();
-                format!("{name}: excludes {prior}")
+                format!("{name}: excludes {}", without_values(&prior))
             }
             _ => format!("{name}: given twice"),
         },
@@ -168,6 +166,12 @@ fn describe(error: &clap::Error, command: &Given) -> String {
             line.strip_prefix("error: ").unwrap_or(line).into()
         }
     }
+}
+
+/// Returns the name of an option without those of its values: `--http ADDR`,
+/// `--verbose[=<verbose>]`.
+fn without_values(argument: &str) -> &str {
+    argument.split([' ', '[']).next().unwrap_or_default()
 }
 
 fn text_of(error: &clap::Error, kind: ContextKind) -> Option<String> {

@@ -1,4 +1,4 @@
-//! Names of kernel tables, as iproute2 keeps them.
+//! Names of kernel tables: those that iproute2 keeps, and those of VRF devices.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,25 @@ pub(crate) fn number(name: &str) -> Option<u32> {
     let mut texts = files
         .chain(more)
         .filter_map(|it| std::fs::read_to_string(it).ok());
-    texts.find_map(|text| find(&text, name))
+    let named = texts.find_map(|text| find(&text, name));
+    named.or_else(|| vrf(name))
+}
+
+/// Returns the table of the VRF device with a name.
+#[cfg(all(feature = "netlink", target_os = "linux"))]
+fn vrf(name: &str) -> Option<u32> {
+    match rustbond::kernel::vrf_table(name) {
+        Ok(table) => table,
+        Err(error) => {
+            log::debug!("cannot look for a VRF device {name}: {error}");
+            None
+        }
+    }
+}
+
+#[cfg(not(all(feature = "netlink", target_os = "linux")))]
+fn vrf(_: &str) -> Option<u32> {
+    None
 }
 
 /// Finds a name in lines of a number and a name; `#` begins a comment.

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_back_is_told_once_when_the_minute_is_over() {
+    fn suppressed_lines_are_counted_in_one_line_after_a_minute() {
         let start = Instant::now();
         let mut throttle = Throttle::new(3);
         let passed = (0..10_000).filter(|it| throttle.admits(start + Duration::from_millis(*it)));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_trickle_passes() {
+    fn slow_trickle_passes() {
         let start = Instant::now();
         let mut throttle = Throttle::new(2);
         for minute in 0..100 {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happened_counts_for_an_hour() {
+    fn losses_count_for_an_hour() {
         let start = Instant::now();
         let minutes = |count: u64| start + Duration::from_secs(60 * count);
         let mut recent = Recent::new(start);

@@ -19,7 +19,10 @@ pub(crate) mod map;
 pub(crate) mod pace;
 pub(crate) mod reflector;
 pub(crate) mod rib;
+#[cfg(test)]
+pub(crate) mod scripted;
 pub(crate) mod session;
+pub(crate) mod slab;
 pub(crate) mod status;
 pub(crate) mod time;
 pub(crate) mod types;

@@ -77,7 +77,7 @@ pub struct PeerStatus {
     pub malformed: u64,
     /// Announcements and subscriptions refused to it because of a limit.
     pub refused: u64,
-    /// Times its queue was folded.
+    /// Times its queue was coalesced.
     pub folds: u64,
 }
 

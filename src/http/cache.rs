@@ -48,7 +48,7 @@ struct Kept {
 
 /// A snapshot. It holds at least the changes up to its generation.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Taken {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) generation: u64,
 }
@@ -67,11 +67,7 @@ impl SnapshotCache {
     ///
     /// Takes a new snapshot if the table has changed and the last one is not very young. Other
     /// callers wait meanwhile.
-    pub(crate) fn get(
-        &self,
-        inspect: &dyn Inspect,
-        vni: Option<Vni>,
-    ) -> Result<Shared, NoSnapshot> {
+    pub(crate) fn get(&self, inspect: &dyn Inspect, vni: Option<Vni>) -> Result<Taken, NoSnapshot> {
         let mut cached = self.0.lock();
         let now = Instant::now();
         cached.forget(now);
@@ -83,7 +79,7 @@ impl SnapshotCache {
         });
         if let Some(fresh) = fresh {
             fresh.used = now;
-            return Ok(fresh.share());
+            return Ok(fresh.take_current());
         }
         cached.kept.retain(|it| it.vni != vni);
         if cached.alive() >= SNAPSHOTS_MAX {
@@ -105,7 +101,7 @@ impl SnapshotCache {
             used: made,
             snapshot,
         };
-        let shared = kept.share();
+        let shared = kept.take_current();
         cached.kept.push(kept);
         Ok(shared)
     }
@@ -130,8 +126,8 @@ impl Cached {
 }
 
 impl Kept {
-    fn share(&self) -> Shared {
-        Shared {
+    fn take_current(&self) -> Taken {
+        Taken {
             snapshot: Arc::clone(&self.snapshot),
             generation: self.generation,
         }

@@ -26,7 +26,7 @@ mod watch;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-pub use server::{ClientStats, ServerStats};
+pub use server::{ClientStats, MemoryStats, ServerStats};
 pub use snapshot::Snapshot;
 pub(crate) use watch::WatchSource;
 pub use watch::{Watch, WatchEvent, WatchFrom};
@@ -166,6 +166,8 @@ pub struct KernelStatus {
     pub strays: u64,
     /// Announced routes with an underlay address that IPv6 cannot encapsulate to.
     pub uninstallable: u64,
+    /// Underlay addresses that this host has no route to, if next hops are followed.
+    pub unreachable: u64,
     /// How often something of ours was lost and written again.
     pub repairs: KernelRepairs,
     /// Nexthop objects and groups in the kernel.

@@ -34,7 +34,7 @@ pub struct ServerStats {
     pub changes: u64,
     /// Messages dropped as malformed since the start.
     pub malformed: u64,
-    /// Times a queue was folded since the start.
+    /// Times a queue was coalesced since the start.
     pub folds: u64,
     /// Sessions of legacy peers that ended while a table was sent to them, since the start.
     pub legacy_drops: u64,
@@ -46,6 +46,32 @@ pub struct ServerStats {
     pub bytes_received: u64,
     /// Bytes sent since the start.
     pub bytes_sent: u64,
+    /// The byte account.
+    pub memory: MemoryStats,
+}
+
+/// Bytes that a server has allocated, by what for, and how many it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryStats {
+    /// Tables with their logs.
+    pub tables: usize,
+    /// What waits for sessions, apart from what stands in a log.
+    pub queues: usize,
+    /// Sessions, subscriptions and VNIs.
+    pub sessions: usize,
+    /// What waits for monitors.
+    pub watches: usize,
+    /// The limit of all together.
+    pub limit: usize,
+}
+
+impl MemoryStats {
+    /// All bytes of the account.
+    #[must_use]
+    pub const fn total(&self) -> usize {
+        self.tables + self.queues + self.sessions + self.watches
+    }
 }
 
 /// What a client could not take.

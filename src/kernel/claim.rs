@@ -105,9 +105,13 @@ fn try_claim(wanted: &Claimed) -> Result<Claim> {
 
 fn refusal(other: &Claimed) -> Error {
     let Range { start, end } = &other.ids;
+    let advice = match other.is_inline {
+        true => "another --rt-proto",
+        false => "other --nexthop-ids or another --rt-proto",
+    };
     Error::Netlink(format!(
         "another client in this network namespace writes kernel routes with protocol {} and \
-         nexthop numbers {start}-{}; give this one another --rt-proto",
+         nexthop numbers {start}-{}; give this one {advice}",
         other.protocol,
         end - 1
     ))

@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::message::{MORE_DEVICES, metrics};
 use crate::core::kernel_plan::Scope;
 use crate::core::types::{NextHopType, Vni};
 use crate::error::{Error, Result};
@@ -28,6 +29,9 @@ pub struct KernelConfig {
     /// Name of the tunnel device, 1 to 15 bytes: an ip6tnl, vxlan or geneve device made with
     /// `external`. Default: `ip6tnl0`.
     pub device: String,
+    /// Devices of VNIs that have another one than `device`, 7 at most; needs nexthop objects.
+    /// VNIs with one table and metric have one device. Default: none.
+    pub vni_devices: BTreeMap<Vni, String>,
     /// The underlay address that encapsulated packets leave from. Default: the system chooses
     /// it for each.
     pub encap_source: Option<Ipv6Addr>,
@@ -39,6 +43,8 @@ pub struct KernelConfig {
     /// Metric of our routes; those that are found with another one move. `None` or 0 is the
     /// default of the family: 0 in IPv4, 1024 in IPv6.
     pub metric: Option<u32>,
+    /// Metrics of VNIs that have others than `metric`. Default: none.
+    pub vni_metrics: BTreeMap<Vni, u32>,
     /// Next-hop types that are not installed. Default: none.
     pub excluded_types: Vec<NextHopType>,
     /// Remove our routes and nexthop objects at shutdown. Default: no, they stay and the
@@ -49,8 +55,11 @@ pub struct KernelConfig {
     /// Numbers of our nexthop objects, 65,536 at least. Objects in this range with our
     /// protocol on our device are ours. Default: 16,777,216 numbers from 0x4d42_0000.
     pub nexthop_ids: Range<u32>,
+    /// Leave underlay addresses out of nexthop groups while this host has no route to them;
+    /// needs nexthop objects. Default: no.
+    pub track_nexthops: bool,
     /// How often the kernel's state is read without a reason, 1 s to 1 day. Default: 300 s.
-    /// Costs about 2 microseconds a route, in which only new routes are written.
+    /// Costs about 2 microseconds a route, in slices between which routes are written.
     pub check_interval: Duration,
 }
 
@@ -59,14 +68,17 @@ impl Default for KernelConfig {
         Self {
             vni_tables: BTreeMap::new(),
             device: "ip6tnl0".into(),
+            vni_devices: BTreeMap::new(),
             encap_source: None,
             ipv4_only: false,
             protocol: 254,
             metric: None,
+            vni_metrics: BTreeMap::new(),
             excluded_types: Vec::new(),
             cleanup_on_exit: false,
             nexthop_objects: NexthopMode::Auto,
             nexthop_ids: 0x4d42_0000..0x4e42_0000,
+            track_nexthops: false,
             check_interval: Duration::from_secs(300),
         }
     }
@@ -100,13 +112,7 @@ impl KernelConfig {
                 tables.len()
             ));
         }
-        let device = &self.device;
-        let bad = |byte: u8| byte == b'/' || byte.is_ascii_whitespace() || byte == 0;
-        if device.is_empty() || device.len() > 15 || device.bytes().any(bad) {
-            return refuse(format!(
-                "device name {device:?}; allowed are 1 to 15 bytes without spaces and slashes"
-            ));
-        }
+        self.validate_devices()?;
         if let Some(source) = self.encap_source
             && (source.is_unspecified() || source.is_loopback() || source.is_multicast())
         {
@@ -136,6 +142,71 @@ impl KernelConfig {
         Ok(())
     }
 
+    fn validate_devices(&self) -> Result<()> {
+        let refuse = |text: String| Err(Error::InvalidConfig(text));
+        let devices = self.devices();
+        for device in &devices {
+            let bad = |byte: u8| byte == b'/' || byte.is_ascii_whitespace() || byte == 0;
+            if device.is_empty() || device.len() > 15 || device.bytes().any(bad) {
+                return refuse(format!(
+                    "device name {device:?}; allowed are 1 to 15 bytes without spaces and slashes"
+                ));
+            }
+        }
+        if devices.len() > 1 + MORE_DEVICES {
+            return refuse(format!(
+                "{} tunnel devices; at most {} are allowed",
+                devices.len(),
+                1 + MORE_DEVICES
+            ));
+        }
+        let mut by_place: BTreeMap<(u32, u32), (Vni, &String)> = BTreeMap::new();
+        for (vni, table) in &self.vni_tables {
+            let metric = self.vni_metrics.get(vni).copied().or(self.metric);
+            let device = self.vni_devices.get(vni).unwrap_or(&self.device);
+            let place = (*table, metric.unwrap_or_default());
+            let (other, first) = *by_place.entry(place).or_insert((*vni, device));
+            if first != device {
+                return refuse(format!(
+                    "VNIs {other} and {vni} with one table and metric and two devices, {first} and \
+                     {device}; give one of them another table or metric"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the names of the devices, that of most VNIs first.
+    pub(super) fn devices(&self) -> Vec<String> {
+        let mut devices = vec![self.device.clone()];
+        for device in self.vni_devices.values() {
+            if !devices.contains(device) {
+                devices.push(device.clone());
+            }
+        }
+        devices
+    }
+
+    /// Returns the places of devices in [`Self::devices`].
+    pub(super) fn device_numbers(&self) -> BTreeMap<Vni, u8> {
+        let devices = self.devices();
+        let number = |device: &String| {
+            let number = devices.iter().position(|it| it == device);
+            number.and_then(|it| u8::try_from(it).ok()).unwrap_or(0)
+        };
+        let numbers = self.vni_devices.iter();
+        numbers.map(|(vni, name)| (*vni, number(name))).collect()
+    }
+
+    /// Refuses other devices of VNIs than a running writer has.
+    pub(super) fn same_devices(&self, running: &Self) -> Result<()> {
+        if self.vni_devices == running.vni_devices {
+            return Ok(());
+        }
+        let text = "devices of VNIs cannot change while the writer runs; restart it";
+        Err(Error::InvalidConfig(text.into()))
+    }
+
     /// Returns the settings that differ from those of a running writer and are fixed at its
     /// start.
     pub(super) fn fixed(&self, running: &Self) -> Vec<&'static str> {
@@ -147,6 +218,10 @@ impl KernelConfig {
             (
                 "nexthop_objects",
                 self.nexthop_objects != running.nexthop_objects,
+            ),
+            (
+                "track_nexthops",
+                self.track_nexthops != running.track_nexthops,
             ),
             ("nexthop_ids", self.nexthop_ids != running.nexthop_ids),
         ];
@@ -160,14 +235,22 @@ impl KernelConfig {
         let takes_more = excluded.any(|it| !self.excluded_types.contains(it))
             || (before.ipv4_only && !self.ipv4_only);
         let all = self.vni_tables.iter();
-        let widened =
-            all.filter(|(vni, table)| takes_more || before.vni_tables.get(vni) != Some(table));
+        let is_moved = |vni: &Vni, table: &u32| {
+            before.vni_tables.get(vni) != Some(table)
+                || before.vni_metrics.get(vni) != self.vni_metrics.get(vni)
+        };
+        let widened = all.filter(|(vni, table)| takes_more || is_moved(vni, table));
         widened.map(|(vni, _)| *vni).collect()
     }
 
     pub(super) fn scope(&self) -> Scope {
         Scope {
             vni_tables: self.vni_tables.clone(),
+            vni_metrics: self
+                .vni_metrics
+                .iter()
+                .map(|(vni, metric)| (*vni, metrics(Some(*metric))))
+                .collect(),
             ipv4_only: self.ipv4_only,
             excluded_types: self.excluded_types.clone(),
         }

@@ -56,6 +56,18 @@ impl Device {
         }
     }
 
+    pub(super) const fn is_up(self) -> bool {
+        matches!(self, Self::Up { .. })
+    }
+
+    /// The index that routes name: none for one that they must not lead by.
+    pub(super) const fn usable_index(self) -> Option<u32> {
+        match self {
+            Self::Down { index } | Self::Up { index } => Some(index),
+            Self::Missing | Self::Unfit { .. } => None,
+        }
+    }
+
     pub(super) const fn index(self) -> Option<u32> {
         match self {
             Self::Missing => None,
@@ -94,6 +106,21 @@ pub(super) fn query_device(
     sequence: u32,
     datagram: &mut [u8],
 ) -> io::Result<Device> {
+    let link = query_link(net, name, sequence, datagram)?;
+    Ok(link.map_or(Device::Missing, |link| Device::of(&link)))
+}
+
+/// Asks for any device by its name.
+///
+/// # Errors
+///
+/// Whatever the kernel says but that there is none.
+pub(super) fn query_link(
+    net: &mut impl Netlink,
+    name: &str,
+    sequence: u32,
+    datagram: &mut [u8],
+) -> io::Result<Option<LinkSeen>> {
     let mut request = Vec::new();
     message::encode_link_request(&mut request, sequence, name);
     net.send(&request)?;
@@ -106,10 +133,10 @@ pub(super) fn query_device(
             if message.kind == kind::NEW_LINK
                 && let Some(link) = parse::link(message.body)
             {
-                return Ok(Device::of(&link));
+                return Ok(Some(link));
             }
             match parse::answer(&message).map_or(0, |answer| answer.errno) {
-                errno::ENODEV => return Ok(Device::Missing),
+                errno::ENODEV => return Ok(None),
                 errno => return Err(io::Error::from_raw_os_error(errno)),
             }
         }
@@ -133,6 +160,7 @@ mod tests {
             name: "tun".into(),
             kind: kind.map(Into::into),
             is_external,
+            vrf_table: None,
         }
     }
 

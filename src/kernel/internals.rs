@@ -74,6 +74,10 @@ impl Netlink for Script {
         self.receive(buffer)
     }
 
+    fn stop_dump(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn notification(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.next(1, buffer)
     }
@@ -111,6 +115,8 @@ impl HostileKernel {
             nexthop_ids: 1000..1016,
             protocol: 254,
             metrics: [0, 1024],
+            vni_metrics: BTreeMap::new(),
+            vni_devices: BTreeMap::new(),
             seed: 1,
         });
         let script = Script {
@@ -121,12 +127,14 @@ impl HostileKernel {
         let mark = Mark {
             protocol: 254,
             device: 9,
+            more: [super::message::NO_DEVICE; 7],
             source: std::net::Ipv6Addr::UNSPECIFIED,
         };
         let config = WriterConfig {
-            device: "tun".into(),
+            devices: vec!["tun".into()],
             check_interval: Duration::from_secs(60),
             cleanup_on_exit: true,
+            track_nexthops: false,
             claimed: Claimed {
                 protocol: 254,
                 ids: 1000..1016,

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::core::kernel_plan::{Op, Place, Stray, Target, Tunnelled, Verb};
+use crate::core::kernel_plan::{Hop, Op, Place, Stray, Target, Tunnelled, Verb};
 
 /// Message types.
 pub(super) mod kind {
@@ -49,6 +49,7 @@ pub(super) mod attr {
     pub(in crate::kernel) const IFLA_IPTUN_COLLECT_METADATA: u16 = 19;
     pub(in crate::kernel) const IFLA_VXLAN_COLLECT_METADATA: u16 = 25;
     pub(in crate::kernel) const IFLA_GENEVE_COLLECT_METADATA: u16 = 6;
+    pub(in crate::kernel) const IFLA_VRF_TABLE: u16 = 1;
     pub(in crate::kernel) const NHA_ID: u16 = 1;
     pub(in crate::kernel) const NHA_GROUP: u16 = 2;
     pub(in crate::kernel) const NHA_OIF: u16 = 5;
@@ -106,8 +107,52 @@ pub(super) struct Mark {
     pub(super) protocol: u8,
     /// Index of the tunnel device.
     pub(super) device: u32,
+    /// Indices of the devices that some VNIs have instead; see [`Hop::device`].
+    pub(super) more: [u32; MORE_DEVICES],
     /// The underlay address that packets leave from; unspecified if the system chooses it.
     pub(super) source: Ipv6Addr,
+}
+
+impl Mark {
+    /// The index of a device.
+    pub(super) fn index(&self, device: u8) -> u32 {
+        match device.checked_sub(1) {
+            None => self.device,
+            Some(at) => self.more.get(usize::from(at)).copied().unwrap_or(NO_DEVICE),
+        }
+    }
+
+    /// The device with an index, if it is one of these.
+    pub(super) fn device_of(&self, index: u32) -> Option<u8> {
+        let devices = 0..=u8::try_from(MORE_DEVICES).expect("few");
+        let known = devices.into_iter().find(|it| self.index(*it) == index);
+        known.filter(|_| index != NO_DEVICE)
+    }
+}
+
+/// How many devices there may be beside the first.
+pub(super) const MORE_DEVICES: usize = 7;
+/// An index that no device has.
+pub(super) const NO_DEVICE: u32 = i32::MAX.cast_unsigned();
+
+/// The share of a group's packets that a member gets.
+///
+/// Targets of load balancers may have another one some day: the protocol has no weight yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Weight(u8);
+
+impl Weight {
+    pub(super) const ONE: Self = Self(0);
+
+    /// As a group's member carries it: less 1.
+    pub(super) const fn on_the_wire(self) -> u8 {
+        self.0
+    }
+
+    /// Reads what a group's member carries.
+    pub(super) const fn read(byte: u8) -> Self {
+        Self(byte)
+    }
 }
 
 /// The metrics that the kernel shows for routes of both families that are given this one;
@@ -199,8 +244,8 @@ pub(super) fn request_ack(message: &mut [u8]) {
 pub(super) fn encode_op(buffer: &mut Vec<u8>, op: &Op, sequence: u32, mark: &Mark) {
     let create = flag::CREATE | flag::EXCLUSIVE;
     match op {
-        Op::AddHop { id, address, .. } => {
-            encode_hop(buffer, create, sequence, *id, *address, mark);
+        Op::AddHop { id, hop, .. } => {
+            encode_hop(buffer, create, sequence, *id, *hop, mark);
         }
         Op::AddGroup { id, members, .. } => {
             encode_group(buffer, create, sequence, *id, members, mark);
@@ -256,24 +301,18 @@ pub(super) fn encode_probe(buffer: &mut Vec<u8>, sequence: u32, id: u32, mark: &
     // The discard prefix, RFC 6666.
     let address = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
     let flags = flag::REPLACE | flag::ACK;
-    encode_hop(buffer, flags, sequence, id, address, mark);
+    let hop = Hop { device: 0, address };
+    encode_hop(buffer, flags, sequence, id, hop, mark);
 }
 
-fn encode_hop(
-    buffer: &mut Vec<u8>,
-    flags: u16,
-    sequence: u32,
-    id: u32,
-    address: Ipv6Addr,
-    mark: &Mark,
-) {
+fn encode_hop(buffer: &mut Vec<u8>, flags: u16, sequence: u32, id: u32, hop: Hop, mark: &Mark) {
     let mut writer = Writer::message(buffer, kind::NEW_NEXTHOP, flags, sequence);
     // An IPv6 nexthop object serves routes of both families.
     writer.raw(&[AF_INET6, SCOPE_UNIVERSE, mark.protocol, 0, 0, 0, 0, 0]);
     writer.attr_u32(attr::NHA_ID, id);
-    writer.attr_u32(attr::NHA_OIF, mark.device);
+    writer.attr_u32(attr::NHA_OIF, mark.index(hop.device));
     let source = mark.source;
-    writer.encap(attr::NHA_ENCAP_TYPE, attr::NHA_ENCAP, source, address);
+    writer.encap(attr::NHA_ENCAP_TYPE, attr::NHA_ENCAP, source, hop.address);
     writer.finish();
 }
 
@@ -291,8 +330,8 @@ fn encode_group(
     let at = writer.open(attr::NHA_GROUP);
     for member in members {
         writer.raw(&member.to_ne_bytes());
-        // The weight less 1, and two reserved fields.
-        writer.raw(&[0; 4]);
+        // Two reserved fields follow the weight.
+        writer.raw(&[Weight::ONE.on_the_wire(), 0, 0, 0]);
     }
     writer.close(at);
     writer.finish();
@@ -391,6 +430,15 @@ pub(super) fn encode_route_dump(
     if let Some(table) = table {
         writer.attr_u32(attr::RTA_TABLE, table);
     }
+    writer.finish();
+}
+
+/// Appends the request for the route that a packet to an address takes; one answer comes.
+pub(super) fn encode_way_request(buffer: &mut Vec<u8>, sequence: u32, address: Ipv6Addr) {
+    let mut writer = Writer::message(buffer, kind::GET_ROUTE, 0, sequence);
+    writer.raw(&[AF_INET6, 128, 0, 0, 0, 0, 0, 0]);
+    writer.raw(&[0; 4]);
+    writer.attr(attr::RTA_DST, &address.octets());
     writer.finish();
 }
 

@@ -6,6 +6,7 @@ use crate::kernel::parse::{self, ObjectKind};
 const MARK: Mark = Mark {
     protocol: 254,
     device: 9,
+    more: [NO_DEVICE; MORE_DEVICES],
     source: Ipv6Addr::UNSPECIFIED,
 };
 
@@ -39,11 +40,14 @@ fn reparse(bytes: &[u8]) -> parse::RouteSeen {
 /// but for the zero fields of the encapsulation that it adds.
 #[test]
 #[cfg(target_endian = "little")]
-fn a_nexthop_object_byte_by_byte() {
+fn nexthop_object_byte_by_byte() {
     let op = Op::AddHop {
         object: 0,
         id: 10,
-        address: hop(1),
+        hop: Hop {
+            device: 0,
+            address: hop(1),
+        },
     };
     #[rustfmt::skip]
     let expected = [
@@ -61,7 +65,7 @@ fn a_nexthop_object_byte_by_byte() {
 /// As `ip route add 10.0.0.0/24 nhid 11 table 300 proto 254` sends it.
 #[test]
 #[cfg(target_endian = "little")]
-fn a_route_byte_by_byte() {
+fn route_byte_by_byte() {
     let op = route(Verb::Add, "10.0.0.0/24", 300, Target::Object(11));
     #[rustfmt::skip]
     let expected = [
@@ -78,7 +82,7 @@ fn a_route_byte_by_byte() {
 }
 
 #[test]
-fn what_is_written_can_be_read() {
+fn encoded_messages_decode_to_the_same() {
     for (prefix, metric) in [("10.1.0.0/16", 0), ("::/0", 1024), ("fd00::1/128", 1024)] {
         let op = route(Verb::Beside, prefix, 70_000, Target::Object(5));
         let seen = reparse(&encoded(&op, &MARK));
@@ -117,7 +121,7 @@ fn what_is_written_can_be_read() {
 }
 
 #[test]
-fn a_refusal_carries_the_kernels_words() {
+fn refusal_carries_the_kernels_words() {
     let mut body = (-17_i32).to_ne_bytes().to_vec();
     body.extend_from_slice(&[0; 16]);
     body.extend_from_slice(&9_u16.to_ne_bytes());
@@ -142,7 +146,10 @@ fn no_length_is_trusted() {
         Op::AddHop {
             object: 0,
             id: 1,
-            address: hop(1),
+            hop: Hop {
+                device: 0,
+                address: hop(1),
+            },
         },
         Op::AddGroup {
             object: 0,
@@ -172,4 +179,57 @@ fn no_length_is_trusted() {
             }
         }
     }
+}
+
+/// As Linux describes `ip link add red type vrf table 4321`.
+#[test]
+fn table_of_a_vrf_device_is_read() {
+    let attribute = |kind: u16, value: &[u8]| {
+        let len = u16::try_from(4 + value.len()).unwrap();
+        let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    };
+    let link = |kind: &[u8], data: &[u8]| {
+        let info = [
+            attribute(attr::IFLA_INFO_KIND, kind),
+            attribute(attr::IFLA_INFO_DATA, data),
+        ]
+        .concat();
+        let mut body = vec![0, 0, 1, 0];
+        body.extend_from_slice(&9_u32.to_ne_bytes());
+        body.extend_from_slice(&[0; 8]);
+        body.extend(attribute(attr::IFLA_IFNAME, b"red\0"));
+        body.extend(attribute(attr::IFLA_LINKINFO, &info));
+        parse::link(&body).unwrap()
+    };
+    let table = attribute(attr::IFLA_VRF_TABLE, &4321_u32.to_ne_bytes());
+    assert_eq!(link(b"vrf\0", &table).vrf_table, Some(4321));
+    assert_eq!(link(b"vxlan\0", &table).vrf_table, None);
+    assert_eq!(link(b"vrf\0", &[]).vrf_table, None);
+    assert_eq!(link(b"vrf\0", &table[..6]).vrf_table, None);
+}
+
+#[test]
+fn members_of_groups_have_one_weight() {
+    let group = Op::AddGroup {
+        object: 0,
+        id: 7,
+        members: vec![1, 2],
+    };
+    let mut bytes = encoded(&group, &MARK);
+    let kind = |bytes: &[u8]| {
+        let message = parse::messages(bytes).next().unwrap();
+        parse::object(message.body).unwrap().kind
+    };
+    assert_eq!(kind(&bytes), ObjectKind::Group(vec![1, 2]));
+    let weight = bytes.len() - 4;
+    assert_eq!(bytes[weight], Weight::ONE.on_the_wire());
+    bytes[weight] = 1;
+    assert_eq!(
+        kind(&bytes),
+        ObjectKind::Other,
+        "somebody gave it another one"
+    );
 }

@@ -46,5 +46,5 @@ mod writer;
 
 pub use config::{KernelConfig, NexthopMode};
 pub use stats::{KernelRepairs, KernelStatus};
-pub use survey::{Flushed, KernelRoute, Standing, flush, survey};
+pub use survey::{Flushed, KernelRoute, Standing, flush, survey, vrf_table};
 pub use thread::KernelWriter;

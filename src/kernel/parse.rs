@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::core::kernel_plan::Tunnelled;
 
-use super::message::{AF_INET, AF_INET6, ENCAP_IP6, HEADER, UNICAST, attr, flag};
+use super::message::{AF_INET, AF_INET6, ENCAP_IP6, HEADER, UNICAST, Weight, attr, flag};
 
 /// `RTM_F_CLONED`: an exception of a route, not a route.
 const CLONED: u32 = 0x200;
@@ -100,16 +100,21 @@ pub(super) struct LinkSeen {
     pub(super) kind: Option<String>,
     /// Routes say where its packets go ("external", collect metadata).
     pub(super) is_external: bool,
+    /// The kernel table of a VRF device.
+    pub(super) vrf_table: Option<u32>,
 }
 
 pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
     let index = u32_at(body, 4)?;
     let flags = u32_at(body, 8)?;
-    let (mut name, mut kind, mut is_external) = (None, None, false);
+    let (mut name, mut kind, mut is_external, mut vrf_table) = (None, None, false, None);
     for (attribute, value) in attributes(body.get(16..)?) {
         match attribute {
             attr::IFLA_IFNAME => name = Some(text(value)),
-            attr::IFLA_LINKINFO => (kind, is_external) = link_info(value),
+            attr::IFLA_LINKINFO => {
+                (kind, is_external) = link_info(value);
+                vrf_table = vrf(value);
+            }
             _ => {}
         }
     }
@@ -119,7 +124,20 @@ pub(super) fn link(body: &[u8]) -> Option<LinkSeen> {
         name: name?,
         kind,
         is_external,
+        vrf_table,
     })
+}
+
+/// The kernel table of a VRF device.
+fn vrf(link_info: &[u8]) -> Option<u32> {
+    let info = |wanted| attributes(link_info).find(|(kind, _)| *kind == wanted);
+    let (_, kind) = info(attr::IFLA_INFO_KIND)?;
+    if text(kind) != "vrf" {
+        return None;
+    }
+    let (_, data) = info(attr::IFLA_INFO_DATA)?;
+    let (_, table) = attributes(data).find(|(kind, _)| *kind == attr::IFLA_VRF_TABLE)?;
+    u32_at(table, 0)
 }
 
 /// The type of a device, and whether routes say where its packets go.
@@ -174,9 +192,11 @@ pub(super) fn object(body: &[u8]) -> Option<ObjectSeen> {
             attr::NHA_ENCAP_TYPE => encap = u16_at(value, 0),
             attr::NHA_ENCAP => ends = encap_ends(value),
             attr::NHA_GROUP => {
-                plain &= value
-                    .chunks(8)
-                    .all(|member| member.get(4..6) == Some(&[0, 0]));
+                let is_plain = |member: &[u8]| match member.get(4..6) {
+                    Some(&[weight, 0]) => Weight::read(weight) == Weight::ONE,
+                    _ => false,
+                };
+                plain &= value.chunks(8).all(is_plain);
                 members = value.chunks(8).map(|member| u32_at(member, 0)).collect();
             }
             _ => {}

@@ -43,6 +43,8 @@ impl SimKernel {
             nexthop_ids: IDS,
             protocol: PROTOCOL,
             metrics: METRICS,
+            vni_metrics: BTreeMap::new(),
+            vni_devices: BTreeMap::new(),
             seed,
         };
         Self {

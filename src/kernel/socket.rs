@@ -46,6 +46,9 @@ pub(super) trait Netlink {
     /// As of [`Self::receive`].
     fn dumped(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// Leaves the rest of the answer to [`Self::dump`] unread, if there is one.
+    fn stop_dump(&mut self) -> io::Result<()>;
+
     /// Receives a datagram of notifications about changes that are not ours.
     ///
     /// # Errors
@@ -116,6 +119,12 @@ impl Netlink for KernelSocket {
 
     fn dumped(&mut self, mut buffer: &mut [u8]) -> io::Result<usize> {
         self.dumps.recv(&mut buffer, 0)
+    }
+
+    fn stop_dump(&mut self) -> io::Result<()> {
+        // The kernel makes no second dump for a socket with a first one.
+        (self.dumps, _) = answering()?;
+        Ok(())
     }
 
     fn notification(&mut self, mut buffer: &mut [u8]) -> io::Result<usize> {

@@ -50,6 +50,7 @@ pub(super) struct Shared {
     shadowed: AtomicU64,
     strays: AtomicU64,
     uninstallable: AtomicU64,
+    unreachable: AtomicU64,
     /// Losses of routes, of nexthop objects, of the device.
     pub(super) repairs: [AtomicU64; 3],
     objects: AtomicU64,
@@ -75,6 +76,7 @@ impl Shared {
         self.failed.store(counts.failed as u64, Relaxed);
         self.uninstallable
             .store(counts.uninstallable as u64, Relaxed);
+        self.unreachable.store(counts.unreachable as u64, Relaxed);
         self.objects.store(counts.objects as u64, Relaxed);
         self.shadowed.store(counts.shadowed as u64, Relaxed);
         self.strays.store(counts.strays as u64, Relaxed);
@@ -106,6 +108,7 @@ impl Shared {
             installed: self.installed.load(Relaxed),
             failed: self.failed.load(Relaxed),
             uninstallable: self.uninstallable.load(Relaxed),
+            unreachable: self.unreachable.load(Relaxed),
             nexthop_objects: self.objects.load(Relaxed),
             messages: self.messages.load(Relaxed),
             batches: self.batches.load(Relaxed),

@@ -8,7 +8,7 @@ use std::ops::Range;
 use ipnet::IpNet;
 
 use super::claim::{Claimed, claim, living};
-use super::device::tunnels;
+use super::device::{query_link, tunnels};
 use super::message::{self, AF_INET, AF_INET6, Mark, encode_op, kind};
 use super::parse::{self, Message, ObjectKind, RouteSeen};
 use super::socket::{KernelSocket, Netlink};
@@ -139,6 +139,20 @@ pub fn flush(protocol: u8, nexthop_ids: Range<u32>, table: Option<u32>) -> Resul
     })
 }
 
+/// Returns the kernel table of the VRF device with a name; `None` for a device of another type
+/// and if there is none.
+///
+/// # Errors
+///
+/// [`Error::Io`] when the kernel cannot be read.
+pub fn vrf_table(name: &str) -> Result<Option<u32>> {
+    let mut net = KernelSocket::open().map_err(Error::io("open a netlink socket"))?;
+    let mut datagram = vec![0; 64 << 10];
+    let link = query_link(&mut net, name, 1, &mut datagram);
+    let link = link.map_err(Error::io("look for a VRF device"))?;
+    Ok(link.and_then(|it| it.vrf_table))
+}
+
 /// A route as it was read.
 struct Found {
     place: Place,
@@ -180,6 +194,7 @@ impl Survey {
             mark: Mark {
                 protocol,
                 device: 0,
+                more: [message::NO_DEVICE; message::MORE_DEVICES],
                 source: Ipv6Addr::UNSPECIFIED,
             },
             owns_inline: others.next().is_none(),

@@ -26,6 +26,7 @@ const DEVICE: u32 = 5;
 const MARK: Mark = Mark {
     protocol: 254,
     device: DEVICE,
+    more: [super::message::NO_DEVICE; 7],
     source: Ipv6Addr::UNSPECIFIED,
 };
 const ENOMEM: i32 = 12;
@@ -51,12 +52,15 @@ impl Bench {
             nexthop_ids: 1000..70_000,
             protocol: 254,
             metrics: [0, 1024],
+            vni_metrics: BTreeMap::new(),
+            vni_devices: BTreeMap::new(),
             seed: 1,
         });
         let config = WriterConfig {
-            device: "tun".into(),
+            devices: vec!["tun".into()],
             check_interval: Duration::from_secs(60),
             cleanup_on_exit: false,
+            track_nexthops: false,
             claimed: Claimed {
                 protocol: 254,
                 ids: 1000..70_000,
@@ -270,6 +274,7 @@ fn route_removed_before_the_rest_arrives_does_not_come_back() {
     bench.send(Command::Reconfigure(Box::new(Change {
         scope: Scope {
             vni_tables: BTreeMap::from([(vni, 200)]),
+            vni_metrics: BTreeMap::new(),
             ipv4_only: false,
             excluded_types: Vec::new(),
         },

@@ -156,9 +156,10 @@ impl KernelWriter {
         let clients = Arc::<Clients>::default();
         let (commands, receiver) = bounded(COMMANDS);
         let writer_config = WriterConfig {
-            device: config.device.clone(),
+            devices: config.devices(),
             check_interval: config.check_interval,
             cleanup_on_exit: config.cleanup_on_exit,
+            track_nexthops: config.track_nexthops && uses_objects,
             claimed: parts.claimed,
         };
         let ends = Ends {
@@ -208,7 +209,7 @@ impl KernelWriter {
     /// Changes settings of a running writer. Returns the names of the changed settings that
     /// are fixed at start; these stay as they are.
     ///
-    /// The tables of VNIs, `ipv4_only`, `excluded_types`, `cleanup_on_exit` and
+    /// The tables and metrics of VNIs, `ipv4_only`, `excluded_types`, `cleanup_on_exit` and
     /// `check_interval` can change, and the last VNI may go. Routes that do not belong into the
     /// kernel any more are removed. Of VNIs of which more routes belong there than before, `received`
     /// is asked for all, in a moment at which changes are submitted here already; a VNI that is
@@ -216,7 +217,8 @@ impl KernelWriter {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for a setting outside its range; then nothing is changed. Those
+    /// [`Error::InvalidConfig`] for a setting outside its range and for other devices of VNIs,
+    /// which are fixed at start; then nothing is changed. Those
     /// of `received`; then the kernel keeps what it has of the VNIs that widened.
     pub fn reconfigure(
         &self,
@@ -225,6 +227,7 @@ impl KernelWriter {
     ) -> Result<Vec<&'static str>> {
         config.validate_settings()?;
         let mut running = self.inner.config.lock();
+        config.same_devices(&running)?;
         let fixed = config.fixed(&running);
         let widened = config.widened(&running);
         self.inner.send(Command::Reconfigure(Box::new(Change {
@@ -238,6 +241,7 @@ impl KernelWriter {
         }
         *running = KernelConfig {
             vni_tables: config.vni_tables,
+            vni_metrics: config.vni_metrics,
             ipv4_only: config.ipv4_only,
             excluded_types: config.excluded_types,
             cleanup_on_exit: config.cleanup_on_exit,
@@ -455,6 +459,8 @@ fn plan_config(config: &KernelConfig, mode: Mode) -> PlanConfig {
         nexthop_ids: config.nexthop_ids.clone(),
         protocol: config.protocol,
         metrics: message::metrics(config.metric),
+        vni_metrics: config.scope().vni_metrics,
+        vni_devices: config.device_numbers(),
         seed: random_seed(),
     }
 }
@@ -468,6 +474,7 @@ fn examine(net: &mut impl Netlink, config: &KernelConfig) -> Result<(Mark, Mode)
         protocol: config.protocol,
         // Where it is missing, the first device: nothing is made by it.
         device: device.index().unwrap_or(LOOPBACK),
+        more: [message::NO_DEVICE; message::MORE_DEVICES],
         source: config.encap_source.unwrap_or(Ipv6Addr::UNSPECIFIED),
     };
     let probed = probe(net, config, &mark).map_err(Error::io("probe nexthop objects"))?;
@@ -481,10 +488,18 @@ fn examine(net: &mut impl Netlink, config: &KernelConfig) -> Result<(Mark, Mode)
         (errno::ENOENT | errno::ENETDOWN, NexthopMode::Auto) => Mode::Objects,
         _ => Mode::Inline,
     };
-    if let Device::Unfit { .. } = device
-        && let Some(text) = device.problem(&config.device)
-    {
-        return Err(Error::Netlink(text));
+    for name in config.devices() {
+        let device = query_device(net, &name, 1, &mut datagram)
+            .map_err(Error::io("look for a tunnel device"))?;
+        if let Device::Unfit { .. } = device
+            && let Some(text) = device.problem(&name)
+        {
+            return Err(Error::Netlink(text));
+        }
+    }
+    if mode == Mode::Inline && !config.vni_devices.is_empty() {
+        let text = "devices of single VNIs need nexthop objects";
+        return Err(Error::InvalidConfig(text.into()));
     }
     match (mode, config.nexthop_objects) {
         (Mode::Objects, _) => log::info!("kernel routes use nexthop objects"),
@@ -493,6 +508,9 @@ fn examine(net: &mut impl Netlink, config: &KernelConfig) -> Result<(Mark, Mode)
             "no nexthop objects in this kernel ({}): routes carry their next hops, IPv6 one each",
             io::Error::from_raw_os_error(probed)
         ),
+    }
+    if config.track_nexthops && mode == Mode::Inline {
+        log::warn!("next hops are not followed: that needs nexthop objects");
     }
     Ok((mark, mode))
 }

@@ -9,10 +9,12 @@
 //! One [`Writer::turn`] does what is due and says when to come back; it reads no clock.
 
 mod commands;
+mod dump;
 mod fights;
 mod notice;
 mod read;
 mod timers;
+mod ways;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +37,9 @@ use crate::core::limit::Throttle;
 use crate::core::types::{Route, Vni};
 use crate::error::Error;
 use fights::Fights;
+use read::{Reason, Review};
 use timers::{Timer, Timers};
+use ways::Ways;
 use write::Burst;
 
 /// Messages in one `sendmsg`. The default receive buffer holds 256 refusals.
@@ -102,9 +106,11 @@ pub(super) enum Next {
 /// What the loop needs to know of the configuration.
 #[derive(Clone, Debug)]
 pub(super) struct WriterConfig {
-    pub(super) device: String,
+    /// The tunnel devices; most VNIs have the first.
+    pub(super) devices: Vec<String>,
     pub(super) check_interval: Duration,
     pub(super) cleanup_on_exit: bool,
+    pub(super) track_nexthops: bool,
     pub(super) claimed: Claimed,
 }
 
@@ -127,7 +133,8 @@ pub(super) struct Writer<N> {
     plan: Plan,
     mark: Mark,
     config: WriterConfig,
-    device: Device,
+    /// The tunnel devices as they were seen last.
+    devices: Vec<Device>,
     commands: Receiver<Command>,
     clients: Arc<Clients>,
     shared: Arc<Shared>,
@@ -149,6 +156,12 @@ pub(super) struct Writer<N> {
     /// The kernel is being read, and new routes are written meanwhile.
     writes_while_reading: bool,
     is_first_reading: bool,
+    /// The next reading begins from nothing.
+    forgets: bool,
+    /// A reading that goes on while the kernel is written to.
+    review: Option<Review>,
+    /// Callers of a flush wait for a reading of tables that are new.
+    awaits_reading: bool,
     /// Indices of the devices by which routes of ours may lead.
     tunnels: BTreeSet<u32>,
     /// What other writers claimed at the last reading of all tables.
@@ -156,6 +169,7 @@ pub(super) struct Writer<N> {
     /// Protocols of objects in our range that no writer claims.
     orphaned_by: BTreeSet<u8>,
     fights: Fights,
+    ways: Ways,
     /// Routes of ours that wait for others to go, when that was last told.
     shadowed: usize,
     burst: Option<Burst>,
@@ -172,13 +186,24 @@ pub(super) struct Writer<N> {
 }
 
 impl<N: Netlink> Writer<N> {
-    pub(super) fn new(net: N, plan: Plan, mark: Mark, config: WriterConfig, ends: Ends) -> Self {
+    pub(super) fn new(
+        net: N,
+        mut plan: Plan,
+        mark: Mark,
+        config: WriterConfig,
+        ends: Ends,
+    ) -> Self {
+        let mut ways = Ways::default();
+        if config.track_nexthops {
+            plan.begin_tracking();
+            ways.begin();
+        }
         Self {
             net,
             plan,
             mark,
+            devices: vec![Device::Missing; config.devices.len()],
             config,
-            device: Device::Missing,
             commands: ends.commands,
             clients: ends.clients,
             shared: ends.shared,
@@ -194,10 +219,14 @@ impl<N: Netlink> Writer<N> {
             known_everywhere: false,
             writes_while_reading: false,
             is_first_reading: true,
+            forgets: true,
+            review: None,
+            awaits_reading: false,
             tunnels: BTreeSet::new(),
             claims: Vec::new(),
             orphaned_by: BTreeSet::new(),
             fights: Fights::default(),
+            ways,
             shadowed: 0,
             burst: None,
             removed: BTreeMap::new(),
@@ -213,8 +242,8 @@ impl<N: Netlink> Writer<N> {
     pub(super) fn turn(&mut self, now: Instant) -> Next {
         self.now = Some(now);
         let mut again = self.read_notifications(now);
-        // A reading that is due finds out by itself.
-        if !self.timers.is_due(Timer::Resync, now) {
+        // A reading from nothing finds out by itself.
+        if !(self.forgets && self.timers.is_due(Timer::Resync, now)) {
             self.plan.lose_objects();
         }
         // Commands before a flush are carried out before later ones are taken.
@@ -223,10 +252,13 @@ impl<N: Netlink> Writer<N> {
         }
         if std::mem::take(&mut self.is_remapped) {
             self.known_everywhere = false;
+            self.awaits_reading = true;
             self.request_resync(now);
         }
         self.read_kernel_if_due(now);
-        if self.timers.is_due(Timer::Retry, now) {
+        again |= self.read_on(now);
+        // What a try changes is left out of a reading that goes on.
+        if self.timers.is_due(Timer::Retry, now) && self.review.is_none() {
             self.timers.clear(Timer::Retry);
             self.plan.retry(RETRY_LIMIT);
         }
@@ -234,6 +266,7 @@ impl<N: Netlink> Writer<N> {
             self.timers.clear(Timer::Repair);
             self.plan.repair();
         }
+        again |= self.ask_ways(now);
         let wrote = self.write_some(now);
         if self.plan.has_refused() {
             self.timers.set_if_unset(Timer::Retry, now + RETRY);
@@ -262,9 +295,20 @@ impl<N: Netlink> Writer<N> {
     }
 
     /// Whether the kernel takes what is to be written. What only deletes needs no device.
-    const fn can_write(&self) -> bool {
+    fn can_write(&self) -> bool {
         let only_deletes = self.ending.is_some() && self.config.cleanup_on_exit;
-        self.known && (only_deletes || matches!(self.device, Device::Up { .. }))
+        self.known && (only_deletes || self.is_any_up())
+    }
+
+    /// Whether a device takes routes; those by others wait, and are tried again.
+    fn is_any_up(&self) -> bool {
+        self.devices.iter().any(|it| it.is_up())
+    }
+
+    /// Why routes wait, if some do.
+    fn problem(&self) -> Option<String> {
+        let mut devices = self.devices.iter().zip(&self.config.devices);
+        devices.find_map(|(device, name)| device.problem(name))
     }
 
     /// Reads the kernel again at `at`, or before if that was asked for.
@@ -278,6 +322,7 @@ impl<N: Netlink> Writer<N> {
         self.shared
             .set_error(format!("cannot {doing} routes: {error}"));
         self.known = false;
+        self.forgets = true;
         self.timers.set(Timer::Resync, now + RESYNC_RETRY);
     }
 
@@ -285,7 +330,9 @@ impl<N: Netlink> Writer<N> {
         let check = !self.timers.is_set(Timer::Check) || self.timers.is_due(Timer::Check, now);
         let has_reason =
             self.timers.is_due(Timer::Resync, now) || self.timers.is_due(Timer::Doubt, now);
-        if !check && !has_reason {
+        // A reading that goes on may have passed what is in doubt: another one follows it.
+        let must_wait = self.review.is_some() && !self.forgets;
+        if !check && !has_reason || must_wait {
             return;
         }
         self.timers.clear(Timer::Resync);
@@ -293,17 +340,25 @@ impl<N: Netlink> Writer<N> {
         // Somebody may have put a route of ours anywhere.
         self.known_everywhere &= !check;
         // The first reading sets it.
-        let is_routine = check && self.timers.is_set(Timer::DoubtPause);
+        let reason = match check && self.timers.is_set(Timer::DoubtPause) {
+            true => Reason::Routine,
+            false => Reason::Doubt,
+        };
         self.timers.set(Timer::DoubtPause, now + DOUBT_PAUSE);
         let next_check = now + self.config.check_interval;
         self.timers.set(Timer::Check, next_check);
-        if let Err(error) = self.read_kernel(now) {
-            self.distrust("read", &error, now);
-            return;
+        match self.begin_reading(reason, now) {
+            Ok(()) if self.review.is_none() => self.tell_read(reason, now),
+            Ok(()) => {}
+            Err(error) => self.distrust("read", &error, now),
         }
-        let level = match is_routine {
-            true => log::Level::Debug,
-            false => rare(&mut self.readings, log::Level::Info, now),
+    }
+
+    /// Says that the kernel's state was read.
+    fn tell_read(&mut self, reason: Reason, now: Instant) {
+        let level = match reason {
+            Reason::Routine => log::Level::Debug,
+            Reason::Doubt => rare(&mut self.readings, log::Level::Info, now),
         };
         let counts = self.plan.counts();
         log::log!(
@@ -316,8 +371,8 @@ impl<N: Netlink> Writer<N> {
 
     /// Answers the callers that wait. Returns whether the writer is to end.
     fn answer(&mut self, now: Instant) -> bool {
-        let done = self.plan.is_idle() && self.can_write();
-        let problem = self.device.problem(&self.config.device);
+        let done = self.plan.is_idle() && self.can_write() && !self.awaits_reading;
+        let problem = self.problem();
         if done || problem.is_some() && self.known {
             for reply in self.flushes.drain(..) {
                 let result = match &problem {
@@ -357,15 +412,23 @@ impl<N: Netlink> Writer<N> {
             && !self.plan.has_losses()
             && !fights
             && !self.timers.is_set(Timer::Resync)
+            && !self.is_in_doubt()
             && self.commands.is_empty();
-        let obstacle = match (self.device, fights) {
-            (Device::Missing, _) => Obstacle::Missing,
-            (Device::Unfit { .. }, _) => Obstacle::Unfit,
-            (Device::Down { .. }, _) => Obstacle::Down,
-            (Device::Up { .. }, true) => Obstacle::Fight,
-            (Device::Up { .. }, false) => Obstacle::None,
+        let bad = self.devices.iter().find(|it| !it.is_up());
+        let obstacle = match (bad, fights) {
+            (Some(Device::Missing), _) => Obstacle::Missing,
+            (Some(Device::Unfit { .. }), _) => Obstacle::Unfit,
+            (Some(Device::Down { .. }), _) => Obstacle::Down,
+            (Some(Device::Up { .. }) | None, true) => Obstacle::Fight,
+            (Some(Device::Up { .. }) | None, false) => Obstacle::None,
         };
         self.shared.publish(&counts, obstacle, in_sync);
+    }
+
+    /// Whether a reading goes on that has a reason.
+    fn is_in_doubt(&self) -> bool {
+        let reason = self.review.as_ref().map(|it| it.reason);
+        reason == Some(Reason::Doubt)
     }
 
     /// Where the writer publishes.

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_post_wakes_once_until_rearmed() {
+    fn post_wakes_once_until_rearmed() {
         let mut poll = Poll::new().unwrap();
         let (mailbox, postbox) = Mailbox::new(&poll, Token(7), 100).unwrap();
         let mut events = mio::Events::with_capacity(4);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_mailbox_says_when_there_is_room() {
+    fn full_mailbox_says_when_there_is_room() {
         let poll = Poll::new().unwrap();
         let (mailbox, postbox) = Mailbox::new(&poll, Token(7), 100).unwrap();
         postbox.post((), 99);

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_queue_fills_and_the_window_closes_as_the_peer_does_not_read() {
+    fn queue_fills_and_the_window_closes_as_the_peer_does_not_read() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (_peer, _) = listener.accept().unwrap();

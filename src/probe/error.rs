@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_came_is_told_in_a_line_without_control_characters() {
+    fn message_of_a_peer_is_shown_in_one_line_without_control_characters() {
         let all: [(&[u8], &str); 5] = [
             (b"SSH-2.0-OpenSSH_9.2\r\n", "\"SSH-2.0-OpenSSH_9.2\""),
             (

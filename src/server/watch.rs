@@ -72,12 +72,12 @@ pub(super) struct WatchSender {
 struct Begin {
     /// VNIs whose tables come. Changes of them are not sent: the tables will have them.
     to_come: BTreeSet<Vni>,
-    table: Option<Table>,
+    table: Option<Sending>,
 }
 
 /// The table of a VNI that is being sent.
 #[derive(Clone, Debug)]
-struct Table {
+struct Sending {
     vni: Vni,
     /// The rest of it, and the changes that belong behind it.
     rest: VecDeque<Span>,
@@ -267,7 +267,7 @@ impl WatchSender {
     pub(super) fn table(&mut self, vni: Vni, spans: impl IntoIterator<Item = Span>) {
         if let Some(begin) = &mut self.begin {
             begin.to_come.remove(&vni);
-            begin.table = Some(Table {
+            begin.table = Some(Sending {
                 vni,
                 rest: spans.into_iter().collect(),
                 behind: 0,
@@ -278,6 +278,11 @@ impl WatchSender {
     /// Ends the watch: the receiver is gone or has lagged.
     pub(super) fn give_up(&self) {
         self.has_lagged.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the bytes that all workers have sent and the receiver has not taken.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.account.bytes.load(Ordering::Relaxed)
     }
 
     /// Returns whether nobody takes what is sent.

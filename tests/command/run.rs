@@ -7,8 +7,8 @@ use crate::process::{self, Process, finish, metalbond, run};
 
 const SERVER: &str = "expected a server, as [2001:db8::1]:4711 or host:4711 (without a port, 4711)";
 const SYNTAX: &str = "expected VNI#PREFIX#NEXTHOP[#STD|#LB|#NAT#FROM#TO]";
-const INSTALL: &str =
-    "expected VNI#TABLE, a VNI from 0 to 16777215 and a table from 0 to 4294967295 or by its name";
+const INSTALL: &str = "expected VNI#TABLE[#metric=N][#dev=DEVICE], a VNI from 0 to 16777215 and a \
+                       table from 0 to 4294967295, its name or that of a VRF device";
 
 #[track_caller]
 fn assert_refused(line: &str, expected: &str) {
@@ -576,7 +576,7 @@ fn demo_with_stay_serves_other_clients() {
 #[test]
 fn missing_right_to_change_routes_is_a_failure() {
     use std::os::unix::process::CommandExt;
-    let args = "client -s [::1]:1 --install-routes 1#100 --tun lo";
+    let args = "client -s [::1]:1 --subscribe 1 --install-routes 1#100 --tun lo";
     let mut command = metalbond();
     command.args(args.split(' '));
     // As root, as somebody else; as somebody else already, as that.

@@ -88,7 +88,7 @@ fn get(address: SocketAddr) -> String {
         .set_read_timeout(Some(crate::support::PATIENCE))
         .unwrap();
     stream
-        .write_all(b"GET /routes.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .write_all(b"GET /routes.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();

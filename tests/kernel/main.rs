@@ -7,9 +7,11 @@ mod netns;
 #[path = "../common/support.rs"]
 mod support;
 
+mod chaos;
 mod datapath;
 #[cfg(feature = "cli")]
 mod endurance;
+mod hops;
 #[cfg(feature = "cli")]
 mod install;
 mod others;

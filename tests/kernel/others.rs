@@ -40,7 +40,7 @@ fn delete_all(family: &str) {
 }
 
 #[test]
-fn what_others_do_to_our_routes_is_repaired_within_a_second() {
+fn foreign_changes_of_our_routes_are_repaired_within_a_second() {
     in_namespace("repair", || {
         make_device();
         let before = others();
@@ -99,7 +99,7 @@ fn what_others_do_to_our_routes_is_repaired_within_a_second() {
 }
 
 #[test]
-fn a_route_that_was_there_before_us_is_left_alone() {
+fn route_that_was_there_before_us_is_left_alone() {
     in_namespace("conflict", || {
         make_device();
         ip("-4 route add 10.0.0.0/24 dev lo proto static table 100");
@@ -131,7 +131,7 @@ fn a_route_that_was_there_before_us_is_left_alone() {
 }
 
 #[test]
-fn a_route_that_was_put_before_ours_is_left_alone() {
+fn route_that_was_put_before_ours_is_left_alone() {
     in_namespace("prepend", || {
         make_device();
         let writer = start(config());
@@ -253,6 +253,43 @@ fn default_route_of_the_host_is_not_ours_although_it_has_our_protocol_and_table(
         let after = ip("-4 route show default") + &ip("-6 route show default");
         assert_eq!(after, before);
         assert_eq!(ip("-4 route show 10.0.0.0/24"), "");
+    });
+}
+
+/// The whole host is read while 200,000 routes of others stand there: a route that is announced
+/// meanwhile is written before the reading ends.
+#[test]
+fn new_route_is_written_while_the_kernel_is_read() {
+    in_namespace("reading", || {
+        make_device();
+        let theirs: String = (0..200_000_u32)
+            .map(|n| {
+                let address = std::net::Ipv4Addr::from(0x0b00_0000 + n);
+                format!("route add blackhole {address} table 77\n")
+            })
+            .collect();
+        ip_batch(&theirs, "-4");
+        let writer = start(config());
+        let mut n = 0;
+        let mut is_met = || {
+            let readings = writer.stats().resyncs;
+            // Another table is another reading of all.
+            let config = KernelConfig {
+                vni_tables: BTreeMap::from([(VNI, 100), (rustbond::Vni(9), 200 + n)]),
+                ..config()
+            };
+            writer.reconfigure(config, |_| Ok(Vec::new())).unwrap();
+            writer.add(VNI, nth_v4(n, 1));
+            n += 1;
+            eventually("it is installed", WAIT, || {
+                writer.stats().installed == u64::from(n)
+            });
+            let is_met = writer.stats().resyncs == readings;
+            eventually("all is read", WAIT, || writer.stats().resyncs > readings);
+            is_met
+        };
+        // A busy machine may look too late, but not always.
+        assert!((0..50).any(|_| is_met()));
     });
 }
 

@@ -120,8 +120,80 @@ fn another_metric_table_or_device_leaves_nothing_behind_and_waits_for_no_server(
     }
 }
 
+/// Lines of `ip route` in a table by a device.
+fn count_by(number: u32, device: &str) -> usize {
+    let text = table(number);
+    let routes = text.lines().filter(|it| it.starts_with("unicast"));
+    routes
+        .filter(|it| it.contains(&format!(" {device} ")))
+        .count()
+}
+
 #[test]
-fn what_a_client_with_another_protocol_left_is_named_and_can_be_flushed() {
+fn vni_may_have_a_device_of_its_own_and_the_routes_of_others_do_not_wait_for_it() {
+    in_namespace("devices", || {
+        make_device();
+        let mixed = KernelConfig {
+            vni_tables: BTreeMap::from([(VNI, 100), (Vni(8), 200)]),
+            vni_devices: BTreeMap::from([(Vni(8), SECOND.into())]),
+            ..config()
+        };
+        let one_table = KernelConfig {
+            vni_tables: BTreeMap::from([(VNI, 100), (Vni(8), 100)]),
+            ..mixed.clone()
+        };
+        let text = KernelWriter::start(one_table).err().unwrap().to_string();
+        assert!(text.contains("two devices"), "{text}");
+        let announce = |writer: &KernelWriter| {
+            for n in 0..20 {
+                for vni in [VNI, Vni(8)] {
+                    writer.add(vni, nth_v4(n, 1));
+                    writer.add(vni, nth_v6(n, 1));
+                    writer.add(vni, nth_v6(n, 2));
+                }
+            }
+            writer.synced(VNI);
+            writer.synced(Vni(8));
+        };
+        let by = || [(100, DEVICE), (200, SECOND)].map(|(number, it)| count_by(number, it));
+        // The second device is missing: its routes wait, the others do not.
+        let writer = KernelWriter::start(mixed.clone()).unwrap();
+        announce(&writer);
+        eventually("those of the first", WAIT, || by() == [20, 0]);
+        let obstacle = || writer.stats().obstacle.unwrap_or_default();
+        eventually("it is named", WAIT, || obstacle().contains(SECOND));
+        make_second_device();
+        eventually("both", WAIT, || by() == [20, 20]);
+        eventually("all is well", WAIT, || writer.stats().in_sync);
+        assert_eq!((count(""), table(200).matches("unicast").count()), (40, 40));
+        ip(&format!("link set {SECOND} down"));
+        eventually("noticed", WAIT, || obstacle().contains(SECOND));
+        writer.add(VNI, route("10.50.0.0/16", 3));
+        eventually("the first goes on", WAIT, || {
+            shown("10.50.0.0/16").contains("dst 2001:db8::3 ")
+        });
+        ip(&format!("link set {SECOND} up"));
+        writer.remove(VNI, route("10.50.0.0/16", 3));
+        eventually("both again", WAIT, || {
+            by() == [20, 20] && writer.stats().in_sync
+        });
+        writer.shutdown(WAIT).unwrap();
+
+        // At the next start both have the first one: the routes move before anybody is heard.
+        let writer = start(KernelConfig {
+            vni_devices: BTreeMap::new(),
+            ..mixed
+        });
+        eventually("they moved", WAIT, || count_by(200, SECOND) == 0);
+        assert_eq!(table(200).matches("unicast").count(), 40);
+        announce(&writer);
+        eventually("all is well", WAIT, || writer.stats().in_sync);
+        assert!(!ip("nexthop").contains(SECOND));
+    });
+}
+
+#[test]
+fn routes_that_a_client_left_under_another_protocol_are_named_and_can_be_flushed() {
     in_namespace("protocol", || {
         make_device();
         let before = others();

@@ -142,7 +142,7 @@ fn without_nexthop_objects_routes_carry_their_hops() {
 }
 
 #[test]
-fn a_hypervisor_leaves_a_thousand_groups_in_few_messages() {
+fn hypervisor_leaves_a_thousand_groups_in_few_messages() {
     in_namespace("leave", || {
         make_device();
         let writer = start(config());
@@ -167,6 +167,38 @@ fn a_hypervisor_leaves_a_thousand_groups_in_few_messages() {
             ip("-4 route show table 100").matches("nhid").count(),
             20_000
         );
+    });
+}
+
+/// `ip` of iproute2 6.1 shows none of them: its buffer is too small.
+#[test]
+fn routes_with_many_next_hops_are_read_back() {
+    in_namespace("wide", || {
+        make_device();
+        let announce = |writer: &rustbond::kernel::KernelWriter| {
+            for n in 0..50 {
+                for hop in 0..250 {
+                    writer.add(VNI, nth_v4(n, hop));
+                    writer.add(VNI, nth_v6(n, hop));
+                }
+            }
+        };
+        let writer = start(config());
+        announce(&writer);
+        writer.flush(WAIT).unwrap();
+        assert_eq!(writer.stats().installed, 100);
+        writer.shutdown(WAIT).unwrap();
+        let config = config();
+        let found = rustbond::kernel::survey(config.protocol, config.nexthop_ids.clone());
+        let found = found.unwrap();
+        assert_eq!(found.len(), 100);
+        assert!(found.iter().all(|it| it.next_hops.len() == 250));
+        let writer = start(config);
+        assert_eq!(writer.stats().installed, 100);
+        announce(&writer);
+        writer.synced(VNI);
+        writer.flush(WAIT).unwrap();
+        assert_eq!(writer.stats().messages, 0);
     });
 }
 

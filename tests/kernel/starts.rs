@@ -12,7 +12,7 @@ use crate::netns::{self, DEVICE, Monitor, in_namespace, ip, make_device};
 use crate::writer::*;
 
 #[test]
-fn a_restart_with_an_unchanged_table_writes_nothing() {
+fn restart_with_an_unchanged_table_writes_nothing() {
     for config in [config(), fallback()] {
         in_namespace("restart", move || {
             make_device();
@@ -59,6 +59,41 @@ fn a_restart_with_an_unchanged_table_writes_nothing() {
     }
 }
 
+/// The way back to Go MetalBond, which deletes the routes of its protocol one by one at its start
+/// and dies on one with a nexthop id.
+#[test]
+fn routes_of_the_inline_form_can_be_deleted_as_go_does_it() {
+    in_namespace("way-back", || {
+        make_device();
+        for config in [config(), fallback()] {
+            let writer = start(config);
+            for n in 0..50 {
+                for hop in [1, 2] {
+                    writer.add(VNI, nth_v4(n, hop));
+                    writer.add(VNI, nth_v6(n, hop));
+                }
+            }
+            writer.synced(VNI);
+            writer.flush(WAIT).unwrap();
+            assert_eq!(writer.stats().installed, 100);
+            writer.shutdown(WAIT).unwrap();
+        }
+        assert_eq!(ip("nexthop show proto 254"), "");
+        for family in ["-4", "-6"] {
+            let routes = ip(&format!("{family} route show table 100 proto 254"));
+            assert!(!routes.contains("nhid"), "{routes}");
+            // Lines that begin with a space belong to the route before.
+            let begins = routes.lines().filter(|line| !line.starts_with([' ', '\t']));
+            let prefixes: Vec<&str> = begins.filter_map(|line| line.split(' ').next()).collect();
+            assert_eq!(prefixes.len(), 50, "{routes}");
+            for prefix in prefixes {
+                ip(&format!("{family} route del {prefix} table 100 proto 254"));
+            }
+        }
+        assert_eq!(table(100), "");
+    });
+}
+
 #[test]
 fn another_way_of_naming_hops_leaves_nothing_behind() {
     in_namespace("modes", || {
@@ -80,6 +115,50 @@ fn another_way_of_naming_hops_leaves_nothing_behind() {
             let ours = ip("nexthop show proto 254").lines().count() - 1;
             assert_eq!(ours, if uses_objects { 3 } else { 0 });
             assert_eq!(others_now(), before);
+        }
+    });
+}
+
+/// The events of a prefix in `ip monitor`, in order: whether it was deleted.
+fn events(text: &str, prefix: &str) -> Vec<bool> {
+    let lines = text.lines().filter_map(|line| {
+        let line = line.trim_start();
+        let is_deleted = line.starts_with("Deleted");
+        let line = line.strip_prefix("Deleted ").unwrap_or(line);
+        line.starts_with(&format!("{prefix} "))
+            .then_some(is_deleted)
+    });
+    lines.collect()
+}
+
+#[test]
+fn another_kernel_form_makes_routes_before_it_breaks_them() {
+    in_namespace("forms", || {
+        make_device();
+        let announce = |writer: &KernelWriter| {
+            for n in 0..50 {
+                writer.add(VNI, nth_v4(n, 1));
+                writer.add(VNI, nth_v6(n, 1));
+            }
+        };
+        let writer = start(config());
+        announce(&writer);
+        writer.flush(WAIT).unwrap();
+        writer.shutdown(WAIT).unwrap();
+        for (config, has_objects) in [(fallback(), false), (config(), true)] {
+            let monitor = Monitor::start();
+            let writer = start(config);
+            announce(&writer);
+            writer.synced(VNI);
+            writer.flush(WAIT).unwrap();
+            eventually("they moved", WAIT, || writer.stats().in_sync);
+            writer.shutdown(WAIT).unwrap();
+            let text = monitor.stop();
+            for prefix in ["10.0.7.0/24", "fd00:0:0:7::/64"] {
+                assert_eq!(events(&text, prefix), [false, true], "{prefix}");
+            }
+            assert_eq!(ip("nexthop").is_empty(), !has_objects);
+            assert_eq!(table(100).matches("unicast").count(), 100);
         }
     });
 }

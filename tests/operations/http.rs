@@ -93,7 +93,7 @@ fn get(server: SocketAddr, path: &str) -> String {
 
 /// Status, head and body.
 fn fetch(server: SocketAddr, path: &str) -> (u16, String, String) {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let (head, body) = exchange(server, &request);
     (status(&head), head, body)
 }

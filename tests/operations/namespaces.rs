@@ -155,56 +155,73 @@ fn is_installed(table: &str) -> bool {
     has("10.0.1.0/24 ") && has("2001:db8:1::/48 ") && table.lines().count() == 2
 }
 
+/// Three hosts; a server runs on one of them.
+struct Hosts {
+    server: Process,
+    announcer: String,
+    installer: String,
+    /// The options of a client that installs routes.
+    install: String,
+    /// The namespaces go last.
+    _network: Network,
+}
+
+fn hosts_with_a_server(name: &str) -> Option<Hosts> {
+    let mut network = Network::new(name)?;
+    let server = network.host("server", SERVER);
+    let announcer = network.host("announcer", ANNOUNCER);
+    let installer = network.host("installer", INSTALLER);
+    make_device(&installer);
+    let server = start(&server, "server --keepalive 1");
+    server.stderr.expect("listening on [::]:4711");
+    Some(Hosts {
+        server,
+        announcer,
+        installer,
+        install: format!("--subscribe 100 --install-routes 100#100 --tun {DEVICE}"),
+        _network: network,
+    })
+}
+
 #[test]
 fn routes_reach_the_kernel_of_another_host_and_leave_it() {
-    let Some(mut network) = Network::new("install") else {
+    let Some(hosts) = hosts_with_a_server("install") else {
         return;
     };
-    let server_host = network.host("server", SERVER);
-    let announcer_host = network.host("announcer", ANNOUNCER);
-    let installer_host = network.host("installer", INSTALLER);
-    make_device(&installer_host);
-
-    let server = start(&server_host, "server --keepalive 1");
-    server.stderr.expect("listening on [::]:4711");
-    let install = format!("--subscribe 100 --install-routes 100#100 --tun {DEVICE}");
-    let installer = client(&installer_host, &install);
-    let announcer = client(&announcer_host, &format!("-a {ANNOUNCED}"));
-    let installed = || table(&installer_host);
+    let (announcer_host, installer_host) = (&hosts.announcer, &hosts.installer);
+    let install = hosts.install.as_str();
+    let installer = client(installer_host, &install);
+    let announcer = client(announcer_host, &format!("-a {ANNOUNCED}"));
+    let installed = || table(installer_host);
     eventually("both routes", installed, is_installed);
     eprintln!("{}", installed());
     announcer.stop("TERM");
     eventually("no route", installed, str::is_empty);
 
     // What is left at the end stays for the next process, unless it cleans up.
-    let announcer = client(&announcer_host, &format!("-a {ANNOUNCED}"));
+    let announcer = client(announcer_host, &format!("-a {ANNOUNCED}"));
     eventually("both routes again", installed, is_installed);
     installer.stop("INT");
     assert!(is_installed(&installed()));
-    let installer = client(&installer_host, &format!("{install} --cleanup"));
+    let installer = client(installer_host, &format!("{install} --cleanup"));
     installer.stderr.expect("VNI 100: table complete");
     assert!(is_installed(&installed()));
     installer.stop("TERM");
     assert_eq!(installed(), "");
     announcer.stop("TERM");
-    server.stop("TERM");
+    hosts.server.stop("TERM");
 }
 
 #[test]
 fn host_that_falls_silent_loses_its_routes() {
-    let Some(mut network) = Network::new("silent") else {
+    let Some(hosts) = hosts_with_a_server("silent") else {
         return;
     };
-    let server_host = network.host("server", SERVER);
-    let announcer_host = network.host("announcer", ANNOUNCER);
-    let installer_host = network.host("installer", INSTALLER);
-    make_device(&installer_host);
-    let server = start(&server_host, "server --keepalive 1");
-    server.stderr.expect("listening on");
-    let install = format!("--subscribe 100 --install-routes 100#100 --tun {DEVICE}");
-    let _installer = client(&installer_host, &install);
-    let _announcer = client(&announcer_host, &format!("-a {ANNOUNCED}"));
-    let installed = || table(&installer_host);
+    let (announcer_host, installer_host) = (&hosts.announcer, &hosts.installer);
+    let install = hosts.install.as_str();
+    let _installer = client(installer_host, &install);
+    let _announcer = client(announcer_host, &format!("-a {ANNOUNCED}"));
+    let installed = || table(installer_host);
     eventually("both routes", installed, is_installed);
     // No FIN: the cable is out.
     ip(&format!("-n {announcer_host} link set eth0 down")).unwrap();

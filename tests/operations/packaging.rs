@@ -394,7 +394,8 @@ fn server_and_client_call_nothing_that_their_units_deny() {
         });
         for port in [4712, 4713] {
             let mut request = Raw::connect(([127, 0, 0, 1], port).into());
-            request.send(b"GET /routes.json HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            request
+                .send(b"GET /routes.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
             let mut answer = String::new();
             std::io::Read::read_to_string(&mut request.stream, &mut answer).unwrap();
             assert!(answer.contains("200 OK"), "{answer}");

@@ -6,8 +6,8 @@ mod modules;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Lines of a file at most. 600 is the goal: files of `src` and one of `tests` are longer yet.
-const LINES: usize = 740;
+/// Lines of a file at most: what a reader can hold in mind.
+const LINES: usize = 600;
 
 /// What lies here holds no socket, clock, thread, channel, lock, atomic, randomness or log.
 const CORE: &str = "src/core/";

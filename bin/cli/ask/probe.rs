@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_in_the_middle() {
+    fn median_is_in_the_middle() {
         let median = |millis: &[u64]| {
             let all: Vec<Duration> = millis.iter().map(|it| Duration::from_millis(*it)).collect();
             format!("{:.0}", RoundTrips::of(&all).median_seconds * 1000.0)

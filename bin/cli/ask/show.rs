@@ -301,6 +301,11 @@ fn server_lines(server: &Value, line: &mut impl FnMut(&'static str, String)) {
             units::bytes(number("bytes_sent"))
         ),
     );
+    let memory = |key: &str| units::bytes(server["memory"][key].as_u64().unwrap_or_default());
+    line(
+        "memory",
+        format!("{} of {}", memory("total"), memory("limit")),
+    );
     let troubles = [
         ("malformed", "malformed messages"),
         ("refused", "refused by a limit"),
@@ -348,6 +353,10 @@ fn kernel_lines(kernel: &Value, line: &mut impl FnMut(&'static str, String)) {
                  {uninstallable} cannot be installed"
             ),
         );
+    }
+    let unreachable = number("unreachable");
+    if unreachable > 0 {
+        line("", format!("no route to {unreachable} next hops"));
     }
     for (key, name) in [("last_error", "last error"), ("last_warning", "warning")] {
         if let Some(text) = kernel[key].as_str() {

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_gets_everything() {
+    fn pipe_gets_everything() {
         assert_eq!(
             of_width(None),
             "NAME                   COUNT  NOTE                        EXTRA\n\

@@ -306,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_routes_are_announcements() {
+    fn routes_are_announcements() {
         let all = ALPHA.iter().chain(&BETA).chain(&GAMMA).chain([&LATE]);
         let routes: Vec<(Vni, Route)> = all.map(|it| route(it)).collect();
         assert_eq!(routes.len(), 8);

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_cut() {
+    fn long_line_is_cut() {
         let (mut reader, writer) = io::pipe().unwrap();
         let queue = Queue::with_room(4, writer, |_| {}).unwrap();
         queue.push(vec![b'x'; 10_000]);

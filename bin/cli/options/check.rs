@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rustbond::Vni;
 
-use super::{Client, Common, Mistake, Options, Role, Server};
+use super::{Client, Common, KernelForm, Mistake, Options, Role, Server};
 use crate::cli::socket::Choice;
 
 /// Whether this binary can install routes.
@@ -83,6 +83,11 @@ impl Client {
         if let Some(vni) = first_repeated(mapped) {
             let problem = format!("VNI {vni} is given twice");
             return Err(Mistake::new("install-routes", None, &problem));
+        }
+        let has_device = self.install_routes.iter().any(|it| it.device.is_some());
+        if has_device && self.kernel_form == KernelForm::Inline {
+            let problem = "a device of a single VNI needs nexthop objects";
+            return Err(Mistake::new("kernel-form", Some("inline"), problem));
         }
         if !self.install_routes.is_empty() && !HAS_KERNEL {
             let problem = "this metalbond was built without kernel routes";

@@ -71,6 +71,8 @@ pub(crate) struct Client {
     pub(crate) subscribe: Vec<Vni>,
     pub(crate) announce: Vec<Announcement>,
     pub(crate) install_routes: Vec<Mapping>,
+    pub(crate) kernel_form: KernelForm,
+    pub(crate) track_nexthops: bool,
     pub(crate) tun: String,
     pub(crate) encap_source: Option<Ipv6Addr>,
     pub(crate) ipv4_only: bool,
@@ -84,10 +86,24 @@ pub(crate) struct Client {
 }
 
 /// A VNI and the kernel table of its routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping {
     pub(crate) vni: Vni,
     pub(crate) table: u32,
+    /// Of its routes, if it is another one than that of the rest.
+    pub(crate) metric: Option<u32>,
+    /// Of its routes, if it is another one than that of the rest.
+    pub(crate) device: Option<String>,
+}
+
+/// How installed routes name their next hops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum KernelForm {
+    /// By nexthop objects, where the kernel has them.
+    #[default]
+    Nexthop,
+    /// Each route its own.
+    Inline,
 }
 
 /// The values of the options, by name; defaults among them, an option without a value not.

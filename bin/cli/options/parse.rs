@@ -8,7 +8,7 @@ use log::LevelFilter;
 use rustbond::{LegacyPacing, NextHopType, Vni};
 
 use super::row::Wrong;
-use super::{Mapping, Options};
+use super::{KernelForm, Mapping, Options};
 use crate::cli::announcement::{Announcement, Invalid};
 use crate::cli::logging::Format;
 use crate::cli::rt_tables;
@@ -98,7 +98,16 @@ pub(super) fn announcement(options: &mut Options, text: &str) -> Result<Announce
 }
 
 pub(super) fn mapping(options: &mut Options, text: &str) -> Option<Mapping> {
-    let (number, table) = text.split_once('#')?;
+    let mut parts = text.split('#');
+    let (number, table) = (parts.next()?, parts.next()?);
+    let (mut metric, mut own_device) = (None, None);
+    for part in parts {
+        match part.split_once('=')? {
+            ("metric", text) if metric.is_none() => metric = Some(decimal(text)?),
+            ("dev", text) if own_device.is_none() => own_device = Some(device(text)?),
+            _ => return None,
+        }
+    }
     let table = decimal(table).or_else(|| rt_tables::number(table));
     let (vni, mut table) = (vni(number)?, table?);
     if table == 0 {
@@ -108,7 +117,12 @@ pub(super) fn mapping(options: &mut Options, text: &str) -> Option<Mapping> {
         options.warn("install-routes", Some(text), &problem);
         table = MAIN_TABLE;
     }
-    Some(Mapping { vni, table })
+    Some(Mapping {
+        vni,
+        table,
+        metric,
+        device: own_device,
+    })
 }
 
 pub(super) fn device(text: &str) -> Option<String> {
@@ -127,6 +141,14 @@ pub(super) fn encap_source(text: &str) -> Option<Ipv6Addr> {
 /// A route protocol; the kernel itself uses those below 5.
 pub(super) fn protocol(text: &str) -> Option<u8> {
     decimal(text).filter(|it| *it >= 5)
+}
+
+pub(super) fn kernel_form(text: &str) -> Option<KernelForm> {
+    match text {
+        "nexthop" => Some(KernelForm::Nexthop),
+        "inline" => Some(KernelForm::Inline),
+        _ => None,
+    }
 }
 
 pub(super) fn kind(text: &str) -> Option<NextHopType> {
@@ -177,7 +199,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_has_a_minimum_and_the_default_of_the_library() {
+    fn mapping_may_name_a_metric_and_a_device() {
+        let parse = |text: &str| mapping(&mut Options::default(), text);
+        let of = |text: &str| parse(text).map(|it| (it.vni.0, it.table, it.metric));
+        let device = |text: &str| parse(text).and_then(|it| it.device);
+        assert_eq!(device("100#1#dev=red#metric=5").as_deref(), Some("red"));
+        assert_eq!(of("100#200"), Some((100, 200, None)));
+        assert_eq!(of("100#main#metric=50"), Some((100, 254, Some(50))));
+        for text in [
+            "100",
+            "100#1#50",
+            "100#1#metric=",
+            "100#1#metric=5#metric=6",
+            "#1",
+        ] {
+            assert_eq!(of(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn rate_has_a_minimum_and_the_default_of_the_library() {
         assert_eq!(
             rate("8M").unwrap(),
             rustbond::ServerConfig::default().legacy_rate

@@ -6,9 +6,9 @@
 //! Rows stand in the order of the help.
 
 use super::parse::{
-    announcement, count, device, drain, encap_source, flag, format, host, keepalive, kind, level,
-    mapping, pacing, positive, positive_seconds, protocol, push, rate, seconds, set, subscription,
-    workers,
+    announcement, count, device, drain, encap_source, flag, format, host, keepalive, kernel_form,
+    kind, level, mapping, pacing, positive, positive_seconds, protocol, push, rate, seconds, set,
+    subscription, workers,
 };
 use super::row::{Change, Hyphen, Role, Row, Value, Wrong};
 use crate::cli::announcement::SYNTAX;
@@ -194,8 +194,9 @@ pub(super) static ROWS: &[Row] = &[
         name: "install-routes",
         help: "Virtual networks whose routes go into a kernel table, if --subscribe has them too; \
                table 0 is the main table (needs CAP_NET_ADMIN)",
-        value: Value::List("VNI#TABLE"),
-        expected: "VNI#TABLE, a VNI from 0 to 16777215 and a table from 0 to 4294967295 or by its name",
+        value: Value::List("VNI#TABLE[#metric=N][#dev=DEVICE]"),
+        expected: "VNI#TABLE[#metric=N][#dev=DEVICE], a VNI from 0 to 16777215 and a table from 0 to 4294967295, its \
+                   name or that of a VRF device",
         hyphen: Hyphen::Number,
         change: Change::LiveIfInstalling,
         fill: |it, text| {
@@ -211,6 +212,22 @@ pub(super) static ROWS: &[Row] = &[
         expected: "a device name of 1 to 15 bytes without spaces and slashes",
         default: Some("ip6tnl0"),
         fill: |it, text| set(&mut it.client.tun, device(text)),
+        ..CLIENT
+    },
+    Row {
+        name: "kernel-form",
+        help: "How installed routes name their next hops: by nexthop objects where the kernel has \
+               them, or inline, each route its own (IPv6 routes then have one next hop)",
+        value: Value::One("FORM"),
+        expected: "nexthop or inline",
+        default: Some("nexthop"),
+        fill: |it, text| set(&mut it.client.kernel_form, kernel_form(text)),
+        ..CLIENT
+    },
+    Row {
+        name: "track-nexthops",
+        help: "Leave next hops out of groups while this host has no route to them",
+        fill: |it, text| set(&mut it.client.track_nexthops, flag(text)),
         ..CLIENT
     },
     Row {
@@ -397,7 +414,7 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         name: "max-subscriptions-per-peer",
-        help: "VNIs that one peer subscribes to; 100 B each [default: 16384]",
+        help: "VNIs that one peer subscribes to; 60 B each [default: 16384]",
         fill: |it, text| {
             set(
                 &mut it.server.config.max_subscriptions_per_peer,
@@ -408,7 +425,7 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         name: "max-vnis",
-        help: "VNIs that have routes, at each worker [default: 1000000]",
+        help: "VNIs that have routes, at each worker; 400 B each [default: 1000000]",
         fill: |it, text| set(&mut it.server.config.max_vnis, count(text)),
         ..LIMIT
     },
@@ -416,6 +433,16 @@ pub(super) static ROWS: &[Row] = &[
         name: "max-vnis-per-peer",
         help: "VNIs that one peer announces in, at each worker [default: 65536]",
         fill: |it, text| set(&mut it.server.config.max_vnis_per_peer, count(text)),
+        ..LIMIT
+    },
+    Row {
+        name: "memory-limit",
+        help: "Bytes of tables, queues and sessions, at least 16M; nearly there, nothing new is \
+               admitted, beyond it who holds most is closed [default: half of what the process \
+               may have]",
+        value: Value::One("BYTES"),
+        expected: BYTES,
+        fill: |it, text| set(&mut it.server.config.memory_limit, bytes(text)),
         ..LIMIT
     },
     Row {

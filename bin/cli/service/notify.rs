@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reload_begins_and_ends() {
+    fn reload_begins_and_ends() {
         let (manager, own) = UnixDatagram::pair().unwrap();
         let notifier = Notifier {
             socket: Arc::new(own),

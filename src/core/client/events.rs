@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_waits_is_small() {
+    fn queued_items_are_small() {
         assert!(size_of::<Item>() <= 24, "{}", size_of::<Item>());
         assert!(size_of::<Event>() <= 64, "{}", size_of::<Event>());
     }

@@ -107,7 +107,7 @@ mod tests {
     use crate::core::types::{Destination, NextHop};
 
     #[test]
-    fn the_first_rule_that_matches_decides() {
+    fn first_rule_that_matches_decides() {
         let address = std::net::Ipv6Addr::LOCALHOST;
         let route =
             |prefix: &str, hop: NextHop| Route::new(Destination::new(prefix.parse().unwrap()), hop);

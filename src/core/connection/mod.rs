@@ -78,9 +78,9 @@ enum Pace {
     /// Of a server: decided by the client's HELLO.
     Undecided { pacing: Pacing, halvings: u8 },
     /// To a legacy client.
-    Client(Pacer),
+    Client(Box<Pacer>),
     /// To a server, until its HELLO offers reassembly.
-    Server(Window),
+    Server(Box<Window>),
 }
 
 /// A connection that was made.
@@ -103,7 +103,7 @@ impl<Q: Queue> Connection<Q> {
         let pace = match (pacing.mode, config.role) {
             (LegacyPacing::Off, Role::Server | Role::Client) => Pace::Unlimited,
             (LegacyPacing::Auto, Role::Server) => Pace::Undecided { pacing, halvings },
-            (LegacyPacing::Auto, Role::Client) => Pace::Server(Window::new(pacing)),
+            (LegacyPacing::Auto, Role::Client) => Pace::Server(Box::new(Window::new(pacing))),
         };
         Self {
             session: Session::new(config, now),
@@ -191,7 +191,7 @@ impl<Q: Queue> Connection<Q> {
             && self.session.knows_peer()
         {
             self.pace = match self.session.is_legacy() {
-                true => Pace::Client(Pacer::new(pacing, halvings, now)),
+                true => Pace::Client(Box::new(Pacer::new(pacing, halvings, now))),
                 false => Pace::Unlimited,
             };
         }
@@ -257,7 +257,7 @@ impl<Q: Queue> Connection<Q> {
         if self.queue.is_empty() {
             self.stalled_since = None;
             if let Pace::Client(pacer) = &mut self.pace {
-                pacer.all_sent();
+                pacer.all_sent(now);
             }
         } else if count > 0 || self.stalled_since.is_none() {
             self.stalled_since = Some(now);
@@ -322,7 +322,7 @@ impl<Q: Queue> Connection<Q> {
     }
 
     /// Tells what the kernel knows at `now` of the sending side. Returns the size of a table, if
-    /// that shows that a legacy client has read the last of it.
+    /// that shows that a legacy client has read it.
     pub(crate) fn report_queue(&mut self, queue: SendQueue, now: Instant) -> Option<u64> {
         match &mut self.pace {
             Pace::Client(pacer) => pacer.report_queue(queue, now),

@@ -6,9 +6,6 @@ use super::{
 };
 use std::collections::{BTreeMap, VecDeque};
 
-/// Routes for which the queue keeps its memory once it is empty.
-const QUEUE_KEPT: usize = 4096;
-
 impl Plan {
     /// Appends the next operations, about `limit` of them.
     ///
@@ -16,15 +13,16 @@ impl Plan {
     /// called before anything else is.
     pub(crate) fn batch(&mut self, limit: usize, ops: &mut Vec<Op>) {
         self.leave_groups(limit, ops);
+        self.regroup(limit, ops);
         self.sweep(limit, ops);
         while ops.len() < limit {
-            let Some(id) = self.queue.pop_front() else {
+            let Some(id) = self.queue.pop() else {
                 break;
             };
             self.sync(id, ops);
         }
         if self.queue.is_empty() {
-            self.queue.shrink_to(QUEUE_KEPT);
+            self.queue.shrink();
             self.unwanted.append(&mut self.unwanted_later);
         }
         if ops.is_empty() {
@@ -78,9 +76,17 @@ impl Plan {
 
     /// Deletes routes that are not wanted where they stand.
     fn sweep(&mut self, limit: usize, ops: &mut Vec<Op>) {
+        // Routes that are new do not wait for the end of it.
+        let limit = match self.queue.is_empty() {
+            true => limit,
+            false => limit.div_ceil(2),
+        };
         while ops.len() < limit
             && let Some(stray) = self.strays.ready.pop_front()
         {
+            if let Some(id) = self.destination(stray.place) {
+                self.touch(id);
+            }
             self.strays.in_flight += 1;
             ops.push(Op::Sweep(stray));
         }
@@ -160,7 +166,7 @@ impl Plan {
     ///
     /// Its other hops may be announced yet: rewriting it now would write it twice.
     fn is_held(&self, id: RouteId, state: State) -> bool {
-        if !state.has(ADOPTED) || self.tables[usize::from(state.table)].1.is_empty() {
+        if !state.has(ADOPTED) || self.tables[usize::from(state.table)].is_complete() {
             return false;
         }
         let wanted = self.wanted_hops(id, state);
@@ -197,15 +203,13 @@ impl Plan {
             let id = self.objects.allocate()?;
             let kind = Kind::Single { groups: Vec::new() };
             let object = self.insert_object(id, set, kind);
-            let address = self.catalog.address(hop);
-            ops.push(Op::AddHop {
-                object,
-                id,
-                address,
-            });
+            let hop = self.catalog.hop(hop);
+            self.track.saw(hop.address);
+            ops.push(Op::AddHop { object, id, hop });
             return Some(object);
         }
-        let (members, ids) = self.singles(set, ops)?;
+        let members = self.singles(set, ops)?;
+        let ids = self.numbers(&self.present(&members));
         let id = self.objects.allocate()?;
         let kind = Kind::Group {
             members: members.clone(),
@@ -236,20 +240,18 @@ impl Plan {
         slot
     }
 
-    /// The single objects of a set's hops, by address: our numbers and the kernel's.
-    fn singles(&mut self, set: u32, ops: &mut Vec<Op>) -> Option<(Vec<u32>, Vec<u32>)> {
+    /// The single objects of a set's hops, by address.
+    fn singles(&mut self, set: u32, ops: &mut Vec<Op>) -> Option<Vec<u32>> {
         let hops = self.catalog.hops(set).to_vec();
         let mut slots = Vec::with_capacity(hops.len());
-        let mut ids = Vec::with_capacity(hops.len());
         for hop in hops {
             let single = self.catalog.acquire_hop_set(&[hop]);
             let slot = self.object_for(single, ops);
             self.catalog.release_hop_set(single);
             let slot = slot?;
             slots.push(slot);
-            ids.push(self.objects.object(slot).id);
         }
-        Some((slots, ids))
+        Some(slots)
     }
 
     /// Changes the members of a group in place.
@@ -257,9 +259,11 @@ impl Plan {
         if !matches!(self.objects.object(slot).kind, Kind::Group { .. }) {
             return;
         }
-        let Some((members, ids)) = self.singles(set, ops) else {
+        let Some(members) = self.singles(set, ops) else {
             return;
         };
+        let ids = self.numbers(&self.present(&members));
+        self.objects.note(self.objects.object(slot).id);
         let object = self.objects.object_mut(slot);
         let id = object.id;
         let Kind::Group { members: old } = &mut object.kind else {
@@ -311,7 +315,7 @@ impl Plan {
             }
             let object = self.objects.object(slot);
             let last_member = |&group: &u32| match &self.objects.object(group).kind {
-                Kind::Group { members } => members.len() == 1,
+                Kind::Group { members } => self.present(members) == [slot],
                 Kind::StandIn | Kind::Single { .. } => true,
             };
             // Deleting it would take routes along that are still to be moved.
@@ -329,6 +333,7 @@ impl Plan {
 
     /// Notes that the kernel took a member out of a group.
     pub(super) fn shrink(&mut self, group: u32, single: u32, hop: u32) {
+        self.objects.note(self.objects.object(group).id);
         let object = self.objects.object_mut(group);
         if let Kind::Group { members } = &mut object.kind {
             members.retain(|&member| member != single);
@@ -350,6 +355,7 @@ impl Plan {
             && self.may_delete_leftovers()
             && let Some(id) = self.objects.leftovers.pop()
         {
+            self.objects.note(id);
             ops.push(Op::DeleteObject { id });
         }
         while ops.len() < limit {

@@ -1,4 +1,4 @@
-//! Who announced what, folded into sets of hops.
+//! Announcements of each destination, gathered into sets of hops.
 //!
 //! ```text
 //! route -> announcement set -> announcements (VNI, next hop, host bits)
@@ -12,7 +12,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::intern::{Interner, NONE};
-use super::{Family, MAX_HOPS, hops};
+use super::{Family, Hop, MAX_HOPS, hops};
 use crate::core::types::{NextHop, Vni};
 
 /// What distinguishes two routes that fall on one destination of the kernel.
@@ -35,7 +35,7 @@ pub(super) struct SetUse {
 /// All shared values. Every number handed out holds a reference until released.
 pub(super) struct Catalog {
     /// Side data: how many wanted hop sets the hop is in.
-    hops: Interner<Ipv6Addr, u32>,
+    hops: Interner<Hop, u32>,
     hop_sets: Interner<Box<[u32]>, SetUse>,
     /// Side data: the hop, or [`NONE`] where the address cannot be encapsulated to.
     announcements: Interner<Announcement, u32>,
@@ -61,14 +61,15 @@ impl Catalog {
         self.announcements.find(announcement)
     }
 
-    pub(super) fn acquire_announcement(&mut self, announcement: Announcement) -> u32 {
+    /// `device` is that of its VNI.
+    pub(super) fn acquire_announcement(&mut self, announcement: Announcement, device: u8) -> u32 {
         let id = self.announcements.find(&announcement);
         if id != NONE {
             self.announcements.retain(id);
             return id;
         }
         let underlay = hops::underlay(announcement.next_hop.target_address);
-        let hop = underlay.map_or(NONE, |address| self.acquire_hop(address));
+        let hop = underlay.map_or(NONE, |address| self.acquire_hop(Hop { device, address }));
         self.announcements.insert(announcement, hop)
     }
 
@@ -152,10 +153,10 @@ impl Catalog {
         self.sets.aux(set)[family as usize]
     }
 
-    fn acquire_hop(&mut self, address: Ipv6Addr) -> u32 {
-        let id = self.hops.find(&address);
+    fn acquire_hop(&mut self, hop: Hop) -> u32 {
+        let id = self.hops.find(&hop);
         if id == NONE {
-            return self.hops.insert(address, 0);
+            return self.hops.insert(hop, 0);
         }
         self.hops.retain(id);
         id
@@ -187,16 +188,21 @@ impl Catalog {
         self.hop_sets.insert(hops.into(), aux)
     }
 
-    /// The set of hops with these addresses, in any order.
-    pub(super) fn acquire_addresses(&mut self, addresses: &[Ipv6Addr]) -> u32 {
-        let taken: Vec<u32> = addresses.iter().map(|&a| self.acquire_hop(a)).collect();
-        let mut hops = taken.clone();
-        self.order(&mut hops);
-        let set = self.acquire_hop_set(&hops);
+    /// The set of hops with these addresses, in any order, by a device.
+    pub(super) fn acquire_addresses(&mut self, device: u8, addresses: &[Ipv6Addr]) -> u32 {
+        let hops = addresses.iter().map(|&address| Hop { device, address });
+        let taken: Vec<u32> = hops.map(|hop| self.acquire_hop(hop)).collect();
+        let set = self.acquire_hops(taken.clone());
         for hop in taken {
             self.hops.release(hop);
         }
         set
+    }
+
+    /// The set of these hops, in any order.
+    pub(super) fn acquire_hops(&mut self, mut hops: Vec<u32>) -> u32 {
+        self.order(&mut hops);
+        self.acquire_hop_set(&hops)
     }
 
     pub(super) fn retain_hop_set(&mut self, set: u32) {
@@ -234,12 +240,26 @@ impl Catalog {
     }
 
     pub(super) fn address(&self, hop: u32) -> Ipv6Addr {
+        self.hops.key(hop).address
+    }
+
+    /// The number of a hop, or [`NONE`]; takes no reference.
+    pub(super) fn find_hop(&self, hop: Hop) -> u32 {
+        self.hops.find(&hop)
+    }
+
+    pub(super) fn hop(&self, hop: u32) -> Hop {
         *self.hops.key(hop)
+    }
+
+    /// The device by which a set leads.
+    pub(super) fn device(&self, set: u32) -> u8 {
+        self.hop(self.hops(set)[0]).device
     }
 
     /// The set that holds nothing but `hop`, or [`NONE`]; takes no reference.
     pub(super) fn find_single(&self, hop: u32) -> u32 {
-        if !self.hops.contains(hop) {
+        if hop == NONE || !self.hops.contains(hop) {
             return NONE;
         }
         self.hop_sets.find([hop].as_slice())

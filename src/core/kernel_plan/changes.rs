@@ -11,6 +11,10 @@ impl Plan {
         match seen {
             Seen::Put(target) if self.is_ours(target) => self.ours_was_put(place, target),
             Seen::Gone(target) if self.is_ours(target) => self.ours_is_gone(place, target),
+            Seen::Unknown => match self.destination(place) {
+                Some(_) => Change::Unclear,
+                None => Change::None,
+            },
             Seen::Put(_) | Seen::First | Seen::Behind | Seen::Replaced => {
                 self.theirs_was_put(place, seen)
             }
@@ -19,7 +23,7 @@ impl Plan {
     }
 
     fn ours_was_put(&mut self, place: Place, target: &Target) -> Change {
-        let Some(position) = self.position(place.table) else {
+        let Some(position) = self.position(&place) else {
             return Change::None;
         };
         let known = self.store.find(position, place.prefix);
@@ -33,7 +37,7 @@ impl Plan {
                 false => Change::Unclear,
             };
         }
-        if known.is_none() && !self.tables[usize::from(position)].1.is_empty() {
+        if known.is_none() && !self.tables[usize::from(position)].is_complete() {
             self.store.state_mut(id).flags |= ADOPTED;
         }
         self.set_installed(id, slot);
@@ -59,6 +63,7 @@ impl Plan {
         let Some(id) = self.destination(place) else {
             return Change::None;
         };
+        self.touch(id);
         let state = *self.store.state_mut(id);
         let is_in_the_way = match seen {
             // Of two that stand there, the first one is replaced: not ours, if it is behind.
@@ -82,7 +87,8 @@ impl Plan {
         Change::Shadowed
     }
 
-    fn shadow(&mut self, id: RouteId) {
+    pub(super) fn shadow(&mut self, id: RouteId) {
+        self.touch(id);
         self.shadowed.insert(id);
         self.refused.remove(id);
         self.strays.release(id);
@@ -92,6 +98,7 @@ impl Plan {
         let Some(id) = self.destination(place) else {
             return Change::None;
         };
+        self.touch(id);
         let was_shadowed = self.shadowed.remove(&id);
         let was_refused = self.refused.remove(id);
         let state = self.store.state_mut(id);
@@ -120,11 +127,11 @@ impl Plan {
         for &slot in &lost {
             let hop = self.catalog.hops(self.objects.object(slot).set)[0];
             for group in self.objects.groups(slot).to_vec() {
-                let members = match &self.objects.object(group).kind {
-                    Kind::Group { members } => members.len(),
-                    Kind::StandIn | Kind::Single { .. } => 0,
+                let is_last = match &self.objects.object(group).kind {
+                    Kind::Group { members } => self.present(members) == [slot],
+                    Kind::StandIn | Kind::Single { .. } => true,
                 };
-                if members > 1 && !gone.contains(&group) {
+                if !is_last && !gone.contains(&group) {
                     self.shrink(group, slot, hop);
                     smaller.insert(group);
                 } else {

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_lives_as_long_as_its_references() {
+    fn value_lives_as_long_as_its_references() {
         let mut interner: Interner<Box<[u32]>, u8> = Interner::new(7);
         let a = interner.insert(Box::new([1, 2]), 10);
         let b = interner.insert(Box::new([3]), 20);

@@ -18,17 +18,21 @@ mod intern;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod model;
 mod objects;
+mod op;
+mod queue;
 mod refused;
 mod remap;
 mod results;
 mod resync;
+mod review;
+mod spot;
 mod store;
 mod strays;
 #[cfg(test)]
 mod tests;
+mod track;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv6Addr;
 use std::ops::Range;
 
 use ipnet::IpNet;
@@ -37,13 +41,20 @@ use crate::core::types::{NextHopType, Route, Vni};
 use catalog::{Announcement, Catalog};
 use intern::NONE;
 use objects::{Kind, Object, Objects};
+pub(crate) use op::{Change, Hop, Op, Place, Seen, Target, Tunnelled, Verb};
+use queue::{Queue, Urgency};
 use refused::Refused;
 pub(crate) use remap::Scope;
 pub(crate) use results::{Failure, errno};
+use review::Review;
+pub(crate) use review::Verdict;
+use spot::Spot;
 pub(crate) use store::RouteId;
 use store::{ADOPTED, CARRIED, QUEUED, SETTLING, State, Store};
 pub(crate) use strays::Stray;
 use strays::Strays;
+use track::Track;
+pub(crate) use track::Way;
 
 /// Hops a destination uses at most: the lowest addresses. Bounds the size of a message:
 /// a hop of an inline IPv4 route takes 36 bytes, so 256 take 9 KiB.
@@ -54,6 +65,15 @@ pub(crate) const MAX_HOPS: usize = 256;
 pub(crate) enum Family {
     V4 = 0,
     V6 = 1,
+}
+
+impl Family {
+    const fn of(prefix: IpNet) -> Self {
+        match prefix {
+            IpNet::V4(_) => Self::V4,
+            IpNet::V6(_) => Self::V6,
+        }
+    }
 }
 
 /// How routes name their hops.
@@ -79,116 +99,13 @@ pub(crate) struct PlanConfig {
     pub(crate) protocol: u8,
     /// Metrics of IPv4 and of IPv6 routes, as the kernel shows them.
     pub(crate) metrics: [u32; 2],
+    /// The same of VNIs that have others.
+    pub(crate) vni_metrics: BTreeMap<Vni, [u32; 2]>,
+    /// VNIs whose routes lead by another device than the first; see [`Hop::device`]. Only where
+    /// routes name objects.
+    pub(crate) vni_devices: BTreeMap<Vni, u8>,
     /// Seeds the hashes of tables keyed by peers' data.
     pub(crate) seed: u64,
-}
-
-/// Where a route stands in the kernel: what a lookup finds first is decided by these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub(crate) table: u32,
-    /// Without host bits.
-    pub(crate) prefix: IpNet,
-    /// As the kernel shows it.
-    pub(crate) metric: u32,
-}
-
-/// Where a route leads, as the kernel is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// To a nexthop object.
-    Object(u32),
-    /// To these underlay addresses by the tunnel device, ascending.
-    Inline(Vec<Ipv6Addr>),
-    /// By other tunnel devices, or from another underlay address, in the kernel's order.
-    Via(Vec<Tunnelled>),
-}
-
-/// An encapsulation, as a route carries it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tunnelled {
-    /// Index of the tunnel device.
-    pub(crate) device: u32,
-    /// The underlay address that packets leave from; unspecified if the system chooses it.
-    pub(crate) source: Ipv6Addr,
-    /// The underlay address that they go to.
-    pub(crate) address: Ipv6Addr,
-}
-
-/// What is done to a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
-    /// Creates it; the kernel refuses it when any route stands in its place.
-    Add,
-    /// Creates it beside another one of ours, which is deleted afterwards. No message asks
-    /// the kernel to replace a route: it would replace somebody else's as well.
-    Beside,
-    /// Deletes it.
-    Delete,
-}
-
-/// One message to the kernel.
-///
-/// Operations of a batch are done in order; what one creates, later ones use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Op {
-    /// Creates a nexthop object for an underlay address.
-    AddHop {
-        object: u32,
-        id: u32,
-        address: Ipv6Addr,
-    },
-    /// Creates a group of nexthop objects.
-    AddGroup {
-        object: u32,
-        id: u32,
-        members: Vec<u32>,
-    },
-    /// Changes the members of a group, for all routes that use it.
-    ReplaceGroup { id: u32, members: Vec<u32> },
-    /// Deletes a nexthop object; the kernel takes a single one out of every group.
-    DeleteObject { id: u32 },
-    /// Changes a route. `target` is where it leads, for [`Verb::Delete`] where it led.
-    Route {
-        route: RouteId,
-        verb: Verb,
-        place: Place,
-        target: Target,
-        /// What was installed before, to go back to when the kernel refuses.
-        previous: u32,
-    },
-    /// Deletes a route of ours that is no longer wanted where it stands, or as it is.
-    Sweep(Stray),
-}
-
-/// What happened to a route in a place, and it was not us.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
-    /// A route with our protocol was put there, not in place of another one.
-    Put(Target),
-    /// A route with our protocol was deleted there.
-    Gone(Target),
-    /// Somebody else's was put in place of the first one there.
-    Replaced,
-    /// Somebody else's was put before all others there.
-    First,
-    /// Somebody else's was put behind others there.
-    Behind,
-    /// Somebody else's was deleted there.
-    Left,
-}
-
-/// What became of a change that was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// Nothing of ours changed.
-    None,
-    /// A route of ours was lost: it waits in [`Plan::repair`].
-    Lost,
-    /// Somebody else's route stands in the way of one of ours.
-    Shadowed,
-    /// The state of the table is to be read again.
-    Unclear,
 }
 
 /// What is wrong with a route that is announced.
@@ -215,6 +132,8 @@ pub(crate) struct Counts {
     pub(crate) strays: usize,
     /// Routes with a next hop that cannot be encapsulated to.
     pub(crate) uninstallable: usize,
+    /// Underlay addresses that cannot be reached.
+    pub(crate) unreachable: usize,
     /// Nexthop objects in the kernel.
     pub(crate) objects: usize,
 }
@@ -222,17 +141,19 @@ pub(crate) struct Counts {
 /// Desired and installed state, and the work between them.
 pub(crate) struct Plan {
     config: PlanConfig,
-    /// Tables by position, and the VNIs that are not complete yet.
-    tables: Vec<(u32, BTreeSet<Vni>)>,
+    /// Where routes belong; destinations name these by their position.
+    tables: Vec<Spot>,
     by_vni: BTreeMap<Vni, u16>,
     catalog: Catalog,
     store: Store,
     objects: Objects,
     /// Routes to look at.
-    queue: VecDeque<RouteId>,
+    queue: Queue,
     /// Routes that lost one of several hops: a burst of them is often a hypervisor that
     /// leaves, which takes messages per group only once all of it is known.
     settling: Vec<RouteId>,
+    /// Underlay addresses that cannot be reached.
+    track: Track,
     /// Routes that the kernel refused and that wait for their next try.
     refused: Refused,
     /// Destinations where somebody else's route stands in the way of ours.
@@ -248,8 +169,10 @@ pub(crate) struct Plan {
     lost_objects: BTreeSet<u32>,
     /// While the kernel is read: the place of the last route of somebody else.
     foreign: Option<Place>,
-    /// Routes that were announced while the kernel is read; `None` at other times.
+    /// Routes that were announced while the kernel is read from nothing; `None` at other times.
     fresh: Option<VecDeque<RouteId>>,
+    /// What a reading has found that keeps what is believed; `None` at other times.
+    review: Option<Review>,
     /// Objects may have been kept for the sake of refused routes.
     had_refused: bool,
     /// Hops that nobody wants any more, and those among them to look at again later.
@@ -263,18 +186,14 @@ pub(crate) struct Plan {
 impl Plan {
     /// A plan that wants nothing and knows of nothing installed.
     pub(crate) fn new(config: PlanConfig) -> Self {
-        let mut tables: Vec<(u32, BTreeSet<Vni>)> = Vec::new();
+        let mut tables: Vec<Spot> = Vec::new();
         let mut by_vni = BTreeMap::new();
         for (&vni, &table) in &config.vni_tables {
-            let position = tables
-                .iter()
-                .position(|(number, _)| *number == table)
-                .unwrap_or_else(|| {
-                    tables.push((table, BTreeSet::new()));
-                    tables.len() - 1
-                });
-            tables[position].1.insert(vni);
-            let position = u16::try_from(position).expect("the configuration allows 65,535 tables");
+            let metrics = config.vni_metrics.get(&vni).copied();
+            let metrics = metrics.unwrap_or(config.metrics);
+            let device = config.vni_devices.get(&vni).copied().unwrap_or(0);
+            let position = spot::find_or_add(&mut tables, table, metrics, device);
+            tables[usize::from(position)].waiting.insert(vni);
             by_vni.insert(vni, position);
         }
         let single_v6 = config.mode == Mode::Inline;
@@ -284,8 +203,9 @@ impl Plan {
             catalog: Catalog::new(config.seed, single_v6),
             store: Store::new(config.seed),
             objects: Objects::new(config.nexthop_ids.clone()),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             settling: Vec::new(),
+            track: Track::default(),
             refused: Refused::default(),
             shadowed: BTreeSet::new(),
             strays: Strays::default(),
@@ -294,6 +214,7 @@ impl Plan {
             lost_objects: BTreeSet::new(),
             foreign: None,
             fresh: None,
+            review: None,
             had_refused: false,
             unwanted: Vec::new(),
             unwanted_later: Vec::new(),
@@ -304,8 +225,8 @@ impl Plan {
     }
 
     /// The numbers of the tables.
-    pub(crate) fn tables(&self) -> impl Iterator<Item = u32> {
-        self.tables.iter().map(|(number, _)| *number)
+    pub(crate) fn tables(&self) -> BTreeSet<u32> {
+        self.tables.iter().map(|it| it.table).collect()
     }
 
     pub(crate) const fn mode(&self) -> Mode {
@@ -319,9 +240,9 @@ impl Plan {
         let table = self.table_for(vni, route)?;
         let mut doubtful = None;
         let prefix = route.destination.prefix;
-        let announcement = self
-            .catalog
-            .acquire_announcement(announcement_of(vni, route));
+        let device = self.tables[usize::from(table)].device;
+        let announcement = announcement_of(vni, route);
+        let announcement = self.catalog.acquire_announcement(announcement, device);
         let id = self.store.find_or_insert(table, prefix);
         let desired = self.store.state_mut(id).desired;
         if let Some(fresh) = &mut self.fresh
@@ -388,7 +309,7 @@ impl Plan {
 
     /// A VNI is complete, or has left the table.
     fn no_longer_waits(&mut self, vni: Vni, position: u16) {
-        let waiting = &mut self.tables[usize::from(position)].1;
+        let waiting = &mut self.tables[usize::from(position)].waiting;
         if !waiting.remove(&vni) || !waiting.is_empty() {
             return;
         }
@@ -409,8 +330,8 @@ impl Plan {
 
     /// Wants nothing any more, whatever was found in the kernel.
     pub(crate) fn clear(&mut self) {
-        for (_, waiting) in &mut self.tables {
-            waiting.clear();
+        for spot in &mut self.tables {
+            spot.waiting.clear();
         }
         for id in self.store.ids() {
             if self.store.get(id).is_some() {
@@ -427,7 +348,7 @@ impl Plan {
 
     /// Whether all tables are complete.
     fn is_complete(&self) -> bool {
-        self.tables.iter().all(|(_, waiting)| waiting.is_empty())
+        self.tables.iter().all(Spot::is_complete)
     }
 
     /// How many routes lost a hop and wait for the end of the burst.
@@ -441,6 +362,7 @@ impl Plan {
             && self.settling.is_empty()
             && self.objects.unused.is_empty()
             && self.strays.ready.is_empty()
+            && self.track.is_idle()
             && !self.may_delete_leftovers()
     }
 
@@ -476,6 +398,7 @@ impl Plan {
             shadowed: self.shadowed.len(),
             strays: self.strays.len(),
             objects: self.objects.len(),
+            unreachable: self.track.len(),
             ..self.counts
         }
     }
@@ -516,15 +439,21 @@ impl Plan {
         if shrinks && !was_parked {
             self.settle_later(id);
         } else {
-            self.enqueue(id);
+            let table = self.store.state_mut(id).table;
+            self.enqueue_as(id, Urgency::New(table));
         }
     }
 
+    /// Looks at a route once those that are new were looked at.
     fn enqueue(&mut self, id: RouteId) {
+        self.enqueue_as(id, Urgency::Repair);
+    }
+
+    fn enqueue_as(&mut self, id: RouteId, urgency: Urgency) {
         let state = self.store.state_mut(id);
         if !state.has(QUEUED) {
             state.flags |= QUEUED;
-            self.queue.push_back(id);
+            self.queue.push(id, urgency);
         }
     }
 
@@ -547,10 +476,11 @@ impl Plan {
 
     /// The place that belongs to a destination.
     fn place(&self, id: RouteId, state: State) -> Place {
+        let spot = &self.tables[usize::from(state.table)];
         Place {
-            table: self.tables[usize::from(state.table)].0,
+            table: spot.table,
             prefix: self.store.prefix(id),
-            metric: self.config.metrics[id.family() as usize],
+            metric: spot.metrics[id.family() as usize],
         }
     }
 
@@ -576,6 +506,7 @@ impl Plan {
 
     /// Notes what the kernel has for a destination.
     fn set_installed(&mut self, id: RouteId, installed: u32) {
+        self.touch(id);
         let state = self.store.state_mut(id);
         let old = std::mem::replace(&mut state.installed, installed);
         self.counts.installed += usize::from(installed != NONE);

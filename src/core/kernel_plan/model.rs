@@ -53,9 +53,9 @@ impl Model {
     /// Does an operation, or says why not.
     pub(crate) fn apply(&mut self, op: &Op) -> Result<(), i32> {
         match op {
-            Op::AddHop { id, address, .. } => {
+            Op::AddHop { id, hop, .. } => {
                 self.free(*id)?;
-                self.objects.insert(*id, Nexthop::Hop(*address));
+                self.objects.insert(*id, Nexthop::Hop(hop.address));
             }
             Op::AddGroup { id, members, .. } => {
                 self.free(*id)?;
@@ -143,6 +143,12 @@ impl Model {
             self.routes.remove(&place);
         }
         Some(route)
+    }
+
+    #[cfg(test)]
+    /// Does the same as [`Self::take`], where there may be none.
+    pub(crate) fn take_if_any(&mut self, place: Place) -> Option<Installed> {
+        self.routes.contains_key(&place).then(|| self.take(place))?
     }
 
     #[cfg(test)]
@@ -240,6 +246,14 @@ impl Model {
     /// Tells a plan what is there.
     pub(crate) fn dump(&self, plan: &mut Plan) {
         plan.begin_resync();
+        self.dump_objects(plan);
+        for (&place, routes) in &self.routes {
+            Self::dump_routes(plan, place, routes);
+        }
+        plan.end_resync();
+    }
+
+    fn dump_objects(&self, plan: &mut Plan) {
         for (&id, object) in &self.objects {
             match object {
                 Nexthop::Hop(address) => plan.saw_hop(id, *address),
@@ -252,15 +266,60 @@ impl Model {
                 plan.saw_group(id, members);
             }
         }
-        for (&place, routes) in &self.routes {
-            for route in routes {
-                match route {
-                    Installed::Ours(target) => plan.saw_route(place, PROTOCOL, target),
-                    Installed::Foreign => plan.saw_foreign_route(place),
-                }
+    }
+
+    fn dump_routes(plan: &mut Plan, place: Place, routes: &[Installed]) {
+        for route in routes {
+            match route {
+                Installed::Ours(target) => plan.saw_route(place, PROTOCOL, target),
+                Installed::Foreign => plan.saw_foreign_route(place),
             }
         }
-        plan.end_resync();
+    }
+}
+
+/// A reading in pieces, of a kernel that may change between them.
+#[cfg(test)]
+pub(crate) struct Walk {
+    has_objects: bool,
+    after: Option<Place>,
+}
+
+#[cfg(test)]
+impl Walk {
+    /// Begins to read.
+    pub(crate) fn begin(plan: &mut Plan) -> Self {
+        plan.begin_review();
+        Self {
+            has_objects: false,
+            after: None,
+        }
+    }
+
+    /// Reads the routes from the first one.
+    pub(crate) fn again(&mut self, plan: &mut Plan) {
+        plan.begin_routes();
+        self.after = None;
+    }
+
+    /// Reads all objects, or a few routes. Returns whether there was anything to read.
+    pub(crate) fn step(&mut self, plan: &mut Plan, model: &Model) -> bool {
+        if !std::mem::replace(&mut self.has_objects, true) {
+            model.dump_objects(plan);
+            plan.review_objects();
+            plan.lose_objects();
+            return true;
+        }
+        let rest = model
+            .routes
+            .iter()
+            .filter(|(it, _)| Some(**it) > self.after);
+        let some: Vec<_> = rest.take(5).collect();
+        for (place, routes) in &some {
+            Model::dump_routes(plan, **place, routes);
+        }
+        self.after = some.last().map_or(self.after, |(place, _)| Some(**place));
+        !some.is_empty()
     }
 }
 

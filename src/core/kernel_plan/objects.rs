@@ -43,6 +43,8 @@ pub(super) struct Objects {
     /// Objects that may have lost their last user.
     pub(super) unused: VecDeque<u32>,
     pub(super) leftovers: Leftovers,
+    /// Numbers of objects that changed while the kernel is read; `None` at other times.
+    changed: Option<BTreeSet<u32>>,
 }
 
 /// The kernel's numbers of objects that an earlier process made and that no new route uses:
@@ -103,6 +105,7 @@ impl Objects {
             range,
             unused: VecDeque::new(),
             leftovers: Leftovers::default(),
+            changed: None,
         }
     }
 
@@ -126,6 +129,36 @@ impl Objects {
         Some(id)
     }
 
+    /// Notes from now on which objects change.
+    pub(super) fn watch(&mut self) {
+        self.changed = Some(BTreeSet::new());
+    }
+
+    /// Notes no longer which objects change.
+    pub(super) fn unwatch(&mut self) {
+        self.changed = None;
+    }
+
+    /// Notes that an object changes, if that is watched.
+    pub(super) fn note(&mut self, id: u32) {
+        if let Some(changed) = &mut self.changed {
+            changed.insert(id);
+        }
+    }
+
+    /// Whether an object changed since [`Self::watch`].
+    pub(super) fn has_changed(&self, id: u32) -> bool {
+        self.changed.as_ref().is_some_and(|it| it.contains(&id))
+    }
+
+    /// Nobody else uses any but these numbers, and those that changed meanwhile.
+    pub(super) fn keep_taken(&mut self, taken: &BTreeSet<u32>) {
+        let changed = self.changed.as_ref();
+        let has_changed = |id: &u32| changed.is_some_and(|it| it.contains(id));
+        self.taken
+            .retain(|id| taken.contains(id) || has_changed(id));
+    }
+
     /// Somebody else uses the number.
     pub(super) fn mark_taken(&mut self, id: u32) {
         if self.range.contains(&id) {
@@ -144,6 +177,7 @@ impl Objects {
 
     pub(super) fn insert(&mut self, object: Object) -> u32 {
         let id = object.id;
+        self.note(id);
         let slot = if let Some(slot) = self.free.pop() {
             self.slots[at(slot)] = Some(object);
             slot
@@ -160,6 +194,7 @@ impl Objects {
     pub(super) fn remove(&mut self, slot: u32) -> Option<Object> {
         let object = self.slots.get_mut(at(slot))?.take()?;
         self.free.push(slot);
+        self.note(object.id);
         self.by_id.remove(&object.id);
         Some(object)
     }

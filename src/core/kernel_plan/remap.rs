@@ -1,14 +1,16 @@
 //! Other VNIs, tables and types than at the start.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::{ADOPTED, IpNet, Plan, RouteId};
+use super::{ADOPTED, IpNet, Plan, RouteId, spot};
 use crate::core::types::{NextHopType, Vni};
 
 /// Which routes belong into the kernel, and where.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
     pub(crate) vni_tables: BTreeMap<Vni, u32>,
+    /// Metrics of IPv4 and of IPv6 routes of VNIs that have others than the rest.
+    pub(crate) vni_metrics: BTreeMap<Vni, [u32; 2]>,
     pub(crate) ipv4_only: bool,
     pub(crate) excluded_types: Vec<NextHopType>,
 }
@@ -21,19 +23,21 @@ impl Plan {
     pub(crate) fn remap(&mut self, scope: Scope) {
         let mut by_vni = BTreeMap::new();
         for (&vni, &table) in &scope.vni_tables {
-            // Tables beyond what 16 bits count are refused before.
-            if let Some(position) = self.position_for(table) {
-                by_vni.insert(vni, position);
-            }
+            let metrics = scope.vni_metrics.get(&vni).copied();
+            let metrics = metrics.unwrap_or(self.config.metrics);
+            let device = self.config.vni_devices.get(&vni).copied().unwrap_or(0);
+            let position = spot::find_or_add(&mut self.tables, table, metrics, device);
+            by_vni.insert(vni, position);
         }
         let before = std::mem::replace(&mut self.by_vni, by_vni);
         let left = |(vni, position): &(Vni, u16)| self.by_vni.get(vni) != Some(position);
         let left: Vec<(Vni, u16)> = before.clone().into_iter().filter(left).collect();
         let is_new = |(vni, position): &(&Vni, &u16)| before.get(vni) != Some(position);
         for (vni, position) in self.by_vni.iter().filter(is_new) {
-            self.tables[usize::from(*position)].1.insert(*vni);
+            self.tables[usize::from(*position)].waiting.insert(*vni);
         }
         self.config.vni_tables = scope.vni_tables;
+        self.config.vni_metrics = scope.vni_metrics;
         self.config.ipv4_only = scope.ipv4_only;
         self.config.excluded_types = scope.excluded_types;
         for id in self.store.ids() {
@@ -42,17 +46,6 @@ impl Plan {
         for (vni, position) in left {
             self.no_longer_waits(vni, position);
         }
-    }
-
-    /// The position of a table, old or new.
-    fn position_for(&mut self, table: u32) -> Option<u16> {
-        let known = self.tables.iter().position(|(number, _)| *number == table);
-        let position = known.unwrap_or(self.tables.len());
-        let position = u16::try_from(position).ok()?;
-        if known.is_none() {
-            self.tables.push((table, BTreeSet::new()));
-        }
-        Some(position)
     }
 
     /// Takes out what does not belong to a destination any more.
@@ -100,6 +93,7 @@ mod tests {
         let tables = vni_tables.iter().map(|&(vni, table)| (Vni(vni), table));
         Scope {
             vni_tables: tables.collect(),
+            vni_metrics: BTreeMap::new(),
             ipv4_only: false,
             excluded_types: Vec::new(),
         }
@@ -114,6 +108,8 @@ mod tests {
             nexthop_ids: 1000..1200,
             protocol: PROTOCOL,
             metrics: METRICS,
+            vni_metrics: BTreeMap::new(),
+            vni_devices: BTreeMap::new(),
             seed: 1,
         })
     }
@@ -157,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vni_that_leaves_its_table_takes_only_its_own_with_it() {
+    fn vni_that_leaves_its_table_takes_only_its_own_with_it() {
         for mode in [Mode::Objects, Mode::Inline] {
             let (mut plan, mut model) = (plan(mode), Model::default());
             plan.add(Vni(1), &route("10.0.0.0/24", hop(1)));
@@ -188,7 +184,7 @@ mod tests {
 
     /// It was announced, so there is nothing to wait for.
     #[test]
-    fn a_found_route_leaves_with_its_vni_although_its_table_is_not_complete() {
+    fn found_route_leaves_with_its_vni_although_its_table_is_not_complete() {
         let (mut plan, mut model) = (plan(Mode::Objects), Model::default());
         plan.add(Vni(1), &route("10.0.0.0/24", hop(1)));
         run(&mut plan, &mut model);
@@ -234,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_process_left_goes_when_nobody_waits_for_it() {
+    fn routes_of_an_earlier_process_go_when_nobody_waits_for_them() {
         let (mut plan, mut model) = (plan(Mode::Inline), Model::default());
         plan.add(Vni(1), &route("10.0.0.0/24", hop(1)));
         run(&mut plan, &mut model);

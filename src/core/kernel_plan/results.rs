@@ -8,11 +8,15 @@ pub(crate) mod errno {
     pub(crate) const EPERM: i32 = 1;
     pub(crate) const ENOENT: i32 = 2;
     pub(crate) const ESRCH: i32 = 3;
+    pub(crate) const EACCES: i32 = 13;
     pub(crate) const EEXIST: i32 = 17;
     pub(crate) const ENODEV: i32 = 19;
+    pub(crate) const EINVAL: i32 = 22;
     pub(crate) const EOPNOTSUPP: i32 = 95;
     pub(crate) const ENETDOWN: i32 = 100;
+    pub(crate) const ENETUNREACH: i32 = 101;
     pub(crate) const ENOBUFS: i32 = 105;
+    pub(crate) const EHOSTUNREACH: i32 = 113;
 }
 
 /// An operation of a batch that the kernel refused.
@@ -220,7 +224,11 @@ impl Plan {
             self.strays.release(id);
             self.shadowed.remove(&id);
             self.refused.remove(id);
-            self.store.remove(id);
+            // What is read of it later may be older.
+            match self.is_reviewing() {
+                true => self.touch(id),
+                false => self.store.remove(id),
+            }
         }
     }
 }

@@ -5,8 +5,8 @@ use std::net::Ipv6Addr;
 
 use super::store::BESIDE;
 use super::{
-    ADOPTED, Change, Family, Kind, Mode, NONE, Object, Place, Plan, QUEUED, RouteId, SETTLING,
-    Target,
+    ADOPTED, Change, Family, Hop, Kind, Mode, NONE, Object, Place, Plan, QUEUED, RouteId, SETTLING,
+    State, Target, named,
 };
 
 impl Plan {
@@ -14,6 +14,7 @@ impl Plan {
     ///
     /// What is wanted may change in between.
     pub(crate) fn begin_resync(&mut self) {
+        self.abandon_review();
         for id in self.store.ids() {
             if self.store.get(id).is_some() {
                 let state = self.store.state_mut(id);
@@ -31,6 +32,7 @@ impl Plan {
         self.refused.release_all();
         self.unwanted.clear();
         self.unwanted_later.clear();
+        self.track.clear_groups();
         self.shadowed.clear();
         self.strays.clear();
         self.lost.clear();
@@ -40,17 +42,30 @@ impl Plan {
         self.counts.installed = 0;
     }
 
-    /// The kernel has a nexthop object of ours for one underlay address, by our device and
-    /// with our protocol.
+    /// Does the same as [`Self::saw_hop_by`] for the first of our devices.
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn saw_hop(&mut self, id: u32, address: Ipv6Addr) {
+        self.saw_hop_by(id, Hop { device: 0, address });
+    }
+
+    /// The kernel has a nexthop object of ours for one underlay address, by one of our devices
+    /// and with our protocol.
+    pub(crate) fn saw_hop_by(&mut self, id: u32, hop: Hop) {
+        let Hop { device, address } = hop;
         if !self.objects.owns(id) {
             return;
         }
         if self.config.mode == Mode::Inline {
-            self.objects.leftovers.insert_hop(id, address);
+            if !self.objects.has_changed(id) {
+                self.objects.leftovers.insert_hop(id, address);
+            }
             return;
         }
-        let set = self.catalog.acquire_addresses(&[address]);
+        if self.is_reviewing() && self.review_object(id, self.is_hop(id, hop)) {
+            return;
+        }
+        self.track.saw(address);
+        let set = self.catalog.acquire_addresses(device, &[address]);
         let slot = self.objects.insert(Object {
             id,
             set,
@@ -63,6 +78,10 @@ impl Plan {
     /// The kernel has a nexthop object of ours that no route uses any more: it leads by
     /// another tunnel device.
     pub(crate) fn saw_leftover_hop(&mut self, id: u32, address: Ipv6Addr) {
+        if self.is_reviewing() && self.review_object(id, false) {
+            return;
+        }
+        self.review_taken(id);
         self.objects.mark_taken(id);
         if self.objects.owns(id) {
             self.objects.leftovers.insert_hop(id, address);
@@ -73,11 +92,15 @@ impl Plan {
     ///
     /// Members must have been seen before.
     pub(crate) fn saw_group(&mut self, id: u32, members: &[u32]) {
+        if self.is_reviewing() && self.review_object(id, self.has_members(id, members)) {
+            return;
+        }
         let left = members.iter().map(|&id| self.objects.leftovers.hop(id));
         if let Some(addresses) = left.collect::<Option<Vec<Ipv6Addr>>>()
             && self.objects.owns(id)
             && !addresses.is_empty()
         {
+            self.review_taken(id);
             self.objects.mark_taken(id);
             self.objects.leftovers.insert_group(id, addresses);
             return;
@@ -93,13 +116,10 @@ impl Plan {
             self.saw_foreign_object(id);
             return;
         }
-        let address = |&slot: &u32| {
-            self.catalog
-                .address(self.catalog.hops(self.objects.object(slot).set)[0])
-        };
-        slots.sort_unstable_by_key(address);
-        let addresses: Vec<Ipv6Addr> = slots.iter().map(address).collect();
-        let set = self.catalog.acquire_addresses(&addresses);
+        let hop = |&slot: &u32| self.catalog.hops(self.objects.object(slot).set)[0];
+        slots.sort_unstable_by_key(|slot| self.catalog.hop(hop(slot)));
+        let hops: Vec<u32> = slots.iter().map(hop).collect();
+        let set = self.catalog.acquire_hops(hops);
         let group = self.objects.insert(Object {
             id,
             set,
@@ -116,6 +136,11 @@ impl Plan {
 
     /// The kernel has a nexthop object that is not ours.
     pub(crate) fn saw_foreign_object(&mut self, id: u32) {
+        // One of ours that somebody made another one of.
+        if self.is_reviewing() && self.review_object(id, false) {
+            return;
+        }
+        self.review_taken(id);
         self.objects.mark_taken(id);
     }
 
@@ -128,7 +153,19 @@ impl Plan {
             self.saw_foreign_route(place);
             return;
         }
-        let Some(position) = self.position(place.table) else {
+        if !self.review_route(place, protocol, target) {
+            self.found_route(place, protocol, target);
+            if self.is_reviewing()
+                && let Some(id) = self.destination(place)
+            {
+                self.enqueue(id);
+            }
+        }
+    }
+
+    /// Takes over a route of ours that is not known yet.
+    pub(super) fn found_route(&mut self, place: Place, protocol: u8, target: &Target) {
+        let Some(position) = self.position(&place) else {
             self.saw_stray(place, protocol, target);
             return;
         };
@@ -137,6 +174,10 @@ impl Plan {
         let state = *self.store.state_mut(id);
         let is_in_place = place == self.place(id, state) && protocol == self.config.protocol;
         let installed = self.resolve(id, target);
+        let installed = match self.is_by_device_of(state, installed) {
+            true => installed,
+            false => NONE,
+        };
         if is_in_place && installed != NONE && installed == state.installed {
             // Written while the kernel was read, or read twice.
             return;
@@ -164,6 +205,9 @@ impl Plan {
 
     /// The kernel has a route of somebody else.
     pub(crate) fn saw_foreign_route(&mut self, place: Place) {
+        if self.review_foreign(place) {
+            return;
+        }
         self.foreign = Some(place);
         if let Some(id) = self.destination(place)
             && self.store.state_mut(id).installed == NONE
@@ -183,7 +227,7 @@ impl Plan {
             let Some(state) = self.store.get(id) else {
                 continue;
             };
-            let complete = self.tables[usize::from(state.table)].1.is_empty();
+            let complete = self.tables[usize::from(state.table)].is_complete();
             let state_mut = self.store.state_mut(id);
             state_mut.flags &= !QUEUED & !SETTLING;
             if complete {
@@ -204,11 +248,27 @@ impl Plan {
         }
     }
 
+    /// Whether an object leads to one underlay address by one device, and to these.
+    fn is_hop(&self, id: u32, hop: Hop) -> bool {
+        self.objects.by_id(id).is_some_and(|slot| {
+            let object = self.objects.object(slot);
+            let hops = self.catalog.hops(object.set);
+            matches!(object.kind, Kind::Single { .. })
+                && hops.iter().map(|&it| self.catalog.hop(it)).eq([hop])
+        })
+    }
+
+    /// Whether an object leads by the device of a route's VNIs.
+    fn is_by_device_of(&self, state: State, slot: u32) -> bool {
+        named(slot).is_none_or(|slot| {
+            let device = self.catalog.device(self.objects.object(slot).set);
+            device == self.tables[usize::from(state.table)].device
+        })
+    }
+
     /// The destination that belongs in a place, if it is known.
     pub(super) fn destination(&self, place: Place) -> Option<RouteId> {
-        let position = self.position(place.table)?;
-        let id = self.store.find(position, place.prefix)?;
-        (place.metric == self.config.metrics[id.family() as usize]).then_some(id)
+        self.store.find(self.position(&place)?, place.prefix)
     }
 
     /// Whether a route with our protocol that leads there is ours.
@@ -239,11 +299,6 @@ impl Plan {
         Change::None
     }
 
-    pub(super) fn position(&self, table: u32) -> Option<u16> {
-        let position = self.tables.iter().position(|(number, _)| *number == table);
-        position.and_then(|position| u16::try_from(position).ok())
-    }
-
     /// The object behind a route's target, or [`NONE`] if routes are not written that way.
     pub(super) fn resolve(&mut self, id: RouteId, target: &Target) -> u32 {
         match (self.config.mode, target) {
@@ -251,7 +306,7 @@ impl Plan {
             (Mode::Inline, Target::Inline(addresses))
                 if !addresses.is_empty() && (id.family() == Family::V4 || addresses.len() == 1) =>
             {
-                let set = self.catalog.acquire_addresses(addresses);
+                let set = self.catalog.acquire_addresses(0, addresses);
                 let slot = self.stand_in(set);
                 self.catalog.release_hop_set(set);
                 slot

@@ -66,7 +66,8 @@ impl RouteId {
         }
     }
 
-    const fn at(self) -> usize {
+    /// Counts destinations of a family from 0.
+    pub(super) const fn at(self) -> usize {
         (self.0 & !V6) as usize
     }
 }
@@ -258,8 +259,17 @@ impl Store {
 
     /// Every number that may be in use; check with [`Self::get`].
     pub(super) fn ids(&self) -> impl Iterator<Item = RouteId> + use<> {
-        let [v4, v6] = self.ends();
-        (0..v4).map(RouteId).chain((0..v6).map(RouteId::v6))
+        self.ids_of(Family::V4).chain(self.ids_of(Family::V6))
+    }
+
+    /// The numbers of one family among those.
+    pub(super) fn ids_of(&self, family: Family) -> impl Iterator<Item = RouteId> + use<> {
+        let end = self.ends()[family as usize];
+        let number = match family {
+            Family::V4 => RouteId,
+            Family::V6 => RouteId::v6,
+        };
+        (0..end).map(number)
     }
 
     #[cfg(test)]

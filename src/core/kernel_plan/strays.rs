@@ -64,6 +64,18 @@ impl Strays {
         !self.refused.is_empty()
     }
 
+    /// Whether strays wait for a route.
+    pub(super) fn waits_for(&self, id: RouteId) -> bool {
+        self.waiting.contains_key(&id)
+    }
+
+    /// Where strays stand, and where they lead.
+    pub(super) fn known(&self) -> BTreeSet<(Place, Target)> {
+        let waiting = self.waiting.values().flatten();
+        let all = waiting.chain(&self.ready).chain(&self.refused);
+        all.map(|it| (it.place, it.target.clone())).collect()
+    }
+
     /// Forgets all, for a new reading.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
@@ -131,12 +143,18 @@ impl Plan {
 
     /// The route that takes the place of a stray, if it is still to be installed.
     fn successor(&mut self, stray: &Stray) -> Option<RouteId> {
-        let position = self.position(stray.place.table)?;
-        let prefix = stray.place.prefix;
-        if self.config.ipv4_only && matches!(prefix, ipnet::IpNet::V6(_)) {
+        if self.config.ipv4_only && matches!(stray.place.prefix, ipnet::IpNet::V6(_)) {
             return None;
         }
-        let is_awaited = !self.tables[usize::from(position)].1.is_empty();
+        // Where it stands, or else anywhere in its table.
+        let here = self.position(&stray.place);
+        let mut positions = here.into_iter().chain(self.positions_in(stray.place.table));
+        positions.find_map(|position| self.successor_at(position, stray))
+    }
+
+    fn successor_at(&mut self, position: u16, stray: &Stray) -> Option<RouteId> {
+        let prefix = stray.place.prefix;
+        let is_awaited = !self.tables[usize::from(position)].is_complete();
         let known = self.store.find(position, prefix);
         if let Some(id) = known
             && let Some(state) = self.store.get(id)
@@ -162,12 +180,13 @@ impl Plan {
         addresses.truncate(if single { 1 } else { MAX_HOPS });
         if state.has(CARRIED)
             || self.wanted_hops(id, state) != NONE
-            || self.tables[usize::from(state.table)].1.is_empty()
+            || self.tables[usize::from(state.table)].is_complete()
             || addresses.is_empty()
         {
             return;
         }
-        let set = self.catalog.acquire_addresses(&addresses);
+        let device = self.tables[usize::from(state.table)].device;
+        let set = self.catalog.acquire_addresses(device, &addresses);
         self.catalog.want(set);
         self.carried.insert(id, set);
         self.store.state_mut(id).flags |= CARRIED;

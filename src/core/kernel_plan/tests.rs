@@ -5,6 +5,8 @@ mod chaos;
 mod found;
 mod places;
 mod refused;
+mod review;
+mod track;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +15,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::model::{EINVAL, Installed, METRICS, Model, Nexthop, PROTOCOL, place};
-use super::{Change, Failure, Mode, Op, Place, Plan, PlanConfig, Seen, Target, Verb, errno};
+use super::{
+    Change, Failure, Mode, Op, Place, Plan, PlanConfig, Seen, Target, Verb, Verdict, Way, errno,
+};
 use crate::core::types::{Destination, NextHop, NextHopType, Route, Vni};
 
 /// A small generator, so that every failure can be replayed from its seed.
@@ -45,6 +49,8 @@ fn plan_in(mode: Mode) -> Plan {
         nexthop_ids: IDS,
         protocol: PROTOCOL,
         metrics: METRICS,
+        vni_metrics: BTreeMap::new(),
+        vni_devices: BTreeMap::new(),
         seed: 1,
     })
 }
@@ -136,7 +142,7 @@ fn hops_are_ordered_by_address_and_shared_by_both_families() {
 }
 
 #[test]
-fn what_falls_on_one_destination_is_one_route() {
+fn prefixes_that_mask_to_one_destination_are_one_route() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     let mut nat = route("10.0.0.9/24", 1);
     nat.next_hop = NextHop::nat(underlay(1), 10, 20);
@@ -176,7 +182,7 @@ fn destinations_that_differ_in_host_bits_are_withdrawn_apart() {
 }
 
 #[test]
-fn what_is_not_for_the_kernel_is_left_out_or_counted() {
+fn routes_that_are_not_for_the_kernel_are_left_out_or_counted() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     let mut excluded = route("10.0.0.0/24", 1);
     excluded.next_hop.hop_type = NextHopType::from_number(9);
@@ -197,7 +203,7 @@ fn what_is_not_for_the_kernel_is_left_out_or_counted() {
 }
 
 #[test]
-fn a_number_that_somebody_else_has_is_not_used() {
+fn number_that_somebody_else_has_is_not_used() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     for id in IDS.start..IDS.start + 5 {
         model.objects.insert(id, Nexthop::Foreign);
@@ -361,7 +367,7 @@ fn found_routes_stay_until_their_table_is_complete() {
 
 /// What is said to be gone is not kept for the sake of a table that is not complete.
 #[test]
-fn a_found_route_that_is_withdrawn_does_not_wait_for_its_table() {
+fn found_route_that_is_withdrawn_does_not_wait_for_its_table() {
     for mode in [Mode::Objects, Mode::Inline] {
         let (mut plan, mut model) = (plan_in(mode), Model::default());
         let found = route("10.0.0.0/24", 1);

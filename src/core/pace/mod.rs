@@ -229,30 +229,42 @@ impl Pacer {
         }
         self.lead.unread += bytes as u64;
         self.lead.place += bytes as u64;
-        self.state = match self.state {
+        match self.state {
             State::Sending { left } if left >= bytes + CHUNK => {
-                State::Sending { left: left - bytes }
+                self.state = State::Sending { left: left - bytes };
             }
-            State::Sending { .. } => {
-                self.burst_ended = Some(now);
-                State::Draining {
+            State::Sending { .. } => self.drain(now),
+            State::Asking { gap } => {
+                self.state = State::Asked {
                     query: Some(now + QUERY),
-                    gap: QUERY,
-                }
+                    wait: QUERY,
+                    gap,
+                };
             }
-            State::Asking { gap } => State::Asked {
-                query: Some(now + QUERY),
-                wait: QUERY,
-                gap,
-            },
             // A KEEPALIVE reply does not wait for anything.
-            state @ (State::Draining { .. } | State::Pausing { .. } | State::Asked { .. }) => state,
-        };
+            State::Draining { .. } | State::Pausing { .. } | State::Asked { .. } => {}
+        }
     }
 
     /// Tells that nothing waits to be sent.
-    pub(crate) fn all_sent(&mut self) {
+    ///
+    /// Behind a table the burst ends here: otherwise nothing would ask whether it was read.
+    pub(crate) fn all_sent(&mut self, now: Instant) {
         self.lead.is_all_sent = true;
+        if let State::Sending { .. } = self.state
+            && self.lead.has_table()
+        {
+            self.drain(now);
+        }
+    }
+
+    /// Ends a burst.
+    fn drain(&mut self, now: Instant) {
+        self.burst_ended = Some(now);
+        self.state = State::Draining {
+            query: Some(now + QUERY),
+            gap: QUERY,
+        };
     }
 
     /// When something is due.
@@ -275,7 +287,7 @@ impl Pacer {
     }
 
     /// Tells what the kernel knows at `now`. Returns the size of a table, if that shows that the
-    /// peer has read the last of it.
+    /// peer has read it.
     pub(crate) fn report_queue(&mut self, queue: SendQueue, now: Instant) -> Option<u64> {
         if let (Some(window), Some(open)) = (queue.window, self.open_window) {
             let risen = window.saturating_sub(open);
@@ -398,16 +410,24 @@ impl Pacer {
 }
 
 impl Lead {
-    /// Returns the size of a table if the peer has surely read all of it; each table once.
+    /// Returns the size of a table if the peer has surely read all of it but a burst, which
+    /// overruns no buffer; each table once.
+    ///
+    /// A window that was narrow for a while may come back narrower, so that some bytes are never
+    /// known to be read.
     fn take_table(&mut self) -> Option<u64> {
-        // A window that was narrow for a while may come back a little narrower.
-        if !self.is_all_sent || self.unread > u64::from(TOLERANCE) {
+        if !self.is_all_sent || self.unread > BURST as u64 {
             return None;
         }
         self.is_all_sent = false;
+        let is_table = self.has_table();
         let size = std::mem::take(&mut self.place);
-        // No connection dies for less.
-        (size >= LEGACY_BUFFER / 2).then_some(size)
+        is_table.then_some(size)
+    }
+
+    /// Whether so much was sent that it counts as a table: no connection dies for less.
+    fn has_table(self) -> bool {
+        self.place >= LEGACY_BUFFER / 2
     }
 }
 

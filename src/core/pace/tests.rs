@@ -76,7 +76,7 @@ impl Far {
 }
 
 #[test]
-fn a_fast_reader_gets_more_than_a_megabyte_a_second() {
+fn fast_reader_gets_more_than_a_megabyte_a_second() {
     let mut far = Far::new(1 << 20, 0);
     far.run(1000);
     assert!(far.sent > 1 << 20, "{} bytes", far.sent);
@@ -84,7 +84,7 @@ fn a_fast_reader_gets_more_than_a_megabyte_a_second() {
 }
 
 #[test]
-fn the_rate_is_not_passed_whoever_reads() {
+fn rate_is_not_passed_whoever_reads() {
     for (rate, halvings) in [(1 << 20, 0), (1 << 20, 2), (64 << 10, 0), (8 << 20, 3)] {
         let mut far = Far::new(1 << 20, halvings);
         far.pacer.pacing.rate = rate;
@@ -97,7 +97,7 @@ fn the_rate_is_not_passed_whoever_reads() {
 
 /// 100 microseconds for each route of 36 bytes, and a tenth of that speed.
 #[test]
-fn a_slow_reader_never_has_a_full_buffer() {
+fn slow_reader_never_has_a_full_buffer() {
     for speed in [360, 36] {
         let mut far = Far::new(speed, 0);
         far.run(20_000);
@@ -108,7 +108,7 @@ fn a_slow_reader_never_has_a_full_buffer() {
 
 /// It grows by twice what comes, read or not, and then no more.
 #[test]
-fn a_reader_without_a_processor_for_a_second_has_room_while_its_window_grows() {
+fn reader_without_a_processor_for_a_second_has_room_while_its_window_grows() {
     let mut far = Far::new(0, 0);
     for _ in 0..1000 {
         let sent = far.sent;
@@ -125,7 +125,7 @@ fn a_reader_without_a_processor_for_a_second_has_room_while_its_window_grows() {
 }
 
 #[test]
-fn a_window_that_shrinks_for_good_costs_a_moment_once() {
+fn window_that_shrinks_for_good_costs_a_moment_once() {
     let mut far = Far::new(1 << 20, 0);
     far.run(100);
     far.room = 48 * 1024;
@@ -209,7 +209,7 @@ fn peer_that_stalls_at_one_place_of_each_table_gets_it_and_is_forgiven() {
         while far.sent < TABLE {
             far.step();
         }
-        far.pacer.all_sent();
+        far.pacer.all_sent(far.now);
         far.run(1000);
         assert!(memory.taken(address, far.taken.unwrap()));
         break;
@@ -239,7 +239,7 @@ fn table_counts_as_taken_once_the_last_of_it_is_read() {
     far.run(500);
     assert_eq!(far.taken, None);
     let sent = far.sent as u64;
-    far.pacer.all_sent();
+    far.pacer.all_sent(far.now);
     far.run(100);
     let taken = far.taken.take().unwrap();
     assert!(taken.abs_diff(sent) < 2 * BURST as u64, "{taken} of {sent}");
@@ -248,7 +248,7 @@ fn table_counts_as_taken_once_the_last_of_it_is_read() {
 }
 
 #[test]
-fn a_server_is_never_more_than_a_window_behind() {
+fn server_is_never_more_than_a_window_behind() {
     let now = Instant::now();
     let mut window = Window::new(PACING);
     let mut position = 0;

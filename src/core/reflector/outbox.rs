@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use crate::core::connection::{Queue, Which};
 use crate::core::rib::{Segment, Span, count_frames};
@@ -27,10 +28,30 @@ enum Kind {
 struct Item {
     span: Span,
     /// Bytes of it that are sent; what remains may begin inside a frame.
-    sent: usize,
+    sent: u32,
     kind: Kind,
     /// Of the subscription that it belongs to.
     epoch: u32,
+}
+
+// There are as many of them as changes wait for peers.
+const _: () = assert!(size_of::<Item>() == 40);
+
+impl Item {
+    /// How many bytes of it are sent.
+    fn sent(&self) -> usize {
+        self.sent as usize
+    }
+
+    /// How many bytes of it are not.
+    fn left(&self) -> usize {
+        self.span.len() - self.sent()
+    }
+
+    /// The bytes that are not sent.
+    fn rest(&self) -> &[u8] {
+        &self.span.bytes()[self.sent()..]
+    }
 }
 
 /// The epoch of the rest of a frame, which is sent whatever becomes of its subscription.
@@ -48,17 +69,26 @@ pub(crate) struct Outbox {
     delta_bytes: usize,
     /// What remained of the changes when they were last coalesced.
     coalesced_bytes: usize,
-    /// Subscriptions that have ended: what waits of their epoch, or an earlier one, is dead. It
-    /// is dropped when it would be sent.
-    ended: BTreeMap<Vni, u32>,
-    /// Items that tables consist of, for each VNI.
-    tables: BTreeMap<Vni, u32>,
-    /// VNIs of which no table is left since the last [`Self::take_tables_out`].
-    tables_out: Vec<Vni>,
+    /// Bytes of the queue itself as they were last counted.
+    counted: u32,
+    /// What is known of subscriptions while they begin and end.
+    flows: Option<Box<Flows>>,
     /// UPDATEs sent so far.
     updates: u64,
     /// END_OF_RIBs sent so far.
     ends_of_rib: u64,
+}
+
+/// Subscriptions that begin or end, as far as a queue has to know.
+#[derive(Debug, Default)]
+struct Flows {
+    /// Those that have ended: what waits of their epoch, or an earlier one, is dead. It is
+    /// dropped when it would be sent.
+    ended: BTreeMap<Vni, u32>,
+    /// Items that tables consist of, for each VNI.
+    tables: BTreeMap<Vni, u32>,
+    /// VNIs of which no table is left since the last [`Outbox::take_tables_out`].
+    tables_out: Vec<Vni>,
 }
 
 impl Outbox {
@@ -70,6 +100,32 @@ impl Outbox {
     /// Bytes of changes that wait.
     pub(crate) fn delta_bytes(&self) -> usize {
         self.delta_bytes
+    }
+
+    /// Brings the bytes of all queues up to date with this one, without the frames themselves.
+    pub(crate) fn count_bytes(&mut self, all: &mut usize) {
+        let bytes = self.items.capacity() * size_of::<Item>();
+        let before = self.counted();
+        if bytes != before {
+            self.counted = u32::try_from(bytes).unwrap_or(u32::MAX);
+            *all = *all - before + self.counted();
+        }
+    }
+
+    /// Those bytes as they were last counted.
+    pub(crate) fn counted(&self) -> usize {
+        self.counted as usize
+    }
+
+    /// Returns about how many bytes would be free without this queue: of frames that others
+    /// hold, too, a share.
+    pub(crate) fn holds(&self) -> usize {
+        // More are not looked at; the rest is taken to be alike.
+        const LOOKS: usize = 1000;
+        let step = self.items.len() / LOOKS + 1;
+        let looked_at = self.items.iter().step_by(step);
+        let shares = looked_at.map(|it| it.left() / Arc::strong_count(it.span.segment()));
+        shares.sum::<usize>() * step + self.counted()
     }
 
     /// Appends changes of a VNI.
@@ -109,7 +165,8 @@ impl Outbox {
     }
 
     fn count_table(&mut self, vni: Vni) {
-        *self.tables.entry(vni).or_insert(0) += 1;
+        let flows = self.flows.get_or_insert_default();
+        *flows.tables.entry(vni).or_insert(0) += 1;
     }
 
     /// Takes note that an item has left the queue.
@@ -117,23 +174,44 @@ impl Outbox {
         let (Kind::Table(vni) | Kind::EndOfRib(vni)) = kind else {
             return;
         };
-        if let Entry::Occupied(mut items) = self.tables.entry(vni) {
+        if let Some(flows) = &mut self.flows
+            && let Entry::Occupied(mut items) = flows.tables.entry(vni)
+        {
             *items.get_mut() -= 1;
             if *items.get() == 0 {
                 items.remove();
-                self.tables_out.push(vni);
+                flows.tables_out.push(vni);
             }
         }
     }
 
     /// Whether a part of a table of a VNI waits, of whatever subscription.
     pub(crate) fn has_table(&self, vni: Vni) -> bool {
-        self.tables.contains_key(&vni)
+        let flows = self.flows.as_ref();
+        flows.is_some_and(|it| it.tables.contains_key(&vni))
     }
 
     /// VNIs of which no table is left since the last call.
     pub(crate) fn take_tables_out(&mut self) -> Vec<Vni> {
-        std::mem::take(&mut self.tables_out)
+        let Some(flows) = &mut self.flows else {
+            return Vec::new();
+        };
+        let out = std::mem::take(&mut flows.tables_out);
+        if flows.tables.is_empty() && flows.ended.is_empty() {
+            self.flows = None;
+        }
+        out
+    }
+
+    /// Whether something that waits may be dead.
+    fn has_ended(&self) -> bool {
+        self.flows.as_ref().is_some_and(|it| !it.ended.is_empty())
+    }
+
+    fn forget_ended(&mut self) {
+        if let Some(flows) = &mut self.flows {
+            flows.ended.clear();
+        }
     }
 
     fn push_back(&mut self, span: Span, kind: Kind, epoch: u32) {
@@ -156,23 +234,24 @@ impl Outbox {
         if self.items.is_empty() {
             return;
         }
-        self.ended.insert(vni, epoch);
+        let flows = self.flows.get_or_insert_default();
+        flows.ended.insert(vni, epoch);
         // So that ended subscriptions are never more than what waits.
-        if self.ended.len() > self.items.len() + 64 {
+        if flows.ended.len() > self.items.len() + 64 {
             self.drop_all_dead();
         }
         self.drop_dead();
     }
 
     fn is_dead(&self, item: &Item) -> bool {
-        if self.ended.is_empty() {
+        let Some(flows) = &self.flows else {
             return false;
-        }
+        };
         let (Kind::Table(vni) | Kind::EndOfRib(vni) | Kind::Delta(vni)) = item.kind else {
             return false;
         };
         item.epoch != BEGUN
-            && self
+            && flows
                 .ended
                 .get(&vni)
                 .is_some_and(|ended| item.epoch <= *ended)
@@ -189,7 +268,7 @@ impl Outbox {
             }
         }
         if self.items.is_empty() {
-            self.ended.clear();
+            self.forget_ended();
             self.coalesced_bytes = 0;
         }
         self.has_dead_front()
@@ -208,12 +287,12 @@ impl Outbox {
                 self.items.push_back(item);
             }
         }
-        self.ended.clear();
+        self.forget_ended();
     }
 
     /// Takes note that an item is dropped.
     fn discount(&mut self, item: &Item) {
-        let left = item.span.len() - item.sent;
+        let left = item.left();
         self.bytes -= left;
         if matches!(item.kind, Kind::Delta(_)) {
             self.delta_bytes -= left;
@@ -228,13 +307,14 @@ impl Outbox {
         };
         let bytes = front.span.bytes();
         let (mut boundary, mut frames) = (0, 0);
-        while boundary < front.sent {
+        let sent = front.sent();
+        while boundary < sent {
             boundary += frame_len(&bytes[boundary..]);
             frames += 1;
         }
-        if boundary == front.sent {
+        if boundary == sent {
             let (kind, counted) = (front.kind, front.span.frames());
-            front.span.advance(front.sent, frames);
+            front.span.advance(sent, frames);
             front.sent = 0;
             let sent = counted - front.span.frames();
             self.count_sent(kind, sent);
@@ -271,8 +351,10 @@ impl Outbox {
     /// whether that was worth the effort.
     ///
     /// Changes that can hardly shrink stay as they are: shared with all who must send them.
-    pub(crate) fn coalesce(&mut self, seed: u64) -> bool {
-        if !self.ended.is_empty() {
+    ///
+    /// Calls `each` with every private copy.
+    pub(crate) fn coalesce(&mut self, seed: u64, each: &mut impl FnMut(&Span)) -> bool {
+        if self.has_ended() {
             self.drop_all_dead();
         }
         if !self.can_shrink() {
@@ -297,6 +379,7 @@ impl Outbox {
         self.items = rest;
         for ((vni, epoch), spans) in deltas {
             for span in coalesce(&spans, seed) {
+                each(&span);
                 self.push_back(span, Kind::Delta(vni), epoch);
             }
         }
@@ -320,10 +403,9 @@ impl Outbox {
     }
 
     fn recount(&mut self) {
-        let left = |item: &Item| item.span.len() - item.sent;
         let is_delta = |item: &&Item| matches!(item.kind, Kind::Delta(_));
-        self.bytes = self.items.iter().map(left).sum();
-        self.delta_bytes = self.items.iter().filter(is_delta).map(left).sum();
+        self.bytes = self.items.iter().map(Item::left).sum();
+        self.delta_bytes = self.items.iter().filter(is_delta).map(Item::left).sum();
     }
 }
 
@@ -371,7 +453,7 @@ impl Queue for Outbox {
             if left == 0 || self.is_dead(item) {
                 break;
             }
-            let bytes = &item.span.bytes()[item.sent..];
+            let bytes = item.rest();
             let bytes = &bytes[..bytes.len().min(left)];
             left -= bytes.len();
             *slice = IoSlice::new(bytes);
@@ -389,7 +471,7 @@ impl Queue for Outbox {
             if self.is_dead(item) || (which == Which::Urgent && !is_urgent) {
                 break;
             }
-            let bytes = &item.span.bytes()[item.sent..];
+            let bytes = item.rest();
             // The front has a whole frame, or the rest of one.
             let mut end = match filled {
                 0 if item.sent > 0 => bytes.len(),
@@ -420,13 +502,13 @@ impl Queue for Outbox {
     fn advance(&mut self, mut count: usize) {
         self.bytes -= count;
         while let Some(front) = self.items.front_mut() {
-            let taken = count.min(front.span.len() - front.sent);
+            let taken = count.min(front.left());
             if matches!(front.kind, Kind::Delta(_)) {
                 self.delta_bytes -= taken;
             }
-            front.sent += taken;
             count -= taken;
-            if front.sent < front.span.len() {
+            if taken < front.left() {
+                front.sent += u32::try_from(taken).expect("a segment is shorter than 4 GiB");
                 break;
             }
             let (kind, frames) = (front.kind, front.span.frames());
@@ -434,7 +516,7 @@ impl Queue for Outbox {
             self.count_out(kind);
             self.items.pop_front();
         }
-        if !self.ended.is_empty() {
+        if self.has_ended() {
             self.drop_dead();
         }
         debug_assert_eq!(count, 0, "no more can be sent than was lent");

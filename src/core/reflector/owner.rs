@@ -1,19 +1,22 @@
 //! The half of a shard that owns tables: requests in, tables and changes out.
 
+mod bare;
 mod joins;
 mod read;
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 pub(crate) use read::RouteCursor;
 
+use super::memory::{Pressure, Segments, Usage};
 use super::message::{Message, Topology};
 use super::meter::{self, Meter};
 use crate::core::map::{Map, map};
-use crate::core::rib::{NextHops, PeerId, Span, VniTable};
+use crate::core::rib::{History, NextHops, PeerId, Span, VniTable};
 use crate::core::types::{Action, Vni};
 use crate::core::wire::Update;
+use bare::Bare;
 use joins::{Join, Joins};
 
 /// The tables of the VNIs that a shard owns.
@@ -21,16 +24,18 @@ use joins::{Join, Joins};
 pub(crate) struct Owner {
     topology: Topology,
     seed: u64,
-    vnis: Map<Vni, Owned>,
+    /// VNIs with routes, or with a change to hand out. Boxed: a map has room for up to twice as
+    /// many.
+    vnis: Map<Vni, Box<Owned>>,
+    /// The subscribers of the other VNIs.
+    bare: Bare,
     hops: NextHops,
-    /// Where a peer announces or subscribes.
-    presence: Map<PeerId, BTreeMap<Vni, Interest>>,
     /// Changed, and not yet handed out.
     dirty: VecDeque<Vni>,
     joins: Joins,
     /// What joins may still cost in this turn.
     join_meter: Meter,
-    departures: VecDeque<(PeerId, BTreeMap<Vni, Interest>)>,
+    departures: VecDeque<(PeerId, BTreeSet<Vni>)>,
     compacting: VecDeque<Vni>,
     /// Messages for homes, with the number of the shard.
     outgoing: Vec<(usize, Message)>,
@@ -38,10 +43,9 @@ pub(crate) struct Owner {
     limits: Limits,
     /// Announcements here, of everybody and of each peer.
     announcements: usize,
-    announced: Map<PeerId, usize>,
-    /// VNIs that have routes here, and those that each peer announces in.
+    announcers: Map<PeerId, Announcer>,
+    /// VNIs that have routes here.
     live_vnis: usize,
-    announced_vnis: Map<PeerId, usize>,
     /// Announcements at the other owners, when they were last heard of.
     remote_announcements: usize,
     /// Refused in this turn.
@@ -50,6 +54,11 @@ pub(crate) struct Owner {
     changes: u64,
     /// Changes for those who watch all tables, while there are any.
     watched: Option<Vec<(Vni, Vec<Span>)>>,
+    /// Bytes of all tables.
+    table_bytes: usize,
+    /// Handed out, and in no log.
+    segments: Segments,
+    pressure: Pressure,
 }
 
 /// How much may be announced.
@@ -67,27 +76,25 @@ pub(crate) struct Limits {
     pub(crate) vnis_per_peer: usize,
 }
 
-/// What a peer wants of a VNI in which it is present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Interest {
-    /// Nothing: it only announces.
-    None,
-    /// Its table, in the subscription of this epoch.
-    Waits(u32),
-    /// Its changes; the table was handed out.
-    Subscribes,
+/// What a peer announces here.
+#[derive(Debug, Default)]
+struct Announcer {
+    routes: usize,
+    /// Where; nothing once the peer has departed.
+    vnis: BTreeSet<Vni>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Owned {
-    /// As long as there is a route, or a change to hand out.
-    table: Option<Box<VniTable>>,
-    /// How many subscribers live on each shard; empty as long as there was none.
+    table: VniTable,
+    /// How many subscribers live on each shard; empty if there are none.
     by_shard: Box<[u32]>,
     /// Stands in `dirty`.
     dirty: bool,
     /// Stands in `compacting`.
     compacting: bool,
+    /// Bytes of the table as they were last counted.
+    counted: usize,
 }
 
 impl Owned {
@@ -95,9 +102,11 @@ impl Owned {
         self.by_shard.iter().map(|it| *it as usize).sum()
     }
 
-    fn announced_by(&self, peer: PeerId) -> usize {
-        let table = self.table.as_ref();
-        table.map_or(0, |table| table.announced_by(peer))
+    /// Brings the bytes of all tables up to date.
+    fn count_bytes(&mut self, all: &mut usize) {
+        let bytes = self.table.heap_bytes();
+        *all = *all - self.counted + bytes;
+        self.counted = bytes;
     }
 }
 
@@ -107,8 +116,8 @@ impl Owner {
             topology,
             seed,
             vnis: map(seed),
+            bare: Bare::new(topology.shards(), seed),
             hops: NextHops::new(seed),
-            presence: map(seed),
             dirty: VecDeque::new(),
             joins: Joins::new(seed),
             join_meter: Meter::full(),
@@ -118,13 +127,27 @@ impl Owner {
             routes: 0,
             limits,
             announcements: 0,
-            announced: map(seed),
+            announcers: map(seed),
             live_vnis: 0,
-            announced_vnis: map(seed),
             remote_announcements: 0,
             refused: map(seed),
             changes: 0,
             watched: None,
+            table_bytes: 0,
+            segments: Segments::default(),
+            pressure: Pressure::None,
+        }
+    }
+
+    /// Says how short memory is.
+    pub(super) fn set_pressure(&mut self, pressure: Pressure) {
+        self.pressure = pressure;
+    }
+
+    fn history(&self) -> History {
+        match self.pressure {
+            Pressure::None => History::Usual,
+            Pressure::High | Pressure::Over => History::Short,
         }
     }
 
@@ -151,14 +174,19 @@ impl Owner {
                 return;
             }
             Action::Add => {
-                let owned = self.vnis.entry(vni).or_default();
-                if owned.announced_by(peer) == 0 {
-                    let present = self.presence.entry(peer).or_default();
-                    present.entry(vni).or_insert(Interest::None);
-                }
+                let (bare, seed) = (&mut self.bare, self.seed);
+                self.vnis.entry(vni).or_insert_with(|| {
+                    Box::new(Owned {
+                        table: VniTable::new(vni, seed),
+                        by_shard: bare.take(vni),
+                        dirty: false,
+                        compacting: false,
+                        counted: 0,
+                    })
+                });
             }
             Action::Remove => {
-                if self.vnis.get(&vni).is_none_or(|it| it.table.is_none()) {
+                if !self.vnis.contains_key(&vni) {
                     return;
                 }
             }
@@ -172,25 +200,30 @@ impl Owner {
     ///
     /// At the limit a repeated announcement is refused too; it would change nothing.
     fn admits(&self, peer: PeerId, vni: Vni) -> bool {
-        let own = self.announced.get(&peer).copied().unwrap_or(0);
-        let own_vnis = self.announced_vnis.get(&peer).copied().unwrap_or(0);
-        let table = self.vnis.get(&vni).and_then(|owned| owned.table.as_ref());
-        let is_live = table.is_some_and(|table| !table.is_empty());
-        let is_own = table.is_some_and(|table| table.announced_by(peer) > 0);
-        (is_live || self.live_vnis < self.limits.vnis)
-            && (is_own || own_vnis < self.limits.vnis_per_peer)
-            && own < self.limits.routes_per_peer
-            && self.announcements + self.remote_announcements < self.limits.routes
+        let is_full = self.announcements + self.remote_announcements >= self.limits.routes;
+        if is_full || self.pressure != Pressure::None {
+            return false;
+        }
+        let own = self.announcers.get(&peer);
+        if own.is_some_and(|own| own.routes >= self.limits.routes_per_peer) {
+            return false;
+        }
+        let is_live = || {
+            let owned = self.vnis.get(&vni);
+            owned.is_some_and(|owned| !owned.table.is_empty())
+        };
+        let (own_vnis, is_own) = own.map_or((0, false), |own| {
+            let is_full = own.vnis.len() >= self.limits.vnis_per_peer;
+            (own.vnis.len(), is_full && own.vnis.contains(&vni))
+        });
+        (own_vnis < self.limits.vnis_per_peer || is_own)
+            && (self.live_vnis < self.limits.vnis || is_live())
     }
 
     /// Sends a session the table of a VNI, and its changes from now on.
     ///
     /// At once, if nobody waits and the turn has room; otherwise the session waits in line.
     pub(super) fn subscribe(&mut self, peer: PeerId, vni: Vni, epoch: u32) {
-        let present = self.presence.entry(peer).or_default();
-        if let Some(Interest::Subscribes) = present.insert(vni, Interest::Waits(epoch)) {
-            self.count_out(peer, vni);
-        }
         let join = Join { peer, vni, epoch };
         if self.joins.is_empty() && !self.join_meter.is_spent() {
             self.join(join);
@@ -201,13 +234,9 @@ impl Owner {
 
     /// Serves those who wait for a table.
     fn serve_joins(&mut self) {
-        while !self.join_meter.is_spent()
-            && let Some(join) = self.joins.pop()
-        {
+        while !self.join_meter.is_spent() && !self.joins.is_empty() {
             self.join_meter.charge(1);
-            let present = self.presence.get(&join.peer);
-            let interest = present.and_then(|it| it.get(&join.vni));
-            if interest == Some(&Interest::Waits(join.epoch)) {
+            if let Some(join) = self.joins.pop() {
                 self.join(join);
             }
         }
@@ -216,15 +245,17 @@ impl Owner {
     fn join(&mut self, Join { peer, vni, epoch }: Join) {
         self.flush(vni);
         let home = self.topology.home(peer);
-        let owned = self.vnis.entry(vni).or_default();
-        if owned.by_shard.is_empty() {
-            owned.by_shard = vec![0; self.topology.shards()].into_boxed_slice();
+        let mut spans = Vec::new();
+        match self.vnis.get_mut(&vni) {
+            Some(owned) => {
+                if owned.by_shard.is_empty() {
+                    owned.by_shard = vec![0; self.topology.shards()].into_boxed_slice();
+                }
+                owned.by_shard[home] += 1;
+                spans = owned.table.join(peer);
+            }
+            None => self.bare.add(vni, home),
         }
-        owned.by_shard[home] += 1;
-        let table = owned.table.as_mut();
-        let spans = table.map_or_else(Vec::new, |table| table.join(peer));
-        let present = self.presence.entry(peer).or_default();
-        present.insert(vni, Interest::Subscribes);
         self.join_meter
             .charge(meter::JOIN + meter::SPAN * spans.len());
         let message = Message::Table {
@@ -237,61 +268,34 @@ impl Owner {
     }
 
     /// Ends the flow of a VNI to a session, or its wait for one; its announcements stay.
+    ///
+    /// The home asks for it once for each subscription, also when the session is gone.
     pub(super) fn unsubscribe(&mut self, peer: PeerId, vni: Vni) {
-        let announces = self
-            .vnis
-            .get(&vni)
-            .is_some_and(|it| it.announced_by(peer) > 0);
-        let Some(present) = self.presence.get_mut(&peer) else {
+        if self.joins.cancel(peer, vni) {
             return;
-        };
-        let Entry::Occupied(mut interest) = present.entry(vni) else {
-            return;
-        };
-        let before = match announces {
-            true => interest.insert(Interest::None),
-            false => interest.remove(),
-        };
-        let present = &*present;
-        match before {
-            Interest::Subscribes => self.count_out(peer, vni),
-            Interest::Waits(_) => self.joins.tidy(peer, present.len(), |vni, epoch| {
-                present.get(&vni) == Some(&Interest::Waits(epoch))
-            }),
-            Interest::None => {}
         }
-        self.drop_absent(peer);
-    }
-
-    /// Counts one subscriber of a VNI less.
-    fn count_out(&mut self, peer: PeerId, vni: Vni) {
         let home = self.topology.home(peer);
-        if let Some(owned) = self.vnis.get_mut(&vni) {
-            owned.by_shard[home] -= 1;
-            self.drop_if_empty(vni);
+        match self.vnis.get_mut(&vni) {
+            Some(owned) => {
+                if let Some(count) = owned.by_shard.get_mut(home) {
+                    *count -= 1;
+                }
+            }
+            None => self.bare.remove(vni, home),
         }
     }
 
-    /// Forgets a peer that is present nowhere.
-    fn drop_absent(&mut self, peer: PeerId) {
-        if self.presence.get(&peer).is_some_and(BTreeMap::is_empty) {
-            self.presence.remove(&peer);
-        }
-        if self.presence.len() * 8 < self.presence.capacity() {
-            self.presence.shrink_to(self.presence.len() * 2);
-        }
-    }
-
-    /// Ends everything of a session; its routes and subscriptions go over the next turns.
+    /// Ends what a session announced, over the next turns.
     pub(super) fn gone(&mut self, peer: PeerId) {
-        self.joins.forget(peer);
-        if let Some(present) = self.presence.remove(&peer) {
-            self.departures.push_back((peer, present));
+        if let Some(announcer) = self.announcers.get_mut(&peer) {
+            let vnis = std::mem::take(&mut announcer.vnis);
+            self.departures.push_back((peer, vnis));
         }
     }
 
     /// Ends a turn: hands out what changed and does some of the work that waits.
     pub(super) fn turn(&mut self) {
+        self.segments.sweep();
         self.depart();
         self.join_meter = Meter::full();
         self.serve_joins();
@@ -311,7 +315,7 @@ impl Owner {
 
     /// Rewrites some of the logs that have outgrown their tables.
     fn compact(&mut self) {
-        let mut meter = Meter::full();
+        let (mut meter, history) = (Meter::full(), self.history());
         while !meter.is_spent()
             && let Some(vni) = self.compacting.pop_front()
         {
@@ -319,13 +323,16 @@ impl Owner {
             let Some(owned) = self.vnis.get_mut(&vni) else {
                 continue;
             };
-            let Some(table) = &mut owned.table else {
-                owned.compacting = false;
-                continue;
-            };
             let budget = meter.steps(meter::SLOT);
-            meter.charge(meter::SLOT * table.compact(&self.hops, budget));
-            owned.compacting = table.wants_compaction();
+            let compacted = owned.table.compact(&self.hops, budget);
+            meter.charge(meter::SLOT * compacted.slots);
+            // What somebody still sends is on nobody's account any more.
+            for segment in compacted.old.iter().filter(|it| Arc::strong_count(it) > 1) {
+                meter.charge(1);
+                self.segments.add(segment);
+            }
+            owned.count_bytes(&mut self.table_bytes);
+            owned.compacting = owned.table.wants_compaction(history);
             if owned.compacting {
                 self.compacting.push_back(vni);
             }
@@ -349,38 +356,35 @@ impl Owner {
     }
 
     pub(super) fn vnis(&self) -> usize {
-        self.vnis.len()
+        self.vnis.len() + self.bare.len()
     }
 
-    /// Withdraws routes of peers that are gone, and ends their subscriptions.
+    /// Withdraws routes of peers that are gone.
     fn depart(&mut self) {
         let mut meter = Meter::full();
         while !meter.is_spent()
-            && let Some((peer, present)) = self.departures.front_mut()
+            && let Some((peer, vnis)) = self.departures.front_mut()
         {
             let peer = *peer;
-            let Some(mut first) = present.first_entry() else {
+            let Some(&vni) = vnis.first() else {
                 self.departures.pop_front();
                 continue;
             };
-            let vni = *first.key();
-            let interest = first.insert(Interest::None);
             meter.charge(meter::VNI);
-            if interest == Interest::Subscribes {
-                self.count_out(peer, vni);
-            }
-            let mut has_more = self
-                .vnis
-                .get(&vni)
-                .is_some_and(|it| it.announced_by(peer) > 0);
+            let announced_by = |it: &Self| {
+                it.vnis
+                    .get(&vni)
+                    .map_or(0, |it| it.table.announced_by(peer))
+            };
+            let mut has_more = announced_by(self) > 0;
             while has_more && !meter.is_spent() {
                 meter.charge(meter::WITHDRAWAL);
                 self.change(vni, peer, |table, hops| {
                     has_more = table.withdraw_one(hops, peer) && table.announced_by(peer) > 0;
                 });
             }
-            if !has_more && let Some((_, present)) = self.departures.front_mut() {
-                present.remove(&vni);
+            if !has_more && let Some((_, vnis)) = self.departures.front_mut() {
+                vnis.pop_first();
             }
         }
     }
@@ -393,9 +397,7 @@ impl Owner {
         change: impl FnOnce(&mut VniTable, &mut NextHops),
     ) {
         let owned = self.vnis.get_mut(&vni).expect("the caller saw the VNI");
-        let table = owned
-            .table
-            .get_or_insert_with(|| Box::new(VniTable::new(vni, self.seed)));
+        let table = &mut owned.table;
         let (routes, own) = (table.len(), table.announced_by(peer));
         change(table, &mut self.hops);
         let own_now = table.announced_by(peer);
@@ -410,32 +412,28 @@ impl Owner {
             return;
         }
         self.changes += 1;
-        count_vni(&mut self.announced_vnis, peer, own > 0, own_now > 0);
         self.announcements = self.announcements + own_now - own;
-        let announced = self.announced.entry(peer).or_insert(0);
-        *announced = *announced + own_now - own;
-        if *announced == 0 {
-            self.announced.remove(&peer);
+        let announcer = self.announcers.entry(peer).or_default();
+        announcer.routes = announcer.routes + own_now - own;
+        if own == 0 {
+            announcer.vnis.insert(vni);
         }
-        if own_now == 0
-            && let Some(present) = self.presence.get_mut(&peer)
-            && present.get(&vni) == Some(&Interest::None)
-        {
-            present.remove(&vni);
-            self.drop_absent(peer);
+        if own_now == 0 {
+            announcer.vnis.remove(&vni);
+        }
+        if announcer.routes == 0 {
+            self.announcers.remove(&peer);
         }
     }
 
     /// Hands what is fresh in a table to the shards that have subscribers. Returns what that
     /// costs them, in units of a [`Meter`].
     fn flush(&mut self, vni: Vni) -> usize {
+        let history = self.history();
         let Some(owned) = self.vnis.get_mut(&vni) else {
             return 0;
         };
-        let Some(table) = &mut owned.table else {
-            return 0;
-        };
-        let spans = table.take_fresh();
+        let spans = owned.table.take_fresh();
         let mut cost = 0;
         if !spans.is_empty() {
             if let Some(watched) = &mut self.watched {
@@ -452,48 +450,33 @@ impl Owner {
             }
             cost = spans.len() * owned.subscribers() / self.topology.shards();
         }
-        let table = owned.table.as_ref();
-        if table.is_some_and(|it| it.wants_compaction()) && !owned.compacting {
+        for span in spans.iter().filter(|it| !it.is_in_log()) {
+            self.segments.add(span.segment());
+        }
+        owned.dirty = false;
+        owned.count_bytes(&mut self.table_bytes);
+        if owned.table.is_empty() {
+            self.drop_table(vni);
+        } else if owned.table.wants_compaction(history) && !owned.compacting {
             owned.compacting = true;
             self.compacting.push_back(vni);
         }
-        owned.dirty = false;
-        self.drop_if_empty(vni);
         cost
     }
 
-    /// Gives back the table of a VNI without routes, and the VNI if nobody subscribes either.
-    fn drop_if_empty(&mut self, vni: Vni) {
-        let Some(owned) = self.vnis.get_mut(&vni) else {
-            return;
-        };
-        if owned.dirty || owned.table.as_ref().is_some_and(|it| !it.is_empty()) {
-            return;
-        }
-        owned.table = None;
-        if owned.subscribers() == 0 {
-            self.vnis.remove(&vni);
-            if self.vnis.len() * 8 < self.vnis.capacity() {
-                self.vnis.shrink_to(self.vnis.len() * 2);
+    /// Gives back the table of a VNI without routes.
+    fn drop_table(&mut self, vni: Vni) {
+        if let Some(owned) = self.vnis.remove(&vni) {
+            self.table_bytes -= owned.counted;
+            self.bare.put(vni, owned.by_shard);
+            for segment in owned.table.into_segments() {
+                if Arc::strong_count(&segment) > 1 {
+                    self.segments.add(&segment);
+                }
             }
         }
-    }
-}
-
-/// Counts a VNI that a peer begins or ceases to announce in.
-fn count_vni(vnis: &mut Map<PeerId, usize>, peer: PeerId, before: bool, after: bool) {
-    match (before, after) {
-        (false, true) => *vnis.entry(peer).or_insert(0) += 1,
-        (true, false) => {
-            let count = vnis.get_mut(&peer);
-            let left = count.map_or(0, |count| {
-                *count -= 1;
-                *count
-            });
-            if left == 0 {
-                vnis.remove(&peer);
-            }
+        if self.vnis.len() * 8 < self.vnis.capacity() {
+            self.vnis.shrink_to(self.vnis.len() * 2);
         }
-        (false, false) | (true, true) => {}
     }
 }

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use crate::core::connection::KEEPALIVES_AT_ONCE;
 use crate::core::pace::{CHUNK, LegacyPacing, Pacing};
+use crate::core::scripted::{self, Truth, hear};
 use crate::core::session::Role;
-use crate::core::session::SessionConfig;
 use crate::core::types::Vni;
 use crate::core::types::{Action, Destination, NextHop, Route};
-use crate::core::wire::{Capabilities, KEEPALIVE_FRAME, MessageType, encode_subscription};
 use crate::core::wire::{
     Extensions, Hello, Reassembler, decode_subscription, decode_update, encode_hello, encode_update,
 };
+use crate::core::wire::{KEEPALIVE_FRAME, MessageType, encode_subscription};
 
 fn route(number: u32) -> Route {
     let destination = Destination::from_ipv4((0x0a00_0000 + number / 2).into(), 32);
@@ -27,18 +27,10 @@ fn route(number: u32) -> Route {
 
 fn config() -> ShardConfig {
     ShardConfig {
-        session: SessionConfig {
-            role: Role::Server,
-            keepalive_interval: 5,
-            handshake_timeout: Duration::from_secs(10),
-            extensions: Some(Extensions {
-                capabilities: Capabilities::OWN,
-                node_id: [1; 16],
-                uptime_seconds: 0,
-            }),
-        },
+        session: scripted::session(Role::Server),
         soft_limit: 200,
         hard_limit: 1 << 30,
+        memory_limit: usize::MAX,
         limits: Limits {
             routes_per_peer: 1000,
             routes: 5000,
@@ -86,11 +78,7 @@ impl Client {
                         continue;
                     }
                     let table = self.tables.get_mut(&update.vni).expect("subscribed");
-                    let is_new = match update.action {
-                        Action::Add => table.insert(update.route),
-                        Action::Remove => table.remove(&update.route),
-                    };
-                    assert!(is_new, "{update:?}");
+                    hear(table, update.action, update.route);
                 }
                 _ => {}
             }
@@ -106,7 +94,7 @@ struct World {
     mail: Vec<Vec<VecDeque<Vec<Message>>>>,
     clients: BTreeMap<PeerId, Client>,
     sent_keepalives: BTreeMap<PeerId, usize>,
-    announced: BTreeMap<(Vni, Route), BTreeSet<PeerId>>,
+    truth: Truth<PeerId>,
     closed: Vec<(PeerId, CloseReason)>,
     next: u32,
 }
@@ -123,7 +111,7 @@ impl World {
             mail: (0..shards).map(|_| column()).collect(),
             clients: BTreeMap::new(),
             sent_keepalives: BTreeMap::new(),
-            announced: BTreeMap::new(),
+            truth: Truth::default(),
             closed: Vec::new(),
             next: 0,
         }
@@ -174,17 +162,11 @@ impl World {
         let now = self.now;
         self.home(peer).close(peer, CloseReason::PeerClosed, now);
         self.clients.remove(&peer);
-        for announcers in self.announced.values_mut() {
-            announcers.remove(&peer);
-        }
+        self.truth.leave(peer);
     }
 
     fn update(&mut self, peer: PeerId, vni: Vni, action: Action, route: Route) {
-        let announcers = self.announced.entry((vni, route)).or_default();
-        match action {
-            Action::Add => announcers.insert(peer),
-            Action::Remove => announcers.remove(&peer),
-        };
+        self.truth.apply(peer, action, vni, route);
         let mut frame = Vec::new();
         encode_update(&mut frame, action, vni, &route);
         self.send(peer, &frame);
@@ -280,10 +262,7 @@ impl World {
         for (peer, client) in &self.clients {
             assert!(client.draining.is_empty());
             for (vni, table) in &client.tables {
-                let sees = |((of, route), announcers): (&(Vni, Route), &BTreeSet<PeerId>)| {
-                    (of == vni && announcers.iter().any(|it| it != peer)).then_some(*route)
-                };
-                let expected: BTreeSet<Route> = self.announced.iter().filter_map(sees).collect();
+                let expected = self.truth.seen_by(*peer, *vni);
                 assert_eq!(table, &expected, "{peer:?} in VNI {vni}");
                 assert!(client.complete.contains(vni), "no END_OF_RIB for {vni}");
             }
@@ -456,7 +435,7 @@ fn limits_refuse_one_peer_and_spare_the_others() {
 }
 
 #[test]
-fn the_limit_for_all_counts_what_other_shards_have() {
+fn limit_for_all_counts_what_other_shards_have() {
     let mut world = World::new(1, config());
     let peer = world.connect();
     world.shards[0].set_remote_announcements(4990);
@@ -468,7 +447,7 @@ fn the_limit_for_all_counts_what_other_shards_have() {
 }
 
 #[test]
-fn a_keepalive_reply_overtakes_what_waits() {
+fn keepalive_reply_overtakes_what_waits() {
     let mut world = World::new(1, config());
     let [announcer, subscriber] = [world.connect(), world.connect()];
     let vni = Vni(1);
@@ -508,7 +487,7 @@ fn keepalives_of_a_peer_that_reads_none_cost_no_memory() {
 }
 
 #[test]
-fn who_takes_nothing_is_closed_after_twice_the_timeout() {
+fn peer_that_takes_nothing_is_closed_after_twice_the_hold_time() {
     let mut world = World::new(1, config());
     let [announcer, subscriber] = [world.connect(), world.connect()];
     world.run_until_quiet();

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use foldhash::quality::FixedState;
 use hashbrown::HashSet;
 
+use super::History;
 use super::routes::Slot;
-use super::segment::{Mark, SEGMENT_BYTES, Segment, SegmentBuilder, Span};
+use super::segment::{Mark, SEGMENT_BYTES, SHARED_BYTES, Segment, SegmentBuilder, Span};
 use crate::core::types::Action;
 
 /// A log has a history as long as its live part, and at least so much, before it is compacted.
@@ -14,8 +15,8 @@ use crate::core::types::Action;
 /// Keeps small tables from compacting at every change; there may be many of them.
 const HISTORY_BYTES: usize = 2 * 1024;
 
-/// From this size on, what is fresh becomes a segment of the log as it is.
-const SHARED_BYTES: usize = SEGMENT_BYTES / 4;
+/// A log of at most so many bytes is one segment without room to grow: there may be many.
+const SMALL_BYTES: usize = 1024;
 
 /// Announcements and withdrawals in the order they happened.
 ///
@@ -32,14 +33,19 @@ const SHARED_BYTES: usize = SEGMENT_BYTES / 4;
 pub(crate) struct Log {
     store: Store,
     /// Logged, and not yet taken by the subscribers.
-    fresh: SegmentBuilder,
-    /// Of what is fresh, frames for single peers: they follow the others as one block.
-    aside: Option<Box<Aside>>,
-    full: Vec<Arc<Segment>>,
-    fresh_bytes: usize,
+    fresh: Option<Box<Fresh>>,
     /// Bytes of the announcements of live routes.
     live_bytes: usize,
     compaction: Option<Box<Compaction>>,
+}
+
+/// Changes that subscribers have not been told.
+#[derive(Debug, Default)]
+struct Fresh {
+    frames: SegmentBuilder,
+    /// Frames for single peers: they follow the others as one block.
+    aside: Option<Box<Aside>>,
+    full: Vec<Arc<Segment>>,
 }
 
 /// Frames for single peers that wait for the end of a segment.
@@ -57,131 +63,185 @@ struct Aside {
 struct Compaction {
     next: Store,
     cursor: Slot,
+    /// Where a frame is encoded.
+    frame: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
 struct Store {
     segments: Vec<Arc<Segment>>,
     /// The end of the log, growing.
-    open: SegmentBuilder,
+    open: Option<Box<SegmentBuilder>>,
     bytes: usize,
 }
 
 impl Store {
     fn push(&mut self, mark: Mark, action: Action, frame: &[u8]) {
-        if self.open.len() + frame.len() > SEGMENT_BYTES {
-            self.segments.push(self.open.take());
+        let open = self.open.get_or_insert_default();
+        if open.len() + frame.len() > SEGMENT_BYTES {
+            self.segments.push(open.take());
         }
-        self.open.push(mark, action, frame);
+        open.push(mark, action, frame);
         self.bytes += frame.len();
     }
 
     fn append(&mut self, segment: &Arc<Segment>) {
-        let len = Span::whole(Arc::clone(segment)).len();
+        let len = segment.len();
         self.bytes += len;
-        if len >= SHARED_BYTES || self.open.len() + len > SEGMENT_BYTES {
+        if self.open.is_none() && self.bytes <= SMALL_BYTES {
+            self.append_small(segment);
+            return;
+        }
+        let open = self.open.as_ref().map_or(0, |it| it.len());
+        if len >= SHARED_BYTES || open + len > SEGMENT_BYTES {
             self.seal();
         }
         if len >= SHARED_BYTES {
             self.segments.push(Arc::clone(segment));
         } else {
-            self.open.extend(segment);
+            let (open, segments) = (&mut self.open, &mut self.segments);
+            let open = open.get_or_insert_with(|| {
+                let mut open = Box::<SegmentBuilder>::default();
+                if let Some(last) = segments.pop_if(|last| last.len() <= SMALL_BYTES) {
+                    open.extend(&last);
+                }
+                open
+            });
+            open.extend(segment);
         }
+    }
+
+    fn append_small(&mut self, segment: &Arc<Segment>) {
+        let joined = match self.segments.pop() {
+            Some(last) => {
+                let mut both = SegmentBuilder::default();
+                both.extend(&last);
+                both.extend(segment);
+                both.take()
+            }
+            None => Arc::clone(segment),
+        };
+        self.segments.reserve_exact(1);
+        self.segments.push(joined);
     }
 
     /// Makes what is open a segment, joined with the last if both are short.
     fn seal(&mut self) {
-        if self.open.is_empty() {
+        let Some(mut open) = self.open.take().filter(|it| !it.is_empty()) else {
             return;
-        }
-        let fits = |last: &mut Arc<Segment>| {
-            Span::whole(Arc::clone(last)).len() + self.open.len() <= SEGMENT_BYTES
         };
-        match self.segments.pop_if(fits) {
+        let fits = |last: &mut Arc<Segment>| last.len() + open.len() <= SEGMENT_BYTES;
+        let segment = match self.segments.pop_if(fits) {
             Some(last) => {
-                let tail = std::mem::take(&mut self.open).take();
-                self.open.extend(&last);
-                self.open.extend(&tail);
-                self.segments.push(self.open.take());
+                let mut both = SegmentBuilder::default();
+                both.extend(&last);
+                both.append(&open);
+                both.take()
             }
-            None => self.segments.push(self.open.take()),
+            None => open.take(),
+        };
+        self.segments.push(segment);
+    }
+
+    fn heap_bytes(&self) -> usize {
+        // What is shared with queues counts where it is made.
+        let open = self.open.as_ref().map_or(0, |it| it.heap_bytes());
+        let sealed = self.bytes - self.open.as_ref().map_or(0, |it| it.len());
+        let each = size_of::<Arc<Segment>>() + size_of::<Segment>() + 32;
+        open + sealed + self.segments.len() * each
+    }
+}
+
+impl Fresh {
+    /// Where a frame with such a mark is appended.
+    fn end_for(&mut self, mark: Mark, slot: Slot, hasher: &FixedState) -> &mut SegmentBuilder {
+        match mark {
+            Mark::All | Mark::AllBut(_) => &mut self.frames,
+            Mark::Only(_) => {
+                let aside = self.aside.get_or_insert_with(|| {
+                    Box::new(Aside {
+                        frames: SegmentBuilder::default(),
+                        slots: HashSet::with_hasher(hasher.clone()),
+                    })
+                });
+                aside.slots.insert(slot);
+                &mut aside.frames
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.frames.len() + self.aside.as_ref().map_or(0, |it| it.frames.len())
+    }
+
+    /// Makes a segment of what there is.
+    fn end_segment(&mut self) {
+        if let Some(aside) = self.aside.take() {
+            self.frames.append(&aside.frames);
+        }
+        if !self.frames.is_empty() {
+            self.full.push(self.frames.take());
         }
     }
 }
 
 impl Log {
-    /// Logs a change of the route at `slot`.
+    /// Logs a change of the route at `slot`, as `encode` appends it.
     ///
-    /// `seed` keeps peers from choosing colliding slots.
+    /// `hasher` keeps peers from choosing colliding slots.
     pub(crate) fn append(
         &mut self,
         mark: Mark,
         action: Action,
         slot: Slot,
-        frame: &[u8],
-        seed: u64,
+        hasher: &FixedState,
+        encode: impl FnOnce(&mut Vec<u8>),
     ) {
-        let aside_bytes = self.aside.as_ref().map_or(0, |it| it.frames.len());
-        if self.fresh.len() + aside_bytes + frame.len() > SEGMENT_BYTES {
-            self.end_fresh_segment();
+        let fresh = self.fresh.get_or_insert_default();
+        let before = fresh.len();
+        if let Mark::All | Mark::AllBut(_) = mark
+            && let Some(aside) = fresh.aside.take_if(|it| it.slots.contains(&slot))
+        {
+            fresh.frames.append(&aside.frames);
         }
-        self.fresh_bytes += frame.len();
-        match mark {
-            Mark::Only(_) => {
-                let aside = self.aside.get_or_insert_with(|| {
-                    Box::new(Aside {
-                        frames: SegmentBuilder::default(),
-                        slots: HashSet::with_hasher(FixedState::with_seed(seed)),
-                    })
-                });
-                aside.frames.push(mark, action, frame);
-                aside.slots.insert(slot);
-            }
-            Mark::All | Mark::AllBut(_) => {
-                if let Some(aside) = self.aside.take_if(|it| it.slots.contains(&slot)) {
-                    self.fresh.append(&aside.frames);
-                }
-                self.fresh.push(mark, action, frame);
-                match action {
-                    Action::Add => self.live_bytes += frame.len(),
-                    // A withdrawal is its announcement and the action field.
-                    Action::Remove => self.live_bytes -= frame.len() - 2,
-                }
-            }
+        let mut end = fresh.end_for(mark, slot, hasher);
+        let begin = end.len();
+        encode(end.tail());
+        let len = end.len() - begin;
+        if before + len > SEGMENT_BYTES {
+            let frame = end.take_back(len);
+            fresh.end_segment();
+            end = fresh.end_for(mark, slot, hasher);
+            end.tail().extend_from_slice(&frame);
         }
+        end.mark(mark, action, len);
         if let Some(compaction) = &mut self.compaction
             && slot < compaction.cursor
         {
-            compaction.next.push(mark, action, frame);
+            compaction.next.push(mark, action, end.last(len));
         }
-    }
-
-    /// Makes a segment of what is fresh.
-    fn end_fresh_segment(&mut self) {
-        if let Some(aside) = self.aside.take() {
-            self.fresh.append(&aside.frames);
-        }
-        if !self.fresh.is_empty() {
-            self.full.push(self.fresh.take());
+        match (mark, action) {
+            (Mark::Only(_), _) => {}
+            (Mark::All | Mark::AllBut(_), Action::Add) => self.live_bytes += len,
+            // A withdrawal is its announcement and the action field.
+            (Mark::All | Mark::AllBut(_), Action::Remove) => self.live_bytes -= len - 2,
         }
     }
 
     pub(crate) fn has_fresh(&self) -> bool {
-        self.fresh_bytes > 0
+        self.fresh.is_some()
     }
 
     /// What was appended since the last call.
     pub(crate) fn take_fresh(&mut self) -> Vec<Span> {
-        if !self.has_fresh() {
+        let Some(mut fresh) = self.fresh.take() else {
             return Vec::new();
-        }
-        self.end_fresh_segment();
-        let full = std::mem::take(&mut self.full);
-        for segment in &full {
+        };
+        fresh.end_segment();
+        for segment in &fresh.full {
             self.store.append(segment);
         }
-        self.fresh_bytes = 0;
-        full.into_iter().map(Span::whole).collect()
+        fresh.full.into_iter().map(Span::whole).collect()
     }
 
     /// The whole log, for a joiner.
@@ -190,18 +250,27 @@ impl Log {
         self.store.segments.iter().cloned()
     }
 
+    /// Returns the bytes that it has allocated, about.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let fresh = self.fresh.as_ref();
+        let compaction = self.compaction.as_ref();
+        self.store.heap_bytes()
+            + fresh.map_or(0, |it| size_of::<Fresh>() + it.len())
+            + compaction.map_or(0, |it| size_of::<Compaction>() + it.next.heap_bytes())
+    }
+
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.store.bytes
     }
 
     /// Whether a compaction is under way or worth beginning.
-    pub(crate) fn wants_compaction(&self) -> bool {
-        self.compaction.is_some() || self.has_outgrown()
-    }
-
-    fn has_outgrown(&self) -> bool {
-        self.store.bytes > self.live_bytes + self.live_bytes.max(HISTORY_BYTES)
+    pub(crate) fn wants_compaction(&self, history: History) -> bool {
+        let allowed = match history {
+            History::Usual => self.live_bytes,
+            History::Short => self.live_bytes / 4,
+        };
+        self.compaction.is_some() || self.store.bytes > self.live_bytes + allowed.max(HISTORY_BYTES)
     }
 
     /// Begins a compaction, if none is under way. Returns the first slot that is not rewritten.
@@ -210,17 +279,19 @@ impl Log {
             Box::new(Compaction {
                 next: Store::default(),
                 cursor: Slot::FIRST,
+                frame: Vec::new(),
             })
         });
         compaction.cursor
     }
 
-    pub(crate) fn rewrite(&mut self, mark: Mark, frame: &[u8]) {
+    /// Writes the announcement of a live route, as `encode` appends it.
+    pub(crate) fn rewrite(&mut self, mark: Mark, encode: impl FnOnce(&mut Vec<u8>)) {
         let compaction = self.compaction.as_mut();
-        compaction
-            .expect("rewriting is a step of a compaction")
-            .next
-            .push(mark, Action::Add, frame);
+        let compaction = compaction.expect("rewriting is a step of a compaction");
+        compaction.frame.clear();
+        encode(&mut compaction.frame);
+        compaction.next.push(mark, Action::Add, &compaction.frame);
     }
 
     pub(crate) fn compaction_reached(&mut self, slot: Slot) {
@@ -229,17 +300,32 @@ impl Log {
         }
     }
 
-    pub(crate) fn finish_compaction(&mut self) {
+    /// Replaces the log by what was written. Returns the segments of the old one.
+    pub(crate) fn finish_compaction(&mut self) -> Vec<Arc<Segment>> {
         debug_assert!(!self.has_fresh(), "fresh changes would be logged twice");
-        if let Some(compaction) = self.compaction.take() {
-            self.store = compaction.next;
+        let Some(mut compaction) = self.compaction.take() else {
+            return Vec::new();
+        };
+        if compaction.next.bytes <= SMALL_BYTES {
+            compaction.next.seal();
+            compaction.next.segments.shrink_to_fit();
         }
+        std::mem::replace(&mut self.store, compaction.next).segments
+    }
+
+    /// The segments of the log.
+    pub(crate) fn into_segments(self) -> Vec<Arc<Segment>> {
+        self.store.segments
     }
 
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn check_invariants(&self, routes: usize) {
         assert_eq!(self.live_bytes == 0, routes == 0);
-        assert!(self.store.bytes + self.fresh_bytes >= self.live_bytes);
+        let fresh = self.fresh.as_ref();
+        let (full, open) = fresh.map_or((0, 0), |it| {
+            (it.full.iter().map(|it| it.len()).sum(), it.len())
+        });
+        assert!(self.store.bytes + full + open >= self.live_bytes);
     }
 }
 
@@ -249,11 +335,18 @@ mod tests {
 
     const KIB: usize = 1024;
 
+    fn append(log: &mut Log, action: Action, frame: &[u8]) {
+        let hasher = FixedState::with_seed(1);
+        log.append(Mark::All, action, Slot::FIRST, &hasher, |out| {
+            out.extend_from_slice(frame);
+        });
+    }
+
     /// Logs announcements of so many bytes and takes them.
     fn announce(log: &mut Log, frames: &[usize]) -> Vec<Span> {
         for &len in frames {
             let frame = vec![b'a'; len];
-            log.append(Mark::All, Action::Add, Slot::FIRST, &frame, 1);
+            append(log, Action::Add, &frame);
         }
         log.take_fresh()
     }
@@ -261,9 +354,9 @@ mod tests {
     /// Announces and withdraws something, which takes twice `len` bytes and two.
     fn come_and_go(log: &mut Log, len: usize) {
         let announcement = vec![b'a'; len];
-        log.append(Mark::All, Action::Add, Slot::FIRST, &announcement, 1);
+        append(log, Action::Add, &announcement);
         let withdrawal = vec![b'w'; len + 2];
-        log.append(Mark::All, Action::Remove, Slot::FIRST, &withdrawal, 1);
+        append(log, Action::Remove, &withdrawal);
         log.take_fresh();
     }
 
@@ -291,7 +384,7 @@ mod tests {
 
         log.begin_compaction();
         for frame in frames {
-            log.rewrite(Mark::All, &vec![b'a'; frame]);
+            log.rewrite(Mark::All, |out| out.resize(frame, b'a'));
         }
         log.finish_compaction();
         assert_eq!(lens(&whole(&mut log)), filled, "rewritten");
@@ -319,9 +412,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_large_is_shared_in_its_place_and_not_copied() {
+    fn large_spans_are_shared_in_their_place_and_not_copied() {
         let mut log = Log::default();
-        log.append(Mark::All, Action::Add, Slot::FIRST, b"before", 1);
+        append(&mut log, Action::Add, b"before");
         log.take_fresh();
         let large = announce(&mut log, &[SHARED_BYTES]);
         for _ in 0..60 {
@@ -340,9 +433,9 @@ mod tests {
             announce(&mut log, &[live]);
             come_and_go(&mut log, live.max(HISTORY_BYTES) / 2 - 1);
             assert_eq!(log.bytes() - live, live.max(HISTORY_BYTES));
-            assert!(!log.wants_compaction());
+            assert!(!log.wants_compaction(History::Usual));
             come_and_go(&mut log, 1);
-            assert!(log.wants_compaction());
+            assert!(log.wants_compaction(History::Usual));
         }
     }
 }

@@ -28,7 +28,10 @@ mod tests;
 
 pub(crate) use next_hops::{NextHopId, NextHops};
 pub(crate) use segment::{Mark, SEGMENT_BYTES, Segment, SegmentBuilder, Span, count_frames};
+use summary::Tally;
 pub use summary::{Digest, TableSummary};
+
+use std::sync::Arc;
 
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::encode_update;
@@ -51,27 +54,44 @@ impl PeerId {
     pub(crate) const SESSIONS: u32 = u32::MAX - 1;
 }
 
+/// How much history a log may have before it is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum History {
+    /// As much as is live.
+    Usual,
+    /// A quarter of that: memory is short.
+    Short,
+}
+
+/// What a step of a compaction did.
+#[derive(Debug)]
+pub(crate) struct Compacted {
+    /// Slots that it visited.
+    pub(crate) slots: usize,
+    /// The segments of the log that was replaced: some may still be sent.
+    pub(crate) old: Vec<Arc<Segment>>,
+}
+
 /// The table of one VNI.
 #[derive(Debug)]
 pub(crate) struct VniTable {
     vni: Vni,
-    seed: u64,
     routes: Routes,
     log: Log,
-    frame: Vec<u8>,
-    summary: TableSummary,
+    tally: Tally,
 }
+
+// There may be a table in each of many VNIs.
+const _: () = assert!(size_of::<VniTable>() <= 144);
 
 impl VniTable {
     /// An empty table; `seed` keeps peers from choosing colliding routes.
     pub(crate) fn new(vni: Vni, seed: u64) -> Self {
         Self {
             vni,
-            seed,
             routes: Routes::new(seed),
             log: Log::default(),
-            frame: Vec::new(),
-            summary: TableSummary::default(),
+            tally: Tally::default(),
         }
     }
 
@@ -82,7 +102,12 @@ impl VniTable {
 
     /// The table in numbers.
     pub(crate) fn summary(&self) -> TableSummary {
-        self.summary
+        self.tally.summary()
+    }
+
+    /// Returns the bytes that it has allocated, its log included, with itself.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        size_of::<Self>() + self.routes.heap_bytes() + self.log.heap_bytes()
     }
 
     /// Whether no route is left.
@@ -131,13 +156,13 @@ impl VniTable {
             Effect::Only(peer) => Mark::Only(peer),
         };
         match (effect, action) {
-            (Effect::AllBut, Action::Add) => self.summary.add(route),
-            (Effect::AllBut, Action::Remove) => self.summary.remove(route),
+            (Effect::AllBut, Action::Add) => self.tally.add(route),
+            (Effect::AllBut, Action::Remove) => self.tally.remove(route),
             (Effect::Nothing | Effect::Only(_), _) => {}
         }
-        self.frame.clear();
-        encode_update(&mut self.frame, action, self.vni, route);
-        self.log.append(mark, action, slot, &self.frame, self.seed);
+        let (vni, hasher) = (self.vni, self.routes.hasher());
+        let encode = |frame: &mut Vec<u8>| encode_update(frame, action, vni, route);
+        self.log.append(mark, action, slot, hasher, encode);
     }
 
     /// What was logged since the last call, for those who subscribed before.
@@ -159,30 +184,37 @@ impl VniTable {
     }
 
     /// Whether [`Self::compact`] has work.
-    pub(crate) fn wants_compaction(&self) -> bool {
-        self.log.wants_compaction()
+    pub(crate) fn wants_compaction(&self, history: History) -> bool {
+        self.log.wants_compaction(history)
     }
 
-    /// Rewrites up to `budget` routes of a log that has outgrown its table. Returns how many
-    /// slots it visited.
-    pub(crate) fn compact(&mut self, hops: &NextHops, budget: usize) -> usize {
+    /// The segments of its log.
+    pub(crate) fn into_segments(self) -> Vec<Arc<Segment>> {
+        self.log.into_segments()
+    }
+
+    /// Rewrites up to `budget` routes of a log that has outgrown its table.
+    pub(crate) fn compact(&mut self, hops: &NextHops, budget: usize) -> Compacted {
         debug_assert!(!self.log.has_fresh());
         let from = self.log.begin_compaction();
-        let (vni, log, frame) = (self.vni, &mut self.log, &mut self.frame);
+        let (vni, log) = (self.vni, &mut self.log);
         let next = self.routes.visit(hops, from, budget, |route, mark| {
-            frame.clear();
-            encode_update(frame, Action::Add, vni, &route);
-            log.rewrite(mark, frame);
+            log.rewrite(mark, |frame| {
+                encode_update(frame, Action::Add, vni, &route);
+            });
         });
         match next {
             Some(next) => {
                 self.log.compaction_reached(next);
-                budget
+                Compacted {
+                    slots: budget,
+                    old: Vec::new(),
+                }
             }
-            None => {
-                self.log.finish_compaction();
-                self.routes.slots_after(from).min(budget)
-            }
+            None => Compacted {
+                slots: self.routes.slots_after(from).min(budget),
+                old: self.log.finish_compaction(),
+            },
         }
     }
 
@@ -200,14 +232,14 @@ impl VniTable {
 
     /// Bytes of encoded frames that the log holds.
     #[cfg(test)]
-    pub(crate) fn log_bytes(&self) -> usize {
+    pub(crate) fn logged_bytes(&self) -> usize {
         self.log.bytes()
     }
 
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn check_invariants(&self) {
         self.routes.check_invariants();
-        assert_eq!(self.summary.routes(), self.routes.len());
+        assert_eq!(self.tally.summary().routes(), self.routes.len());
         self.log.check_invariants(self.routes.len());
     }
 }

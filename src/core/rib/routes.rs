@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! index: route -> slot of its first announcement (fixed for the life of the route)
-//! further: route and announcer -> slot of a further announcement of the same route
+//!        route and announcer -> slot of a further announcement of the same route
 //! first announcement --sibling--> one of the further ones, which are a ring
 //! announcer --> its announcements, doubly linked
 //! ```
 //!
-//! However many announce a route, a change of it costs the same.
+//! However many announce a route, a change of it costs the same. A few announcements are looked
+//! through; there is no index.
 
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
@@ -112,14 +113,29 @@ struct Announcer {
     count: u32,
 }
 
+/// With at most so many slots there is no index.
+const SMALL: usize = 16;
+
+/// Where announcements are found.
+#[derive(Debug, Default)]
+struct Index {
+    /// The first ones, by route.
+    first: HashTable<u32>,
+    /// The further ones, by route and announcer.
+    further: HashTable<u32>,
+    /// By peer.
+    announcers: HashTable<Announcer>,
+}
+
 /// All announcements of a VNI.
 #[derive(Debug)]
 pub(crate) struct Routes {
     slots: Vec<Announcement>,
     free: u32,
-    index: HashTable<u32>,
-    further: HashTable<u32>,
-    announcers: HashTable<Announcer>,
+    /// How many routes there are.
+    len: u32,
+    /// `None` as long as there are few slots.
+    index: Option<Box<Index>>,
     hasher: FixedState,
 }
 
@@ -128,28 +144,52 @@ impl Routes {
         Self {
             slots: Vec::new(),
             free: Slot::NONE,
-            index: HashTable::new(),
-            further: HashTable::new(),
-            announcers: HashTable::new(),
+            len: 0,
+            index: None,
             hasher: FixedState::with_seed(seed),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.index.len()
+        self.len as usize
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.len == 0
+    }
+
+    /// How keys are hashed, so that no peer can choose colliding ones.
+    pub(crate) fn hasher(&self) -> &FixedState {
+        &self.hasher
+    }
+
+    /// Returns the bytes that it has allocated.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let index = self.index.as_ref().map_or(0, |it| {
+            size_of::<Index>()
+                + it.first.allocation_size()
+                + it.further.allocation_size()
+                + it.announcers.allocation_size()
+        });
+        self.slots.capacity() * size_of::<Announcement>() + index
     }
 
     pub(crate) fn announced_by(&self, peer: PeerId) -> usize {
-        self.announcer(peer).map_or(0, |it| it.count as usize)
+        match &self.index {
+            Some(index) => {
+                let announcer = index.announcer(&self.hasher, peer);
+                announcer.map_or(0, |it| it.count as usize)
+            }
+            None => {
+                let is_of_peer = |it: &&Announcement| it.role != EntryRole::Free && it.peer == peer;
+                self.slots.iter().filter(is_of_peer).count()
+            }
+        }
     }
 
     /// The routes that `peer` announces.
     pub(crate) fn of(&self, hops: &NextHops, peer: PeerId) -> impl Iterator<Item = Route> {
-        let first = self.announcer(peer).map_or(Slot::NONE, |it| it.first);
+        let first = self.head(peer);
         let entry = |slot: u32| self.slots.get(slot as usize);
         let listed = std::iter::successors(entry(first), move |it| entry(it.next));
         listed.map(|it| it.key().route(hops))
@@ -164,19 +204,15 @@ impl Routes {
         let next_hop = hops.hold(&route.next_hop);
         let key = Key::new(&route.destination, next_hop);
         let Some(first) = self.find(&key) else {
-            let slot = self.store(key, EntryRole::First, peer, Slot::NONE);
-            let hash = self.hasher.hash_one(key);
-            self.index.insert_unique(hash, slot, |&slot| {
-                self.hasher.hash_one(self.slots[slot as usize].key())
-            });
+            let slot = self.store(key, EntryRole::First, peer);
+            self.len += 1;
             return (Slot(slot), Effect::AllBut);
         };
         if self.announcement_of(first, &key, peer).is_some() {
             hops.release(next_hop);
             return (Slot(first), Effect::Nothing);
         }
-        let slot = self.store(key, EntryRole::Further, peer, Slot::NONE);
-        self.index_further(slot);
+        let slot = self.store(key, EntryRole::Further, peer);
         let alone = self.slots[first as usize];
         if alone.sibling == Slot::NONE {
             self.slots[slot as usize].sibling = slot;
@@ -211,7 +247,7 @@ impl Routes {
         hops: &mut NextHops,
         peer: PeerId,
     ) -> Option<(Route, Slot, Effect)> {
-        let slot = self.announcer(peer)?.first;
+        let slot = self.head(peer);
         if slot == Slot::NONE {
             return None;
         }
@@ -269,17 +305,35 @@ impl Routes {
         (end < self.slots.len()).then_some(Slot(next))
     }
 
-    fn announcer(&self, peer: PeerId) -> Option<&Announcer> {
-        self.announcers
-            .find(self.hasher.hash_one(peer), |it| it.peer == peer)
+    /// The first announcement of a peer's list.
+    fn head(&self, peer: PeerId) -> u32 {
+        match &self.index {
+            Some(index) => {
+                let announcer = index.announcer(&self.hasher, peer);
+                announcer.map_or(Slot::NONE, |it| it.first)
+            }
+            None => {
+                let is_head = |it: &Announcement| {
+                    it.role != EntryRole::Free && it.peer == peer && it.previous == Slot::NONE
+                };
+                self.position(is_head).unwrap_or(Slot::NONE)
+            }
+        }
+    }
+
+    /// Looks through the slots.
+    fn position(&self, is_it: impl Fn(&Announcement) -> bool) -> Option<u32> {
+        let mut slots = (0..).zip(&self.slots);
+        slots.find(|(_, it)| is_it(it)).map(|(slot, _)| slot)
     }
 
     fn find(&self, key: &Key) -> Option<u32> {
-        self.index
-            .find(self.hasher.hash_one(key), |&slot| {
-                self.slots[slot as usize].key() == *key
-            })
-            .copied()
+        let Some(index) = &self.index else {
+            return self.position(|it| it.role == EntryRole::First && it.key() == *key);
+        };
+        let is_it = |&slot: &u32| self.slots[slot as usize].key() == *key;
+        let hash = self.hasher.hash_one(key);
+        index.first.find(hash, is_it).copied()
     }
 
     /// All announcements of the route whose first is at `first`.
@@ -306,30 +360,23 @@ impl Routes {
             let entry = &self.slots[slot as usize];
             entry.peer == peer && entry.key() == *key
         };
-        let hash = self.hasher.hash_one((key, peer));
-        self.further.find(hash, is_it).copied()
-    }
-
-    fn index_further(&mut self, slot: u32) {
-        let hash_of = |slot: u32| {
-            let entry = &self.slots[slot as usize];
-            self.hasher.hash_one((&entry.key(), entry.peer))
+        let Some(index) = &self.index else {
+            return self.chain(first).find(is_it);
         };
-        let hash = hash_of(slot);
-        self.further
-            .insert_unique(hash, slot, |&slot| hash_of(slot));
+        let hash = self.hasher.hash_one((key, peer));
+        index.further.find(hash, is_it).copied()
     }
 
     fn unindex_further(&mut self, slot: u32) {
-        let entry = &self.slots[slot as usize];
-        let hash = self.hasher.hash_one((&entry.key(), entry.peer));
-        if let Ok(indexed) = self.further.find_entry(hash, |&it| it == slot) {
-            indexed.remove();
+        if let Some(index) = &mut self.index {
+            let entry = &self.slots[slot as usize];
+            let hash = self.hasher.hash_one((&entry.key(), entry.peer));
+            remove(&mut index.further, hash, slot);
         }
     }
 
     /// Stores an announcement at the head of its announcer's list.
-    fn store(&mut self, key: Key, role: EntryRole, peer: PeerId, sibling: u32) -> u32 {
+    fn store(&mut self, key: Key, role: EntryRole, peer: PeerId) -> u32 {
         let slot = match self.free {
             Slot::NONE => u32::try_from(self.slots.len())
                 .ok()
@@ -337,6 +384,9 @@ impl Routes {
                 .expect("fewer than 2^32 announcements fit in memory"),
             slot => slot,
         };
+        if self.slots.len() == SMALL && self.free == Slot::NONE && self.index.is_none() {
+            self.build_index();
+        }
         let next = self.link(peer, slot);
         let entry = Announcement {
             address: key.address,
@@ -344,7 +394,7 @@ impl Routes {
             peer,
             previous: Slot::NONE,
             next,
-            sibling,
+            sibling: Slot::NONE,
             length: key.length,
             is_ipv6: key.is_ipv6,
             role,
@@ -354,29 +404,46 @@ impl Routes {
                 self.free = free.next;
                 *free = entry;
             }
-            None => self.slots.push(entry),
+            None => {
+                // There may be many small tables: they leave little unused.
+                let capacity = self.slots.capacity();
+                if self.slots.len() == capacity && capacity < 4 * SMALL {
+                    self.slots.reserve_exact(capacity / 4 + 1);
+                }
+                self.slots.push(entry);
+            }
+        }
+        if let Some(index) = &mut self.index {
+            index.insert(&self.slots, &self.hasher, slot);
         }
         slot
     }
 
+    fn build_index(&mut self) {
+        let mut index = Box::<Index>::default();
+        for (slot, entry) in (0..).zip(&self.slots) {
+            if entry.role != EntryRole::Free {
+                index.insert(&self.slots, &self.hasher, slot);
+                let announcer = index.announcer_mut(&self.hasher, entry.peer);
+                announcer.count += 1;
+                if entry.previous == Slot::NONE {
+                    announcer.first = slot;
+                }
+            }
+        }
+        self.index = Some(index);
+    }
+
     /// Makes `slot` the first of the announcer's list; returns what was.
     fn link(&mut self, peer: PeerId, slot: u32) -> u32 {
-        let hash = self.hasher.hash_one(peer);
-        let announcer = self
-            .announcers
-            .entry(
-                hash,
-                |it| it.peer == peer,
-                |it| self.hasher.hash_one(it.peer),
-            )
-            .or_insert_with(|| Announcer {
-                peer,
-                first: Slot::NONE,
-                count: 0,
-            })
-            .into_mut();
-        announcer.count += 1;
-        let next = std::mem::replace(&mut announcer.first, slot);
+        let next = match &mut self.index {
+            Some(index) => {
+                let announcer = index.announcer_mut(&self.hasher, peer);
+                announcer.count += 1;
+                std::mem::replace(&mut announcer.first, slot)
+            }
+            None => self.head(peer),
+        };
         if next != Slot::NONE {
             self.slots[next as usize].previous = slot;
         }
@@ -390,10 +457,11 @@ impl Routes {
         hops.release(entry.next_hop);
         let (first, freed) = match (entry.role, entry.sibling) {
             (EntryRole::First, Slot::NONE) => {
-                let hash = self.hasher.hash_one(entry.key());
-                if let Ok(indexed) = self.index.find_entry(hash, |&it| it == slot) {
-                    indexed.remove();
+                if let Some(index) = &mut self.index {
+                    let hash = self.hasher.hash_one(entry.key());
+                    remove(&mut index.first, hash, slot);
                 }
+                self.len -= 1;
                 self.release(slot);
                 return (Slot(slot), Effect::AllBut);
             }
@@ -444,7 +512,9 @@ impl Routes {
         }
         self.unindex_further(next);
         self.relocate(next, slot);
-        self.index_further(slot);
+        if let Some(index) = &mut self.index {
+            index.insert(&self.slots, &self.hasher, slot);
+        }
         // In a ring of two the one that moved is its own next one.
         if self.slots[slot as usize].sibling == next {
             self.slots[slot as usize].sibling = slot;
@@ -457,19 +527,26 @@ impl Routes {
 
     /// Takes an announcement out of its announcer's list.
     fn unlink(&mut self, entry: &Announcement) {
+        if entry.next != Slot::NONE {
+            self.slots[entry.next as usize].previous = entry.previous;
+        }
+        if entry.previous != Slot::NONE {
+            self.slots[entry.previous as usize].next = entry.next;
+        }
+        let Some(index) = &mut self.index else {
+            return;
+        };
         let hash = self.hasher.hash_one(entry.peer);
-        let listed = self.announcers.find_entry(hash, |it| it.peer == entry.peer);
+        let listed = index
+            .announcers
+            .find_entry(hash, |it| it.peer == entry.peer);
         let Ok(mut listed) = listed else {
             unreachable!("an announcement has an announcer");
         };
         let announcer = listed.get_mut();
         announcer.count -= 1;
-        match entry.previous {
-            Slot::NONE => announcer.first = entry.next,
-            previous => self.slots[previous as usize].next = entry.next,
-        }
-        if entry.next != Slot::NONE {
-            self.slots[entry.next as usize].previous = entry.previous;
+        if entry.previous == Slot::NONE {
+            announcer.first = entry.next;
         }
         if announcer.count == 0 {
             listed.remove();
@@ -479,15 +556,10 @@ impl Routes {
     /// Moves an announcement to `to`, whose own has left its announcer's list.
     fn relocate(&mut self, from: u32, to: u32) {
         let entry = self.slots[from as usize];
-        match entry.previous {
-            Slot::NONE => {
-                let hash = self.hasher.hash_one(entry.peer);
-                self.announcers
-                    .find_mut(hash, |it| it.peer == entry.peer)
-                    .expect("an announcement has an announcer")
-                    .first = to;
-            }
-            previous => self.slots[previous as usize].next = to,
+        match (entry.previous, &mut self.index) {
+            (Slot::NONE, Some(index)) => index.announcer_mut(&self.hasher, entry.peer).first = to,
+            (Slot::NONE, None) => {}
+            (previous, _) => self.slots[previous as usize].next = to,
         }
         if entry.next != Slot::NONE {
             self.slots[entry.next as usize].previous = to;
@@ -504,33 +576,94 @@ impl Routes {
 
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn check_invariants(&self) {
-        let used = |it: &&Announcement| it.role != EntryRole::Free;
         let firsts = self.slots.iter().filter(|it| it.role == EntryRole::First);
-        assert_eq!(firsts.count(), self.index.len());
+        assert_eq!(firsts.count(), self.len());
         let further = |it: &&Announcement| it.role == EntryRole::Further;
-        assert_eq!(
-            self.slots.iter().filter(further).count(),
-            self.further.len()
-        );
-        for &slot in &self.further {
-            let entry = &self.slots[slot as usize];
-            let first = self.find(&entry.key()).expect("the route is indexed");
-            assert!(self.chain(first).any(|it| it == slot));
-            let found = self.announcement_of(first, &entry.key(), entry.peer);
-            assert_eq!(found, Some(slot));
+        let further = self.slots.iter().filter(further).count();
+        if let Some(index) = &self.index {
+            assert_eq!(index.first.len(), self.len());
+            assert_eq!(index.further.len(), further);
+            let used = self.slots.iter().filter(|it| it.role != EntryRole::Free);
+            let listed: u32 = index.announcers.iter().map(|it| it.count).sum();
+            assert_eq!(used.count(), listed as usize);
         }
-        let listed: u32 = self.announcers.iter().map(|it| it.count).sum();
-        assert_eq!(self.slots.iter().filter(used).count(), listed as usize);
-        for announcer in &self.announcers {
-            let mut previous = Slot::NONE;
-            let mut slot = announcer.first;
-            for _ in 0..announcer.count {
-                let entry = &self.slots[slot as usize];
-                assert_eq!((entry.peer, entry.previous), (announcer.peer, previous));
-                previous = std::mem::replace(&mut slot, entry.next);
+        for (slot, entry) in (0..).zip(&self.slots) {
+            if entry.role == EntryRole::Further {
+                let first = self.find(&entry.key()).expect("the route is there");
+                assert!(self.chain(first).any(|it| it == slot));
             }
-            assert_eq!(slot, Slot::NONE);
+            if entry.role != EntryRole::Free {
+                let first = self.find(&entry.key()).expect("the route is there");
+                let found = self.announcement_of(first, &entry.key(), entry.peer);
+                assert_eq!(found, Some(slot));
+            }
+            if entry.role != EntryRole::Free && entry.previous == Slot::NONE {
+                self.check_list(slot, entry.peer);
+            }
         }
+    }
+
+    /// Follows the list of a peer that begins at `head`.
+    #[cfg(any(test, feature = "internals"))]
+    fn check_list(&self, head: u32, peer: PeerId) {
+        assert_eq!(self.head(peer), head);
+        let (mut previous, mut slot) = (Slot::NONE, head);
+        for _ in 0..self.announced_by(peer) {
+            let entry = &self.slots[slot as usize];
+            assert_eq!((entry.peer, entry.previous), (peer, previous));
+            previous = std::mem::replace(&mut slot, entry.next);
+        }
+        assert_eq!(slot, Slot::NONE);
+    }
+}
+
+impl Index {
+    /// Adds the announcement at a slot, without its announcer.
+    fn insert(&mut self, slots: &[Announcement], hasher: &FixedState, slot: u32) {
+        let first_hash = |slot: u32| hasher.hash_one(slots[slot as usize].key());
+        let further_hash = |slot: u32| {
+            let entry = &slots[slot as usize];
+            hasher.hash_one((&entry.key(), entry.peer))
+        };
+        match slots[slot as usize].role {
+            EntryRole::First => {
+                let hash = first_hash(slot);
+                self.first.insert_unique(hash, slot, |&it| first_hash(it));
+            }
+            EntryRole::Further => {
+                let hash = further_hash(slot);
+                self.further
+                    .insert_unique(hash, slot, |&it| further_hash(it));
+            }
+            EntryRole::Free => {}
+        }
+    }
+
+    fn announcer(&self, hasher: &FixedState, peer: PeerId) -> Option<&Announcer> {
+        self.announcers
+            .find(hasher.hash_one(peer), |it| it.peer == peer)
+    }
+
+    /// The announcer of a peer, which may be a new one.
+    fn announcer_mut(&mut self, hasher: &FixedState, peer: PeerId) -> &mut Announcer {
+        let entry = self.announcers.entry(
+            hasher.hash_one(peer),
+            |it| it.peer == peer,
+            |it| hasher.hash_one(it.peer),
+        );
+        let new = || Announcer {
+            peer,
+            first: Slot::NONE,
+            count: 0,
+        };
+        entry.or_insert_with(new).into_mut()
+    }
+}
+
+/// Removes a slot from a table.
+fn remove(table: &mut HashTable<u32>, hash: u64, slot: u32) {
+    if let Ok(indexed) = table.find_entry(hash, |&it| it == slot) {
+        indexed.remove();
     }
 }
 

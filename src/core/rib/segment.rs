@@ -13,6 +13,9 @@ use crate::core::wire::frame_len;
 /// subscriber that has sent half of one pins little.
 pub(crate) const SEGMENT_BYTES: usize = 64 * 1024;
 
+/// From this size on, what is fresh becomes a segment of the log as it is.
+pub(super) const SHARED_BYTES: usize = SEGMENT_BYTES / 4;
+
 /// Who gets a frame.
 ///
 /// A peer announces for itself; once several sessions of a node announce together, the
@@ -75,6 +78,19 @@ impl Run {
 }
 
 impl Segment {
+    /// How many bytes of frames it has.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Returns the bytes that it has allocated, with itself.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let only = self.only.as_ref();
+        let runs = self.all_but.len() + only.map_or(0, |it| 2 * it.runs.len());
+        // Two counters belong to a shared thing.
+        size_of::<Self>() + 16 + self.bytes.len() + runs * size_of::<Run>()
+    }
+
     /// A segment of so many frames that everybody gets whole, some of them withdrawals.
     pub(crate) fn unmarked(bytes: Vec<u8>, frames: u32, removals: u32) -> Arc<Self> {
         Arc::new(Self {
@@ -115,9 +131,19 @@ impl Span {
         }
     }
 
+    /// Whose part it is.
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
     /// The bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.segment.bytes[self.start as usize..self.end as usize]
+    }
+
+    /// Whether the log of its table has the segment itself, and no copy of it.
+    pub(crate) fn is_in_log(&self) -> bool {
+        self.segment.bytes.len() >= SHARED_BYTES
     }
 
     /// How many bytes.
@@ -166,6 +192,11 @@ impl Span {
     /// Costs a binary search and the peer's own runs, however many frames there are; in a
     /// segment with frames for single peers, their blocks too.
     pub(crate) fn for_peer(mut self, peer: PeerId, push: &mut impl FnMut(Self)) {
+        // Nearly every subscriber gets nearly every segment whole.
+        if self.segment.only.is_none() && runs_of(&self.segment.all_but, peer).is_empty() {
+            push(self);
+            return;
+        }
         let segment = Arc::clone(&self.segment);
         let clip = |run: &Run| run.clipped(self.start, self.end, &segment.bytes);
         let own = runs_of(&segment.all_but, peer);
@@ -231,13 +262,40 @@ impl SegmentBuilder {
         self.bytes.is_empty()
     }
 
+    /// Returns the bytes that it has allocated, with itself.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let runs = self.all_but.capacity() + self.only.capacity();
+        size_of::<Self>() + self.bytes.capacity() + runs * size_of::<Run>()
+    }
+
     /// Appends a frame.
     pub(crate) fn push(&mut self, mark: Mark, action: Action, frame: &[u8]) {
-        let start = offset(self.bytes.len());
         self.bytes.extend_from_slice(frame);
+        self.mark(mark, action, frame.len());
+    }
+
+    /// Lends the end of the bytes to append a frame to, which is then to be marked by
+    /// [`Self::mark`] or taken off by [`Self::take_back`].
+    pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Takes off the last `len` bytes, which are not marked.
+    pub(crate) fn take_back(&mut self, len: usize) -> Vec<u8> {
+        self.bytes.split_off(self.bytes.len() - len)
+    }
+
+    /// The last bytes.
+    pub(crate) fn last(&self, len: usize) -> &[u8] {
+        &self.bytes[self.bytes.len() - len..]
+    }
+
+    /// Marks the last `len` bytes as a frame.
+    pub(crate) fn mark(&mut self, mark: Mark, action: Action, len: usize) {
+        let end = offset(self.bytes.len());
+        let start = end - offset(len);
         self.frames += 1;
         self.removals += u32::from(action == Action::Remove);
-        let end = offset(self.bytes.len());
         let (runs, peer) = match mark {
             Mark::All => return,
             Mark::AllBut(peer) => (&mut self.all_but, peer),
@@ -248,12 +306,18 @@ impl SegmentBuilder {
                 last.end = end;
                 last.frames += 1;
             }
-            _ => runs.push(Run {
-                peer,
-                start,
-                end,
-                frames: 1,
-            }),
+            _ => {
+                if runs.is_empty() {
+                    // Most segments have one run.
+                    runs.reserve_exact(1);
+                }
+                runs.push(Run {
+                    peer,
+                    start,
+                    end,
+                    frames: 1,
+                });
+            }
         }
     }
 

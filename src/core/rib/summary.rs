@@ -79,6 +79,49 @@ impl TableSummary {
     }
 }
 
+/// The same in half the space: there may be many tables. Each has fewer than 2^32 routes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    standard: u32,
+    nat: u32,
+    load_balancer: u32,
+    other: u32,
+    digest: Digest,
+}
+
+impl Tally {
+    /// A route came.
+    pub(crate) fn add(&mut self, route: &Route) {
+        *self.of(route) += 1;
+        self.digest.0 = self.digest.0.wrapping_add(hash(route));
+    }
+
+    /// A route went.
+    pub(crate) fn remove(&mut self, route: &Route) {
+        *self.of(route) -= 1;
+        self.digest.0 = self.digest.0.wrapping_sub(hash(route));
+    }
+
+    fn of(&mut self, route: &Route) -> &mut u32 {
+        match route.next_hop.hop_type {
+            NextHopType::Standard => &mut self.standard,
+            NextHopType::Nat => &mut self.nat,
+            NextHopType::LoadBalancerTarget => &mut self.load_balancer,
+            NextHopType::Unknown(_) => &mut self.other,
+        }
+    }
+
+    pub(crate) fn summary(self) -> TableSummary {
+        TableSummary {
+            standard: self.standard as usize,
+            nat: self.nat as usize,
+            load_balancer: self.load_balancer as usize,
+            other: self.other as usize,
+            digest: self.digest,
+        }
+    }
+}
+
 /// The same everywhere and always: XXH3 of the fields, big-endian, an address with its family.
 fn hash(route: &Route) -> u64 {
     let mut bytes = [0; FIELDS];
@@ -173,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_shown_whole_and_measured_by_its_lower_bits() {
+    fn digest_is_shown_whole_and_measured_by_its_lower_bits() {
         let digest = Digest(0x0123_4567_89ab_cdef);
         assert_eq!(digest.to_u64(), 0x0123_4567_89ab_cdef);
         assert_eq!(digest.to_u48(), 0x4567_89ab_cdef);
@@ -196,7 +239,7 @@ mod tests {
 
     /// Servers of different versions compare their digests.
     #[test]
-    fn the_hash_is_for_ever() {
+    fn hash_is_for_ever() {
         assert_eq!(hash(&route(1)), HASH_OF_ROUTE_1);
     }
 

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::core::scripted::{Truth, hear};
 use crate::core::types::{Destination, NextHop};
 use crate::core::wire::{HEADER_LEN, decode_update, frame_len};
 
@@ -25,10 +26,7 @@ struct Subscriber {
 impl Subscriber {
     fn hear(&mut self, action: Action, route: Route) {
         self.frames += 1;
-        match action {
-            Action::Add => assert!(self.has.insert(route), "duplicate ADD of {route}"),
-            Action::Remove => assert!(self.has.remove(&route), "REMOVE of absent {route}"),
-        }
+        hear(&mut self.has, action, route);
     }
 
     fn read(&mut self, peer: PeerId, spans: &[Span]) {
@@ -52,7 +50,7 @@ struct World {
     table: VniTable,
     hops: NextHops,
     subscribers: BTreeMap<PeerId, Subscriber>,
-    announced: BTreeMap<Route, BTreeSet<PeerId>>,
+    truth: Truth<PeerId>,
 }
 
 impl World {
@@ -61,7 +59,7 @@ impl World {
             table: VniTable::new(VNI, 1),
             hops: NextHops::new(2),
             subscribers: BTreeMap::new(),
-            announced: BTreeMap::new(),
+            truth: Truth::default(),
         }
     }
 
@@ -74,21 +72,15 @@ impl World {
 
     fn apply(&mut self, peer: u32, action: Action, number: u32) {
         let (peer, route) = (PeerId(peer), route(number));
-        let announcers = self.announced.entry(route).or_default();
-        match action {
-            Action::Add => announcers.insert(peer),
-            Action::Remove => announcers.remove(&peer),
-        };
+        self.truth.apply(peer, action, VNI, route);
         self.table.apply(&mut self.hops, peer, action, &route);
     }
 
     fn leave(&mut self, peer: PeerId) {
         self.flush();
         self.subscribers.remove(&peer);
-        for announcers in self.announced.values_mut() {
-            announcers.remove(&peer);
-        }
-        for _ in 0..=self.announced.len() {
+        self.truth.leave(peer);
+        for _ in 0..=self.truth.len() {
             if !self.table.withdraw_one(&mut self.hops, peer) {
                 return;
             }
@@ -106,7 +98,7 @@ impl World {
     /// Changes a route to and fro until the log has outgrown its table.
     fn outgrow(&mut self, peer: u32, number: u32) {
         for _ in 0..4096 {
-            if self.table.wants_compaction() {
+            if self.table.wants_compaction(History::Usual) {
                 return;
             }
             self.apply(peer, Action::Remove, number);
@@ -118,37 +110,30 @@ impl World {
 
     /// Compacts from begin to end.
     fn compact_all(&mut self) {
-        for _ in 0..=self.announced.len() {
+        for _ in 0..=self.truth.len() {
             self.compact(7);
         }
-        assert!(!self.table.wants_compaction());
+        assert!(!self.table.wants_compaction(History::Usual));
     }
 
     fn compact(&mut self, budget: usize) {
         self.flush();
-        if self.table.wants_compaction() {
+        if self.table.wants_compaction(History::Usual) {
             self.table.compact(&self.hops, budget);
         }
-    }
-
-    /// The routes that a peer is to see.
-    fn seen_by(&self, peer: PeerId) -> BTreeSet<Route> {
-        let sees = |(route, announcers): (&Route, &BTreeSet<PeerId>)| {
-            announcers.iter().any(|it| *it != peer).then_some(*route)
-        };
-        self.announced.iter().filter_map(sees).collect()
     }
 
     /// Has everybody join who announces something, and a stranger.
     fn check_joins(&mut self) {
         self.flush();
-        let mut peers: BTreeSet<PeerId> = self.announced.values().flatten().copied().collect();
+        let live = self.truth.live(VNI);
+        let mut peers: BTreeSet<PeerId> = live.into_values().flatten().collect();
         peers.extend(self.subscribers.keys());
         peers.insert(PeerId::NOBODY);
         for peer in peers {
             let mut joiner = Subscriber::default();
             joiner.read(peer, &self.table.join(peer));
-            assert_eq!(joiner.has, self.seen_by(peer), "{peer:?} joins");
+            assert_eq!(joiner.has, self.truth.seen_by(peer, VNI), "{peer:?} joins");
         }
     }
 
@@ -156,11 +141,9 @@ impl World {
         self.flush();
         self.table.check_invariants();
         for (&peer, subscriber) in &self.subscribers {
-            assert_eq!(subscriber.has, self.seen_by(peer), "{peer:?}");
+            assert_eq!(subscriber.has, self.truth.seen_by(peer, VNI), "{peer:?}");
         }
-        let live = self.announced.iter().filter(|(_, by)| !by.is_empty());
-        let live: BTreeMap<Route, BTreeSet<PeerId>> =
-            live.map(|(route, by)| (*route, by.clone())).collect();
+        let live = self.truth.live(VNI);
         assert_eq!(self.table.len(), live.len());
         assert_eq!(self.table.summary().routes(), live.len());
         let mut seen = BTreeMap::new();
@@ -190,7 +173,7 @@ impl World {
 }
 
 #[test]
-fn a_peer_sees_what_others_announce() {
+fn peer_sees_what_others_announce() {
     let mut world = World::new();
     for peer in [1, 2, 3] {
         world.join(PeerId(peer));
@@ -248,9 +231,9 @@ fn a_random_walk_ends_where_the_model_does() {
                     ids[at] = 100 + step;
                 }
                 _ => {
-                    let bytes = world.table.log_bytes();
+                    let bytes = world.table.logged_bytes();
                     world.compact(random.usize(1..8));
-                    compactions += usize::from(world.table.log_bytes() < bytes);
+                    compactions += usize::from(world.table.logged_bytes() < bytes);
                 }
             }
             if step % 97 == 0 {
@@ -422,7 +405,7 @@ fn joins_between_single_changes_do_not_shred_the_log() {
 }
 
 #[test]
-fn a_span_without_a_peer_keeps_the_rest_in_order() {
+fn span_without_a_peer_keeps_the_rest_in_order() {
     /// A frame with a text of one letter.
     const FRAME: usize = HEADER_LEN + 1;
     let mut builder = SegmentBuilder::default();
@@ -553,10 +536,10 @@ fn log_is_compacted_once_its_history_is_long() {
     let mut world = World::new();
     world.apply(1, Action::Add, 0);
     world.flush();
-    let live = world.table.log_bytes();
+    let live = world.table.logged_bytes();
     world.outgrow(1, 0);
     let outgrown = 2048 + live..2048 + 5 * live;
-    assert!(outgrown.contains(&world.table.log_bytes()));
+    assert!(outgrown.contains(&world.table.logged_bytes()));
 }
 
 #[test]

@@ -190,7 +190,7 @@ fn both_sides_shake_hands_and_agree_on_the_smaller_interval() {
 }
 
 #[test]
-fn the_whole_handshake_and_more_in_one_segment() {
+fn whole_handshake_and_more_in_one_segment() {
     let now = Instant::now();
     let mut session = Session::new(config(Role::Server, 5), now);
     let mut bytes = hello(2, None);
@@ -206,7 +206,7 @@ fn the_whole_handshake_and_more_in_one_segment() {
 }
 
 #[test]
-fn a_legacy_side_takes_up_nothing_that_is_offered() {
+fn legacy_side_takes_up_nothing_that_is_offered() {
     for role in [Role::Client, Role::Server] {
         let legacy = SessionConfig {
             extensions: None,
@@ -223,7 +223,7 @@ fn a_legacy_side_takes_up_nothing_that_is_offered() {
 }
 
 #[test]
-fn a_legacy_client_hears_nothing_of_extensions() {
+fn legacy_client_hears_nothing_of_extensions() {
     let now = Instant::now();
     let mut session = Session::new(config(Role::Server, 5), now);
     feed(&mut session, now, &hello(2, None));
@@ -234,7 +234,7 @@ fn a_legacy_client_hears_nothing_of_extensions() {
 }
 
 #[test]
-fn a_client_accepts_end_of_rib_only_from_who_offered_it() {
+fn client_accepts_end_of_rib_only_from_who_offered_it() {
     let now = Instant::now();
     let mut session = Session::new(config(Role::Client, 5), now);
     feed(&mut session, now, &hello(5, None));
@@ -244,7 +244,7 @@ fn a_client_accepts_end_of_rib_only_from_who_offered_it() {
 }
 
 #[test]
-fn what_ends_a_session() {
+fn events_that_end_a_session_are_listed() {
     let now = Instant::now();
     let cases: [(&[u8], CloseReason); 5] = [
         (&[1, 0, 0, 1], CloseReason::IntervalZero),
@@ -265,7 +265,7 @@ fn what_ends_a_session() {
 }
 
 #[test]
-fn a_malformed_update_is_dropped_and_the_session_lives() {
+fn malformed_update_is_dropped_and_the_session_lives() {
     let now = Instant::now();
     let mut session = session_at(Role::Server, At::Established, now);
     let mut bytes = vec![1, 0, 0, 5];
@@ -279,7 +279,7 @@ fn a_malformed_update_is_dropped_and_the_session_lives() {
 }
 
 #[test]
-fn a_malformed_update_before_hello_is_out_of_place() {
+fn malformed_update_before_hello_is_out_of_place() {
     let now = Instant::now();
     let mut session = Session::new(config(Role::Server, 5), now);
     assert!(feed(&mut session, now, &[1, 0, 0, 5]).is_empty());
@@ -287,7 +287,7 @@ fn a_malformed_update_before_hello_is_out_of_place() {
 }
 
 #[test]
-fn the_handshake_has_its_time() {
+fn handshake_has_its_time() {
     let now = Instant::now();
     for role in [Role::Client, Role::Server] {
         let mut session = Session::new(config(role, 5), now);
@@ -323,7 +323,7 @@ fn any_byte_postpones_the_timeout() {
 }
 
 #[test]
-fn the_client_keeps_alive_and_the_server_starts_none() {
+fn client_keeps_alive_and_the_server_starts_none() {
     let start = Instant::now();
     let mut client = session_at(Role::Client, At::Established, start);
     let mut server = session_at(Role::Server, At::Established, start);
@@ -343,7 +343,7 @@ fn the_client_keeps_alive_and_the_server_starts_none() {
 }
 
 #[test]
-fn the_server_answers_every_keepalive() {
+fn server_answers_every_keepalive() {
     let now = Instant::now();
     let mut session = session_at(Role::Server, At::Established, now);
     feed(&mut session, now, &KEEPALIVE_FRAME.repeat(3));
@@ -351,7 +351,7 @@ fn the_server_answers_every_keepalive() {
 }
 
 #[test]
-fn a_barrier_is_passed_when_its_keepalive_is_answered() {
+fn barrier_is_passed_when_its_keepalive_is_answered() {
     let now = Instant::now();
     let mut session = session_at(Role::Client, At::Established, now);
     let barrier = session.barrier();
@@ -362,7 +362,7 @@ fn a_barrier_is_passed_when_its_keepalive_is_answered() {
 }
 
 #[test]
-fn the_first_reason_to_close_stays() {
+fn first_reason_to_close_stays() {
     let mut session = session_at(Role::Client, At::Established, Instant::now());
     session.close(CloseReason::PeerClosed);
     session.close(CloseReason::Shutdown);
@@ -370,7 +370,7 @@ fn the_first_reason_to_close_stays() {
 }
 
 #[test]
-fn what_a_session_says_of_itself_follows_its_state() {
+fn getters_of_a_session_follow_its_state() {
     let now = Instant::now();
     let mut session = Session::new(config(Role::Server, 5), now);
     let says = |it: &Session| (it.knows_peer(), it.is_hello_received(), it.is_legacy());
@@ -417,7 +417,7 @@ fn messages_are_counted_by_type_and_direction() {
 
 /// From its HELLO on, a peer has the handshake timeout once more, or its silence's limit.
 #[test]
-fn who_said_hello_has_as_long_again() {
+fn peer_that_said_hello_has_the_handshake_timeout_again() {
     let start = Instant::now();
     let later = start + Duration::from_secs(3);
     for (interval, limit) in [(1, Duration::from_secs(10)), (60, Duration::from_secs(150))] {

@@ -142,7 +142,7 @@ fn headers_that_end_a_session() {
 }
 
 #[test]
-fn the_longest_payload_is_a_frame() {
+fn longest_payload_is_a_frame() {
     let mut bytes = vec![1, 0x04, 0xA4, 2];
     bytes.resize(HEADER_LEN + MAX_PAYLOAD, 7);
     let mut reassembler = Reassembler::default();
@@ -190,7 +190,7 @@ fn with_hop(change: impl FnOnce(&mut proto::NextHop)) -> Result<Update, Malforme
 }
 
 #[test]
-fn what_is_malformed_says_why() {
+fn malformed_messages_say_what_is_wrong() {
     assert_eq!(
         decoded(|update| update.destination = None),
         Err(Malformed::NoDestination)
@@ -232,7 +232,7 @@ fn what_is_malformed_says_why() {
 }
 
 #[test]
-fn what_is_unusual_is_relayed_as_it_came() {
+fn unusual_values_are_relayed_unchanged() {
     let update = with_hop(|hop| {
         hop.target_address = vec![192, 0, 2, 1];
         hop.r#type = -7;

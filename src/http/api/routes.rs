@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::go::Date;
 use super::params::{Paging, Params, bad_cursor};
 use crate::core::types::{Destination, NextHop, NextHopType, Route, Vni};
-use crate::http::cache::{NoSnapshot, Shared, SnapshotCache};
+use crate::http::cache::{NoSnapshot, SnapshotCache, Taken};
 use crate::http::response::{List, Media, Response};
 use crate::inspect::{Inspect, RouteEntry, Snapshot};
 
@@ -80,7 +80,7 @@ impl RoutesQuery {
         inspect: &dyn Inspect,
         cache: &SnapshotCache,
     ) -> Result<Response, NoSnapshot> {
-        let Shared {
+        let Taken {
             snapshot,
             generation,
         } = cache.get(inspect, self.vni)?;

@@ -92,6 +92,17 @@ struct ServerJson {
     held_up: u64,
     bytes_received: u64,
     bytes_sent: u64,
+    memory: MemoryJson,
+}
+
+#[derive(Serialize)]
+struct MemoryJson {
+    tables: usize,
+    queues: usize,
+    sessions: usize,
+    watches: usize,
+    total: usize,
+    limit: usize,
 }
 
 impl ServerJson {
@@ -111,6 +122,14 @@ impl ServerJson {
             held_up: stats.held_up,
             bytes_received: stats.bytes_received,
             bytes_sent: stats.bytes_sent,
+            memory: MemoryJson {
+                tables: stats.memory.tables,
+                queues: stats.memory.queues,
+                sessions: stats.memory.sessions,
+                watches: stats.memory.watches,
+                total: stats.memory.total(),
+                limit: stats.memory.limit,
+            },
         }
     }
 }
@@ -135,7 +154,9 @@ struct KernelJson<'a> {
     desired: u64,
     installed: u64,
     failed: u64,
+    shadowed: u64,
     uninstallable: u64,
+    unreachable: u64,
     nexthop_objects: u64,
     messages: u64,
     resyncs: u64,
@@ -160,7 +181,9 @@ impl<'a> KernelJson<'a> {
             desired: status.desired,
             installed: status.installed,
             failed: status.failed,
+            shadowed: status.shadowed,
             uninstallable: status.uninstallable,
+            unreachable: status.unreachable,
             nexthop_objects: status.nexthop_objects,
             messages: status.messages,
             resyncs: status.resyncs,

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Outcome;
-use super::shared::Shared;
+use super::context::Context;
 use crate::core::types::{Destination, NextHop, NextHopType, Route, Vni};
 use crate::error::Error;
 use crate::http::api::{self, parse_type};
@@ -105,10 +105,10 @@ impl Change {
     }
 
     /// Makes the change, and returns the response.
-    pub(super) fn execute(self, shared: &Shared) -> Response {
-        let actions = &shared.actions;
+    pub(super) fn execute(self, context: &Context) -> Response {
+        let actions = &context.actions;
         match self {
-            Self::Command(command) => command_response(shared.inspect.execute(command)),
+            Self::Command(command) => command_response(context.inspect.execute(command)),
             Self::LogLevel(level) => match &actions.set_log_level {
                 Some(set) => outcome(set(level)),
                 None => unsupported("this program cannot change its log level"),

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::change::Change;
+use super::context::Context;
 use super::monitor::{self, Monitor};
-use super::shared::Shared;
 use crate::http::api;
 use crate::http::codec::{Bodies, Encoder, Exchange, Manner, READ_SIZE, Request, Step};
 use crate::http::response::{Response, Status};
@@ -19,8 +19,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves a connection until it ends.
-pub(super) fn serve(stream: &UnixStream, shared: &Shared) {
-    if let Err(error) = converse(stream, shared) {
+pub(super) fn serve(stream: &UnixStream, context: &Context) {
+    if let Err(error) = converse(stream, context) {
         log::debug!("control connection: {error}");
     }
     // The listener has the socket open, too. If the peer is gone, this fails, and need not work.
@@ -42,7 +42,7 @@ pub(super) fn turn_away(stream: &UnixStream) {
     }
 }
 
-fn converse(mut stream: &UnixStream, shared: &Shared) -> io::Result<()> {
+fn converse(mut stream: &UnixStream, context: &Context) -> io::Result<()> {
     stream.set_read_timeout(Some(READ_TIMEOUT))?;
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     let mut exchange = Exchange::new(Bodies::Read);
@@ -58,7 +58,7 @@ fn converse(mut stream: &UnixStream, shared: &Shared) -> io::Result<()> {
                     Ok(0) | Err(_) => return Ok(()),
                 }
             }
-            Step::Respond(request) => match answer(&request, shared) {
+            Step::Respond(request) => match answer(&request, context) {
                 Answer::Response(response) => exchange.respond(response),
                 Answer::Monitor(monitor) => return monitor.run(stream, request.manner),
             },
@@ -67,7 +67,7 @@ fn converse(mut stream: &UnixStream, shared: &Shared) -> io::Result<()> {
                 stream.write_all(exchange.unsent())?;
                 exchange.sent(count);
             }
-            Step::Sent if shared.is_stopping() => return Ok(()),
+            Step::Sent if context.is_stopping() => return Ok(()),
             Step::Sent => {}
             // Each response is made at once: no step waits for it.
             Step::Wait | Step::Close => return Ok(()),
@@ -82,18 +82,18 @@ enum Answer<'a> {
     Monitor(Monitor<'a>),
 }
 
-fn answer<'a>(request: &Request, shared: &'a Shared) -> Answer<'a> {
+fn answer<'a>(request: &Request, context: &'a Context) -> Answer<'a> {
     log::debug!("control: {} {}", request.method, request.target);
     let asked = api::Request::new(&request.method, &request.target);
     if asked.path == monitor::PATH {
-        return match Monitor::start(&asked, shared) {
+        return match Monitor::start(&asked, context) {
             Ok(monitor) => Answer::Monitor(monitor),
             Err(response) => Answer::Response(response),
         };
     }
     Answer::Response(match Change::parse(&asked, &request.body) {
-        None => api::respond(&asked, &*shared.inspect, &shared.cache),
-        Some(Ok(change)) => change.execute(shared),
+        None => api::respond(&asked, &*context.inspect, &context.cache),
+        Some(Ok(change)) => change.execute(context),
         Some(Err(response)) => response,
     })
 }

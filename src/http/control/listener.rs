@@ -13,8 +13,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use super::connection;
+use super::context::Context;
 use super::path::Bound;
-use super::shared::Shared;
 use crate::http::cache::KEEP;
 use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
 
@@ -45,7 +45,7 @@ pub(super) struct Listener {
     poll: Poll,
     mailbox: Mailbox<Stop>,
     bound: Bound,
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     open: Vec<Open>,
     /// Each thread has a clone. Nothing is ever sent.
     is_open: Sender<()>,
@@ -53,7 +53,7 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(bound: Bound, shared: Shared) -> io::Result<(Self, Postbox<Stop>)> {
+    pub(super) fn new(bound: Bound, context: Context) -> io::Result<(Self, Postbox<Stop>)> {
         let poll = Poll::new()?;
         let (mailbox, postbox) = Mailbox::new(&poll, WAKE, MAILBOX_WEIGHT)?;
         let descriptor = bound.listener.as_raw_fd();
@@ -64,7 +64,7 @@ impl Listener {
             poll,
             mailbox,
             bound,
-            shared: Arc::new(shared),
+            context: Arc::new(context),
             open: Vec::new(),
             is_open,
             are_closed,
@@ -89,7 +89,7 @@ impl Listener {
             let pause = self.accept_all();
             self.open.retain(|it| !it.thread.is_finished());
             // An open connection may fill the cache.
-            let is_idle = !self.shared.cache.forget_unused() && self.open.is_empty();
+            let is_idle = !self.context.cache.forget_unused() && self.open.is_empty();
             wait = pause.or_else(|| (!is_idle).then_some(KEEP));
         }
         self.stop();
@@ -124,12 +124,12 @@ impl Listener {
         }
         stream.set_nonblocking(false)?;
         let kept = stream.try_clone()?;
-        let shared = Arc::clone(&self.shared);
+        let context = Arc::clone(&self.context);
         let is_open = self.is_open.clone();
         let thread = std::thread::Builder::new()
             .name("metalbond-request".into())
             .spawn(move || {
-                connection::serve(&stream, &shared);
+                connection::serve(&stream, &context);
                 drop(is_open);
             })?;
         self.open.push(Open {
@@ -142,13 +142,13 @@ impl Listener {
     fn stop(self) {
         let Self {
             open,
-            shared,
+            context,
             is_open,
             are_closed,
             ..
         } = self;
         drop(is_open);
-        shared.stop();
+        context.stop();
         // A socket that is closed already needs no shutdown.
         for it in &open {
             drop(it.stream.shutdown(Shutdown::Read));

@@ -13,10 +13,10 @@
 
 mod change;
 mod connection;
+mod context;
 mod listener;
 mod monitor;
 mod path;
-mod shared;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -29,9 +29,9 @@ use crate::error::{Error, Result};
 use crate::inspect::Inspect;
 use crate::life::Life;
 use crate::net::Postbox;
+use context::Context;
 use listener::{Listener, Stop};
 use path::Bound;
-use shared::Shared;
 
 const THREAD_NAME: &str = "metalbond-control";
 
@@ -84,9 +84,9 @@ impl ControlSocket {
     ) -> Result<Self> {
         let path = path.as_ref();
         let bound = Bound::new(path).map_err(Error::io("listen on the control socket"))?;
-        let shared = Shared::new(inspect, actions);
+        let context = Context::new(inspect, actions);
         let (listener, postbox) =
-            Listener::new(bound, shared).map_err(Error::io("register the control socket"))?;
+            Listener::new(bound, context).map_err(Error::io("register the control socket"))?;
         let life = Life::default();
         let (guard, ended) = (life.guard(THREAD_NAME, || {}), life.clone());
         let thread = std::thread::Builder::new()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use socket2::SockRef;
 
-use super::shared::Shared;
+use super::context::Context;
 use crate::core::types::Action;
 use crate::error::Error;
 use crate::http::api::{self, Params, RouteRow};
@@ -29,7 +29,7 @@ const LAST: Duration = Duration::from_millis(250);
 const CHUNK: usize = 64 * 1024;
 
 pub(super) struct Monitor<'a> {
-    shared: &'a Shared,
+    context: &'a Context,
     watch: Watch,
     /// The current routes are being sent; live changes follow.
     is_before: bool,
@@ -50,7 +50,10 @@ struct Line<'a> {
 
 impl<'a> Monitor<'a> {
     /// Begins to watch, or returns the error.
-    pub(super) fn start(request: &api::Request<'_>, shared: &'a Shared) -> Result<Self, Response> {
+    pub(super) fn start(
+        request: &api::Request<'_>,
+        context: &'a Context,
+    ) -> Result<Self, Response> {
         if request.method != "GET" {
             return Err(Response::not_allowed("GET"));
         }
@@ -67,7 +70,7 @@ impl<'a> Monitor<'a> {
         };
         let (vni, from) =
             parse().map_err(|text: String| Response::problem(Status::BadRequest, &text))?;
-        let watch = shared.inspect.watch(vni, from);
+        let watch = context.inspect.watch(vni, from);
         let watch = watch.map_err(|error| {
             let text = match error {
                 Error::Busy => "too many monitors are running already; end one first".into(),
@@ -76,7 +79,7 @@ impl<'a> Monitor<'a> {
             Response::problem(Status::ServiceUnavailable, &text)
         })?;
         Ok(Self {
-            shared,
+            context,
             watch,
             is_before: from == WatchFrom::Current,
         })
@@ -86,14 +89,14 @@ impl<'a> Monitor<'a> {
     pub(super) fn run(self, stream: &UnixStream, manner: Manner) -> io::Result<()> {
         let mut out = Out::begin(stream, manner)?;
         let Self {
-            shared,
+            context,
             mut watch,
             mut is_before,
         } = self;
         let mut stopping_until = None;
         let reason = loop {
             // What has happened before the stop is told before its end.
-            if stopping_until.is_none() && shared.is_stopping() {
+            if stopping_until.is_none() && context.is_stopping() {
                 stopping_until = Some(Instant::now() + LAST);
             }
             let events = match watch.wait(stopping_until.map_or(WAIT, |_| Duration::ZERO)) {
@@ -104,7 +107,7 @@ impl<'a> Monitor<'a> {
                 break Error::Closed.to_string();
             }
             // A stop closes the peer's side too.
-            if events.is_empty() && is_gone(stream) && !shared.is_stopping() {
+            if events.is_empty() && is_gone(stream) && !context.is_stopping() {
                 return Ok(());
             }
             out.events(&events, &mut is_before)?;
@@ -242,7 +245,7 @@ mod tests {
     use crate::inspect::WatchSource;
 
     /// Has some events in two batches, and the process stops before the first is read.
-    struct Last(Arc<Shared>, usize);
+    struct Last(Arc<Context>, usize);
 
     impl WatchSource for Last {
         fn wait(&mut self, _: Duration) -> Result<Vec<WatchEvent>> {
@@ -259,11 +262,11 @@ mod tests {
     #[test]
     fn last_events_are_told_before_the_end_of_a_process_that_stops() {
         let fake = Arc::new(Fake::default());
-        let shared = Arc::new(Shared::new(fake, Actions::default()));
+        let context = Arc::new(Context::new(fake, Actions::default()));
         let monitor = Monitor {
-            shared: &shared,
+            context: &context,
             watch: Watch {
-                source: Box::new(Last(Arc::clone(&shared), 0)),
+                source: Box::new(Last(Arc::clone(&context), 0)),
             },
             is_before: false,
         };

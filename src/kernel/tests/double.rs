@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::MARK;
 use crate::core::kernel_plan::model::{Installed, Model, Nexthop, place};
-use crate::core::kernel_plan::{Op, Place, RouteId, Target, Verb, errno};
+use crate::core::kernel_plan::{Hop, Op, Place, RouteId, Target, Verb, errno};
 use crate::kernel::claim::Claimed;
 use crate::kernel::message::{AF_INET, Mark, attr, encode_op, flag, kind};
 use crate::kernel::parse::{self, Message, ObjectKind};
@@ -20,6 +20,7 @@ use crate::kernel::socket::Netlink;
 const FOREIGN: Mark = Mark {
     protocol: 3,
     device: 1,
+    more: [0; 7],
     source: Ipv6Addr::UNSPECIFIED,
 };
 
@@ -218,7 +219,7 @@ fn hop_op(id: u32, address: Ipv6Addr) -> Op {
     Op::AddHop {
         object: 0,
         id,
-        address,
+        hop: Hop { device: 0, address },
     }
 }
 
@@ -317,6 +318,13 @@ impl Netlink for Net {
         let bytes = bytes.ok_or(io::ErrorKind::WouldBlock)?;
         buffer[..bytes.len()].copy_from_slice(&bytes);
         Ok(bytes.len())
+    }
+
+    fn stop_dump(&mut self) -> io::Result<()> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.call()?;
+        kernel.dumped.clear();
+        Ok(())
     }
 
     fn notification(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

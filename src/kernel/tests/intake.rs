@@ -158,6 +158,7 @@ fn route_removed_by_an_event_does_not_come_back_with_the_rest() {
     bench.send(Command::Reconfigure(Box::new(Change {
         scope: Scope {
             vni_tables: BTreeMap::from([(VNI, 200)]),
+            vni_metrics: BTreeMap::new(),
             ipv4_only: false,
             excluded_types: Vec::new(),
         },

@@ -22,6 +22,10 @@ impl Netlink for Broken {
         panic!("a test")
     }
 
+    fn stop_dump(&mut self) -> io::Result<()> {
+        panic!("a test")
+    }
+
     fn notification(&mut self, _: &mut [u8]) -> io::Result<usize> {
         panic!("a test")
     }
@@ -45,6 +49,7 @@ fn panic_of_the_writer_is_known_to_all_who_ask() {
         mark: Mark {
             protocol: config.protocol,
             device: LOOPBACK,
+            more: [message::NO_DEVICE; message::MORE_DEVICES],
             source: Ipv6Addr::UNSPECIFIED,
         },
         mode: Mode::Objects,

@@ -7,7 +7,7 @@ use super::fights::Cause;
 use super::read::place_of;
 use super::timers::Timer;
 use super::{DATAGRAM, NOTIFICATIONS, RESYNC_PAUSE, Writer};
-use crate::core::kernel_plan::{Change, Seen, errno};
+use crate::core::kernel_plan::{Change, Seen, Target, errno};
 use crate::kernel::device::Device;
 use crate::kernel::message::{flag, kind};
 use crate::kernel::parse::{self, LinkSeen, Message, RouteSeen};
@@ -44,6 +44,7 @@ impl<N: Netlink> Writer<N> {
     fn notified(&mut self, message: &Message<'_>, now: Instant) {
         match message.kind {
             kind::NEW_LINK | kind::DEL_LINK => {
+                self.ways_changed(now);
                 if let Some(link) = parse::link(message.body) {
                     self.link_notified(&link, message.kind == kind::NEW_LINK, now);
                 }
@@ -52,6 +53,7 @@ impl<N: Netlink> Writer<N> {
                 if let Some(object) = parse::object(message.body) {
                     let exists = message.kind == kind::NEW_NEXTHOP;
                     let change = self.plan.object_changed(object.id, exists);
+                    self.forgets |= change == Change::Unclear;
                     self.happened(change, Cause::Object, now);
                 }
             }
@@ -59,6 +61,9 @@ impl<N: Netlink> Writer<N> {
                 if let Some(route) = parse::route(message.body)
                     && !route.special
                 {
+                    if route.prefix.addr().is_ipv6() {
+                        self.ways_changed(now);
+                    }
                     let seen = self.seen(message, &route);
                     let change = self.plan.route_changed(place_of(&route), &seen);
                     self.happened(change, Cause::Route, now);
@@ -69,14 +74,18 @@ impl<N: Netlink> Writer<N> {
     }
 
     fn link_notified(&mut self, link: &LinkSeen, exists: bool, now: Instant) {
-        let is_ours = self.device.index() == Some(link.index);
-        let is_named = link.name == self.config.device;
-        let is_unchanged = exists && is_named && Device::of(link) == self.device;
-        if (is_ours || is_named) && !is_unchanged {
+        let mut devices = self.devices.iter().zip(&self.config.devices);
+        let changed = devices.find(|(device, name)| {
+            let is_named = link.name == **name;
+            let is_unchanged = exists && is_named && Device::of(link) == **device;
+            (is_named || device.index() == Some(link.index)) && !is_unchanged
+        });
+        if let Some((device, _)) = changed {
             // The kernel drops the routes of a device that goes down, and says nothing. One
             // that comes may be of another kind, and routes may lead by one that goes.
             self.known_everywhere = false;
-            let at = match self.device {
+            self.forgets = true;
+            let at = match device {
                 Device::Up { .. } => self.fights.lost(Cause::Device, now, &self.shared),
                 _ => now,
             };
@@ -86,8 +95,12 @@ impl<N: Netlink> Writer<N> {
 
     fn seen(&self, message: &Message<'_>, route: &RouteSeen) -> Seen {
         let exists = message.kind == kind::NEW_ROUTE;
-        let ours = self.target_of(route).filter(|it| self.plan.is_ours(it));
+        let target = self.target_of(route);
+        let ids = &self.config.claimed.ids;
+        let may_be_ours = matches!(&target, Some(Target::Object(id)) if ids.contains(id));
+        let ours = target.filter(|it| self.plan.is_ours(it));
         match (ours, exists) {
+            (None, true) if may_be_ours => Seen::Unknown,
             (Some(target), true) => Seen::Put(target),
             (Some(target), false) => Seen::Gone(target),
             (None, false) => Seen::Left,
@@ -97,7 +110,7 @@ impl<N: Netlink> Writer<N> {
         }
     }
 
-    fn happened(&mut self, change: Change, cause: Cause, now: Instant) {
+    pub(super) fn happened(&mut self, change: Change, cause: Cause, now: Instant) {
         match change {
             Change::None => {}
             Change::Unclear => self.request_resync(now + RESYNC_PAUSE),

@@ -4,60 +4,215 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::time::Instant;
 
-use super::{DATAGRAM, DUMP_TRIES, RESYNC_RETRY, Relaxed, Writer, rare};
-use crate::core::kernel_plan::{Mode, Place, Target, Tunnelled, errno};
+use super::dump::{Heard, Reading, Request, Tables};
+use super::fights::Cause;
+use super::timers::Timer;
+use super::{DOUBT_PAUSE, DUMP_TRIES, RESYNC_PAUSE, Relaxed, Writer, rare};
+use crate::core::kernel_plan::{Change, Hop, Place, Target, Tunnelled, Verdict};
 use crate::kernel::claim::Claimed;
-use crate::kernel::device::{Device, query_device, tunnels};
-use crate::kernel::message::{self, AF_INET, AF_INET6, flag, kind};
-use crate::kernel::parse::{self, Message, ObjectKind, RouteSeen};
+use crate::kernel::device::{Device, query_device};
+use crate::kernel::message::NO_DEVICE;
+use crate::kernel::parse::{self, ObjectKind, RouteSeen};
 use crate::kernel::socket::Netlink;
 
+/// Datagrams of a reading, of 32 KiB each, before the kernel gets a batch again.
+const SLICE: usize = 4;
+/// Destinations that are compared with what was read before the kernel gets a batch again.
+const JUDGED: usize = 1 << 15;
+
+/// Why the kernel is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// It is time to.
+    Routine,
+    /// Something may differ from what is believed.
+    Doubt,
+}
+
+/// A reading in slices, while the kernel is written to.
+#[derive(Debug)]
+pub(super) struct Review {
+    reading: Reading,
+    pub(super) reason: Reason,
+    /// How often the first request was answered and torn.
+    tries: usize,
+    /// An answer stayed torn.
+    is_torn: bool,
+}
+
+/// Where a reading in slices stands.
+enum Progress {
+    More,
+    End(Reason),
+}
+
 impl<N: Netlink> Writer<N> {
-    /// Reads the device, the nexthop objects and the routes.
-    pub(super) fn read_kernel(&mut self, now: Instant) -> io::Result<()> {
-        self.find_device()?;
-        self.shared.resyncs.fetch_add(1, Relaxed);
-        let reads_all_tables = !self.known_everywhere || self.plan.counts().strays > 0;
+    /// Begins to read: the device at once; objects and routes at once where nothing is known of
+    /// them, else in slices, while the kernel is written to.
+    pub(super) fn begin_reading(&mut self, reason: Reason, now: Instant) -> io::Result<()> {
+        let has_changed = self.find_devices()?;
+        self.forgets |= !self.known || has_changed;
+        let tables = match self.known_everywhere && self.plan.counts().strays == 0 {
+            true => Tables::Ours,
+            false => Tables::All,
+        };
+        if tables == Tables::All {
+            self.claims = self.net.claims();
+            self.claims.retain(|it| *it != self.config.claimed);
+        }
+        let reading = self.reading_of(tables);
+        if self.forgets {
+            return self.read_from_nothing(reading, now);
+        }
+        self.plan.begin_review();
+        self.review = Some(Review {
+            reading,
+            reason,
+            tries: 0,
+            is_torn: false,
+        });
+        Ok(())
+    }
+
+    /// Reads everything, and forgets what was believed.
+    fn read_from_nothing(&mut self, mut reading: Reading, now: Instant) -> io::Result<()> {
+        // An earlier one may have ended in the middle.
+        self.review = None;
+        self.net.stop_dump()?;
         // What an earlier process left is not known before it is read.
         let was_known = std::mem::replace(&mut self.known, false);
-        let mut consistent = false;
+        let requests = reading.requests.clone();
+        let mut is_torn = true;
         for _ in 0..DUMP_TRIES {
-            if self.dump_all(reads_all_tables, was_known)? {
-                consistent = true;
+            reading.requests.clone_from(&requests);
+            is_torn = self.dump_all(&mut reading, was_known)?;
+            if !is_torn {
                 break;
             }
         }
         self.known = true;
-        self.known_everywhere = true;
-        if !consistent {
-            self.request_resync(now + RESYNC_RETRY);
-        }
-        self.tell_shadowed(now);
-        self.tell_orphans(now);
+        self.forgets = false;
+        self.have_read(is_torn, now);
         Ok(())
     }
 
-    /// Looks for the device.
-    fn find_device(&mut self) -> io::Result<()> {
-        let device = self.query_device()?;
-        let changed = device != self.device;
-        self.device = device;
-        if let Some(index) = device.index() {
-            self.mark.device = index;
+    /// Notes that all was read.
+    fn have_read(&mut self, is_torn: bool, now: Instant) {
+        self.shared.resyncs.fetch_add(1, Relaxed);
+        self.known_everywhere = true;
+        self.awaits_reading = false;
+        self.ways_changed(now);
+        if is_torn {
+            self.timers.set_if_unset(Timer::Doubt, now + DOUBT_PAUSE);
         }
-        let name = &self.config.device;
-        match device.problem(name) {
-            Some(text) => {
-                if changed || self.is_first_reading {
-                    log::warn!("kernel routes: {text}; routes wait for it");
+        self.tell_shadowed(now);
+        self.tell_orphans(now);
+    }
+
+    /// Goes on with a reading in slices. Returns whether there is one.
+    pub(super) fn read_on(&mut self, now: Instant) -> bool {
+        let Some(mut review) = self.review.take() else {
+            return false;
+        };
+        for _ in 0..SLICE {
+            match self.read_part(&mut review, now) {
+                Ok(Progress::More) => {}
+                Ok(Progress::End(reason)) => {
+                    self.tell_read(reason, now);
+                    return true;
                 }
-                self.shared.set_error(text);
+                Err(error) => {
+                    self.stop_reading();
+                    self.distrust("read", &error, now);
+                    return true;
+                }
             }
-            None if changed => log::info!("tunnel device {name} is up"),
-            None => {}
+        }
+        self.review = Some(review);
+        true
+    }
+
+    fn read_part(&mut self, review: &mut Review, now: Instant) -> io::Result<Progress> {
+        if review.reading.requests.is_empty() {
+            return Ok(self.conclude(review, now));
+        }
+        if review.reading.asked.is_none() {
+            self.ask(&mut review.reading)?;
+        }
+        match self.hear(&mut review.reading)? {
+            Heard::Part => return Ok(Progress::More),
+            // What was seen stays seen: the next try finds what this one left out.
+            Heard::Torn if review.tries + 1 < DUMP_TRIES => {
+                review.tries += 1;
+                review.reading.asked = None;
+                return Ok(Progress::More);
+            }
+            Heard::Torn => review.is_torn = true,
+            Heard::All => {}
+        }
+        review.tries = 0;
+        let was_objects = review.reading.requests.front() == Some(&Request::Objects);
+        self.heard_all(&mut review.reading);
+        if was_objects {
+            let change = self.plan.review_objects();
+            self.happened(change, Cause::Object, now);
+            self.plan.lose_objects();
+        }
+        Ok(Progress::More)
+    }
+
+    /// Compares what was read with what was believed.
+    fn conclude(&mut self, review: &Review, now: Instant) -> Progress {
+        match self.plan.review_some(JUDGED) {
+            Verdict::More => return Progress::More,
+            Verdict::Done => {}
+            Verdict::Lost => self.happened(Change::Lost, Cause::Route, now),
+            Verdict::Unclear => {
+                self.forgets = true;
+                self.request_resync(now + RESYNC_PAUSE);
+            }
+        }
+        self.have_read(review.is_torn, now);
+        Progress::End(review.reason)
+    }
+
+    /// Ends a reading in slices; one from nothing follows.
+    fn stop_reading(&mut self) {
+        self.review = None;
+        if let Err(error) = self.net.stop_dump() {
+            log::warn!("kernel routes: cannot end a reading: {error}");
+        }
+    }
+
+    /// Looks for the devices. Returns whether one is not as it was.
+    fn find_devices(&mut self) -> io::Result<bool> {
+        let devices = self.query_devices()?;
+        let before = std::mem::replace(&mut self.devices, devices);
+        for (number, device) in (0..).zip(&self.devices) {
+            let index = device.usable_index().unwrap_or(NO_DEVICE);
+            match number {
+                0 => self.mark.device = index,
+                _ => self.mark.more[number - 1] = index,
+            }
+            let name = &self.config.devices[number];
+            let changed = before[number] != *device;
+            match device.problem(name) {
+                Some(text) => {
+                    if changed || self.is_first_reading {
+                        log::warn!("kernel routes: {text}; routes wait for it");
+                    }
+                    self.shared.set_error(text);
+                }
+                None if changed => log::info!("tunnel device {name} is up"),
+                None => {}
+            }
+        }
+        let bad = self.devices.iter().position(|it| !it.is_up());
+        if let Some(name) = self.config.devices.get(bad.unwrap_or(0)) {
+            self.shared.set_device(name);
         }
         self.is_first_reading = false;
-        Ok(())
+        Ok(before != self.devices)
     }
 
     /// Says once of which routes others stand in the way.
@@ -91,99 +246,59 @@ impl<N: Netlink> Writer<N> {
         }
     }
 
-    /// Returns whether the kernel calls the dump consistent.
-    fn dump_all(&mut self, all_tables: bool, was_known: bool) -> io::Result<bool> {
+    /// Reads all that is asked for. Returns whether something changed meanwhile.
+    fn dump_all(&mut self, reading: &mut Reading, was_known: bool) -> io::Result<bool> {
         self.plan.begin_resync();
         self.writes_while_reading = false;
-        let mut consistent = true;
-        if all_tables {
-            self.claims = self.net.claims();
-            self.claims.retain(|it| *it != self.config.claimed);
-            consistent &= self.dump_links()?;
-        }
-        consistent &= self.dump_objects()?;
-        self.writes_while_reading = was_known && matches!(self.device, Device::Up { .. });
-        if all_tables {
-            for family in [AF_INET, AF_INET6] {
-                consistent &= self.dump_routes(family, None)?;
-            }
-        } else {
-            for table in self.plan.tables().collect::<Vec<_>>() {
-                for family in [AF_INET, AF_INET6] {
-                    consistent &= self.dump_routes(family, Some(table))?;
-                }
-            }
+        let mut is_torn = false;
+        while let Some(request) = reading.requests.front() {
+            self.writes_while_reading =
+                matches!(request, Request::Routes(..)) && was_known && self.is_any_up();
+            self.ask(reading)?;
+            is_torn |= self.hear_out(reading)? == Heard::Torn;
+            self.heard_all(reading);
         }
         self.writes_while_reading = false;
         self.plan.end_resync();
-        Ok(consistent)
+        Ok(is_torn)
     }
 
-    fn dump_links(&mut self) -> io::Result<bool> {
-        self.out.clear();
-        self.sequence = self.sequence.wrapping_add(1);
-        message::encode_link_dump(&mut self.out, self.sequence);
-        let mut links = Vec::new();
-        let consistent = self.dump(|_, message| {
-            if message.kind == kind::NEW_LINK {
-                links.extend(parse::link(message.body));
+    /// Reads until the answer ends; writes routes that are new meanwhile.
+    fn hear_out(&mut self, reading: &mut Reading) -> io::Result<Heard> {
+        loop {
+            let heard = self.hear(reading)?;
+            if heard != Heard::Part {
+                return Ok(heard);
             }
-        })?;
-        self.tunnels = tunnels(&links);
-        Ok(consistent)
-    }
-
-    fn dump_objects(&mut self) -> io::Result<bool> {
-        let mut groups = Vec::new();
-        self.out.clear();
-        self.sequence = self.sequence.wrapping_add(1);
-        message::encode_nexthop_dump(&mut self.out, self.sequence);
-        let dumped = self.dump(|writer, message| {
-            if let Some(object) = parse::object(message.body) {
-                writer.saw_object(object, &mut groups);
+            // The dump of a million routes takes a second: nobody waits for it.
+            if self.flushes.is_empty() && self.ending.is_none() {
+                self.drain();
             }
-        });
-        let consistent = match dumped {
-            // A kernel without nexthop objects has none of ours.
-            Err(error)
-                if self.plan.mode() == Mode::Inline
-                    && error.raw_os_error() == Some(errno::EOPNOTSUPP) =>
-            {
-                true
+            if self.writes_while_reading {
+                self.write_fresh()?;
             }
-            dumped => dumped?,
-        };
-        // Objects come in the order of their numbers: a member may come after its group.
-        for (id, members) in groups {
-            self.plan.saw_group(id, &members);
         }
-        Ok(consistent)
     }
 
-    fn dump_routes(&mut self, family: u8, table: Option<u32>) -> io::Result<bool> {
-        self.out.clear();
-        self.sequence = self.sequence.wrapping_add(1);
-        message::encode_route_dump(&mut self.out, self.sequence, family, table);
-        self.dump(|writer, message| {
-            let Some(route) = parse::route(message.body) else {
-                return;
-            };
-            if route.special || table.is_some_and(|it| it != route.table) {
-                return;
-            }
-            let place = place_of(&route);
-            match writer.target_of(&route) {
-                Some(target) => writer.plan.saw_route(place, route.protocol, &target),
-                None => writer.plan.saw_foreign_route(place),
-            }
-        })
+    pub(super) fn saw_route(&mut self, route: &RouteSeen) {
+        let place = place_of(route);
+        match self.target_of(route) {
+            Some(target) => self.plan.saw_route(place, route.protocol, &target),
+            None => self.plan.saw_foreign_route(place),
+        }
     }
 
-    fn saw_object(&mut self, object: parse::ObjectSeen, groups: &mut Vec<(u32, Vec<u32>)>) {
+    pub(super) fn saw_object(
+        &mut self,
+        object: parse::ObjectSeen,
+        groups: &mut Vec<(u32, Vec<u32>)>,
+    ) {
         let ours = object.protocol == self.mark.protocol;
         match object.kind {
-            ObjectKind::Hop(hop) if ours && self.is_as_written(&hop) => {
-                self.plan.saw_hop(object.id, hop.address);
+            ObjectKind::Hop(hop) if ours && self.written_by(&hop).is_some() => {
+                let device = self.written_by(&hop).unwrap_or_default();
+                let address = hop.address;
+                self.plan.saw_hop_by(object.id, Hop { device, address });
             }
             ObjectKind::Hop(hop) if ours && self.tunnels.contains(&hop.device) => {
                 self.plan.saw_leftover_hop(object.id, hop.address);
@@ -205,7 +320,13 @@ impl<N: Netlink> Writer<N> {
             && !self.claims.iter().any(lives)
     }
 
-    /// Whether an encapsulation is as this writer would write it.
+    /// The device by which this writer would write such an object, if it would.
+    fn written_by(&self, hop: &Tunnelled) -> Option<u8> {
+        let device = self.mark.device_of(hop.device);
+        device.filter(|_| hop.source == self.mark.source)
+    }
+
+    /// Whether a route carries an encapsulation as this writer would write it.
     fn is_as_written(&self, hop: &Tunnelled) -> bool {
         hop.device == self.mark.device && hop.source == self.mark.source
     }
@@ -217,58 +338,14 @@ impl<N: Netlink> Writer<N> {
         self.config.claimed.is_inline || !self.claims.iter().any(is_ours)
     }
 
-    /// Sends the request in `out` and feeds the answers to `each`.
-    ///
-    /// Returns whether the kernel calls the dump consistent. A table that does not exist is empty.
-    fn dump(&mut self, mut each: impl FnMut(&mut Self, &Message<'_>)) -> io::Result<bool> {
-        let sequence = self.sequence;
-        self.net.dump(&self.out)?;
-        let mut consistent = true;
-        let mut datagram = std::mem::take(&mut self.datagram);
-        let result = 'dump: loop {
-            let len = match self.net.dumped(&mut datagram) {
-                Ok(len) => len.min(DATAGRAM),
-                Err(error) => break Err(error),
-            };
-            for message in parse::messages(&datagram[..len]) {
-                if message.sequence != sequence {
-                    continue;
-                }
-                consistent &= message.flags & flag::DUMP_INTERRUPTED == 0;
-                match message.kind {
-                    kind::DONE | kind::ERROR => {
-                        let answer = parse::answer(&message);
-                        break 'dump match answer.map_or(0, |answer| answer.errno) {
-                            0 | errno::ENOENT => Ok(consistent),
-                            errno => Err(io::Error::from_raw_os_error(errno)),
-                        };
-                    }
-                    kind::OVERRUN => break 'dump Err(io::Error::from_raw_os_error(errno::ENOBUFS)),
-                    _ => each(self, &message),
-                }
-            }
-            // The dump of a million routes takes a second: nobody waits for it.
-            if self.flushes.is_empty() && self.ending.is_none() {
-                self.drain();
-            }
-            if self.writes_while_reading
-                && let Err(error) = self.write_fresh()
-            {
-                break Err(error);
-            }
-        };
-        self.datagram = datagram;
-        result
-    }
-
-    pub(super) fn query_device(&mut self) -> io::Result<Device> {
-        self.sequence = self.sequence.wrapping_add(1);
-        query_device(
-            &mut self.net,
-            &self.config.device,
-            self.sequence,
-            &mut self.datagram,
-        )
+    pub(super) fn query_devices(&mut self) -> io::Result<Vec<Device>> {
+        let mut devices = Vec::with_capacity(self.config.devices.len());
+        for name in &self.config.devices {
+            self.sequence = self.sequence.wrapping_add(1);
+            let (net, datagram) = (&mut self.net, &mut self.datagram);
+            devices.push(query_device(net, name, self.sequence, datagram)?);
+        }
+        Ok(devices)
     }
 
     /// Where a route leads that carries our protocol and has a form of ours; `None` for all

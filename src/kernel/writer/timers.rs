@@ -15,6 +15,8 @@ pub(super) enum Timer {
     Retry,
     /// Writes again what somebody else removed.
     Repair,
+    /// Asks which underlay addresses can be reached.
+    Ways,
     /// Sees that nobody has undone repairs for a while.
     Peace,
     /// Ends the time without [`Self::Doubt`] after a reading. Wakes nobody.
@@ -24,15 +26,16 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    const COUNT: usize = 8;
+    const COUNT: usize = 9;
 
     /// Those that the loop wakes up for.
-    const WAKING: [Self; 6] = [
+    const WAKING: [Self; 7] = [
         Self::Resync,
         Self::Doubt,
         Self::Check,
         Self::Retry,
         Self::Repair,
+        Self::Ways,
         Self::Peace,
     ];
 }

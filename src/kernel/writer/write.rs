@@ -132,9 +132,9 @@ impl<N: Netlink> Writer<N> {
             self.timers.set_if_unset(Timer::Doubt, at);
         }
         if outcome.device {
-            match self.query_device() {
-                // The device is as before; these routes are tried again like others.
-                Ok(device) if device == self.device => {}
+            match self.query_devices() {
+                // The devices are as before; these routes are tried again like others.
+                Ok(devices) if devices == self.devices => {}
                 Ok(_) => self.request_resync(now),
                 Err(error) => self.distrust("write", &error, now),
             }
@@ -202,7 +202,7 @@ impl<N: Netlink> Writer<N> {
 
 fn describe(op: &Op, answer: &Answer) -> String {
     let what = match op {
-        Op::AddHop { address, .. } => format!("nexthop {address}"),
+        Op::AddHop { hop, .. } => format!("nexthop {}", hop.address),
         Op::AddGroup { id, .. } | Op::ReplaceGroup { id, .. } => format!("nexthop group {id}"),
         Op::DeleteObject { id } => format!("deletion of nexthop {id}"),
         Op::Route { verb, place, .. } => {

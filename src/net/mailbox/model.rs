@@ -93,7 +93,7 @@ fn feed(postbox: &Postbox<u32, Bell>, own: &Bell, items: &[u32]) {
 }
 
 #[test]
-fn who_stops_at_a_full_mailbox_is_told_of_room() {
+fn full_mailbox_wakes_its_sender_when_it_has_room() {
     check(2, || {
         let (bell, first, second) = (Bell::default(), Bell::default(), Bell::default());
         let (mailbox, postbox) = Mailbox::with_waker(bell.clone(), 4);
@@ -120,7 +120,7 @@ fn who_stops_at_a_full_mailbox_is_told_of_room() {
 }
 
 #[test]
-fn what_is_posted_to_an_owner_that_goes_is_said_or_goes_with_it() {
+fn mail_to_an_owner_that_ends_is_refused_or_dropped_with_it() {
     check(4, || {
         let (mailbox, postbox) = Mailbox::with_waker(Bell::default(), 4);
         let item = Arc::new(());

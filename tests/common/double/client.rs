@@ -115,19 +115,13 @@ impl Client {
     /// Waits until a table of that length is received, or the connection is over. Returns which.
     #[track_caller]
     pub(crate) fn takes(&self, len: usize) -> bool {
-        let state = self.shared.lock();
-        let waiting = |state: &mut State| state.table.len() < len && !state.is_closed;
+        let state = (self.shared.lock(), &self.shared.changed);
         let patience = Duration::from_secs(60);
-        let waited = self
-            .shared
-            .changed
-            .wait_timeout_while(state, patience, waiting);
-        let (state, timeout) = waited.unwrap();
+        let (state, in_time) = super::wait_while(state, patience, |state| {
+            state.table.len() < len && !state.is_closed
+        });
         let has = state.table.len();
-        assert!(
-            !timeout.timed_out(),
-            "neither {len} routes nor the end; has {has}"
-        );
+        assert!(in_time, "neither {len} routes nor the end; has {has}");
         has == len
     }
 
@@ -165,21 +159,13 @@ impl Client {
 
     #[track_caller]
     fn wait(&self, what: &str, is_reached: impl Fn(&State) -> bool) {
-        let state = self.shared.lock();
-        let waiting = |state: &mut State| !is_reached(state);
+        let state = (self.shared.lock(), &self.shared.changed);
         let patience = Duration::from_secs(30);
-        let waited = self
-            .shared
-            .changed
-            .wait_timeout_while(state, patience, waiting);
-        let (state, timeout) = waited.unwrap();
+        let (state, in_time) = super::wait_while(state, patience, |state| !is_reached(state));
         let has = state.table.len();
         drop(state);
         self.faults.check();
-        assert!(
-            !timeout.timed_out(),
-            "not reached: {what}; has {has} routes"
-        );
+        assert!(in_time, "not reached: {what}; has {has} routes");
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) mod wire;
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "as above")]
@@ -45,6 +45,17 @@ pub(crate) use client::Client;
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use server::Server;
 use wire::Message;
+
+/// Waits until the state is no longer as `is_waited_for` says. Returns whether that was in time.
+fn wait_while<'a, T>(
+    (state, changed): (MutexGuard<'a, T>, &Condvar),
+    patience: Duration,
+    is_waited_for: impl Fn(&T) -> bool,
+) -> (MutexGuard<'a, T>, bool) {
+    let waited = changed.wait_timeout_while(state, patience, |state| is_waited_for(state));
+    let (state, timeout) = waited.unwrap();
+    (state, !timeout.timed_out())
+}
 
 /// How a double reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -151,17 +151,12 @@ impl Server {
 
     #[track_caller]
     fn wait(&self, what: &str, is_reached: impl Fn(&State) -> bool) {
-        let state = self.shared.lock();
-        let waiting = |state: &mut State| !is_reached(state);
+        let state = (self.shared.lock(), &self.shared.changed);
         let patience = Duration::from_secs(30);
-        let waited = self
-            .shared
-            .changed
-            .wait_timeout_while(state, patience, waiting);
-        let (state, timeout) = waited.unwrap();
+        let (state, in_time) = super::wait_while(state, patience, |state| !is_reached(state));
         drop(state);
         self.faults.check();
-        assert!(!timeout.timed_out(), "not reached: {what}");
+        assert!(in_time, "not reached: {what}");
     }
 }
 

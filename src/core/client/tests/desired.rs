@@ -62,7 +62,7 @@ fn wishes_of_any_time_reach_each_server_once() {
 }
 
 #[test]
-fn what_is_taken_back_while_a_server_is_down_is_not_mentioned() {
+fn routes_withdrawn_while_a_server_is_down_are_not_sent_to_it() {
     let mut world = World::new(&[Modern]);
     world.core.subscribe(V);
     world.up(A);
@@ -137,7 +137,7 @@ fn flapping_before_a_full_socket_costs_no_memory_and_ends_right() {
 }
 
 #[test]
-fn a_hundred_thousand_announcements_wait_in_little_room() {
+fn hundred_thousand_announcements_wait_in_little_room() {
     let mut world = World::new(&[Modern]);
     world.core.subscribe(V);
     world.up(A);

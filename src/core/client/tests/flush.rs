@@ -17,7 +17,7 @@ fn state(world: &World, number: u32, server: ServerId) -> crate::core::client::A
 }
 
 #[test]
-fn a_flush_ends_when_the_server_has_read_everything() {
+fn flush_ends_when_the_server_has_read_everything() {
     for kind in KINDS {
         let mut world = World::subscribed(kind);
         world.server(A).is_held = true;
@@ -37,7 +37,7 @@ fn a_flush_ends_when_the_server_has_read_everything() {
 }
 
 #[test]
-fn a_flush_needs_a_server_and_waits_for_all_that_are_established() {
+fn flush_needs_a_server_and_waits_for_all_that_are_established() {
     let mut world = World::new(&[Modern, Go]);
     world.with_core(|core, _| assert!(core.announce(V, own(1))));
     let flush = world.with_core(|core, _| core.flush());
@@ -57,7 +57,7 @@ fn a_flush_needs_a_server_and_waits_for_all_that_are_established() {
 }
 
 #[test]
-fn a_flush_includes_what_a_legacy_server_can_be_told_only_later() {
+fn flush_includes_what_a_legacy_server_can_be_told_only_later() {
     for kind in KINDS {
         let mut world = World::subscribed(kind);
         world.with_core(|core, _| assert!(core.announce(V, own(1))));
@@ -114,7 +114,7 @@ fn synced_is_known_while_subscribed() {
 }
 
 #[test]
-fn a_server_added_at_run_time_gets_everything() {
+fn server_added_at_run_time_gets_everything() {
     let mut world = World::subscribed(Modern);
     world.with_core(|core, _| assert!(core.announce(V, own(1))));
     let added = world.add(Go);
@@ -128,7 +128,7 @@ fn a_server_added_at_run_time_gets_everything() {
 }
 
 #[test]
-fn the_routes_of_a_removed_server_go_unless_another_has_them() {
+fn routes_of_a_removed_server_go_unless_another_has_them() {
     let mut world = World::new(&[Modern, Modern]);
     world.core.subscribe(V);
     for (server, number) in [(A, 1), (A, 2), (B, 2)] {
@@ -146,7 +146,7 @@ fn the_routes_of_a_removed_server_go_unless_another_has_them() {
 }
 
 #[test]
-fn a_server_is_replaced_without_a_gap() {
+fn server_is_replaced_without_a_gap() {
     let mut world = World::new(&[Modern]);
     world.core.subscribe(V);
     world.say(A, Add, V, route(1));
@@ -192,7 +192,7 @@ fn numbers_are_not_used_again_and_bits_are_clean() {
 }
 
 #[test]
-fn a_client_has_32_servers_at_most() {
+fn client_has_32_servers_at_most() {
     let mut world = World::new(&[Modern; 32]);
     let now = world.now;
     assert_eq!(world.core.add_server(now), None);

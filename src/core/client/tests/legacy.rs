@@ -34,7 +34,7 @@ fn updates(world: &World) -> usize {
 }
 
 #[test]
-fn a_legacy_server_is_sent_32_kib_and_a_keepalive_and_then_nothing() {
+fn legacy_server_is_sent_32_kib_and_a_keepalive_and_then_nothing() {
     for kind in [Go, OldRust] {
         let mut world = talkative(kind, LegacyPacing::Auto, DEFAULT_RATE);
         let mut sent = 0;
@@ -69,7 +69,7 @@ fn a_legacy_server_is_sent_32_kib_and_a_keepalive_and_then_nothing() {
 }
 
 #[test]
-fn a_chunk_of_which_the_kernel_takes_a_part_is_finished_first() {
+fn chunk_of_which_the_kernel_takes_a_part_is_finished_first() {
     let mut world = talkative(Go, LegacyPacing::Auto, u32::MAX);
     let whole = world.core.outgoing(A).to_vec();
     world.take(A, 50);
@@ -97,7 +97,7 @@ fn others_are_sent_as_much_as_they_take() {
 
 /// The pace ends with its connection.
 #[test]
-fn a_connection_lost_behind_a_barrier_begins_anew() {
+fn connection_lost_behind_a_barrier_begins_anew() {
     let mut world = talkative(Go, LegacyPacing::Auto, DEFAULT_RATE);
     world.settle();
     assert!(world.core.outgoing(A).is_empty());

@@ -85,7 +85,7 @@ fn destinations_are_ones_own_in_their_vni_only() {
 }
 
 #[test]
-fn what_goes_while_suppressed_goes_silently() {
+fn route_that_is_withdrawn_while_suppressed_goes_silently() {
     for kind in KINDS {
         let mut world = World::subscribed(kind);
         world.with_core(|core, _| assert!(core.announce(V, own(1))));
@@ -104,7 +104,7 @@ fn what_goes_while_suppressed_goes_silently() {
 /// Go rows 8 and 9: Go sends our own routes back with the initial table, and
 /// does not tell us when we, the last announcer, withdraw them.
 #[test]
-fn an_echo_does_not_outlive_the_announcement() {
+fn echo_does_not_outlive_the_announcement() {
     let balancer = Route::new(destination(2), NextHop::load_balancer(OWN));
     let mut world = World::new(&[Go]);
     world.up(A);
@@ -129,7 +129,7 @@ fn an_echo_does_not_outlive_the_announcement() {
 
 /// What another server of this implementation says is never an echo.
 #[test]
-fn the_same_route_of_another_stays_with_a_modern_server() {
+fn same_route_of_another_stays_with_a_modern_server() {
     let mut world = World::subscribed(Modern);
     world.say(A, Add, V, route(1));
     world.with_core(|core, _| {

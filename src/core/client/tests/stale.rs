@@ -115,7 +115,7 @@ fn without_a_stale_time_all_goes_at_once() {
 }
 
 #[test]
-fn a_reconnect_with_an_unchanged_table_is_no_event_about_routes() {
+fn reconnect_with_an_unchanged_table_is_no_event_about_routes() {
     for kind in KINDS {
         let mut world = two(kind);
         world.down(A);
@@ -132,7 +132,7 @@ fn a_reconnect_with_an_unchanged_table_is_no_event_about_routes() {
 }
 
 #[test]
-fn a_reconnect_with_a_changed_table_tells_the_differences() {
+fn reconnect_with_a_changed_table_tells_the_differences() {
     for kind in KINDS {
         let mut world = two(kind);
         world.down(A);
@@ -154,7 +154,7 @@ fn a_reconnect_with_a_changed_table_tells_the_differences() {
 
 /// A legacy table counts as complete after two KEEPALIVE round trips, not after one.
 #[test]
-fn a_legacy_table_is_swept_after_two_round_trips() {
+fn legacy_table_is_swept_after_two_round_trips() {
     let mut world = two(Go);
     world.down(A);
     world.down(B);
@@ -173,7 +173,7 @@ fn a_legacy_table_is_swept_after_two_round_trips() {
 }
 
 #[test]
-fn a_withdrawal_by_a_server_that_is_up_beats_a_stale_route() {
+fn withdrawal_by_a_server_that_is_up_beats_a_stale_route() {
     let mut world = World::new(&[Modern, Modern]);
     world.core.subscribe(V);
     for server in [A, B] {
@@ -195,7 +195,7 @@ fn a_withdrawal_by_a_server_that_is_up_beats_a_stale_route() {
 
 /// Another next hop comes and goes before the table is complete: the stale one stays.
 #[test]
-fn a_stale_next_hop_outlives_its_neighbours() {
+fn stale_next_hop_outlives_its_neighbours() {
     for kind in KINDS {
         let mut world = World::new(&[kind, kind]);
         world.core.subscribe(V);

@@ -121,7 +121,7 @@ fn own_announcements_outlive_an_unsubscribe_at_a_legacy_server() {
 
 /// RustBond 0.1 is legacy too, but keeps what was announced.
 #[test]
-fn what_is_withdrawn_during_an_unsubscribe_is_withdrawn_everywhere() {
+fn route_withdrawn_during_an_unsubscribe_is_withdrawn_everywhere() {
     for kind in KINDS {
         let mut world = World::subscribed(kind);
         world.with_core(|core, _| assert!(core.announce(V, own(1))));

@@ -52,7 +52,7 @@ fn each_handshake_step_has_its_state() {
 }
 
 #[test]
-fn a_silent_server_is_given_up_after_two_and_a_half_intervals() {
+fn silent_server_is_given_up_after_two_and_a_half_intervals() {
     let mut world = World::subscribed(Modern);
     world.server(A).is_mute = true;
     world.server(A).is_there = false;
@@ -76,7 +76,7 @@ fn any_byte_shows_that_a_server_lives() {
 }
 
 #[test]
-fn a_server_that_accepts_and_says_nothing_times_out() {
+fn server_that_accepts_and_says_nothing_times_out() {
     let mut world = World::new(&[Modern]);
     world.server(A).is_there = true;
     world.server(A).is_mute = true;
@@ -90,7 +90,7 @@ fn a_server_that_accepts_and_says_nothing_times_out() {
 }
 
 #[test]
-fn an_attempt_that_never_ends_is_ended() {
+fn attempt_that_never_ends_is_ended() {
     let mut world = World::new(&[Modern]);
     assert_eq!(world.core.poll_dial(world.now), Some(A));
     assert_eq!(world.core.poll_dial(world.now), None);
@@ -105,7 +105,7 @@ fn an_attempt_that_never_ends_is_ended() {
 }
 
 #[test]
-fn a_server_that_was_never_there_is_tried_every_five_to_ten_seconds() {
+fn server_that_was_never_there_is_tried_every_five_to_ten_seconds() {
     let mut world = World::new(&[Modern, Modern]);
     world.pass(SECOND * 600);
     for server in [A, B] {
@@ -170,7 +170,7 @@ fn after_a_failure_a_server_is_tried_late() {
 
 /// A server that drops everybody right after the handshake is not stormed.
 #[test]
-fn a_server_that_drops_every_session_is_tried_ever_later() {
+fn server_that_drops_every_session_is_tried_ever_later() {
     let mut world = World::new(&[Modern]);
     world.server(A).is_there = true;
     for _ in 0..600 {
@@ -182,7 +182,7 @@ fn a_server_that_drops_every_session_is_tried_ever_later() {
 }
 
 #[test]
-fn who_takes_nothing_is_closed_after_twice_the_timeout() {
+fn peer_that_takes_nothing_is_closed_after_twice_the_hold_time() {
     let mut world = World::subscribed(Modern);
     world.server(A).is_blocked = true;
     world.with_core(|core, _| assert!(core.announce(V, own(1))));
@@ -199,7 +199,7 @@ fn who_takes_nothing_is_closed_after_twice_the_timeout() {
 }
 
 #[test]
-fn who_takes_a_little_now_and_then_is_kept() {
+fn peer_that_takes_a_little_now_and_then_is_kept() {
     let mut world = World::subscribed(Modern);
     world.server(A).is_blocked = true;
     world.with_core(|core, _| {
@@ -269,7 +269,7 @@ fn synced_of_a_subscription_that_ended_is_not_told() {
 /// A consumer that takes one event where ten happen: it misses what was undone, ends
 /// with the right table, and hears of other things in time.
 #[test]
-fn a_slow_consumer_is_behind_but_right() {
+fn slow_consumer_is_behind_but_right() {
     let mut random = fastrand::Rng::with_seed(3);
     let mut world = World::subscribed(Modern);
     world.with_core(|core, _| core.subscribe(W));
@@ -317,7 +317,7 @@ fn broken_messages_are_counted_and_reported_once_a_minute() {
 }
 
 #[test]
-fn what_servers_may_not_send_ends_the_session() {
+fn forbidden_messages_of_a_server_end_the_session() {
     for frame in [
         [1, 0, 0, 3],
         [1, 0, 0, 4],
@@ -337,7 +337,7 @@ fn what_servers_may_not_send_ends_the_session() {
 }
 
 #[test]
-fn the_same_inputs_give_the_same_outputs() {
+fn same_inputs_give_the_same_outputs() {
     let run = || {
         let mut world = World::with(&[Modern, Go], config());
         let start = world.now;

@@ -19,7 +19,7 @@ fn two() -> World {
 }
 
 #[test]
-fn the_first_server_adds_the_last_removes() {
+fn first_server_adds_the_last_removes() {
     let mut world = two();
     let mut step = |server, action, expected: &[_]| {
         world.say(server, action, V, route(1));
@@ -73,7 +73,7 @@ fn of_many_next_hops_each_goes_by_itself() {
 
 /// Go row 9: an ADD is repeated for each further announcer.
 #[test]
-fn a_repeated_add_is_no_event() {
+fn repeated_add_is_no_event() {
     let mut world = World::new(&[Go]);
     world.core.subscribe(V);
     world.server(A).say(Add, V, route(1));
@@ -86,7 +86,7 @@ fn a_repeated_add_is_no_event() {
 }
 
 #[test]
-fn a_remove_of_what_nobody_has_is_no_event() {
+fn remove_of_what_nobody_has_is_no_event() {
     let mut world = two();
     world.say(A, Add, V, route(1));
     world.settle();
@@ -108,7 +108,7 @@ fn a_remove_of_what_nobody_has_is_no_event() {
 /// Go row 4: own announcements of a Go server come once, before its first
 /// KEEPALIVE, and in no table.
 #[test]
-fn what_a_server_announces_itself_before_its_first_keepalive_counts() {
+fn announcements_of_a_server_before_its_first_keepalive_count() {
     let mut world = World::new(&[Go]);
     world.server(A).own = [(V, route(1)), (W, route(2))].into();
     world.core.subscribe(V);
@@ -123,14 +123,21 @@ fn what_a_server_announces_itself_before_its_first_keepalive_counts() {
     assert_eq!(world.view(V), [route(1)].into());
 }
 
-#[test]
-fn what_came_early_goes_with_a_server_that_is_never_established() {
+/// A Go server that has just accepted, and announces a route of its own before the handshake is
+/// through.
+fn server_that_tells_early() -> World {
     let mut world = World::new(&[Go]);
     world.core.subscribe(V);
     world.server(A).own = [(V, route(1))].into();
     world.server(A).is_there = true;
     world.dial();
     world.server(A).is_held = true;
+    world
+}
+
+#[test]
+fn early_updates_go_with_a_server_that_is_never_established() {
+    let mut world = server_that_tells_early();
     world.settle();
     // All but the end of the KEEPALIVE.
     let waiting = world.talk(A).outbox.len();
@@ -146,13 +153,8 @@ fn what_came_early_goes_with_a_server_that_is_never_established() {
 }
 
 #[test]
-fn what_came_early_goes_with_its_subscription() {
-    let mut world = World::new(&[Go]);
-    world.core.subscribe(V);
-    world.server(A).own = [(V, route(1))].into();
-    world.server(A).is_there = true;
-    world.dial();
-    world.server(A).is_held = true;
+fn early_updates_go_with_their_subscription() {
+    let mut world = server_that_tells_early();
     for _ in 0..2 {
         world.settle();
         let waiting = world.talk(A).outbox.len();

@@ -8,24 +8,15 @@ use super::script::{Kind, Script, Talk};
 use crate::core::client::events::{ConsumerId, Event};
 use crate::core::client::{ConnectionState, ServerId};
 use crate::core::client::{Core, CoreConfig, Limits};
-use crate::core::session::{CloseReason, Role, SessionConfig};
+use crate::core::scripted::{self, hear};
+use crate::core::session::{CloseReason, Role};
 use crate::core::types::{Action, Route, Vni};
-use crate::core::wire::{Capabilities, Extensions};
 
 pub(super) const HOLD: Duration = Duration::from_secs(300);
 
 pub(super) fn config() -> CoreConfig {
     CoreConfig {
-        session: SessionConfig {
-            role: Role::Client,
-            keepalive_interval: 5,
-            handshake_timeout: Duration::from_secs(10),
-            extensions: Some(Extensions {
-                capabilities: Capabilities::OWN,
-                node_id: [1; 16],
-                uptime_seconds: 0,
-            }),
-        },
+        session: scripted::session(Role::Client),
         pacing: crate::core::pace::Pacing {
             mode: crate::core::pace::LegacyPacing::Auto,
             rate: u32::MAX,
@@ -275,12 +266,13 @@ impl World {
     pub(super) fn replay_some(&mut self, limit: usize) -> Vec<Event> {
         let events = self.core.take_events(ConsumerId::FIRST, limit);
         for event in &events {
-            let is_news = match *event {
-                Event::RouteAdded(vni, route) => self.told.insert((vni, route)),
-                Event::RouteRemoved(vni, route) => self.told.remove(&(vni, route)),
-                _ => true,
-            };
-            assert!(is_news, "{event:?} tells nothing");
+            match *event {
+                Event::RouteAdded(vni, route) => hear(&mut self.told, Action::Add, (vni, route)),
+                Event::RouteRemoved(vni, route) => {
+                    hear(&mut self.told, Action::Remove, (vni, route));
+                }
+                _ => {}
+            }
         }
         events
     }

@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_next_hop_is_small() {
+    fn next_hop_is_small() {
         assert!(size_of::<Hops>() <= 16, "{}", size_of::<Hops>());
     }
 }

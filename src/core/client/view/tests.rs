@@ -68,7 +68,7 @@ fn take_all(view: &mut View, consumer: ConsumerId, told: &mut Told) {
 }
 
 #[test]
-fn a_limit_leaves_the_rest_in_order() {
+fn limit_leaves_the_rest_in_order() {
     let mut view = View::new(1);
     for number in 0..10 {
         view.update(S, (V, Action::Add, route(number, 1)), || true);
@@ -85,7 +85,7 @@ fn a_limit_leaves_the_rest_in_order() {
 }
 
 #[test]
-fn a_limit_holds_within_a_destination_and_what_comes_is_first() {
+fn limit_holds_within_a_destination_and_what_comes_is_first() {
     let mut view = View::new(1);
     view.update(S, (V, Action::Add, route(1, 1)), || true);
     view.take(ConsumerId::FIRST, 9);
@@ -104,7 +104,7 @@ fn a_limit_holds_within_a_destination_and_what_comes_is_first() {
 }
 
 #[test]
-fn the_events_amount_to_all_changes_and_what_waits_stays_short() {
+fn events_amount_to_all_changes_and_what_waits_stays_short() {
     let mut random = fastrand::Rng::with_seed(5);
     let mut view = View::new(1);
     view.import(V, W);
@@ -191,7 +191,7 @@ fn ever_new_destinations_do_not_pile_up_before_a_consumer_that_sleeps() {
 }
 
 #[test]
-fn an_import_appears_as_long_as_anything_makes_it() {
+fn import_appears_as_long_as_anything_makes_it() {
     let mut view = View::new(1);
     view.import(V, W);
     let mut told = Told::default();
@@ -236,7 +236,7 @@ fn an_import_appears_as_long_as_anything_makes_it() {
 }
 
 #[test]
-fn a_consumer_that_comes_late_begins_with_all_there_is() {
+fn consumer_that_comes_late_begins_with_all_there_is() {
     let mut view = View::new(1);
     for number in 0..100 {
         view.update(S, (V, Action::Add, route(number, 1)), || true);

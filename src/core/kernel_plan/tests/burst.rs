@@ -19,7 +19,7 @@ fn fifty_routes_in_each_of_ten_groups(plan: &mut Plan) -> Vec<Route> {
 }
 
 #[test]
-fn a_hypervisor_that_leaves_costs_one_message() {
+fn hypervisor_that_leaves_costs_one_message() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     let with_99 = fifty_routes_in_each_of_ten_groups(&mut plan);
     run(&mut plan, &mut model);
@@ -39,7 +39,7 @@ fn a_hypervisor_that_leaves_costs_one_message() {
 }
 
 #[test]
-fn a_hypervisor_that_leaves_its_groups_only_costs_a_message_a_group() {
+fn hypervisor_that_leaves_its_groups_only_costs_a_message_a_group() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     let with_99 = fifty_routes_in_each_of_ten_groups(&mut plan);
     plan.add(Vni(1), &route("192.0.2.0/24", 99));
@@ -69,7 +69,7 @@ fn routes_that_keep_a_hop_keep_their_group() {
 }
 
 #[test]
-fn a_dump_between_any_two_batches_changes_nothing() {
+fn dump_between_any_two_batches_changes_nothing() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     let with_99 = fifty_routes_in_each_of_ten_groups(&mut plan);
     run(&mut plan, &mut model);
@@ -93,7 +93,7 @@ fn a_dump_between_any_two_batches_changes_nothing() {
 }
 
 #[test]
-fn a_hypervisor_that_comes_back_at_once_costs_nothing() {
+fn hypervisor_that_comes_back_at_once_costs_nothing() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     let with_99 = fifty_routes_in_each_of_ten_groups(&mut plan);
     run(&mut plan, &mut model);
@@ -132,7 +132,7 @@ fn hops_of(model: &Model, prefix: &str) -> Vec<Ipv6Addr> {
 }
 
 #[test]
-fn a_hypervisor_of_one_group_leaves_it_by_one_message() {
+fn hypervisor_of_one_group_leaves_it_by_one_message() {
     let all: &[u16] = &[1, 2];
     let (mut plan, mut model) = routes_to(&[("10.0.0.0/24", all), ("10.0.1.0/24", all)]);
     for prefix in ["10.0.0.0/24", "10.0.1.0/24"] {
@@ -144,7 +144,7 @@ fn a_hypervisor_of_one_group_leaves_it_by_one_message() {
 }
 
 #[test]
-fn a_route_waits_once_however_many_hops_it_lost_and_not_without_a_loss() {
+fn route_waits_once_however_many_hops_it_lost_and_not_without_a_loss() {
     let (mut plan, mut model) = routes_to(&[("10.0.0.0/24", &[1, 2, 3])]);
     plan.add(Vni(2), &route("10.0.0.0/24", 3));
     run(&mut plan, &mut model);
@@ -159,7 +159,7 @@ fn a_route_waits_once_however_many_hops_it_lost_and_not_without_a_loss() {
 }
 
 #[test]
-fn a_route_loses_hop_after_hop() {
+fn route_loses_hop_after_hop() {
     let (mut plan, mut model) = routes_to(&[("10.0.0.0/24", &[1, 2, 3])]);
     for hop in [3, 2] {
         plan.remove(Vni(1), &route("10.0.0.0/24", hop));
@@ -171,7 +171,7 @@ fn a_route_loses_hop_after_hop() {
 
 /// The hop that is lost is still the way of another route, so that no deletion will do.
 #[test]
-fn a_route_alone_moves_to_the_group_that_has_its_hops() {
+fn route_alone_moves_to_the_group_that_has_its_hops() {
     let (mut plan, mut model) = routes_to(&[
         ("10.0.0.0/24", &[1, 2, 3]),
         ("10.0.1.0/24", &[1, 2]),
@@ -183,7 +183,7 @@ fn a_route_alone_moves_to_the_group_that_has_its_hops() {
 }
 
 #[test]
-fn a_group_that_changed_is_that_of_its_new_hops_only() {
+fn group_that_changed_is_that_of_its_new_hops_only() {
     let all: &[u16] = &[1, 2, 3];
     let (mut plan, mut model) = routes_to(&[
         ("10.0.0.0/24", all),
@@ -216,7 +216,7 @@ fn a_group_that_changed_is_that_of_its_new_hops_only() {
 }
 
 #[test]
-fn a_batch_keeps_to_its_limit() {
+fn batch_keeps_to_its_limit() {
     let limited = |plan: &mut Plan, model: &mut Model| {
         let mut ops = Vec::new();
         plan.batch(3, &mut ops);
@@ -257,7 +257,7 @@ fn a_batch_keeps_to_its_limit() {
 }
 
 #[test]
-fn a_queue_that_was_long_gives_its_memory_back() {
+fn queue_that_was_long_gives_its_memory_back() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     for n in 0..20_000 {
         let destination = Destination::from_ipv4(Ipv4Addr::from(0x0a00_0000 + n), 32);

@@ -39,7 +39,7 @@ fn plan_with_one_id() -> Plan {
 }
 
 #[test]
-fn a_found_route_that_leads_elsewhere_is_written_at_once() {
+fn found_route_that_leads_elsewhere_is_written_at_once() {
     for (mode, prefix) in [
         (Mode::Objects, "10.0.0.0/24"),
         (Mode::Objects, "fd00::/64"),
@@ -66,7 +66,7 @@ fn a_found_route_that_leads_elsewhere_is_written_at_once() {
 }
 
 #[test]
-fn a_found_route_keeps_a_hop_that_others_lost_until_its_table_is_complete() {
+fn found_route_keeps_a_hop_that_others_lost_until_its_table_is_complete() {
     let all: &[u16] = &[1, 99];
     let mut model = left_by(Mode::Objects, &[("10.0.0.0/24", all), ("10.0.1.0/24", all)]);
     let mut plan = next_in(Mode::Objects, &model);
@@ -122,7 +122,7 @@ fn found_hops_that_no_route_can_have_are_replaced() {
 }
 
 #[test]
-fn what_is_to_be_written_is_not_forgotten_when_the_kernel_is_read() {
+fn pending_writes_survive_a_reading_of_the_kernel() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     complete(&mut plan);
     announce(&mut plan, &[("10.0.0.0/24", &[1, 2, 3])]);
@@ -140,7 +140,7 @@ fn what_is_to_be_written_is_not_forgotten_when_the_kernel_is_read() {
 
 /// A hop that was found twice is not mixed up with a group that shrinks to it.
 #[test]
-fn a_group_of_one_is_no_member_of_groups() {
+fn group_of_one_is_no_member_of_groups() {
     let mut model = left_by(
         Mode::Objects,
         &[("10.0.0.0/24", &[1, 2]), ("10.0.1.0/24", &[1, 2])],
@@ -251,7 +251,7 @@ fn objects_that_are_not_ours_are_let_alone() {
 }
 
 #[test]
-fn a_number_is_used_once_nobody_else_has_it() {
+fn number_is_used_once_nobody_else_has_it() {
     for is_told in [true, false] {
         let (mut plan, mut model) = (plan_with_one_id(), Model::default());
         model.objects.insert(1000, Nexthop::Foreign);

@@ -238,3 +238,28 @@ fn two_routes_of_ours_in_one_place_become_one() {
     run(&mut plan, &mut model);
     assert_eq!(model.resolved().values().next().unwrap().len(), 2);
 }
+
+#[test]
+fn device_of_a_vni_has_objects_of_its_own_and_another_one_moves_its_routes() {
+    let with = |devices: &[(u32, u8)]| {
+        let devices = devices.iter().map(|&(vni, device)| (Vni(vni), device));
+        Plan::new(PlanConfig {
+            vni_devices: devices.collect(),
+            ..plan_in(Mode::Objects).config
+        })
+    };
+    let (mut plan, mut model) = (with(&[(3, 1)]), Model::default());
+    plan.add(Vni(1), &route("10.0.0.0/24", 1));
+    plan.add(Vni(3), &route("10.0.0.0/24", 1));
+    let ops = run(&mut plan, &mut model);
+    let devices = ops.iter().filter_map(|op| match op {
+        Op::AddHop { hop, .. } => Some(hop.device),
+        _ => None,
+    });
+    assert_eq!(devices.collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(model.routes.len(), 2);
+    // The model does not tell devices apart: all was found by the first. A hop, a route, and the
+    // old ones of both.
+    let mut plan = with(&[(3, 1)]);
+    assert_eq!(move_in(&mut plan, &mut model), 4);
+}

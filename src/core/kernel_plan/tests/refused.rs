@@ -29,7 +29,7 @@ fn plan_with_ids(nexthop_ids: std::ops::Range<u32>) -> Plan {
 }
 
 #[test]
-fn a_number_that_turned_out_to_be_taken_is_not_tried_again() {
+fn number_that_turned_out_to_be_taken_is_not_tried_again() {
     let (mut plan, mut model) = (plan_with_ids(1000..1002), Model::default());
     model.objects.insert(1000, Nexthop::Foreign);
     plan.add(Vni(1), &route("10.0.0.0/24", 1));
@@ -45,7 +45,7 @@ fn a_number_that_turned_out_to_be_taken_is_not_tried_again() {
 }
 
 #[test]
-fn a_number_is_used_when_the_kernel_refused_something_else() {
+fn number_is_used_when_the_kernel_refused_something_else() {
     let (mut plan, mut model) = (plan_with_ids(1000..1001), Model::default());
     plan.add(Vni(1), &route("10.0.0.0/24", 1));
     for _ in 0..3 {
@@ -75,7 +75,7 @@ fn without_numbers_routes_wait_until_one_is_free() {
 }
 
 #[test]
-fn a_deletion_that_comes_too_late_is_done() {
+fn deletion_that_comes_too_late_is_done() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     plan.add(Vni(1), &route("10.0.0.0/24", 1));
     run(&mut plan, &mut model);
@@ -92,7 +92,7 @@ fn a_deletion_that_comes_too_late_is_done() {
 }
 
 #[test]
-fn an_object_that_does_not_go_is_looked_at() {
+fn object_that_does_not_go_is_looked_at() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     plan.add(Vni(1), &route("10.0.0.0/24", 1));
     run(&mut plan, &mut model);
@@ -104,7 +104,7 @@ fn an_object_that_does_not_go_is_looked_at() {
 }
 
 #[test]
-fn a_route_of_somebody_else_raises_doubt_once() {
+fn route_of_somebody_else_raises_doubt_once() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     plan.add(Vni(1), &route("10.0.0.0/24", 1));
     for (errno, doubt) in [

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::peer::{Stage, Subscription};
+use super::subscribers::Subscriber;
 use super::{Home, Report};
+use crate::core::reflector::memory::Pressure;
 use crate::core::reflector::message::Request;
 use crate::core::reflector::meter::{self, Meter};
 use crate::core::reflector::outbox::Outbox;
@@ -29,7 +31,8 @@ impl Home {
         if peer.subscriptions.contains_key(&vni) {
             return None;
         }
-        if peer.subscriptions.len() >= self.config.limits.subscriptions_per_peer {
+        let is_full = peer.subscriptions.len() >= self.config.limits.subscriptions_per_peer;
+        if is_full || self.pressure != Pressure::None {
             self.refused(id, 1);
             return None;
         }
@@ -39,7 +42,7 @@ impl Home {
             true => Stage::Waiting,
             false => Stage::Asked,
         };
-        let subscription = Subscription { epoch, stage };
+        let subscription = Subscription::new(epoch, stage);
         peer.subscriptions.insert(vni, subscription);
         self.subscriptions += 1;
         self.reports.push_back(Report::Subscribed(id, vni));
@@ -53,9 +56,9 @@ impl Home {
         };
         for vni in peer.connection.queue_mut().take_tables_out() {
             if let Some(subscription) = peer.subscriptions.get_mut(&vni)
-                && subscription.stage == Stage::Waiting
+                && subscription.stage() == Stage::Waiting
             {
-                subscription.stage = Stage::Asked;
+                subscription.set_stage(Stage::Asked);
                 let epoch = subscription.epoch;
                 self.requests.push((id, Request::Subscribe { vni, epoch }));
             }
@@ -66,6 +69,9 @@ impl Home {
     pub(super) fn unsubscribe(&mut self, id: PeerId, vni: Vni) -> Option<Request> {
         let peer = self.peers.get_mut(&id)?;
         let ended = peer.subscriptions.remove(&vni)?;
+        if peer.subscriptions.len() * 8 < peer.subscriptions.capacity() {
+            peer.subscriptions.shrink_to(peer.subscriptions.len() * 2);
+        }
         let outbox = peer.connection.queue_mut();
         outbox.end(vni, ended.epoch);
         if outbox.has_dead_front() {
@@ -74,7 +80,7 @@ impl Home {
         self.end_flow(vni, ended);
         self.ask_for_tables(id);
         self.reports.push_back(Report::Unsubscribed(id, vni));
-        (ended.stage != Stage::Waiting).then_some(Request::Unsubscribe(vni))
+        (ended.stage() != Stage::Waiting).then_some(Request::Unsubscribe(vni))
     }
 
     /// Goes on dropping what nobody wants any more of the queues.
@@ -114,10 +120,8 @@ impl Home {
         let Some(subscription) = expected else {
             return;
         };
-        let subscribers = self.subscribers.entry(vni).or_default();
-        let at = u32::try_from(subscribers.len()).expect("fewer sessions than 2^32");
-        subscription.stage = Stage::Active { at };
-        subscribers.push(id);
+        let at = self.subscribers.push(vni, Subscriber { peer: id, epoch });
+        subscription.set_stage(Stage::Active { at });
         for span in spans {
             peer.connection.queue_mut().push_table(vni, epoch, span);
         }
@@ -134,36 +138,31 @@ impl Home {
                 .queue_mut()
                 .push_end_of_rib(vni, epoch, span);
         }
+        peer.connection
+            .queue_mut()
+            .count_bytes(&mut self.queue_bytes);
         self.make_ready(id);
     }
 
     /// Takes a subscription that has ended off the subscribers of its VNI.
     pub(super) fn end_flow(&mut self, vni: Vni, ended: Subscription) {
         self.subscriptions -= 1;
-        let Stage::Active { at } = ended.stage else {
+        let Stage::Active { at } = ended.stage() else {
             return;
         };
-        let Some(subscribers) = self.subscribers.get_mut(&vni) else {
+        let Some(moved) = self.subscribers.remove(vni, at) else {
             return;
         };
-        subscribers.swap_remove(at as usize);
-        let moved = subscribers.get(at as usize).copied();
-        if subscribers.is_empty() {
-            self.subscribers.remove(&vni);
-        }
-        let Some(moved) = moved else {
-            return;
-        };
-        let subscriptions = match self.peers.get_mut(&moved) {
+        let subscriptions = match self.peers.get_mut(&moved.peer) {
             Some(peer) => Some(&mut peer.subscriptions),
-            None => self.departing.get_mut(&moved),
+            None => self.departing.get_mut(&moved.peer),
         };
         if let Some(moved) = subscriptions.and_then(|it| it.get_mut(&vni)) {
-            moved.stage = Stage::Active { at };
+            moved.set_stage(Stage::Active { at });
         }
     }
 
-    /// Takes sessions that are gone off the subscribers of their VNIs.
+    /// Takes sessions that are gone off the subscribers of their VNIs, here and at the owners.
     pub(super) fn end_flows(&mut self) {
         let mut meter = Meter::full();
         while !meter.is_spent()
@@ -179,51 +178,53 @@ impl Home {
             let subscriptions = self.departing.get_mut(&id);
             if let Some(ended) = subscriptions.and_then(|it| it.remove(&vni)) {
                 self.end_flow(vni, ended);
+                if ended.stage() != Stage::Waiting {
+                    self.requests.push((id, Request::Unsubscribe(vni)));
+                }
             }
         }
     }
 
     /// Queues changes of a VNI for all its subscribers, each without its own.
     pub(in crate::core::reflector) fn queue_changes(&mut self, vni: Vni, spans: &[Span]) {
-        let subscribers = self.subscribers.remove(&vni).unwrap_or_default();
-        for &id in &subscribers {
-            self.queue(id, vni, |outbox, epoch| {
+        let subscribers = self.subscribers.take(vni);
+        for &Subscriber { peer, epoch } in subscribers.list() {
+            self.queue(peer, |outbox| {
                 for span in spans {
                     let push = &mut |span| outbox.push_delta(vni, epoch, span);
-                    span.clone().for_peer(id, push);
+                    span.clone().for_peer(peer, push);
                 }
             });
         }
-        if !subscribers.is_empty() {
-            self.subscribers.insert(vni, subscribers);
-        }
+        self.subscribers.put_back(subscribers);
     }
 
     /// Queues changes for a session whose subscription is active, within its limits.
-    fn queue(&mut self, id: PeerId, vni: Vni, push: impl FnOnce(&mut Outbox, u32)) {
-        let (config, now) = (self.config, self.now);
+    fn queue(&mut self, id: PeerId, push: impl FnOnce(&mut Outbox)) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let Some(subscription) = peer.subscriptions.get(&vni) else {
-            return;
-        };
-        if !matches!(subscription.stage, Stage::Active { .. }) {
-            return;
-        }
-        push(peer.connection.queue_mut(), subscription.epoch);
+        push(peer.connection.queue_mut());
         let waiting = peer.connection.queue().delta_bytes();
-        let due = waiting > config.hard_limit / 2
-            || (waiting > config.soft_limit && peer.connection.is_stalled(now, STALL));
-        if due && peer.connection.queue().has_doubled() {
-            self.counters.coalesced += u64::from(peer.coalesce(config.seed));
-            self.purging.push_back(id);
+        let (soft, hard) = (self.config.soft_limit, self.config.hard_limit);
+        if waiting > soft.min(hard / 2) {
+            let due = waiting > hard / 2 || peer.connection.is_stalled(self.now, STALL);
+            if due && peer.connection.queue().has_doubled() {
+                let is_worth_it = peer.coalesce(self.config.seed, &mut self.segments);
+                self.counters.coalesced += u64::from(is_worth_it);
+                self.purging.push_back(id);
+            }
+            if peer.connection.queue().delta_bytes() > hard {
+                peer.connection.close(CloseReason::TooSlow);
+                self.doomed.push(id);
+            }
         }
-        if peer.connection.queue().delta_bytes() > config.hard_limit {
-            peer.connection.close(CloseReason::TooSlow);
-            self.doomed.push(id);
+        peer.connection
+            .queue_mut()
+            .count_bytes(&mut self.queue_bytes);
+        if peer.becomes_ready() {
+            self.ready.push(id);
         }
-        self.make_ready(id);
     }
 
     /// To be called when a connection that was full takes bytes again.
@@ -236,7 +237,8 @@ impl Home {
             && peer.connection.queue().delta_bytes() > soft_limit
             && peer.connection.queue().has_grown()
         {
-            self.counters.coalesced += u64::from(peer.coalesce(self.config.seed));
+            let is_worth_it = peer.coalesce(self.config.seed, &mut self.segments);
+            self.counters.coalesced += u64::from(is_worth_it);
             self.purging.push_back(id);
         }
     }

@@ -4,7 +4,9 @@
 //! answer comes in through `flow`.
 
 mod flow;
+mod memory;
 mod peer;
+mod subscribers;
 mod timers;
 
 use std::collections::VecDeque;
@@ -14,6 +16,7 @@ use std::time::Instant;
 pub(crate) use peer::PeerCounters;
 
 use super::config::ShardConfig;
+use super::memory::{Pressure, Segments};
 use super::message::Request;
 use crate::core::map::{Map, map};
 use crate::core::pace::{Framing, Overrun, SendQueue};
@@ -22,6 +25,7 @@ use crate::core::session::{CloseReason, Event, MessageCounts, SessionConfig};
 use crate::core::types::Vni;
 use crate::core::wire::Malformed;
 use peer::{Peer, Subscription};
+use subscribers::Subscribers;
 use timers::{Timer, Timers};
 
 /// What the caller may want to log or act on.
@@ -74,9 +78,10 @@ pub(super) struct Home {
     started: Instant,
     /// As of the latest call that told.
     now: Instant,
-    peers: Map<PeerId, Peer>,
+    /// Boxed: a map has room for up to twice as many.
+    peers: Map<PeerId, Box<Peer>>,
     /// The active subscribers that live here.
-    subscribers: Map<Vni, Vec<PeerId>>,
+    subscribers: Subscribers,
     subscriptions: usize,
     established: usize,
     counters: PeerCounters,
@@ -97,6 +102,11 @@ pub(super) struct Home {
     leaving: VecDeque<(PeerId, Vec<Vni>)>,
     /// Their subscriptions.
     departing: Map<PeerId, Map<Vni, Subscription>>,
+    /// Bytes of the queues themselves.
+    queue_bytes: usize,
+    /// Private copies of changes.
+    segments: Segments,
+    pressure: Pressure,
 }
 
 impl Home {
@@ -106,7 +116,7 @@ impl Home {
             started: now,
             now,
             peers: map(config.seed),
-            subscribers: map(config.seed),
+            subscribers: Subscribers::new(config.seed),
             subscriptions: 0,
             established: 0,
             counters: PeerCounters::default(),
@@ -120,6 +130,9 @@ impl Home {
             purging: VecDeque::new(),
             leaving: VecDeque::new(),
             departing: map(config.seed),
+            queue_bytes: 0,
+            segments: Segments::default(),
+            pressure: Pressure::None,
         }
     }
 
@@ -133,7 +146,7 @@ impl Home {
             extensions.uptime_seconds = u32::try_from(uptime).unwrap_or(u32::MAX);
         }
         let peer = Peer::new(&self.config, halvings, now);
-        self.peers.insert(id, peer);
+        self.peers.insert(id, Box::new(peer));
         self.schedule(id);
         true
     }
@@ -258,6 +271,7 @@ impl Home {
 
     /// Ends a turn: does some of the work that waits.
     pub(super) fn turn(&mut self) {
+        self.segments.sweep();
         self.end_doomed();
         self.end_flows();
         self.purge();
@@ -343,13 +357,21 @@ impl Home {
         if peer.connection.queue().has_dead_front() {
             self.purging.push_back(id);
         }
+        peer.connection
+            .queue_mut()
+            .count_bytes(&mut self.queue_bytes);
         self.ask_for_tables(id);
         self.settle(id);
     }
 
     /// The next thing that the caller should know.
     pub(super) fn poll_report(&mut self) -> Option<Report> {
-        self.reports.pop_front()
+        let report = self.reports.pop_front();
+        // What a burst of reports needed, no more than a few need.
+        if report.is_none() && self.reports.capacity() > 1024 {
+            self.reports = VecDeque::new();
+        }
+        report
     }
 
     /// Counts announcements or subscriptions of a session that were refused.
@@ -380,8 +402,7 @@ impl Home {
 
     fn make_ready(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(&id)
-            && peer.connection.is_sendable()
-            && !std::mem::replace(&mut peer.ready, true)
+            && peer.becomes_ready()
         {
             self.ready.push(id);
         }
@@ -416,6 +437,7 @@ impl Home {
             return;
         };
         self.established -= usize::from(peer.was_established);
+        self.queue_bytes -= peer.connection.queue().counted();
         let overrun = peer.connection.overrun();
         if let Some(overrun) = overrun.filter(|_| reason.is_from_outside()) {
             self.counters.legacy_drops += 1;

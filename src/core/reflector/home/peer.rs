@@ -8,17 +8,50 @@ use crate::core::connection::Connection;
 use crate::core::limit::Quiet;
 use crate::core::map::{Map, map};
 use crate::core::reflector::config::ShardConfig;
+use crate::core::reflector::memory::Segments;
 use crate::core::reflector::outbox::Outbox;
-use crate::core::rib::PeerId;
+use crate::core::rib::{PeerId, Span};
 use crate::core::session::MessageCounts;
 use crate::core::types::Vni;
 
-/// One subscription of a session, as its home sees it.
+/// One subscription of a session, as its home sees it. There may be millions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subscription {
     /// Tells it from earlier ones of the same VNI.
     pub(super) epoch: u32,
-    pub(super) stage: Stage,
+    /// The stage: a place among the subscribers of the VNI, or what has not got that far.
+    place: u32,
+}
+
+const _: () = assert!(size_of::<(Vni, Subscription)>() == 12);
+
+impl Subscription {
+    const WAITING: u32 = u32::MAX;
+    const ASKED: u32 = u32::MAX - 1;
+
+    pub(super) fn new(epoch: u32, stage: Stage) -> Self {
+        let place = match stage {
+            Stage::Waiting => Self::WAITING,
+            Stage::Asked => Self::ASKED,
+            Stage::Active { at } => {
+                debug_assert!(at < Self::ASKED, "fewer sessions than 2^32");
+                at
+            }
+        };
+        Self { epoch, place }
+    }
+
+    pub(super) fn stage(self) -> Stage {
+        match self.place {
+            Self::WAITING => Stage::Waiting,
+            Self::ASKED => Stage::Asked,
+            at => Stage::Active { at },
+        }
+    }
+
+    pub(super) fn set_stage(&mut self, stage: Stage) {
+        *self = Self::new(self.epoch, stage);
+    }
 }
 
 /// How far a subscription is.
@@ -87,9 +120,18 @@ impl Peer {
         }
     }
 
+    /// Returns whether there is something to send since this call.
+    pub(super) fn becomes_ready(&mut self) -> bool {
+        !self.ready && {
+            self.ready = self.connection.is_sendable();
+            self.ready
+        }
+    }
+
     /// Coalesces the queued changes by key. Returns whether that was worth the effort.
-    pub(super) fn coalesce(&mut self, seed: u64) -> bool {
-        let is_worth_it = self.connection.queue_mut().coalesce(seed);
+    pub(super) fn coalesce(&mut self, seed: u64, segments: &mut Segments) -> bool {
+        let add = &mut |span: &Span| segments.add(span.segment());
+        let is_worth_it = self.connection.queue_mut().coalesce(seed, add);
         self.counters.coalesced += u64::from(is_worth_it);
         is_worth_it
     }

@@ -17,14 +17,25 @@ pub(super) struct Join {
 /// The joins that wait: sessions take turns, and each has its own in order.
 #[derive(Debug)]
 pub(super) struct Joins {
-    of: Map<PeerId, VecDeque<(Vni, u32)>>,
-    /// Each session that waits; sessions that are gone may stand here, too.
+    seed: u64,
+    of: Map<PeerId, Waiting>,
+    /// Each session that waits, once.
     line: VecDeque<PeerId>,
+}
+
+/// The joins of one session.
+#[derive(Debug)]
+struct Waiting {
+    /// In order; those that are not wanted any more may stand here, too.
+    line: VecDeque<(Vni, u32)>,
+    /// The epochs of those that are.
+    wanted: Map<Vni, u32>,
 }
 
 impl Joins {
     pub(super) fn new(seed: u64) -> Self {
         Self {
+            seed,
             of: map(seed),
             line: VecDeque::new(),
         }
@@ -35,50 +46,51 @@ impl Joins {
     }
 
     pub(super) fn push(&mut self, join: Join) {
-        let waiting = self.of.entry(join.peer).or_default();
-        if waiting.is_empty() {
+        let waiting = self.of.entry(join.peer).or_insert_with(|| {
             self.line.push_back(join.peer);
-        }
-        waiting.push_back((join.vni, join.epoch));
+            Waiting {
+                line: VecDeque::new(),
+                wanted: map(self.seed),
+            }
+        });
+        waiting.line.push_back((join.vni, join.epoch));
+        waiting.wanted.insert(join.vni, join.epoch);
     }
 
-    /// Takes the next join. The caller checks whether it is still wanted.
+    /// Takes the session whose turn it is, and its next join if that is still wanted.
     pub(super) fn pop(&mut self) -> Option<Join> {
-        while let Some(peer) = self.line.pop_front() {
-            let Some(waiting) = self.of.get_mut(&peer) else {
-                continue;
-            };
-            let next = waiting.pop_front();
-            if waiting.is_empty() {
-                self.of.remove(&peer);
-            } else {
-                self.line.push_back(peer);
-            }
-            if let Some((vni, epoch)) = next {
-                return Some(Join { peer, vni, epoch });
-            }
+        let peer = self.line.pop_front()?;
+        let waiting = self.of.get_mut(&peer)?;
+        let next = waiting.line.pop_front();
+        let join = next.filter(|(vni, epoch)| {
+            let is_wanted = waiting.wanted.get(vni) == Some(epoch);
+            is_wanted && waiting.wanted.remove(vni).is_some()
+        });
+        if waiting.line.is_empty() {
+            self.of.remove(&peer);
+        } else {
+            self.line.push_back(peer);
         }
-        None
+        join.map(|(vni, epoch)| Join { peer, vni, epoch })
     }
 
-    /// Forgets joins of a session that are not wanted any more, once they are most of its own.
-    ///
-    /// `wanted`: how many still are, at most.
-    pub(super) fn tidy(
-        &mut self,
-        peer: PeerId,
-        wanted: usize,
-        is_wanted: impl Fn(Vni, u32) -> bool,
-    ) {
-        if let Some(waiting) = self.of.get_mut(&peer)
-            && waiting.len() > 2 * wanted + 64
-        {
-            waiting.retain(|&(vni, epoch)| is_wanted(vni, epoch));
+    /// Forgets a join. Returns whether it waited.
+    pub(super) fn cancel(&mut self, peer: PeerId, vni: Vni) -> bool {
+        let Some(waiting) = self.of.get_mut(&peer) else {
+            return false;
+        };
+        let has_waited = waiting.wanted.remove(&vni).is_some();
+        // So that what is not wanted any more is never most of a line.
+        let Waiting { line, wanted } = waiting;
+        if line.len() > 2 * wanted.len() + 64 {
+            line.retain(|(vni, epoch)| wanted.get(vni) == Some(epoch));
         }
+        has_waited
     }
 
-    /// Forgets the joins of a session that is gone.
-    pub(super) fn forget(&mut self, peer: PeerId) {
-        self.of.remove(&peer);
+    /// How many joins of a session wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self, peer: PeerId) -> usize {
+        self.of.get(&peer).map_or(0, |it| it.wanted.len())
     }
 }

@@ -1,6 +1,6 @@
 //! What the tables of a shard look like; nothing here changes a route.
 
-use super::Owner;
+use super::{Owned, Owner, Usage};
 use crate::core::rib::{PeerId, Slot, Span, TableSummary, VniTable};
 use crate::core::types::{Route, Vni};
 
@@ -17,45 +17,69 @@ pub(crate) struct RouteCursor {
 
 impl Owner {
     fn table(&self, vni: Vni) -> Option<&VniTable> {
-        self.vnis.get(&vni)?.table.as_deref()
+        self.vnis.get(&vni).map(|owned| &owned.table)
     }
 
-    /// In how many VNIs a peer announces or subscribes.
+    /// In how many VNIs a peer announces, or waits for the table.
     #[cfg(test)]
     pub(crate) fn present(&self, peer: PeerId) -> usize {
-        self.presence.get(&peer).map_or(0, |it| it.len())
+        let announced = self.announcers.get(&peer).map_or(0, |it| it.vnis.len());
+        announced + self.joins.waiting(peer)
     }
 
     /// The VNIs that somebody announces in or subscribes to: table and subscribers.
     pub(crate) fn for_each_vni(&self, mut each: impl FnMut(Vni, TableSummary, usize)) {
         for (&vni, owned) in &self.vnis {
-            let table = owned.table.as_ref();
-            let summary = table.map_or_else(TableSummary::default, |it| it.summary());
-            each(vni, summary, owned.subscribers());
+            each(vni, owned.table.summary(), owned.subscribers());
         }
+        self.bare
+            .for_each(|vni, subscribers| each(vni, TableSummary::default(), subscribers));
     }
 
     /// How many routes each peer announces here.
     pub(crate) fn for_each_announcer(&self, mut each: impl FnMut(PeerId, usize)) {
-        for (&peer, &routes) in &self.announced {
-            each(peer, routes);
+        for (&peer, announcer) in &self.announcers {
+            each(peer, announcer.routes);
         }
     }
 
     /// How many routes the process announces here in its own name.
     pub(crate) fn own_count(&self) -> usize {
-        self.announced.get(&PeerId::SELF).copied().unwrap_or(0)
+        let own = self.announcers.get(&PeerId::SELF);
+        own.map_or(0, |it| it.routes)
     }
 
     /// Those routes.
     pub(crate) fn own(&self) -> Vec<(Vni, Route)> {
-        let present = self.presence.get(&PeerId::SELF).into_iter().flatten();
-        let tables = present.filter_map(|(vni, _)| Some((*vni, self.table(*vni)?)));
+        let own = self.announcers.get(&PeerId::SELF).into_iter();
+        let vnis = own.flat_map(|it| &it.vnis);
+        let tables = vnis.filter_map(|vni| Some((*vni, self.table(*vni)?)));
         let routes = tables.flat_map(|(vni, table)| {
             let routes = table.of(&self.hops, PeerId::SELF);
             routes.map(move |route| (vni, route))
         });
         routes.collect()
+    }
+
+    /// Returns what the owner has allocated.
+    pub(in crate::core::reflector) fn usage(&self) -> Usage {
+        // A tree keeps about that much for each VNI of an announcer.
+        const ANNOUNCED_VNI: usize = 12;
+        Usage {
+            tables: self.table_bytes + self.hops.heap_bytes(),
+            queues: self.segments.bytes(),
+            sessions: self.vnis.allocation_size()
+                + self.vnis.len() * (size_of::<Owned>() - size_of::<VniTable>() + ANNOUNCED_VNI)
+                + self.bare.heap_bytes(),
+        }
+    }
+
+    /// The peer that announces most here, and about how many bytes its routes take.
+    pub(in crate::core::reflector) fn greatest_announcer(&self) -> Option<(PeerId, usize)> {
+        let bytes = self.table_bytes / self.announcements.max(1);
+        let sessions = self.announcers.iter().filter(|it| *it.0 != PeerId::SELF);
+        let greatest = sessions.max_by_key(|it| it.1.routes);
+        greatest.map(|(peer, it)| (*peer, it.routes * bytes))
     }
 
     /// Announcements that came or went, so far.
@@ -128,9 +152,7 @@ impl Owner {
         for vni in vnis {
             self.flush(vni);
             if let Some(owned) = self.vnis.get_mut(&vni) {
-                let table = owned.table.as_mut();
-                let spans = table.map_or_else(Vec::new, |it| it.join(PeerId::NOBODY));
-                tables.push((vni, spans));
+                tables.push((vni, owned.table.join(PeerId::NOBODY)));
             }
         }
         tables

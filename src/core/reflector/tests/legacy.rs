@@ -97,7 +97,7 @@ impl Fabric {
 }
 
 #[test]
-fn a_table_goes_in_bursts_of_chunks_and_nobody_else_waits() {
+fn table_goes_in_bursts_of_chunks_and_nobody_else_waits() {
     let mut fabric = Fabric::new(0);
     let burst = fabric.burst();
     assert!((BURST - CHUNK..=BURST).contains(&burst), "{burst} bytes");
@@ -128,7 +128,7 @@ fn a_table_goes_in_bursts_of_chunks_and_nobody_else_waits() {
 }
 
 #[test]
-fn a_keepalive_reply_waits_for_no_pace() {
+fn keepalive_reply_waits_for_no_pace() {
     let mut fabric = Fabric::new(0);
     fabric.burst();
     let (legacy, before) = (fabric.legacy, fabric.received());
@@ -141,7 +141,7 @@ fn a_keepalive_reply_waits_for_no_pace() {
 }
 
 #[test]
-fn a_chunk_that_the_kernel_cuts_is_finished_at_once_and_counted() {
+fn chunk_that_the_kernel_cuts_is_finished_at_once_and_counted() {
     let mut fabric = Fabric::new(0);
     let (legacy, now) = (fabric.legacy, fabric.world.now);
     fabric.chunk();

@@ -7,14 +7,14 @@ use super::Actions;
 use crate::http::cache::SnapshotCache;
 use crate::inspect::Inspect;
 
-pub(super) struct Shared {
+pub(super) struct Context {
     pub(super) inspect: Arc<dyn Inspect>,
     pub(super) actions: Actions,
     pub(super) cache: SnapshotCache,
     is_stopping: AtomicBool,
 }
 
-impl Shared {
+impl Context {
     pub(super) fn new(inspect: Arc<dyn Inspect>, actions: Actions) -> Self {
         Self {
             inspect,
