@@ -15,7 +15,7 @@ pub use rib::{Rib, Spans};
 pub use session::{Session, SessionEvent};
 
 use crate::core::reflector::coalesce_frames;
-use crate::core::rib::{NextHops, PeerId, VniTable};
+use crate::core::rib::{History, NextHops, PeerId, VniTable};
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::{FrameError, MessageType, Reassembler, decode_update, encode_update};
 
@@ -111,9 +111,9 @@ impl Table {
 
     /// Compacts as much as one turn does; whether more is wanted.
     pub fn compact(&mut self) -> bool {
-        if self.table.wants_compaction() {
+        if self.table.wants_compaction(History::Usual) {
             self.table.compact(&self.hops, 8192);
         }
-        self.table.wants_compaction()
+        self.table.wants_compaction(History::Usual)
     }
 }

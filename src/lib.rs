@@ -85,9 +85,8 @@
 //!
 //! Where this differs from what one might expect: routes announced by two peers are
 //! told to each of the two by a change of its own, because each must see the route
-//! exactly when *another* announces it; and a peer that was in such a pair gets its
-//! initial table encoded for it alone (`rib::VniTable::join`), because the log
-//! marks a change with one peer only.
+//! exactly when *another* announces it. The log marks each change with who must hear it, so
+//! that, read from its beginning, it is right for every peer (`core::rib`).
 
 mod client;
 mod core;

@@ -32,8 +32,8 @@ use rows::Field;
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Of a short run: the longest wait beyond quiet, and the peak of memory.
-const SHORT_WAIT: Duration = Duration::from_secs(5);
-const SHORT_MEMORY_MIB: f64 = 1024.0;
+const SHORT_WAIT: Duration = Duration::from_secs(2);
+const SHORT_MEMORY_MIB: f64 = 256.0;
 
 /// A siege. It may measure a wait of its own.
 enum Siege {
@@ -100,7 +100,9 @@ fn run(name: &str, siege: &Siege, is_short: bool) -> Option<String> {
     let file = format!("rustbond-siege-{}.sock", std::process::id());
     let control = std::env::temp_dir().join(file);
     let (http_text, path) = (http.to_string(), control.to_str().unwrap());
-    let arguments = ["--workers", "2", "--http", &http_text, "--control", path];
+    let mut arguments = vec!["--workers", "2", "--http", &http_text, "--control", path];
+    // Most besiegers send no KEEPALIVEs.
+    arguments.extend(["--keepalive", "60"]);
     let server = Process::server(&arguments);
     let field = Field {
         server: server.address,

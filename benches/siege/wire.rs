@@ -50,6 +50,8 @@ pub(crate) fn announcements(vni: u32, numbers: std::ops::Range<u32>) -> Vec<u8> 
 /// A session whose handshake is over, of a peer that reassembles frames: it is not paced.
 pub(crate) fn session(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
+    // Or a KEEPALIVE behind a request waits for the acknowledgement of that.
+    stream.set_nodelay(true).unwrap();
     // HELLO with an interval of 60 s and extensions: version 1, capability STREAM.
     let extensions = [0xc2, 0x3e, 4, 8, 1, 16, 1];
     let hello = frame(1, &[&[8, 60][..], &extensions].concat());

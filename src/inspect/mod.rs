@@ -26,7 +26,7 @@ mod watch;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-pub use server::{ClientStats, ServerStats};
+pub use server::{ClientStats, MemoryStats, ServerStats};
 pub use snapshot::Snapshot;
 pub(crate) use watch::WatchSource;
 pub use watch::{Watch, WatchEvent, WatchFrom};

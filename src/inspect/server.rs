@@ -46,6 +46,32 @@ pub struct ServerStats {
     pub bytes_received: u64,
     /// Bytes sent since the start.
     pub bytes_sent: u64,
+    /// The byte account.
+    pub memory: MemoryStats,
+}
+
+/// Bytes that a server has allocated, by what for, and how many it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryStats {
+    /// Tables with their logs.
+    pub tables: usize,
+    /// What waits for sessions, apart from what stands in a log.
+    pub queues: usize,
+    /// Sessions, subscriptions and VNIs.
+    pub sessions: usize,
+    /// What waits for monitors.
+    pub watches: usize,
+    /// The limit of all together.
+    pub limit: usize,
+}
+
+impl MemoryStats {
+    /// All bytes of the account.
+    #[must_use]
+    pub const fn total(&self) -> usize {
+        self.tables + self.queues + self.sessions + self.watches
+    }
 }
 
 /// What a client could not take.

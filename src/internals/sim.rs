@@ -126,6 +126,7 @@ impl SimServer {
             ),
             soft_limit: setup.soft_limit,
             hard_limit: setup.hard_limit,
+            memory_limit: usize::MAX,
             limits: Limits {
                 routes_per_peer: 1 << 20,
                 routes: 1 << 22,

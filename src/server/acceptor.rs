@@ -14,9 +14,10 @@ use super::config::AcceptLimits;
 use super::drain::Order;
 use super::journal::Journal;
 use super::mail::{AcceptorMail, Request, WorkerMail};
+use super::stats::WorkerStats;
 use crate::core::limit::Quiet;
 use crate::core::map::{Map, map};
-use crate::core::reflector::Topology;
+use crate::core::reflector::{Pressure, Topology};
 use crate::core::rib::PeerId;
 use crate::core::time::after;
 use crate::net::{MAILBOX_WEIGHT, Mailbox, Peer, Postbox, Stream};
@@ -48,6 +49,8 @@ pub(super) struct Acceptor {
     shunned: Map<IpAddr, Instant>,
     bucket: Bucket,
     refused: Arc<AtomicU64>,
+    /// The numbers of the workers.
+    stats: Vec<Arc<WorkerStats>>,
     journal: Journal,
     failures: Quiet,
     next: u32,
@@ -100,6 +103,7 @@ impl Acceptor {
         workers: Vec<Postbox<WorkerMail>>,
         limits: AcceptLimits,
         refused: Arc<AtomicU64>,
+        stats: Vec<Arc<WorkerStats>>,
     ) -> io::Result<(Self, Postbox<AcceptorMail>)> {
         let poll = Poll::new()?;
         let (mailbox, postbox) = Mailbox::new(&poll, WAKE, MAILBOX_WEIGHT)?;
@@ -119,6 +123,7 @@ impl Acceptor {
             shunned: map(crate::random::seed()),
             bucket: Bucket::new(limits.per_second, Instant::now()),
             refused,
+            stats,
             journal: Journal::new(),
             failures: Quiet::default(),
             next: 0,
@@ -241,7 +246,23 @@ impl Acceptor {
         let block = block(peer.ip());
         let open = self.open.get(&block).copied().unwrap_or(0);
         if self.total >= self.limits.sessions || open >= self.limits.per_address {
-            self.refuse(peer, now);
+            let AcceptLimits {
+                sessions,
+                per_address,
+                ..
+            } = self.limits;
+            let why = format!(
+                "{} connections are open, {sessions} and {per_address} for an address (IPv6: a /64) are allowed",
+                self.total
+            );
+            self.refuse(peer, &why, now);
+            return;
+        }
+        let used = self.stats.iter().map(|it| it.memory()).sum();
+        if Pressure::at(used, self.limits.memory) != Pressure::None {
+            let limit = self.limits.memory;
+            let why = format!("{used} bytes of memory are in use, {limit} are allowed");
+            self.refuse(peer, &why, now);
             return;
         }
         self.open.insert(block, open + 1);
@@ -288,18 +309,9 @@ impl Acceptor {
     }
 
     /// Dropping the stream closes the connection.
-    fn refuse(&mut self, peer: Peer, now: Instant) {
+    fn refuse(&mut self, peer: Peer, why: &str, now: Instant) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        let AcceptLimits {
-            sessions,
-            per_address,
-            ..
-        } = self.limits;
-        let why = format!(
-            "{} connections are open, {sessions} and {per_address} for an address (IPv6: a /64) are allowed",
-            self.total
-        );
-        self.journal.refused(peer, &why, now);
+        self.journal.refused(peer, why, now);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::memory;
 use crate::core::pace::{DEFAULT_RATE, LegacyPacing, MIN_RATE, Pacing};
 use crate::core::reflector::{Limits, ShardConfig};
 use crate::core::session::{Role, SessionConfig};
@@ -14,6 +15,9 @@ use crate::error::{Error, Result};
 /// mailbox of 6 MiB) is queued before any of it can be sent: below that a burst would end the
 /// session of a peer that reads as fast as it can.
 const MIN_HARD_LIMIT: usize = 8 * 1024 * 1024;
+
+/// The least `memory_limit`.
+const MIN_MEMORY_LIMIT: usize = 16 * 1024 * 1024;
 
 /// Settings of a server, each with its unit; the default serves a fabric of thousands.
 ///
@@ -48,12 +52,18 @@ pub struct ServerConfig {
     pub max_routes_per_peer: usize,
     /// Routes all peers may announce together. Default: 16,000,000 (about 2 GB).
     pub max_routes: usize,
-    /// VNIs one peer may subscribe to. Costs about 100 B each. Default: 16,384.
+    /// VNIs one peer may subscribe to. Costs about 60 B each. Default: 16,384.
     pub max_subscriptions_per_peer: usize,
-    /// VNIs that have routes, counted at each worker. Default: 1,000,000.
+    /// VNIs that have routes, counted at each worker. Costs up to 400 B each. Default:
+    /// 1,000,000.
     pub max_vnis: usize,
     /// VNIs that one peer may announce in, counted at each worker. Default: 65,536.
     pub max_vnis_per_peer: usize,
+    /// Bytes of tables, queues, sessions and watches; `None`: half of what the process may
+    /// have, by its control group, its resource limits and the machine. From 7/8 of it on new
+    /// sessions, routes and subscriptions are refused, beyond it the sessions that hold most are
+    /// closed (`MemoryLimit`), one after the other. Default: `None`.
+    pub memory_limit: Option<usize>,
     /// Whether peers without reassembly (Go MetalBond, RustBond 0.1) are sent whole frames
     /// in small chunks, and no faster than they read. Default: `Auto`.
     pub legacy_pacing: LegacyPacing,
@@ -81,6 +91,7 @@ impl Default for ServerConfig {
             max_subscriptions_per_peer: 16_384,
             max_vnis: 1_000_000,
             max_vnis_per_peer: 65_536,
+            memory_limit: None,
             legacy_pacing: LegacyPacing::Auto,
             legacy_rate: DEFAULT_RATE,
             node_id: None,
@@ -114,6 +125,9 @@ impl ServerConfig {
         if self.queue_hard_limit < MIN_HARD_LIMIT {
             return refuse("queue_hard_limit is below 8 MiB, which one burst of changes can need");
         }
+        if self.memory_limit.is_some_and(|it| it < MIN_MEMORY_LIMIT) {
+            return refuse("memory_limit is below 16 MiB, which a server without routes can need");
+        }
         Ok(())
     }
 
@@ -135,7 +149,13 @@ impl ServerConfig {
             sessions: self.max_sessions,
             per_address: self.max_sessions_per_address,
             per_second: self.max_accepts_per_second,
+            memory: self.memory(),
         }
+    }
+
+    /// The limit of the byte account.
+    pub(super) fn memory(&self) -> usize {
+        self.memory_limit.unwrap_or_else(memory::default_limit)
     }
 
     /// How long a peer's kernel may leave something unacknowledged: after as long as send
@@ -166,6 +186,7 @@ impl ServerConfig {
                 vnis: self.max_vnis,
                 vnis_per_peer: self.max_vnis_per_peer,
             },
+            memory_limit: self.memory(),
             pacing: Pacing {
                 mode: self.legacy_pacing,
                 rate: self.legacy_rate,
@@ -181,4 +202,6 @@ pub(super) struct AcceptLimits {
     pub(super) sessions: usize,
     pub(super) per_address: usize,
     pub(super) per_second: u32,
+    /// Bytes from which on, nearly, no session is accepted.
+    pub(super) memory: usize,
 }

@@ -41,6 +41,8 @@ pub(super) struct Inspector {
     pub(super) flaps: Arc<Mutex<Flaps>>,
     pub(super) started: (SystemTime, Instant),
     pub(super) watchers: Arc<AtomicUsize>,
+    /// Of the byte account; changed by the server alone.
+    pub(super) memory_limit: Arc<AtomicUsize>,
     pub(super) life: Life,
 }
 
@@ -50,6 +52,7 @@ impl Inspector {
             refused_sessions: self.refused.load(Ordering::Relaxed),
             ..ServerStats::default()
         };
+        total.memory.limit = self.memory_limit.load(Ordering::Relaxed);
         for stats in &self.stats {
             stats.add_to(&mut total);
         }

@@ -17,6 +17,7 @@ mod holds;
 mod inspector;
 mod journal;
 mod mail;
+mod memory;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ mod worker;
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -118,17 +119,18 @@ impl MetalBondServer {
         }
         let limits = config.accept_limits();
         let refused = Arc::new(AtomicU64::new(0));
+        let stats = (0..topology.shards()).map(|_| Arc::default());
+        let stats: Vec<Arc<WorkerStats>> = stats.collect();
         let (acceptor, acceptor_postbox) = Acceptor::new(
             listener,
             topology,
             workers.clone(),
             limits,
             Arc::clone(&refused),
+            stats.clone(),
         )
         .map_err(Error::io("register the listener"))?;
         let paces = Arc::default();
-        let stats = (0..topology.shards()).map(|_| Arc::default());
-        let stats: Vec<Arc<WorkerStats>> = stats.collect();
         let flaps = Arc::new(Mutex::new(Flaps::default()));
         let life = Life::default();
         let mut server = Self {
@@ -142,6 +144,7 @@ impl MetalBondServer {
                 flaps: Arc::clone(&flaps),
                 started: (SystemTime::now(), Instant::now()),
                 watchers: Arc::default(),
+                memory_limit: Arc::new(AtomicUsize::new(config.memory())),
                 life: life.clone(),
             },
             acceptor: acceptor_postbox,
@@ -210,6 +213,9 @@ impl MetalBondServer {
             };
             worker.post(WorkerMail::Request(Box::new(request)), 1);
         }
+        self.inspector
+            .memory_limit
+            .store(config.memory(), Ordering::Relaxed);
         *running = ServerConfig {
             workers: running.workers,
             node_id: running.node_id,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::core::reflector::Gauges;
+use crate::core::reflector::{Gauges, Usage};
 use crate::inspect::ServerStats;
 
 /// The numbers of one worker, written by it alone.
@@ -27,6 +27,10 @@ pub(super) struct WorkerStats {
     pub(super) held_up: AtomicU64,
     pub(super) bytes_received: AtomicU64,
     pub(super) bytes_sent: AtomicU64,
+    pub(super) table_bytes: AtomicUsize,
+    pub(super) queue_bytes: AtomicUsize,
+    pub(super) session_bytes: AtomicUsize,
+    pub(super) watch_bytes: AtomicUsize,
 }
 
 impl WorkerStats {
@@ -55,6 +59,22 @@ impl WorkerStats {
             .store(counters.cut_chunks, Ordering::Relaxed);
     }
 
+    /// Publishes the byte account.
+    pub(super) fn publish_memory(&self, usage: Usage, watches: usize) {
+        self.table_bytes.store(usage.tables, Ordering::Relaxed);
+        self.queue_bytes.store(usage.queues, Ordering::Relaxed);
+        self.session_bytes.store(usage.sessions, Ordering::Relaxed);
+        self.watch_bytes.store(watches, Ordering::Relaxed);
+    }
+
+    /// Returns all bytes of the account.
+    pub(super) fn memory(&self) -> usize {
+        self.table_bytes.load(Ordering::Relaxed)
+            + self.queue_bytes.load(Ordering::Relaxed)
+            + self.session_bytes.load(Ordering::Relaxed)
+            + self.watch_bytes.load(Ordering::Relaxed)
+    }
+
     pub(super) fn add_to(&self, total: &mut ServerStats) {
         total.sessions += self.sessions.load(Ordering::Relaxed);
         total.established += self.established.load(Ordering::Relaxed);
@@ -75,5 +95,10 @@ impl WorkerStats {
         total.held_up += self.held_up.load(Ordering::Relaxed);
         total.bytes_received += self.bytes_received.load(Ordering::Relaxed);
         total.bytes_sent += self.bytes_sent.load(Ordering::Relaxed);
+        let memory = &mut total.memory;
+        memory.tables += self.table_bytes.load(Ordering::Relaxed);
+        memory.queues += self.queue_bytes.load(Ordering::Relaxed);
+        memory.sessions += self.session_bytes.load(Ordering::Relaxed);
+        memory.watches += self.watch_bytes.load(Ordering::Relaxed);
     }
 }

@@ -280,6 +280,11 @@ impl WatchSender {
         self.has_lagged.store(true, Ordering::Relaxed);
     }
 
+    /// Returns the bytes that all workers have sent and the receiver has not taken.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.account.bytes.load(Ordering::Relaxed)
+    }
+
     /// Returns whether nobody takes what is sent.
     pub(super) fn is_lost(&self) -> bool {
         self.has_lagged.load(Ordering::Relaxed)

@@ -126,6 +126,7 @@ impl Worker {
             self.query_queues(now);
             self.shard
                 .set_remote_announcements(self.remote_announcements());
+            self.shard.set_remote_bytes(self.remote_bytes());
             self.shard.turn(now);
             self.post(None);
             self.feed_watches();
@@ -135,6 +136,8 @@ impl Worker {
             self.drain
                 .take_if(|it| it.is_finished(|id| turn.get(id).is_some()));
             self.stats.publish(self.shard.gauges());
+            self.stats
+                .publish_memory(self.shard.usage(), self.watch_bytes());
         }
     }
 
@@ -148,6 +151,22 @@ impl Worker {
         let others = others.filter(|(id, _)| *id != self.id);
         let announced = others.map(|(_, stats)| stats.announcements.load(Ordering::Relaxed));
         announced.sum()
+    }
+
+    /// Returns the bytes of all that this worker's shard does not count.
+    fn remote_bytes(&self) -> usize {
+        let others = self.links.stats.iter().enumerate();
+        let others = others.filter(|(id, _)| *id != self.id);
+        others.map(|(_, stats)| stats.memory()).sum::<usize>() + self.watch_bytes()
+    }
+
+    /// Returns the bytes that wait in watches. They are the server's, and the first worker's to
+    /// count.
+    fn watch_bytes(&self) -> usize {
+        match self.id {
+            0 => self.watches.iter().map(WatchSender::waiting_bytes).sum(),
+            _ => 0,
+        }
     }
 
     fn timeout(&self) -> Option<Duration> {

@@ -190,7 +190,7 @@ fn routes_reach_the_kernel_of_another_host_and_leave_it() {
     };
     let (announcer_host, installer_host) = (&hosts.announcer, &hosts.installer);
     let install = hosts.install.as_str();
-    let installer = client(installer_host, &install);
+    let installer = client(installer_host, install);
     let announcer = client(announcer_host, &format!("-a {ANNOUNCED}"));
     let installed = || table(installer_host);
     eventually("both routes", installed, is_installed);
@@ -219,7 +219,7 @@ fn host_that_falls_silent_loses_its_routes() {
     };
     let (announcer_host, installer_host) = (&hosts.announcer, &hosts.installer);
     let install = hosts.install.as_str();
-    let _installer = client(installer_host, &install);
+    let _installer = client(installer_host, install);
     let _announcer = client(announcer_host, &format!("-a {ANNOUNCED}"));
     let installed = || table(installer_host);
     eventually("both routes", installed, is_installed);

@@ -301,6 +301,11 @@ fn server_lines(server: &Value, line: &mut impl FnMut(&'static str, String)) {
             units::bytes(number("bytes_sent"))
         ),
     );
+    let memory = |key: &str| units::bytes(server["memory"][key].as_u64().unwrap_or_default());
+    line(
+        "memory",
+        format!("{} of {}", memory("total"), memory("limit")),
+    );
     let troubles = [
         ("malformed", "malformed messages"),
         ("refused", "refused by a limit"),

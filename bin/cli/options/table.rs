@@ -414,7 +414,7 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         name: "max-subscriptions-per-peer",
-        help: "VNIs that one peer subscribes to; 100 B each [default: 16384]",
+        help: "VNIs that one peer subscribes to; 60 B each [default: 16384]",
         fill: |it, text| {
             set(
                 &mut it.server.config.max_subscriptions_per_peer,
@@ -425,7 +425,7 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         name: "max-vnis",
-        help: "VNIs that have routes, at each worker [default: 1000000]",
+        help: "VNIs that have routes, at each worker; 400 B each [default: 1000000]",
         fill: |it, text| set(&mut it.server.config.max_vnis, count(text)),
         ..LIMIT
     },
@@ -433,6 +433,16 @@ pub(super) static ROWS: &[Row] = &[
         name: "max-vnis-per-peer",
         help: "VNIs that one peer announces in, at each worker [default: 65536]",
         fill: |it, text| set(&mut it.server.config.max_vnis_per_peer, count(text)),
+        ..LIMIT
+    },
+    Row {
+        name: "memory-limit",
+        help: "Bytes of tables, queues and sessions, at least 16M; nearly there, nothing new is \
+               admitted, beyond it who holds most is closed [default: half of what the process \
+               may have]",
+        value: Value::One("BYTES"),
+        expected: BYTES,
+        fill: |it, text| set(&mut it.server.config.memory_limit, bytes(text)),
         ..LIMIT
     },
     Row {

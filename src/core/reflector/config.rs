@@ -14,6 +14,8 @@ pub(crate) struct ShardConfig {
     /// coalesced.
     pub(crate) hard_limit: usize,
     pub(crate) limits: Limits,
+    /// Bytes that all shards may have allocated.
+    pub(crate) memory_limit: usize,
     pub(crate) pacing: Pacing,
     /// Random seed of this process: keys hash maps against collision attacks.
     pub(crate) seed: u64,

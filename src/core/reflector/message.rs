@@ -89,6 +89,8 @@ pub(crate) enum Message {
     Changes { vni: Vni, spans: Vec<Span> },
     /// To the home: announcements were refused, a limit is reached.
     Refused { peer: PeerId, routes: u64 },
+    /// To the home: memory is short, and a session holds most of it.
+    Shed { peer: PeerId },
 }
 
 impl Message {
@@ -101,7 +103,8 @@ impl Message {
             | Self::Gone { .. }
             | Self::Table { .. }
             | Self::Changes { .. }
-            | Self::Refused { .. } => 1,
+            | Self::Refused { .. }
+            | Self::Shed { .. } => 1,
         };
         messages.iter().map(weigh).sum()
     }

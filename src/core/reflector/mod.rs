@@ -22,6 +22,7 @@
 mod coalesce;
 mod config;
 mod home;
+mod memory;
 mod message;
 mod meter;
 mod outbox;
@@ -38,6 +39,8 @@ pub(crate) use coalesce::coalesce_frames;
 pub(crate) use config::ShardConfig;
 use home::Home;
 pub(crate) use home::{PeerCounters, Report, SessionView};
+use memory::Shedding;
+pub(crate) use memory::{Pressure, Usage};
 use message::Request;
 pub(crate) use message::{Message, Topology};
 use owner::Owner;
@@ -58,6 +61,10 @@ pub(crate) struct Shard {
     owner: Owner,
     /// For each shard, what waits for it.
     outgoing: Vec<Vec<Message>>,
+    memory_limit: usize,
+    /// Bytes at the other shards, when they were last heard of.
+    remote_bytes: usize,
+    shedding: Shedding,
 }
 
 impl Shard {
@@ -69,6 +76,9 @@ impl Shard {
             home: Home::new(config, now),
             owner: Owner::new(topology, config.limits, config.seed),
             outgoing: (0..topology.shards()).map(|_| Vec::new()).collect(),
+            memory_limit: config.memory_limit,
+            remote_bytes: 0,
+            shedding: Shedding::default(),
         }
     }
 
@@ -84,6 +94,7 @@ impl Shard {
     /// and its seed stay.
     pub(crate) fn reconfigure(&mut self, config: ShardConfig) {
         self.home.reconfigure(config);
+        self.memory_limit = config.memory_limit;
         self.owner.set_limits(config.limits);
     }
 
@@ -146,11 +157,43 @@ impl Shard {
     /// Ends a turn of the caller's loop: sends on what changed in it.
     pub(crate) fn turn(&mut self, now: Instant) {
         self.home.set_now(now);
+        self.relieve(now);
         self.owner.turn();
         self.route_owners_messages();
         self.home.turn();
         self.route_departures();
         self.route_held_requests();
+    }
+
+    /// Does what is to be done when memory is short.
+    fn relieve(&mut self, now: Instant) {
+        let used = self.usage().total() + self.remote_bytes;
+        let pressure = Pressure::at(used, self.memory_limit);
+        self.owner.set_pressure(pressure);
+        self.home.set_pressure(pressure);
+        if self.shedding.is_due(pressure, now) {
+            let queue = self.home.greatest_queue();
+            let announcer = self.owner.greatest_announcer();
+            let greatest = queue.into_iter().chain(announcer).max_by_key(|it| it.1);
+            if let Some((peer, _)) = greatest.filter(|it| it.1 > 0) {
+                self.send(self.topology.home(peer), Message::Shed { peer });
+            }
+        }
+    }
+
+    /// What the shard has allocated.
+    pub(crate) fn usage(&self) -> Usage {
+        let (home, owner) = (self.home.usage(), self.owner.usage());
+        Usage {
+            tables: home.tables + owner.tables,
+            queues: home.queues + owner.queues,
+            sessions: home.sessions + owner.sessions,
+        }
+    }
+
+    /// Tells how many bytes all else has allocated.
+    pub(crate) fn set_remote_bytes(&mut self, bytes: usize) {
+        self.remote_bytes = bytes;
     }
 
     /// Tells how many routes are announced at the other shards.
@@ -302,6 +345,10 @@ impl Shard {
             } => self.home.begin_flow(peer, vni, epoch, spans),
             Message::Changes { vni, spans } => self.home.queue_changes(vni, &spans),
             Message::Refused { peer, routes } => self.home.refused(peer, routes),
+            Message::Shed { peer } => {
+                self.home.shed(peer);
+                self.route_departures();
+            }
         }
         self.route_owners_messages();
     }

@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use crate::core::connection::{Queue, Which};
 use crate::core::rib::{Segment, Span, count_frames};
@@ -68,6 +69,8 @@ pub(crate) struct Outbox {
     delta_bytes: usize,
     /// What remained of the changes when they were last coalesced.
     coalesced_bytes: usize,
+    /// Bytes of the queue itself as they were last counted.
+    counted: u32,
     /// What is known of subscriptions while they begin and end.
     flows: Option<Box<Flows>>,
     /// UPDATEs sent so far.
@@ -97,6 +100,32 @@ impl Outbox {
     /// Bytes of changes that wait.
     pub(crate) fn delta_bytes(&self) -> usize {
         self.delta_bytes
+    }
+
+    /// Brings the bytes of all queues up to date with this one, without the frames themselves.
+    pub(crate) fn count_bytes(&mut self, all: &mut usize) {
+        let bytes = self.items.capacity() * size_of::<Item>();
+        let before = self.counted();
+        if bytes != before {
+            self.counted = u32::try_from(bytes).unwrap_or(u32::MAX);
+            *all = *all - before + self.counted();
+        }
+    }
+
+    /// Those bytes as they were last counted.
+    pub(crate) fn counted(&self) -> usize {
+        self.counted as usize
+    }
+
+    /// Returns about how many bytes would be free without this queue: of frames that others
+    /// hold, too, a share.
+    pub(crate) fn holds(&self) -> usize {
+        // More are not looked at; the rest is taken to be alike.
+        const LOOKS: usize = 1000;
+        let step = self.items.len() / LOOKS + 1;
+        let looked_at = self.items.iter().step_by(step);
+        let shares = looked_at.map(|it| it.left() / Arc::strong_count(it.span.segment()));
+        shares.sum::<usize>() * step + self.counted()
     }
 
     /// Appends changes of a VNI.
@@ -322,7 +351,9 @@ impl Outbox {
     /// whether that was worth the effort.
     ///
     /// Changes that can hardly shrink stay as they are: shared with all who must send them.
-    pub(crate) fn coalesce(&mut self, seed: u64) -> bool {
+    ///
+    /// Calls `each` with every private copy.
+    pub(crate) fn coalesce(&mut self, seed: u64, each: &mut impl FnMut(&Span)) -> bool {
         if self.has_ended() {
             self.drop_all_dead();
         }
@@ -348,6 +379,7 @@ impl Outbox {
         self.items = rest;
         for ((vni, epoch), spans) in deltas {
             for span in coalesce(&spans, seed) {
+                each(&span);
                 self.push_back(span, Kind::Delta(vni), epoch);
             }
         }

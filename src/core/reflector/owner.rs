@@ -5,13 +5,15 @@ mod joins;
 mod read;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 pub(crate) use read::RouteCursor;
 
+use super::memory::{Pressure, Segments, Usage};
 use super::message::{Message, Topology};
 use super::meter::{self, Meter};
 use crate::core::map::{Map, map};
-use crate::core::rib::{NextHops, PeerId, Span, VniTable};
+use crate::core::rib::{History, NextHops, PeerId, Span, VniTable};
 use crate::core::types::{Action, Vni};
 use crate::core::wire::Update;
 use bare::Bare;
@@ -52,6 +54,11 @@ pub(crate) struct Owner {
     changes: u64,
     /// Changes for those who watch all tables, while there are any.
     watched: Option<Vec<(Vni, Vec<Span>)>>,
+    /// Bytes of all tables.
+    table_bytes: usize,
+    /// Handed out, and in no log.
+    segments: Segments,
+    pressure: Pressure,
 }
 
 /// How much may be announced.
@@ -86,11 +93,20 @@ struct Owned {
     dirty: bool,
     /// Stands in `compacting`.
     compacting: bool,
+    /// Bytes of the table as they were last counted.
+    counted: usize,
 }
 
 impl Owned {
     fn subscribers(&self) -> usize {
         self.by_shard.iter().map(|it| *it as usize).sum()
+    }
+
+    /// Brings the bytes of all tables up to date.
+    fn count_bytes(&mut self, all: &mut usize) {
+        let bytes = self.table.heap_bytes();
+        *all = *all - self.counted + bytes;
+        self.counted = bytes;
     }
 }
 
@@ -117,6 +133,21 @@ impl Owner {
             refused: map(seed),
             changes: 0,
             watched: None,
+            table_bytes: 0,
+            segments: Segments::default(),
+            pressure: Pressure::None,
+        }
+    }
+
+    /// Says how short memory is.
+    pub(super) fn set_pressure(&mut self, pressure: Pressure) {
+        self.pressure = pressure;
+    }
+
+    fn history(&self) -> History {
+        match self.pressure {
+            Pressure::None => History::Usual,
+            Pressure::High | Pressure::Over => History::Short,
         }
     }
 
@@ -150,6 +181,7 @@ impl Owner {
                         by_shard: bare.take(vni),
                         dirty: false,
                         compacting: false,
+                        counted: 0,
                     })
                 });
             }
@@ -168,7 +200,8 @@ impl Owner {
     ///
     /// At the limit a repeated announcement is refused too; it would change nothing.
     fn admits(&self, peer: PeerId, vni: Vni) -> bool {
-        if self.announcements + self.remote_announcements >= self.limits.routes {
+        let is_full = self.announcements + self.remote_announcements >= self.limits.routes;
+        if is_full || self.pressure != Pressure::None {
             return false;
         }
         let own = self.announcers.get(&peer);
@@ -262,6 +295,7 @@ impl Owner {
 
     /// Ends a turn: hands out what changed and does some of the work that waits.
     pub(super) fn turn(&mut self) {
+        self.segments.sweep();
         self.depart();
         self.join_meter = Meter::full();
         self.serve_joins();
@@ -281,7 +315,7 @@ impl Owner {
 
     /// Rewrites some of the logs that have outgrown their tables.
     fn compact(&mut self) {
-        let mut meter = Meter::full();
+        let (mut meter, history) = (Meter::full(), self.history());
         while !meter.is_spent()
             && let Some(vni) = self.compacting.pop_front()
         {
@@ -290,8 +324,15 @@ impl Owner {
                 continue;
             };
             let budget = meter.steps(meter::SLOT);
-            meter.charge(meter::SLOT * owned.table.compact(&self.hops, budget));
-            owned.compacting = owned.table.wants_compaction();
+            let compacted = owned.table.compact(&self.hops, budget);
+            meter.charge(meter::SLOT * compacted.slots);
+            // What somebody still sends is on nobody's account any more.
+            for segment in compacted.old.iter().filter(|it| Arc::strong_count(it) > 1) {
+                meter.charge(1);
+                self.segments.add(segment);
+            }
+            owned.count_bytes(&mut self.table_bytes);
+            owned.compacting = owned.table.wants_compaction(history);
             if owned.compacting {
                 self.compacting.push_back(vni);
             }
@@ -388,6 +429,7 @@ impl Owner {
     /// Hands what is fresh in a table to the shards that have subscribers. Returns what that
     /// costs them, in units of a [`Meter`].
     fn flush(&mut self, vni: Vni) -> usize {
+        let history = self.history();
         let Some(owned) = self.vnis.get_mut(&vni) else {
             return 0;
         };
@@ -408,10 +450,14 @@ impl Owner {
             }
             cost = spans.len() * owned.subscribers() / self.topology.shards();
         }
+        for span in spans.iter().filter(|it| !it.is_in_log()) {
+            self.segments.add(span.segment());
+        }
         owned.dirty = false;
+        owned.count_bytes(&mut self.table_bytes);
         if owned.table.is_empty() {
             self.drop_table(vni);
-        } else if owned.table.wants_compaction() && !owned.compacting {
+        } else if owned.table.wants_compaction(history) && !owned.compacting {
             owned.compacting = true;
             self.compacting.push_back(vni);
         }
@@ -421,7 +467,13 @@ impl Owner {
     /// Gives back the table of a VNI without routes.
     fn drop_table(&mut self, vni: Vni) {
         if let Some(owned) = self.vnis.remove(&vni) {
+            self.table_bytes -= owned.counted;
             self.bare.put(vni, owned.by_shard);
+            for segment in owned.table.into_segments() {
+                if Arc::strong_count(&segment) > 1 {
+                    self.segments.add(&segment);
+                }
+            }
         }
         if self.vnis.len() * 8 < self.vnis.capacity() {
             self.vnis.shrink_to(self.vnis.len() * 2);

@@ -30,6 +30,7 @@ fn config() -> ShardConfig {
         session: scripted::session(Role::Server),
         soft_limit: 200,
         hard_limit: 1 << 30,
+        memory_limit: usize::MAX,
         limits: Limits {
             routes_per_peer: 1000,
             routes: 5000,

@@ -5,17 +5,15 @@ use std::sync::Arc;
 use foldhash::quality::FixedState;
 use hashbrown::HashSet;
 
+use super::History;
 use super::routes::Slot;
-use super::segment::{Mark, SEGMENT_BYTES, Segment, SegmentBuilder, Span};
+use super::segment::{Mark, SEGMENT_BYTES, SHARED_BYTES, Segment, SegmentBuilder, Span};
 use crate::core::types::Action;
 
 /// A log has a history as long as its live part, and at least so much, before it is compacted.
 ///
 /// Keeps small tables from compacting at every change; there may be many of them.
 const HISTORY_BYTES: usize = 2 * 1024;
-
-/// From this size on, what is fresh becomes a segment of the log as it is.
-const SHARED_BYTES: usize = SEGMENT_BYTES / 4;
 
 /// A log of at most so many bytes is one segment without room to grow: there may be many.
 const SMALL_BYTES: usize = 1024;
@@ -267,12 +265,12 @@ impl Log {
     }
 
     /// Whether a compaction is under way or worth beginning.
-    pub(crate) fn wants_compaction(&self) -> bool {
-        self.compaction.is_some() || self.has_outgrown()
-    }
-
-    fn has_outgrown(&self) -> bool {
-        self.store.bytes > self.live_bytes + self.live_bytes.max(HISTORY_BYTES)
+    pub(crate) fn wants_compaction(&self, history: History) -> bool {
+        let allowed = match history {
+            History::Usual => self.live_bytes,
+            History::Short => self.live_bytes / 4,
+        };
+        self.compaction.is_some() || self.store.bytes > self.live_bytes + allowed.max(HISTORY_BYTES)
     }
 
     /// Begins a compaction, if none is under way. Returns the first slot that is not rewritten.
@@ -302,15 +300,22 @@ impl Log {
         }
     }
 
-    pub(crate) fn finish_compaction(&mut self) {
+    /// Replaces the log by what was written. Returns the segments of the old one.
+    pub(crate) fn finish_compaction(&mut self) -> Vec<Arc<Segment>> {
         debug_assert!(!self.has_fresh(), "fresh changes would be logged twice");
-        if let Some(mut compaction) = self.compaction.take() {
-            if compaction.next.bytes <= SMALL_BYTES {
-                compaction.next.seal();
-                compaction.next.segments.shrink_to_fit();
-            }
-            self.store = compaction.next;
+        let Some(mut compaction) = self.compaction.take() else {
+            return Vec::new();
+        };
+        if compaction.next.bytes <= SMALL_BYTES {
+            compaction.next.seal();
+            compaction.next.segments.shrink_to_fit();
         }
+        std::mem::replace(&mut self.store, compaction.next).segments
+    }
+
+    /// The segments of the log.
+    pub(crate) fn into_segments(self) -> Vec<Arc<Segment>> {
+        self.store.segments
     }
 
     #[cfg(any(test, feature = "internals"))]
@@ -428,9 +433,9 @@ mod tests {
             announce(&mut log, &[live]);
             come_and_go(&mut log, live.max(HISTORY_BYTES) / 2 - 1);
             assert_eq!(log.bytes() - live, live.max(HISTORY_BYTES));
-            assert!(!log.wants_compaction());
+            assert!(!log.wants_compaction(History::Usual));
             come_and_go(&mut log, 1);
-            assert!(log.wants_compaction());
+            assert!(log.wants_compaction(History::Usual));
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) use segment::{Mark, SEGMENT_BYTES, Segment, SegmentBuilder, Span, cou
 use summary::Tally;
 pub use summary::{Digest, TableSummary};
 
+use std::sync::Arc;
+
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::encode_update;
 use log::Log;
@@ -50,6 +52,24 @@ impl PeerId {
 
     /// How many ids sessions have.
     pub(crate) const SESSIONS: u32 = u32::MAX - 1;
+}
+
+/// How much history a log may have before it is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum History {
+    /// As much as is live.
+    Usual,
+    /// A quarter of that: memory is short.
+    Short,
+}
+
+/// What a step of a compaction did.
+#[derive(Debug)]
+pub(crate) struct Compacted {
+    /// Slots that it visited.
+    pub(crate) slots: usize,
+    /// The segments of the log that was replaced: some may still be sent.
+    pub(crate) old: Vec<Arc<Segment>>,
 }
 
 /// The table of one VNI.
@@ -85,14 +105,9 @@ impl VniTable {
         self.tally.summary()
     }
 
-    /// Returns the bytes that its routes have allocated.
-    pub(crate) fn route_bytes(&self) -> usize {
-        self.routes.heap_bytes()
-    }
-
-    /// Returns the bytes that its log has allocated, about.
-    pub(crate) fn log_bytes(&self) -> usize {
-        self.log.heap_bytes()
+    /// Returns the bytes that it has allocated, its log included, with itself.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        size_of::<Self>() + self.routes.heap_bytes() + self.log.heap_bytes()
     }
 
     /// Whether no route is left.
@@ -169,13 +184,17 @@ impl VniTable {
     }
 
     /// Whether [`Self::compact`] has work.
-    pub(crate) fn wants_compaction(&self) -> bool {
-        self.log.wants_compaction()
+    pub(crate) fn wants_compaction(&self, history: History) -> bool {
+        self.log.wants_compaction(history)
     }
 
-    /// Rewrites up to `budget` routes of a log that has outgrown its table. Returns how many
-    /// slots it visited.
-    pub(crate) fn compact(&mut self, hops: &NextHops, budget: usize) -> usize {
+    /// The segments of its log.
+    pub(crate) fn into_segments(self) -> Vec<Arc<Segment>> {
+        self.log.into_segments()
+    }
+
+    /// Rewrites up to `budget` routes of a log that has outgrown its table.
+    pub(crate) fn compact(&mut self, hops: &NextHops, budget: usize) -> Compacted {
         debug_assert!(!self.log.has_fresh());
         let from = self.log.begin_compaction();
         let (vni, log) = (self.vni, &mut self.log);
@@ -187,12 +206,15 @@ impl VniTable {
         match next {
             Some(next) => {
                 self.log.compaction_reached(next);
-                budget
+                Compacted {
+                    slots: budget,
+                    old: Vec::new(),
+                }
             }
-            None => {
-                self.log.finish_compaction();
-                self.routes.slots_after(from).min(budget)
-            }
+            None => Compacted {
+                slots: self.routes.slots_after(from).min(budget),
+                old: self.log.finish_compaction(),
+            },
         }
     }
 

@@ -100,6 +100,13 @@ impl NextHops {
         self.free.push(id.0);
     }
 
+    /// Returns the bytes that they have allocated.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>()
+            + self.free.capacity() * size_of::<u32>()
+            + self.index.allocation_size()
+    }
+
     /// How many distinct next hops are held.
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn len(&self) -> usize {

@@ -10,17 +10,21 @@
 //! However many announce a route, a change of it costs the same. A few announcements are looked
 //! through; there is no index.
 
+#[cfg(any(test, feature = "internals"))]
+mod check;
+mod index;
+
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 
 use foldhash::quality::FixedState;
-use hashbrown::HashTable;
 use ipnet::IpNet;
 
 use super::PeerId;
 use super::next_hops::{NextHopId, NextHops};
 use super::segment::Mark;
 use crate::core::types::{Destination, Route};
+use index::{Index, remove};
 
 /// Where a route's first announcement is stored, from its first to its last announcer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,26 +110,8 @@ impl Key {
     }
 }
 
-#[derive(Debug)]
-struct Announcer {
-    peer: PeerId,
-    first: u32,
-    count: u32,
-}
-
 /// With at most so many slots there is no index.
 const SMALL: usize = 16;
-
-/// Where announcements are found.
-#[derive(Debug, Default)]
-struct Index {
-    /// The first ones, by route.
-    first: HashTable<u32>,
-    /// The further ones, by route and announcer.
-    further: HashTable<u32>,
-    /// By peer.
-    announcers: HashTable<Announcer>,
-}
 
 /// All announcements of a VNI.
 #[derive(Debug)]
@@ -165,12 +151,7 @@ impl Routes {
 
     /// Returns the bytes that it has allocated.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let index = self.index.as_ref().map_or(0, |it| {
-            size_of::<Index>()
-                + it.first.allocation_size()
-                + it.further.allocation_size()
-                + it.announcers.allocation_size()
-        });
+        let index = self.index.as_ref().map_or(0, |it| it.heap_bytes());
         self.slots.capacity() * size_of::<Announcement>() + index
     }
 
@@ -572,98 +553,6 @@ impl Routes {
         entry.role = EntryRole::Free;
         entry.next = self.free;
         self.free = slot;
-    }
-
-    #[cfg(any(test, feature = "internals"))]
-    pub(crate) fn check_invariants(&self) {
-        let firsts = self.slots.iter().filter(|it| it.role == EntryRole::First);
-        assert_eq!(firsts.count(), self.len());
-        let further = |it: &&Announcement| it.role == EntryRole::Further;
-        let further = self.slots.iter().filter(further).count();
-        if let Some(index) = &self.index {
-            assert_eq!(index.first.len(), self.len());
-            assert_eq!(index.further.len(), further);
-            let used = self.slots.iter().filter(|it| it.role != EntryRole::Free);
-            let listed: u32 = index.announcers.iter().map(|it| it.count).sum();
-            assert_eq!(used.count(), listed as usize);
-        }
-        for (slot, entry) in (0..).zip(&self.slots) {
-            if entry.role == EntryRole::Further {
-                let first = self.find(&entry.key()).expect("the route is there");
-                assert!(self.chain(first).any(|it| it == slot));
-            }
-            if entry.role != EntryRole::Free {
-                let first = self.find(&entry.key()).expect("the route is there");
-                let found = self.announcement_of(first, &entry.key(), entry.peer);
-                assert_eq!(found, Some(slot));
-            }
-            if entry.role != EntryRole::Free && entry.previous == Slot::NONE {
-                self.check_list(slot, entry.peer);
-            }
-        }
-    }
-
-    /// Follows the list of a peer that begins at `head`.
-    #[cfg(any(test, feature = "internals"))]
-    fn check_list(&self, head: u32, peer: PeerId) {
-        assert_eq!(self.head(peer), head);
-        let (mut previous, mut slot) = (Slot::NONE, head);
-        for _ in 0..self.announced_by(peer) {
-            let entry = &self.slots[slot as usize];
-            assert_eq!((entry.peer, entry.previous), (peer, previous));
-            previous = std::mem::replace(&mut slot, entry.next);
-        }
-        assert_eq!(slot, Slot::NONE);
-    }
-}
-
-impl Index {
-    /// Adds the announcement at a slot, without its announcer.
-    fn insert(&mut self, slots: &[Announcement], hasher: &FixedState, slot: u32) {
-        let first_hash = |slot: u32| hasher.hash_one(slots[slot as usize].key());
-        let further_hash = |slot: u32| {
-            let entry = &slots[slot as usize];
-            hasher.hash_one((&entry.key(), entry.peer))
-        };
-        match slots[slot as usize].role {
-            EntryRole::First => {
-                let hash = first_hash(slot);
-                self.first.insert_unique(hash, slot, |&it| first_hash(it));
-            }
-            EntryRole::Further => {
-                let hash = further_hash(slot);
-                self.further
-                    .insert_unique(hash, slot, |&it| further_hash(it));
-            }
-            EntryRole::Free => {}
-        }
-    }
-
-    fn announcer(&self, hasher: &FixedState, peer: PeerId) -> Option<&Announcer> {
-        self.announcers
-            .find(hasher.hash_one(peer), |it| it.peer == peer)
-    }
-
-    /// The announcer of a peer, which may be a new one.
-    fn announcer_mut(&mut self, hasher: &FixedState, peer: PeerId) -> &mut Announcer {
-        let entry = self.announcers.entry(
-            hasher.hash_one(peer),
-            |it| it.peer == peer,
-            |it| hasher.hash_one(it.peer),
-        );
-        let new = || Announcer {
-            peer,
-            first: Slot::NONE,
-            count: 0,
-        };
-        entry.or_insert_with(new).into_mut()
-    }
-}
-
-/// Removes a slot from a table.
-fn remove(table: &mut HashTable<u32>, hash: u64, slot: u32) {
-    if let Ok(indexed) = table.find_entry(hash, |&it| it == slot) {
-        indexed.remove();
     }
 }
 

@@ -13,6 +13,9 @@ use crate::core::wire::frame_len;
 /// subscriber that has sent half of one pins little.
 pub(crate) const SEGMENT_BYTES: usize = 64 * 1024;
 
+/// From this size on, what is fresh becomes a segment of the log as it is.
+pub(super) const SHARED_BYTES: usize = SEGMENT_BYTES / 4;
+
 /// Who gets a frame.
 ///
 /// A peer announces for itself; once several sessions of a node announce together, the
@@ -128,9 +131,19 @@ impl Span {
         }
     }
 
+    /// Whose part it is.
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
     /// The bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.segment.bytes[self.start as usize..self.end as usize]
+    }
+
+    /// Whether the log of its table has the segment itself, and no copy of it.
+    pub(crate) fn is_in_log(&self) -> bool {
+        self.segment.bytes.len() >= SHARED_BYTES
     }
 
     /// How many bytes.

@@ -98,7 +98,7 @@ impl World {
     /// Changes a route to and fro until the log has outgrown its table.
     fn outgrow(&mut self, peer: u32, number: u32) {
         for _ in 0..4096 {
-            if self.table.wants_compaction() {
+            if self.table.wants_compaction(History::Usual) {
                 return;
             }
             self.apply(peer, Action::Remove, number);
@@ -113,12 +113,12 @@ impl World {
         for _ in 0..=self.truth.len() {
             self.compact(7);
         }
-        assert!(!self.table.wants_compaction());
+        assert!(!self.table.wants_compaction(History::Usual));
     }
 
     fn compact(&mut self, budget: usize) {
         self.flush();
-        if self.table.wants_compaction() {
+        if self.table.wants_compaction(History::Usual) {
             self.table.compact(&self.hops, budget);
         }
     }

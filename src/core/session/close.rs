@@ -25,6 +25,8 @@ pub enum CloseReason {
     SendHold,
     /// The peer's queue passed its hard limit.
     TooSlow,
+    /// Memory was short, and the peer held most of it.
+    MemoryLimit,
     /// The peer closed the connection.
     PeerClosed,
     /// The connection failed.
@@ -68,7 +70,8 @@ impl CloseReason {
             | Self::HandshakeTimeout
             | Self::Silent
             | Self::SendHold
-            | Self::TooSlow => Fault::Peer,
+            | Self::TooSlow
+            | Self::MemoryLimit => Fault::Peer,
             Self::Io(_) | Self::Unresolved => Fault::Connection,
             Self::Shutdown | Self::Reset | Self::Drained | Self::Duplicate => Fault::Operator,
         }
@@ -106,6 +109,7 @@ impl CloseReason {
             | Self::Silent
             | Self::SendHold
             | Self::TooSlow
+            | Self::MemoryLimit
             | Self::Unresolved
             | Self::Duplicate
             | Self::Drained => false,
@@ -124,6 +128,7 @@ impl fmt::Display for CloseReason {
             Self::Silent => f.write_str("keepalive timed out"),
             Self::SendHold => f.write_str("send hold time expired"),
             Self::TooSlow => f.write_str("too slow, queue limit reached"),
+            Self::MemoryLimit => f.write_str("memory limit reached, this peer held most"),
             Self::PeerClosed => f.write_str("closed by peer"),
             Self::Io(kind) => kind.fmt(f),
             Self::Unresolved => f.write_str("name not resolved"),

@@ -92,6 +92,17 @@ struct ServerJson {
     held_up: u64,
     bytes_received: u64,
     bytes_sent: u64,
+    memory: MemoryJson,
+}
+
+#[derive(Serialize)]
+struct MemoryJson {
+    tables: usize,
+    queues: usize,
+    sessions: usize,
+    watches: usize,
+    total: usize,
+    limit: usize,
 }
 
 impl ServerJson {
@@ -111,6 +122,14 @@ impl ServerJson {
             held_up: stats.held_up,
             bytes_received: stats.bytes_received,
             bytes_sent: stats.bytes_sent,
+            memory: MemoryJson {
+                tables: stats.memory.tables,
+                queues: stats.memory.queues,
+                sessions: stats.memory.sessions,
+                watches: stats.memory.watches,
+                total: stats.memory.total(),
+                limit: stats.memory.limit,
+            },
         }
     }
 }

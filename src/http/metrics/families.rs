@@ -98,6 +98,29 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
         |to, it| of_server(to, it, |it| it.subscriptions as u64),
     ),
     Family::gauge(
+        "metalbond_server_memory_bytes",
+        "Bytes of the account, by what for.",
+        |to, it| {
+            let Some(server) = &it.status.server else {
+                return;
+            };
+            let memory = &server.memory;
+            for (kind, bytes) in [
+                ("tables", memory.tables),
+                ("queues", memory.queues),
+                ("sessions", memory.sessions),
+                ("watches", memory.watches),
+            ] {
+                to.put_with(&[("kind", kind)], bytes);
+            }
+        },
+    ),
+    Family::gauge(
+        "metalbond_server_memory_limit_bytes",
+        "Bytes that the account may have.",
+        |to, it| of_server(to, it, |it| it.memory.limit as u64),
+    ),
+    Family::gauge(
         "metalbond_server_announcements",
         "Routes times their announcers.",
         |to, it| of_server(to, it, |it| it.announcements as u64),

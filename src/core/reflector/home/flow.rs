@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::peer::{Stage, Subscription};
 use super::subscribers::Subscriber;
 use super::{Home, Report};
+use crate::core::reflector::memory::Pressure;
 use crate::core::reflector::message::Request;
 use crate::core::reflector::meter::{self, Meter};
 use crate::core::reflector::outbox::Outbox;
@@ -30,7 +31,8 @@ impl Home {
         if peer.subscriptions.contains_key(&vni) {
             return None;
         }
-        if peer.subscriptions.len() >= self.config.limits.subscriptions_per_peer {
+        let is_full = peer.subscriptions.len() >= self.config.limits.subscriptions_per_peer;
+        if is_full || self.pressure != Pressure::None {
             self.refused(id, 1);
             return None;
         }
@@ -136,6 +138,9 @@ impl Home {
                 .queue_mut()
                 .push_end_of_rib(vni, epoch, span);
         }
+        peer.connection
+            .queue_mut()
+            .count_bytes(&mut self.queue_bytes);
         self.make_ready(id);
     }
 
@@ -205,7 +210,8 @@ impl Home {
         if waiting > soft.min(hard / 2) {
             let due = waiting > hard / 2 || peer.connection.is_stalled(self.now, STALL);
             if due && peer.connection.queue().has_doubled() {
-                self.counters.coalesced += u64::from(peer.coalesce(self.config.seed));
+                let is_worth_it = peer.coalesce(self.config.seed, &mut self.segments);
+                self.counters.coalesced += u64::from(is_worth_it);
                 self.purging.push_back(id);
             }
             if peer.connection.queue().delta_bytes() > hard {
@@ -213,6 +219,9 @@ impl Home {
                 self.doomed.push(id);
             }
         }
+        peer.connection
+            .queue_mut()
+            .count_bytes(&mut self.queue_bytes);
         if peer.becomes_ready() {
             self.ready.push(id);
         }
@@ -228,7 +237,8 @@ impl Home {
             && peer.connection.queue().delta_bytes() > soft_limit
             && peer.connection.queue().has_grown()
         {
-            self.counters.coalesced += u64::from(peer.coalesce(self.config.seed));
+            let is_worth_it = peer.coalesce(self.config.seed, &mut self.segments);
+            self.counters.coalesced += u64::from(is_worth_it);
             self.purging.push_back(id);
         }
     }

@@ -4,6 +4,7 @@
 //! answer comes in through `flow`.
 
 mod flow;
+mod memory;
 mod peer;
 mod subscribers;
 mod timers;
@@ -15,6 +16,7 @@ use std::time::Instant;
 pub(crate) use peer::PeerCounters;
 
 use super::config::ShardConfig;
+use super::memory::{Pressure, Segments};
 use super::message::Request;
 use crate::core::map::{Map, map};
 use crate::core::pace::{Framing, Overrun, SendQueue};
@@ -100,6 +102,11 @@ pub(super) struct Home {
     leaving: VecDeque<(PeerId, Vec<Vni>)>,
     /// Their subscriptions.
     departing: Map<PeerId, Map<Vni, Subscription>>,
+    /// Bytes of the queues themselves.
+    queue_bytes: usize,
+    /// Private copies of changes.
+    segments: Segments,
+    pressure: Pressure,
 }
 
 impl Home {
@@ -123,6 +130,9 @@ impl Home {
             purging: VecDeque::new(),
             leaving: VecDeque::new(),
             departing: map(config.seed),
+            queue_bytes: 0,
+            segments: Segments::default(),
+            pressure: Pressure::None,
         }
     }
 
@@ -261,6 +271,7 @@ impl Home {
 
     /// Ends a turn: does some of the work that waits.
     pub(super) fn turn(&mut self) {
+        self.segments.sweep();
         self.end_doomed();
         self.end_flows();
         self.purge();
@@ -346,6 +357,9 @@ impl Home {
         if peer.connection.queue().has_dead_front() {
             self.purging.push_back(id);
         }
+        peer.connection
+            .queue_mut()
+            .count_bytes(&mut self.queue_bytes);
         self.ask_for_tables(id);
         self.settle(id);
     }
@@ -423,6 +437,7 @@ impl Home {
             return;
         };
         self.established -= usize::from(peer.was_established);
+        self.queue_bytes -= peer.connection.queue().counted();
         let overrun = peer.connection.overrun();
         if let Some(overrun) = overrun.filter(|_| reason.is_from_outside()) {
             self.counters.legacy_drops += 1;

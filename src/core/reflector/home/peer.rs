@@ -8,8 +8,9 @@ use crate::core::connection::Connection;
 use crate::core::limit::Quiet;
 use crate::core::map::{Map, map};
 use crate::core::reflector::config::ShardConfig;
+use crate::core::reflector::memory::Segments;
 use crate::core::reflector::outbox::Outbox;
-use crate::core::rib::PeerId;
+use crate::core::rib::{PeerId, Span};
 use crate::core::session::MessageCounts;
 use crate::core::types::Vni;
 
@@ -128,8 +129,9 @@ impl Peer {
     }
 
     /// Coalesces the queued changes by key. Returns whether that was worth the effort.
-    pub(super) fn coalesce(&mut self, seed: u64) -> bool {
-        let is_worth_it = self.connection.queue_mut().coalesce(seed);
+    pub(super) fn coalesce(&mut self, seed: u64, segments: &mut Segments) -> bool {
+        let add = &mut |span: &Span| segments.add(span.segment());
+        let is_worth_it = self.connection.queue_mut().coalesce(seed, add);
         self.counters.coalesced += u64::from(is_worth_it);
         is_worth_it
     }

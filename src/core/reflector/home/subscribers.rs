@@ -55,6 +55,11 @@ impl Subscribers {
         }
     }
 
+    /// Returns the bytes that it has allocated, without those of long lists.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.of.allocation_size() + self.lists.heap_bytes()
+    }
+
     /// Adds a subscriber. Returns its place.
     pub(super) fn push(&mut self, vni: Vni, subscriber: Subscriber) -> u32 {
         let Some(list) = self.of.get_mut(&vni) else {

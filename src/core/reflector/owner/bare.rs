@@ -39,6 +39,12 @@ impl Bare {
         self.of.len()
     }
 
+    /// Returns the bytes that it has allocated.
+    pub(super) fn heap_bytes(&self) -> usize {
+        // A list on the heap for each that is in the slab.
+        self.of.allocation_size() + self.many.heap_bytes() * (1 + self.shards / 4)
+    }
+
     /// Counts one more subscriber that lives on `shard`.
     pub(super) fn add(&mut self, vni: Vni, shard: usize) {
         let mut counts = self.take(vni);

@@ -1,6 +1,6 @@
 //! What the tables of a shard look like; nothing here changes a route.
 
-use super::Owner;
+use super::{Owned, Owner, Usage};
 use crate::core::rib::{PeerId, Slot, Span, TableSummary, VniTable};
 use crate::core::types::{Route, Vni};
 
@@ -59,6 +59,27 @@ impl Owner {
             routes.map(move |route| (vni, route))
         });
         routes.collect()
+    }
+
+    /// Returns what the owner has allocated.
+    pub(in crate::core::reflector) fn usage(&self) -> Usage {
+        // A tree keeps about that much for each VNI of an announcer.
+        const ANNOUNCED_VNI: usize = 12;
+        Usage {
+            tables: self.table_bytes + self.hops.heap_bytes(),
+            queues: self.segments.bytes(),
+            sessions: self.vnis.allocation_size()
+                + self.vnis.len() * (size_of::<Owned>() - size_of::<VniTable>() + ANNOUNCED_VNI)
+                + self.bare.heap_bytes(),
+        }
+    }
+
+    /// The peer that announces most here, and about how many bytes its routes take.
+    pub(in crate::core::reflector) fn greatest_announcer(&self) -> Option<(PeerId, usize)> {
+        let bytes = self.table_bytes / self.announcements.max(1);
+        let sessions = self.announcers.iter().filter(|it| *it.0 != PeerId::SELF);
+        let greatest = sessions.max_by_key(|it| it.1.routes);
+        greatest.map(|(peer, it)| (*peer, it.routes * bytes))
     }
 
     /// Announcements that came or went, so far.

@@ -202,3 +202,82 @@ fn unsubscribing_drops_what_waits_and_finishes_the_frame_begun() {
     world.subscribe(subscriber, Vni(1));
     world.check();
 }
+
+/// Memory is short: nothing new is admitted, and whoever holds most is closed.
+#[test]
+fn memory_limit_refuses_what_is_new_then_closes_who_holds_most() {
+    let mut world = World::new(1, wide());
+    let [announcer, idle] = [world.connect(), world.connect()];
+    let vni = Vni(1);
+    for number in 0..2000 {
+        world.update(announcer, vni, Action::Add, route(number));
+    }
+    world.run_until_quiet();
+    let used = world.shards[0].usage();
+    assert!((2000 * 70..2000 * 200).contains(&used.tables), "{used:?}");
+    assert!(used.sessions > 0);
+    let limited = |limit| ShardConfig {
+        memory_limit: limit,
+        ..wide()
+    };
+    world.shards[0].reconfigure(limited(used.total() + used.total() / 16));
+    world.run_until_quiet();
+    let frames = about_all(&[MessageType::Subscribe], 5..6, 1);
+    world.send(idle, &frames);
+    let mut frame = Vec::new();
+    encode_update(&mut frame, Action::Add, vni, &route(5000));
+    world.send(idle, &frame);
+    world.run_until_quiet();
+    let gauges = world.shards[0].gauges();
+    assert_eq!((gauges.routes, gauges.subscriptions), (2000, 0));
+    assert_eq!(gauges.counters.refused, 2);
+    assert!(world.closed.is_empty());
+    world.shards[0].reconfigure(limited(used.total() / 2));
+    world.turn(0);
+    assert_eq!(world.closed, [(announcer, CloseReason::MemoryLimit)]);
+    world.clients.remove(&announcer);
+    world.run_until_quiet();
+    assert_eq!(world.closed.len(), 1, "the rest fits");
+    assert!(world.shards[0].usage().tables < 1024);
+}
+
+/// What was handed out counts as long as a slow reader holds it, compacted away or not.
+#[test]
+fn tables_that_slow_readers_pin_are_on_the_account_and_bounded() {
+    let limit = 3_000_000;
+    let config = ShardConfig {
+        memory_limit: limit,
+        ..wide()
+    };
+    let mut world = World::new(1, config);
+    let announcer = world.connect();
+    let vni = Vni(1);
+    let mut most = 0;
+    for round in 0..40 {
+        let slow = world.connect();
+        world.subscribe(slow, vni);
+        for number in 0..2000 {
+            let (old, new) = (number * 2 + round % 2, number * 2 + (round + 1) % 2);
+            world.update(announcer, vni, Action::Remove, route(old));
+            world.update(announcer, vni, Action::Add, route(new));
+        }
+        world.now += Duration::from_millis(250);
+        for _ in 0..50 {
+            world.turn(0);
+        }
+        most = most.max(world.shards[0].usage().total());
+    }
+    let used = world.shards[0].usage();
+    assert!(used.queues > limit / 2, "old tables count: {used:?}");
+    assert!(most > limit / 8 * 7 && most < limit, "{most} bytes at most");
+    assert!(world.shards[0].gauges().counters.refused > 0);
+    // When the slow ones are gone, so is what they held.
+    for slow in 1..world.next {
+        world.disconnect(PeerId(slow));
+    }
+    for _ in 0..200 {
+        world.turn(0);
+    }
+    let used = world.shards[0].usage();
+    assert!(used.total() < limit / 2, "{used:?}");
+}

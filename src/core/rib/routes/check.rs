@@ -1,0 +1,46 @@
+//! What must hold of the announcements of a VNI at any time.
+
+use super::{Announcement, EntryRole, Routes, Slot};
+use crate::core::rib::PeerId;
+
+impl Routes {
+    pub(crate) fn check_invariants(&self) {
+        let firsts = self.slots.iter().filter(|it| it.role == EntryRole::First);
+        assert_eq!(firsts.count(), self.len());
+        let further = |it: &&Announcement| it.role == EntryRole::Further;
+        let further = self.slots.iter().filter(further).count();
+        if let Some(index) = &self.index {
+            assert_eq!(index.first.len(), self.len());
+            assert_eq!(index.further.len(), further);
+            let used = self.slots.iter().filter(|it| it.role != EntryRole::Free);
+            let listed: u32 = index.announcers.iter().map(|it| it.count).sum();
+            assert_eq!(used.count(), listed as usize);
+        }
+        for (slot, entry) in (0..).zip(&self.slots) {
+            if entry.role == EntryRole::Further {
+                let first = self.find(&entry.key()).expect("the route is there");
+                assert!(self.chain(first).any(|it| it == slot));
+            }
+            if entry.role != EntryRole::Free {
+                let first = self.find(&entry.key()).expect("the route is there");
+                let found = self.announcement_of(first, &entry.key(), entry.peer);
+                assert_eq!(found, Some(slot));
+            }
+            if entry.role != EntryRole::Free && entry.previous == Slot::NONE {
+                self.check_list(slot, entry.peer);
+            }
+        }
+    }
+
+    /// Follows the list of a peer that begins at `head`.
+    fn check_list(&self, head: u32, peer: PeerId) {
+        assert_eq!(self.head(peer), head);
+        let (mut previous, mut slot) = (Slot::NONE, head);
+        for _ in 0..self.announced_by(peer) {
+            let entry = &self.slots[slot as usize];
+            assert_eq!((entry.peer, entry.previous), (peer, previous));
+            previous = std::mem::replace(&mut slot, entry.next);
+        }
+        assert_eq!(slot, Slot::NONE);
+    }
+}
