@@ -80,14 +80,23 @@ pub(crate) fn enlarge(socket: &Socket, size: i32) {
 
 /// The IPv4 destination of a notification that a route was made.
 pub(crate) fn new_route(bytes: &[u8]) -> Option<[u8; 4]> {
-    const NEW_ROUTE: [u8; 2] = 24_u16.to_ne_bytes();
-    const DESTINATION: [u8; 2] = 1_u16.to_ne_bytes();
-    if bytes.get(4..6)? != NEW_ROUTE {
+    const NEW_ROUTE: u16 = 24;
+    const DESTINATION: u16 = 1;
+    let number = |bytes: &[u8], at: usize| {
+        let bytes = bytes.get(at..at + 2)?.try_into().ok()?;
+        Some(u16::from_ne_bytes(bytes))
+    };
+    if number(bytes, 4)? != NEW_ROUTE {
         return None;
     }
-    // The first attribute of a route is its destination.
-    let attribute = bytes.get(28..36)?;
-    (attribute[2..4] == DESTINATION).then(|| attribute[4..].first_chunk().copied())?
+    let mut rest = bytes.get(28..)?;
+    loop {
+        let len = usize::from(number(rest, 0)?);
+        if number(rest, 2)? == DESTINATION {
+            return rest.get(4..8)?.first_chunk().copied();
+        }
+        rest = rest.get(len.max(4).next_multiple_of(4)..)?;
+    }
 }
 
 fn device_index() -> u32 {

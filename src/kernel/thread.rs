@@ -159,7 +159,7 @@ impl KernelWriter {
             devices: config.devices(),
             check_interval: config.check_interval,
             cleanup_on_exit: config.cleanup_on_exit,
-            track_nexthops: config.track_nexthops && parts.mode == Mode::Objects,
+            track_nexthops: config.track_nexthops && uses_objects,
             claimed: parts.claimed,
         };
         let ends = Ends {

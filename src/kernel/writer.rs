@@ -37,7 +37,7 @@ use crate::core::limit::Throttle;
 use crate::core::types::{Route, Vni};
 use crate::error::Error;
 use fights::Fights;
-use read::{Reason, Review};
+use read::{Ongoing, Reason};
 use timers::{Timer, Timers};
 use ways::Ways;
 use write::Burst;
@@ -159,7 +159,7 @@ pub(super) struct Writer<N> {
     /// The next reading begins from nothing.
     forgets: bool,
     /// A reading that goes on while the kernel is written to.
-    review: Option<Review>,
+    review: Option<Ongoing>,
     /// Callers of a flush wait for a reading of tables that are new.
     awaits_reading: bool,
     /// Indices of the devices by which routes of ours may lead.

@@ -270,8 +270,9 @@ fn check(sides: &mut [Side; 2], theirs: &Theirs, random: &mut fastrand::Rng, con
             let stats = side.writer.as_ref().map(KernelWriter::stats);
             assert!(
                 Instant::now() < end,
-                "{context}: protocol {}\nfound {found:?}\nwanted {model:?}\n{stats:?}",
-                side.protocol
+                "{context}: protocol {}\nfound {found:?}\nwanted {model:?}\n{stats:?}\n{}",
+                side.protocol,
+                TABLES.map(table).concat()
             );
             // It waits for a minute then; the next one does not.
             if side.is_fighting() {

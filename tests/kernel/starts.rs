@@ -59,6 +59,41 @@ fn restart_with_an_unchanged_table_writes_nothing() {
     }
 }
 
+/// The way back to Go MetalBond, which deletes the routes of its protocol one by one at its start
+/// and dies on one with a nexthop id.
+#[test]
+fn routes_of_the_inline_form_can_be_deleted_as_go_does_it() {
+    in_namespace("way-back", || {
+        make_device();
+        for config in [config(), fallback()] {
+            let writer = start(config);
+            for n in 0..50 {
+                for hop in [1, 2] {
+                    writer.add(VNI, nth_v4(n, hop));
+                    writer.add(VNI, nth_v6(n, hop));
+                }
+            }
+            writer.synced(VNI);
+            writer.flush(WAIT).unwrap();
+            assert_eq!(writer.stats().installed, 100);
+            writer.shutdown(WAIT).unwrap();
+        }
+        assert_eq!(ip("nexthop show proto 254"), "");
+        for family in ["-4", "-6"] {
+            let routes = ip(&format!("{family} route show table 100 proto 254"));
+            assert!(!routes.contains("nhid"), "{routes}");
+            // Lines that begin with a space belong to the route before.
+            let begins = routes.lines().filter(|line| !line.starts_with([' ', '\t']));
+            let prefixes: Vec<&str> = begins.filter_map(|line| line.split(' ').next()).collect();
+            assert_eq!(prefixes.len(), 50, "{routes}");
+            for prefix in prefixes {
+                ip(&format!("{family} route del {prefix} table 100 proto 254"));
+            }
+        }
+        assert_eq!(table(100), "");
+    });
+}
+
 #[test]
 fn another_way_of_naming_hops_leaves_nothing_behind() {
     in_namespace("modes", || {

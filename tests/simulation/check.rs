@@ -30,7 +30,7 @@ const DETECTION: Duration = Duration::from_secs(40);
 const SERVER_ITSELF: usize = usize::MAX;
 
 /// What is announced, and by which clients.
-type Announced = BTreeMap<(Vni, Route), BTreeSet<usize>>;
+pub(crate) type Announced = BTreeMap<(Vni, Route), BTreeSet<usize>>;
 
 impl World {
     /// What must hold after every step.
@@ -39,6 +39,7 @@ impl World {
             client.check();
             client.check_stale(self.now);
         }
+        self.check_promise();
     }
 
     /// All disturbances end.
@@ -199,7 +200,7 @@ impl World {
         }
     }
 
-    fn announced(&self) -> Announced {
+    pub(crate) fn announced(&self) -> Announced {
         let mut announced = Announced::new();
         for (client, it) in self.clients.iter().enumerate() {
             for key in it.announced.iter().filter(|_| it.runs()) {

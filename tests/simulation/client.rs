@@ -9,6 +9,7 @@ use rustbond::{CloseReason, Event, Route, Vni};
 
 use super::kernel::Kernel;
 use super::monitor::Monitor;
+use super::promise::Past;
 use super::route::{IMPORTS, filter, own_underlay};
 use super::script::{ClientPlan, End, SERVERS};
 use super::wire::Side;
@@ -61,6 +62,10 @@ pub(crate) struct Client {
     pub(crate) events: u64,
     /// Since when no server that is connected has a route.
     alone: BTreeMap<(Vni, Route), Instant>,
+    /// When it lost its last session with each server.
+    pub(crate) lost_at: [Option<Instant>; SERVERS],
+    /// What it held at the end of the last step.
+    pub(crate) past: Past,
     pub(crate) kernel: Option<Kernel>,
 }
 
@@ -88,6 +93,8 @@ impl Client {
             told: BTreeSet::new(),
             events: 0,
             alone: BTreeMap::new(),
+            lost_at: [None; SERVERS],
+            past: Past::default(),
             kernel: plan.kernel.map(|it| Kernel::new(it, plan.setup.seed)),
             plan,
         }
@@ -103,7 +110,10 @@ impl Client {
         };
         let is_new = match call {
             Call::Subscribe(vni) => core.subscribe(vni),
-            Call::Unsubscribe(vni) => core.unsubscribe(vni),
+            Call::Unsubscribe(vni) => {
+                self.past.forget(vni);
+                core.unsubscribe(vni)
+            }
             Call::Announce(vni, route) => core.announce(vni, route),
             Call::Withdraw(vni, route) => core.withdraw(vni, route),
         };
@@ -176,6 +186,7 @@ impl World {
         it.told.clear();
         it.not_before = [None; SERVERS];
         it.monitors = [None, None];
+        (it.lost_at, it.past) = ([None; SERVERS], Past::default());
         let connected = std::mem::take(&mut it.dialled).map(|it| match it {
             Some(Dialled::Connected(conn)) => Some(conn),
             _ => None,
@@ -314,6 +325,7 @@ impl World {
                 let it = &mut self.clients[client];
                 if let (Some(monitor), Some(core)) = (&mut it.monitors[server], &mut it.core) {
                     monitor.receives(&bytes);
+                    it.past.heard(monitor.take_removed());
                     core.receive(server, &bytes, now);
                 }
                 self.clients[client].slow[server].is_none()
@@ -368,7 +380,12 @@ impl World {
             if !core.is_up(server)
                 && let Some(conn) = it.conns[server].take()
             {
-                it.monitors[server] = None;
+                if it.monitors[server]
+                    .take()
+                    .is_some_and(|it| it.is_established)
+                {
+                    it.lost_at[server] = Some(self.now);
+                }
                 it.slow[server] = None;
                 it.not_before[server] = None;
                 self.tell(|| format!("{conn}: the client lets go"));

@@ -27,6 +27,7 @@ mod check;
 mod client;
 mod kernel;
 mod monitor;
+mod promise;
 mod route;
 mod script;
 mod server;

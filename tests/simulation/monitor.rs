@@ -15,6 +15,10 @@ pub(crate) struct Monitor {
     tables: BTreeMap<Vni, Table>,
     /// Both sides offer the extensions.
     is_modern: bool,
+    /// The server has answered a KEEPALIVE.
+    pub(crate) is_established: bool,
+    /// What the server said is gone, since that was last taken.
+    removed: Vec<(Vni, Route)>,
     /// Where this client's own routes lead, if the server has no older session of it.
     own: Option<IpAddr>,
 }
@@ -67,7 +71,8 @@ impl Monitor {
                     let is_news = !std::mem::replace(&mut table.is_complete, true);
                     assert!(is_news || table.is_leaving, "a second END_OF_RIB");
                 }
-                Frame::Hello | Frame::Keepalive => {}
+                Frame::Hello => {}
+                Frame::Keepalive => self.is_established = true,
                 Frame::Subscribe(_) | Frame::Unsubscribe(_) | Frame::Malformed => {
                     panic!("a server sends {frame:?}")
                 }
@@ -90,8 +95,20 @@ impl Monitor {
             Action::Remove => {
                 let was_there = table.routes.remove(&route);
                 assert!(was_there, "REMOVE of {route}, which is not there");
+                self.removed.push((vni, route));
             }
         }
+    }
+
+    /// What the server said is gone since the last call.
+    pub(crate) fn take_removed(&mut self) -> Vec<(Vni, Route)> {
+        std::mem::take(&mut self.removed)
+    }
+
+    /// Whether the server has told a route of a VNI, and the table may be incomplete.
+    pub(crate) fn has_told(&self, vni: Vni, route: &Route) -> bool {
+        let table = self.tables.get(&vni).filter(|it| !it.is_leaving);
+        table.is_some_and(|it| it.routes.contains(route))
     }
 
     /// The table of a VNI as this server tells it; none if there is no flow.

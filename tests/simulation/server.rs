@@ -39,6 +39,8 @@ pub(crate) struct Server {
     /// None while the process does not run.
     pub(crate) core: Option<SimServer>,
     pub(crate) workers: Vec<Worker>,
+    /// When the process was started, if that was after the world began.
+    pub(crate) started: Option<Instant>,
     /// The host is gone with it, and refuses nobody.
     pub(crate) is_silent: bool,
     /// Of clients that fell behind a table.
@@ -51,6 +53,7 @@ impl Server {
             setup,
             core: Some(SimServer::new(setup, now)),
             workers: (0..setup.shards).map(|_| Worker::default()).collect(),
+            started: None,
             is_silent: false,
             halvings: BTreeMap::new(),
         }
@@ -82,6 +85,7 @@ impl World {
             return;
         }
         it.core = Some(SimServer::new(it.setup, now));
+        it.started = Some(now);
         it.is_silent = false;
         for of_client in &mut self.sessions {
             of_client[server].clear();

@@ -54,6 +54,7 @@ enum Standing {
     Coming,
     /// Lost a moment ago: the first retries run.
     Retrying {
+        handshake: Handshake,
         /// The first attempt that fails after this moment ends the waiting.
         until: Instant,
         at_most: Instant,
@@ -68,6 +69,14 @@ enum Standing {
         /// The VNIs of which it has told the whole table.
         complete: BTreeSet<Vni>,
     },
+}
+
+/// Whether a server that was lost is connected again, and a handshake is under way. How that
+/// ends is waited for, even if the first retries are over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handshake {
+    None,
+    UnderWay,
 }
 
 /// What is known of a subscribed VNI.
@@ -178,8 +187,10 @@ impl Completeness {
 
     /// The connection to a server is made; the handshake begins.
     pub(super) fn connected(&mut self, server: ServerId) {
-        if let Some(standing @ Standing::Away) = self.servers.get_mut(&server) {
-            *standing = Standing::Coming;
+        match self.servers.get_mut(&server) {
+            Some(standing @ Standing::Away) => *standing = Standing::Coming,
+            Some(Standing::Retrying { handshake, .. }) => *handshake = Handshake::UnderWay,
+            Some(Standing::Coming | Standing::Established { .. }) | None => {}
         }
     }
 
@@ -187,7 +198,12 @@ impl Completeness {
     pub(super) fn failed(&mut self, server: ServerId, now: Instant) {
         self.forget_refusals(|of, _| of == server);
         match self.servers.get_mut(&server) {
-            Some(Standing::Retrying { until, .. }) if now < *until => return,
+            Some(Standing::Retrying {
+                until, handshake, ..
+            }) if now < *until => {
+                *handshake = Handshake::None;
+                return;
+            }
             Some(standing) => *standing = Standing::Away,
             None => return,
         }
@@ -237,6 +253,7 @@ impl Completeness {
         let at_most = after(until, settle_time);
         if until > now {
             *standing = Standing::Retrying {
+                handshake: Handshake::None,
                 until,
                 at_most,
                 loading,
@@ -370,7 +387,13 @@ impl Completeness {
             }
         }
         for standing in self.servers.values_mut() {
-            if matches!(standing, Standing::Retrying { at_most, .. } if *at_most <= now) {
+            if let Standing::Retrying {
+                handshake: Handshake::None,
+                at_most,
+                ..
+            } = standing
+                && *at_most <= now
+            {
                 *standing = Standing::Away;
             }
         }

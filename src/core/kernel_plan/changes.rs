@@ -11,6 +11,10 @@ impl Plan {
         match seen {
             Seen::Put(target) if self.is_ours(target) => self.ours_was_put(place, target),
             Seen::Gone(target) if self.is_ours(target) => self.ours_is_gone(place, target),
+            Seen::Unknown => match self.destination(place) {
+                Some(_) => Change::Unclear,
+                None => Change::None,
+            },
             Seen::Put(_) | Seen::First | Seen::Behind | Seen::Replaced => {
                 self.theirs_was_put(place, seen)
             }

@@ -202,7 +202,7 @@ impl Plan {
             by_vni,
             catalog: Catalog::new(config.seed, single_v6),
             store: Store::new(config.seed),
-            objects: Objects::new(config.nexthop_ids.clone()),
+            objects: Objects::new(config.nexthop_ids.clone(), config.protocol),
             queue: Queue::default(),
             settling: Vec::new(),
             track: Track::default(),

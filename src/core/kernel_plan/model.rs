@@ -296,6 +296,12 @@ impl Walk {
         }
     }
 
+    /// Reads the routes from the first one.
+    pub(crate) fn again(&mut self, plan: &mut Plan) {
+        plan.begin_routes();
+        self.after = None;
+    }
+
     /// Reads all objects, or a few routes. Returns whether there was anything to read.
     pub(crate) fn step(&mut self, plan: &mut Plan, model: &Model) -> bool {
         if !std::mem::replace(&mut self.has_objects, true) {

@@ -95,13 +95,16 @@ const fn at(slot: u32) -> usize {
 }
 
 impl Objects {
-    pub(super) fn new(range: Range<u32>) -> Self {
+    /// Nothing is in the kernel. Plans with one range and other protocols begin at other numbers:
+    /// two that want one number at a time lead packets to each other's hops for a moment.
+    pub(super) fn new(range: Range<u32>, protocol: u8) -> Self {
+        let share = (range.end - range.start) / 256;
         Self {
             slots: Vec::new(),
             free: Vec::new(),
             by_id: BTreeMap::new(),
             taken: BTreeSet::new(),
-            next: range.start,
+            next: range.start + share * u32::from(protocol),
             range,
             unused: VecDeque::new(),
             leftovers: Leftovers::default(),
@@ -112,7 +115,7 @@ impl Objects {
     /// Forgets everything but the numbers handed out last.
     pub(super) fn clear(&mut self) {
         let next = self.next;
-        *self = Self::new(self.range.clone());
+        *self = Self::new(self.range.clone(), 0);
         self.next = next;
     }
 
@@ -164,6 +167,11 @@ impl Objects {
         if self.range.contains(&id) {
             self.taken.insert(id);
         }
+    }
+
+    /// Whether somebody else uses a number of our range.
+    pub(super) fn is_taken(&self, id: u32) -> bool {
+        self.taken.contains(&id)
     }
 
     /// Nobody uses the number any more.

@@ -96,6 +96,9 @@ pub(crate) enum Seen {
     Put(Target),
     /// A route with our protocol was deleted there.
     Gone(Target),
+    /// A route with our protocol was put there, to an object of our range that is not ours: it may
+    /// have been when that was told.
+    Unknown,
     /// Somebody else's was put in place of the first one there.
     Replaced,
     /// Somebody else's was put before all others there.

@@ -149,6 +149,12 @@ impl Plan {
     /// Routes that lead neither to an object of ours nor, in themselves, by a tunnel device
     /// are somebody else's. Routes of one place come in the order in which lookups find them.
     pub(crate) fn saw_route(&mut self, place: Place, protocol: u8, target: &Target) {
+        if self.is_mislaid(target) {
+            if !self.review_mislaid(place, protocol, target) {
+                self.saw_stray(place, protocol, target);
+            }
+            return;
+        }
         if !self.is_ours(target) {
             self.saw_foreign_route(place);
             return;
@@ -278,6 +284,15 @@ impl Plan {
                 self.objects.by_id(*id).is_some() || self.objects.leftovers.addresses(*id).is_some()
             }
             Target::Inline(_) | Target::Via(_) => true,
+        }
+    }
+
+    /// Whether a route with our protocol leads to an object of somebody else with a number of our
+    /// range. Both of us wanted the number; the route is ours, and must not stay.
+    pub(super) fn is_mislaid(&self, target: &Target) -> bool {
+        match target {
+            Target::Object(id) => !self.is_ours(target) && self.objects.is_taken(*id),
+            Target::Inline(_) | Target::Via(_) => false,
         }
     }
 

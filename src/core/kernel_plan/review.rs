@@ -85,6 +85,14 @@ impl Plan {
         self.review = Some(Review::default());
     }
 
+    /// Routes of a table follow, perhaps once more.
+    pub(crate) fn begin_routes(&mut self) {
+        self.foreign = None;
+        if let Some(review) = &mut self.review {
+            review.foreign = None;
+        }
+    }
+
     /// Returns whether a review runs.
     pub(crate) const fn is_reviewing(&self) -> bool {
         self.review.is_some()
@@ -181,6 +189,15 @@ impl Plan {
             }
             _ => review.strays.push((place, protocol, target.clone())),
         }
+        true
+    }
+
+    /// Reads a route of ours to an object of somebody else. Returns whether a review runs.
+    pub(super) fn review_mislaid(&mut self, place: Place, protocol: u8, target: &Target) -> bool {
+        let Some(review) = &mut self.review else {
+            return false;
+        };
+        review.strays.push((place, protocol, target.clone()));
         true
     }
 
@@ -290,7 +307,8 @@ impl Plan {
         }
         let known = self.strays.known();
         for (place, protocol, target) in review.strays {
-            if self.is_ours(&target) && !known.contains(&(place, target.clone())) {
+            let may_go = self.is_ours(&target) || self.is_mislaid(&target);
+            if may_go && !known.contains(&(place, target.clone())) {
                 self.saw_stray(place, protocol, &target);
             }
         }

@@ -94,6 +94,7 @@ impl<N: Netlink> Writer<N> {
                 message::encode_nexthop_dump(&mut self.out, sequence);
             }
             Request::Routes(family, table) => {
+                self.plan.begin_routes();
                 message::encode_route_dump(&mut self.out, sequence, family, table);
             }
         }

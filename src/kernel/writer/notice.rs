@@ -7,7 +7,7 @@ use super::fights::Cause;
 use super::read::place_of;
 use super::timers::Timer;
 use super::{DATAGRAM, NOTIFICATIONS, RESYNC_PAUSE, Writer};
-use crate::core::kernel_plan::{Change, Seen, errno};
+use crate::core::kernel_plan::{Change, Seen, Target, errno};
 use crate::kernel::device::Device;
 use crate::kernel::message::{flag, kind};
 use crate::kernel::parse::{self, LinkSeen, Message, RouteSeen};
@@ -95,8 +95,12 @@ impl<N: Netlink> Writer<N> {
 
     fn seen(&self, message: &Message<'_>, route: &RouteSeen) -> Seen {
         let exists = message.kind == kind::NEW_ROUTE;
-        let ours = self.target_of(route).filter(|it| self.plan.is_ours(it));
+        let target = self.target_of(route);
+        let ids = &self.config.claimed.ids;
+        let may_be_ours = matches!(&target, Some(Target::Object(id)) if ids.contains(id));
+        let ours = target.filter(|it| self.plan.is_ours(it));
         match (ours, exists) {
+            (None, true) if may_be_ours => Seen::Unknown,
             (Some(target), true) => Seen::Put(target),
             (Some(target), false) => Seen::Gone(target),
             (None, false) => Seen::Left,

@@ -16,7 +16,7 @@ use crate::kernel::parse::{self, ObjectKind, RouteSeen};
 use crate::kernel::socket::Netlink;
 
 /// Datagrams of a reading, of 32 KiB each, before the kernel gets a batch again.
-const SLICE: usize = 4;
+const SLICE: usize = 2;
 /// Destinations that are compared with what was read before the kernel gets a batch again.
 const JUDGED: usize = 1 << 15;
 
@@ -31,7 +31,7 @@ pub(super) enum Reason {
 
 /// A reading in slices, while the kernel is written to.
 #[derive(Debug)]
-pub(super) struct Review {
+pub(super) struct Ongoing {
     reading: Reading,
     pub(super) reason: Reason,
     /// How often the first request was answered and torn.
@@ -65,7 +65,7 @@ impl<N: Netlink> Writer<N> {
             return self.read_from_nothing(reading, now);
         }
         self.plan.begin_review();
-        self.review = Some(Review {
+        self.review = Some(Ongoing {
             reading,
             reason,
             tries: 0,
@@ -132,7 +132,7 @@ impl<N: Netlink> Writer<N> {
         true
     }
 
-    fn read_part(&mut self, review: &mut Review, now: Instant) -> io::Result<Progress> {
+    fn read_part(&mut self, review: &mut Ongoing, now: Instant) -> io::Result<Progress> {
         if review.reading.requests.is_empty() {
             return Ok(self.conclude(review, now));
         }
@@ -162,7 +162,7 @@ impl<N: Netlink> Writer<N> {
     }
 
     /// Compares what was read with what was believed.
-    fn conclude(&mut self, review: &Review, now: Instant) -> Progress {
+    fn conclude(&mut self, review: &Ongoing, now: Instant) -> Progress {
         match self.plan.review_some(JUDGED) {
             Verdict::More => return Progress::More,
             Verdict::Done => {}

@@ -420,3 +420,29 @@ fn longest_times_do_not_panic() {
     world.pass(SECOND * 3600);
     world.replay();
 }
+
+#[test]
+fn handshake_that_outlasts_the_first_retries_is_waited_for() {
+    let mut config = config();
+    config.settle_time = SECOND * 5;
+    let mut world = World::with(&[Modern, Modern], config);
+    world.core.subscribe(V);
+    world.server(A).table = [(V, route(1)), (V, route(2))].into();
+    world.server(B).table = [(V, route(2))].into();
+    world.server(A).is_there = true;
+    world.up(B);
+    world.pass(SECOND * 20);
+    world.replay();
+    world.down(A);
+    world.pass(SECOND * 3);
+    world.server(A).is_there = true;
+    world.server(A).is_held = true;
+    // The first retries are over after 10 s, the handshake began later than 3 s and takes 10 s.
+    world.pass(SECOND * 9);
+    assert!(world.core.is_up(A));
+    assert_eq!(about_routes(&world.replay()), [] as [&Event; 0]);
+    world.server(A).is_held = false;
+    world.pass(SECOND * 60);
+    assert_eq!(about_routes(&world.replay()), [] as [&Event; 0]);
+    assert_eq!(world.view(V), [route(1), route(2)].into());
+}

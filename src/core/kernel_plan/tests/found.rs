@@ -273,6 +273,39 @@ fn number_is_used_once_nobody_else_has_it() {
     }
 }
 
+/// Two writers wanted one number, and ours was killed before it took its route back.
+#[test]
+fn route_of_ours_to_an_object_of_somebody_else_is_replaced() {
+    for in_slices in [false, true] {
+        let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
+        complete(&mut plan);
+        announce(&mut plan, &[("10.0.0.0/24", &[1])]);
+        if in_slices {
+            run(&mut plan, &mut model);
+        }
+        let taken = IDS.start + 7;
+        model.objects.insert(taken, Nexthop::Foreign);
+        for prefix in ["10.0.0.0/24", "fd00::/64"] {
+            let mislaid = Installed::Ours(Target::Object(taken));
+            let place = place(100, prefix.parse().unwrap());
+            model.routes.entry(place).or_default().insert(0, mislaid);
+        }
+        if in_slices {
+            let mut walk = super::super::model::Walk::begin(&mut plan);
+            while walk.step(&mut plan, &model) {}
+            assert_eq!(plan.review_some(100), Verdict::Done);
+        } else {
+            model.dump(&mut plan);
+        }
+        run(&mut plan, &mut model);
+        assert_eq!(plan.counts().shadowed, 0);
+        let hops = BTreeSet::from([underlay(1)]);
+        let key = (100, "10.0.0.0/24".parse().unwrap());
+        assert_eq!(model.resolved(), BTreeMap::from([(key, hops)]));
+        assert_eq!(model.routes.values().flatten().count(), 1);
+    }
+}
+
 #[test]
 fn numbers_go_round_in_their_range() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());

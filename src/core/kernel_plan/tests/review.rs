@@ -150,6 +150,36 @@ fn route_of_ours_that_nobody_knows_is_deleted_wherever_it_stands() {
     assert_eq!(plan.counts(), before);
 }
 
+/// The kernel tells of routes whose group lost a member; we may have left that group since.
+#[test]
+fn late_word_of_a_group_that_is_gone_is_no_route_of_somebody_else() {
+    let (mut plan, mut model) = settled(Mode::Objects);
+    let place = place(100, "10.0.4.0/24".parse().unwrap());
+    assert_eq!(plan.route_changed(place, &Seen::Unknown), Change::Unclear);
+    assert_eq!((plan.counts().shadowed, plan.counts().installed), (0, 40));
+    assert_eq!(review(&mut plan, &model), Verdict::Done);
+    assert_eq!(run(&mut plan, &mut model), []);
+}
+
+/// Torn answers are read again: what stood last in the first may stand first in the second.
+#[test]
+fn table_that_is_read_twice_shadows_no_route_by_one_that_stands_behind_it() {
+    let (mut plan, mut model) = settled(Mode::Objects);
+    let place = place(100, "10.0.4.0/24".parse().unwrap());
+    model
+        .routes
+        .get_mut(&place)
+        .unwrap()
+        .push(Installed::Foreign);
+    let mut walk = Walk::begin(&mut plan);
+    for _ in 0..2 {
+        walk.again(&mut plan);
+        while walk.step(&mut plan, &model) {}
+    }
+    assert_eq!(conclude(&mut plan), Verdict::Done);
+    assert_eq!(plan.counts().shadowed, 0);
+}
+
 #[test]
 fn object_that_somebody_changed_is_not_judged_in_slices() {
     let (mut plan, mut model) = settled(Mode::Objects);
