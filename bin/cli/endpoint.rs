@@ -1,6 +1,8 @@
 //! Addresses with a port, as users write them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
+use rustbond::Endpoint;
 
 /// MetalBond's port.
 pub(crate) const DEFAULT_PORT: u16 = 4711;
@@ -49,18 +51,9 @@ fn parse_port(text: &str, port: Port) -> Option<u16> {
     (number != 0 || port != Port::Connect).then_some(number)
 }
 
-/// Returns whether a text can be given to a resolver.
+/// Returns whether a text is the name or the IPv4 address of a host.
 fn is_host_name(text: &str) -> bool {
-    let is_allowed = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_');
-    let text = text.strip_suffix('.').unwrap_or(text);
-    let mut labels = text.split('.').map(str::as_bytes);
-    let are_allowed = labels
-        .clone()
-        .all(|label| (1..=63).contains(&label.len()) && label.iter().all(|it| is_allowed(*it)));
-    // No name ends in a number; resolvers take such a text for an odd form of an IPv4 address.
-    let is_number = |label: &[u8]| label.iter().all(u8::is_ascii_digit);
-    let is_odd = labels.next_back().is_some_and(is_number) && text.parse::<Ipv4Addr>().is_err();
-    are_allowed && !is_odd && text.len() <= 253
+    !text.contains(['[', ':']) && format!("{text}:1").parse::<Endpoint>().is_ok()
 }
 
 #[cfg(test)]
@@ -110,6 +103,10 @@ mod tests {
             "1.2.3",
             "1.2.3.4.5",
             "1.2.3.256",
+            "0x7f000001",
+            "127.0.0.0x1",
+            "-",
+            "a-.b",
             "a..b",
             "[::1]:0",
             "host:1:2",

@@ -165,13 +165,21 @@ impl FromStr for Endpoint {
 /// its ASCII form (`xn--`).
 fn is_host_name(text: &str) -> bool {
     let is_allowed = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_');
+    let has_hyphen_at_an_end = |label: &[u8]| label.starts_with(b"-") || label.ends_with(b"-");
     let text = text.strip_suffix('.').unwrap_or(text);
     let mut labels = text.split('.').map(str::as_bytes);
     let are_allowed = labels
         .clone()
-        .all(|label| (1..=63).contains(&label.len()) && label.iter().all(|it| is_allowed(*it)));
+        .all(|label| (1..=63).contains(&label.len()) && label.iter().all(|it| is_allowed(*it)))
+        && !labels.clone().any(has_hyphen_at_an_end);
     // No name ends in a number; resolvers take such a text for an odd form of an IPv4 address.
-    let is_number = |label: &[u8]| label.iter().all(u8::is_ascii_digit);
+    let is_hex = |label: &[u8]| {
+        let digits = label
+            .strip_prefix(b"0x")
+            .or_else(|| label.strip_prefix(b"0X"));
+        digits.is_some_and(|it| it.iter().all(u8::is_ascii_hexdigit))
+    };
+    let is_number = |label: &[u8]| label.iter().all(u8::is_ascii_digit) || is_hex(label);
     are_allowed && !labels.next_back().is_some_and(is_number) && text.len() <= 253
 }
 
@@ -215,6 +223,9 @@ mod tests {
             (" host:4711", "neither a name nor an address"),
             ("a..b:4711", "neither a name nor an address"),
             ("256.1.1.1:4711", "neither a name nor an address"),
+            ("0x7f000001:4711", "neither a name nor an address"),
+            ("127.0.0.0x1:4711", "neither a name nor an address"),
+            ("-:4711", "neither a name nor an address"),
             ("1.2.3:4711", "neither a name nor an address"),
             ("host:", "the port is not a number"),
             ("host:65536", "the port is not a number"),
