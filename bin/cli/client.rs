@@ -135,6 +135,7 @@ fn apply(client: &MetalBondClient, old: &Client, new: &Client) -> Result<(), Fai
     }
     // Announce before withdrawing, so that a replaced route leaves no gap, and before
     // subscribing, as at the start. Withdraw after unsubscribing: that is the same backwards.
+    // Unsubscribe before subscribing, so that there is room.
     let (routes_before, routes) = (old.routes(), new.routes());
     for (vni, route) in routes.difference(&routes_before) {
         match client.announce(*vni, route.destination, route.next_hop) {
@@ -143,11 +144,17 @@ fn apply(client: &MetalBondClient, old: &Client, new: &Client) -> Result<(), Fai
         }
     }
     let (before, vnis) = (old.vnis(), new.vnis());
-    for vni in vnis.difference(&before) {
-        client.subscribe(*vni)?;
-    }
     for vni in before.difference(&vnis) {
         client.unsubscribe(*vni)?;
+    }
+    for vni in vnis.difference(&before) {
+        match client.subscribe(*vni) {
+            // Others were subscribed to over the control socket. The rest applies all the same,
+            // or the next reload would not know what this one did.
+            Err(error @ Error::TooManyVnis(_)) => log::warn!("VNI {vni}: {error}"),
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+        }
     }
     for (vni, route) in routes_before.difference(&routes) {
         match client.withdraw(*vni, route.destination, route.next_hop) {

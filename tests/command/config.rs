@@ -301,6 +301,27 @@ fn reloaded_server_takes_new_limits_and_drops_no_session() {
     assert!(!lines.contains("key workers"), "{lines}");
 }
 
+/// There is room for a VNI once another one is left.
+#[test]
+fn reload_at_the_limit_of_vnis_exchanges_one_for_another() {
+    let empty = File::new("limit-server", "[server]\nlisten = \"127.0.0.1:0\"\n");
+    let (server, at) = server(&empty, &["--log-level", "debug"]);
+    let text = |subscribe: &str| {
+        format!("[client]\nserver = [\"{at}\"]\nsubscribe = [{subscribe}]\nmax-vnis = 2\n")
+    };
+    let file = File::new("limit-client", &text("1, 2"));
+    let client = client(&file, &[]);
+    server.stderr.expect("VNI 2: subscribed");
+    file.write(&text("1, 3"));
+    client.signal("HUP");
+    client
+        .stderr
+        .expect("configuration reloaded, applied: subscribe");
+    server.stderr.expect("VNI 3: subscribed");
+    client.stop("TERM");
+    server.stop("TERM");
+}
+
 #[test]
 fn reloaded_client_follows_its_file_and_keeps_its_sessions() {
     let empty = File::new("client-servers", "[server]\nlisten = \"127.0.0.1:0\"\n");
