@@ -25,6 +25,9 @@ use crate::net::{Conn, Endpoint, Peer, Stream};
 /// end 10 s after the first began.
 const ADDRESSES: usize = 16;
 
+/// Addresses of a name that are remembered at most.
+const KNOWN: usize = 256;
+
 /// Pause between the beginnings of two attempts (RFC 8305, 8: Connection Attempt Delay).
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -84,7 +87,7 @@ pub(super) struct Addresses {
 impl Addresses {
     fn learn(&mut self, answer: Vec<SocketAddr>) {
         self.known = families_in_turn(answer);
-        self.known.truncate(ADDRESSES);
+        self.known.truncate(KNOWN);
         self.bad.retain(|it| self.known.contains(it));
         self.is_unused = true;
     }
@@ -95,6 +98,8 @@ impl Addresses {
         let mut all = self.known.clone();
         let badness = |it: &SocketAddr| self.bad.iter().position(|bad| bad == it);
         all.sort_by_key(|it| (Some(*it) != self.good, badness(it)));
+        // Those that failed come last, so that the next attempt gets to the others.
+        all.truncate(ADDRESSES);
         all.into()
     }
 
