@@ -71,6 +71,17 @@ enum Standing {
     },
 }
 
+/// Why the announcers of a server may still be on their way back to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Doubt {
+    /// No attempt failed and no session ended since it was added.
+    None,
+    /// It may have been restarted.
+    Restarted,
+    /// The network lost it: it may have lost its announcers at the same time.
+    CutOff,
+}
+
 /// Whether a server that was lost is connected again, and a handshake is under way. How that
 /// ends is waited for, even if the first retries are over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +103,8 @@ struct Table {
     /// losses start a clock of their own and renew none.
     ages: [Option<Instant>; 2],
     young: Age,
+    /// The stale time ended before a server told the table again.
+    is_expired: bool,
 }
 
 impl Table {
@@ -160,6 +173,7 @@ impl Completeness {
             is_settled: false,
             ages: [None; 2],
             young: Age::Even,
+            is_expired: false,
         };
         self.tables.insert(vni, table);
         self.fresh.push(vni);
@@ -307,6 +321,9 @@ impl Completeness {
             complete.insert(vni);
             self.asked_again.remove(&(server, vni));
         }
+        if let Some(table) = self.tables.get_mut(&vni) {
+            table.is_expired = false;
+        }
         let imports = self.imports.iter();
         let into = imports.filter(|(_, sources)| sources.contains(&vni));
         let into: Vec<Vni> = into.map(|(into, _)| *into).collect();
@@ -382,6 +399,7 @@ impl Completeness {
                 let start = &mut table.ages[age.index()];
                 if start.is_some_and(|start| is_past(start, stale_time, now)) {
                     *start = None;
+                    table.is_expired = true;
                     self.verdicts.push_back(Verdict::Expire(*vni, age));
                 }
             }
@@ -414,6 +432,13 @@ impl Completeness {
     /// Whether the consumers were told that a VNI is synced; `None` if it is not subscribed to.
     pub(super) fn is_synced(&self, vni: Vni) -> Option<bool> {
         Some(self.tables.get(&vni)?.is_synced)
+    }
+
+    /// Whether the routes of a VNI went when the stale time was over, and no server has told its
+    /// table since.
+    pub(super) fn is_expired(&self, vni: Vni) -> bool {
+        let is_expired = self.tables.get(&vni).is_some_and(|table| table.is_expired);
+        is_expired && self.speakers(vni).next().is_none()
     }
 
     /// Whether the consumers were told that a VNI is settled.

@@ -45,13 +45,15 @@ impl Core {
         }
     }
 
-    /// A server is not connected any more: its other names are to be tried.
+    /// A server is not connected any more: its other names are to be tried. They may still tell
+    /// what it told, so that nothing goes before.
     fn release_twins(&mut self, of: ServerId, now: Instant) {
-        for server in self.servers.values_mut() {
+        for (id, server) in &mut self.servers {
             if server.twin == Some(of) {
                 server.twin = None;
                 if let Phase::Waiting { until, .. } = &mut server.phase {
                     *until = now;
+                    self.completeness.coming(*id);
                 }
             }
         }

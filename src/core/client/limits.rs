@@ -12,9 +12,12 @@ use super::view::ServerBit;
 use super::{Core, ServerId, Wants};
 use crate::core::types::{Action, Route, Vni};
 
-/// Pause between two requests for tables that did not fit, and the shortest stale time with
-/// which there are any: a table must be told again before its old copies go.
+/// Pause between two requests for tables that did not fit.
 const ASK_PAUSE: Duration = Duration::from_secs(10);
+
+/// The shortest stale time with which there are any: a table must be told again before its old
+/// copies go.
+const ASK_STALE_TIME: Duration = Duration::from_secs(1);
 
 /// Pause between the first refusal and its report, so that the numbers say something.
 const REPORT_DELAY: Duration = Duration::from_secs(1);
@@ -179,7 +182,7 @@ impl Core {
         let taken = self.view.len() + self.view.most_copies();
         let room = limits.routes.saturating_sub(taken);
         let is_room = missing > 0 && room >= missing.min(limits.routes / 8).max(1);
-        let has_time = self.config.stale_time >= ASK_PAUSE;
+        let has_time = self.config.stale_time >= ASK_STALE_TIME;
         self.refusals.next_ask.filter(|_| is_room && has_time)
     }
 

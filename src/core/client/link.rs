@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::completeness::Doubt;
 use super::desired::{Desired, Episode, Tell};
 use super::view::ServerBit;
 use crate::core::connection::{Buffer, Connection};
@@ -293,14 +294,16 @@ impl Link {
 
     /// How long the server has had announcers, as far as is known.
     ///
-    /// A legacy server does not say. It counts as started a moment ago if it `was_disturbed`,
-    /// else as one that has been there for ever.
-    pub(super) fn uptime(&self, was_disturbed: bool) -> Duration {
+    /// A legacy server does not say. It counts as started a moment ago after any failure, else as
+    /// one that has been there for ever.
+    pub(super) fn uptime(&self, doubt: Doubt) -> Duration {
         let extensions = self.session().hello().and_then(|hello| hello.extensions);
-        match extensions.filter(|_| !self.is_legacy()) {
-            Some(extensions) => Duration::from_secs(extensions.uptime_seconds.into()),
-            None if was_disturbed => Duration::ZERO,
-            None => Duration::MAX,
+        match (extensions.filter(|_| !self.is_legacy()), doubt) {
+            (_, Doubt::CutOff) | (None, Doubt::Restarted) => Duration::ZERO,
+            (Some(extensions), Doubt::None | Doubt::Restarted) => {
+                Duration::from_secs(extensions.uptime_seconds.into())
+            }
+            (None, Doubt::None) => Duration::MAX,
         }
     }
 

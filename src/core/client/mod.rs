@@ -36,7 +36,7 @@ use crate::core::time::after;
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::Malformed;
 use backoff::Backoff;
-use completeness::{Completeness, Patience};
+use completeness::{Completeness, Doubt, Patience};
 use desired::Desired;
 pub(crate) use events::ConsumerId;
 use limits::Refusals;
@@ -345,7 +345,8 @@ impl Core {
                     for flush in &self.flushes {
                         link.flush(*flush);
                     }
-                    let uptime = link.uptime(entry.is_disturbed);
+                    let uptime = link.uptime(entry.doubt);
+                    entry.doubt = entry.doubt.min(Doubt::Restarted);
                     entry.established_at = Some(now);
                     self.completeness.established(server, uptime, now);
                     self.view.push(&Event::ServerUp(server));

@@ -135,7 +135,8 @@ impl Core {
         if !self.is_established() {
             return Some("no server is established".into());
         }
-        let is_missing = |vni: &Vni| self.is_synced(*vni) == Some(false);
+        let is_missing =
+            |vni: &Vni| self.is_synced(*vni) == Some(false) || self.completeness.is_expired(*vni);
         let missing = self.subscribed().into_iter().find(is_missing);
         if let Some(vni) = missing {
             return Some(format!("VNI {vni}: the table is not complete"));

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::backoff::Backoff;
+use super::completeness::Doubt;
 use super::link::Link;
 use super::status::ServerId;
 use super::view::ServerBit;
@@ -30,8 +31,7 @@ pub(super) struct Server {
     /// The server that this one turned out to be, while that is connected.
     pub(super) twin: Option<ServerId>,
     pub(super) established_at: Option<Instant>,
-    /// An attempt failed or a session ended since it was added: it may have been restarted.
-    pub(super) is_disturbed: bool,
+    pub(super) doubt: Doubt,
 }
 
 /// Where the connection to a server stands.
@@ -63,7 +63,7 @@ impl Server {
             is_drained: false,
             twin: None,
             established_at: None,
-            is_disturbed: false,
+            doubt: Doubt::None,
         }
     }
 
@@ -94,7 +94,11 @@ impl Server {
     /// was one. The server is to be dialled again after a while.
     pub(super) fn lose(&mut self, reason: CloseReason, now: Instant) -> Option<Box<Link>> {
         self.last_loss = Some(reason);
-        self.is_disturbed = true;
+        let doubt = match reason.is_path_failure() {
+            true => Doubt::CutOff,
+            false => Doubt::Restarted,
+        };
+        self.doubt = self.doubt.max(doubt);
         self.since = now;
         if let Some(since) = self.established_at.take() {
             self.flaps.count(now);

@@ -93,6 +93,32 @@ impl CloseReason {
         }
     }
 
+    /// Whether the network between the two ends failed, as far as this end can tell.
+    pub(crate) const fn is_path_failure(self) -> bool {
+        match self {
+            Self::Silent | Self::SendHold | Self::HandshakeTimeout => true,
+            Self::Io(kind) => !matches!(
+                kind,
+                io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::ConnectionAborted
+            ),
+            Self::PeerClosed
+            | Self::Frame(_)
+            | Self::Unexpected(_)
+            | Self::IntervalZero
+            | Self::BrokenHello
+            | Self::TooSlow
+            | Self::MemoryLimit
+            | Self::Unresolved
+            | Self::Shutdown
+            | Self::Reset
+            | Self::Drained
+            | Self::Duplicate => false,
+        }
+    }
+
     /// Whether the far end left or was restarted, so that it is likely to be back soon.
     pub(crate) const fn is_departure(self) -> bool {
         match self {

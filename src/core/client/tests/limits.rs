@@ -117,26 +117,25 @@ fn table_that_is_told_again_keeps_its_routes_as_long_as_that_takes() {
 
 #[test]
 fn full_limit_that_is_raised_brings_what_was_refused() {
-    let mut world = world(&[Modern], 5);
-    fill(&mut world, A, 0..20);
-    world.up(A);
-    let mut config = config();
-    config.limits = Limits {
-        routes: 100,
-        vnis: 2,
-    };
-    world.core.reconfigure(config);
-    world.pass(A_WHILE);
-    assert_eq!(world.core.route_count(), 20);
-    assert_eq!(removed(&world.replay()), 0);
-    config.limits.routes = 5;
-    world.core.reconfigure(config);
-    world.pass(A_WHILE);
-    assert_eq!(
-        world.core.route_count(),
-        20,
-        "what is above a lower limit stays"
-    );
+    for stale_time in [config().stale_time, Duration::from_secs(2)] {
+        let mut world = world(&[Modern], 5);
+        let mut config = config();
+        config.stale_time = stale_time;
+        config.limits = Limits { routes: 5, vnis: 2 };
+        world.core.reconfigure(config);
+        fill(&mut world, A, 0..20);
+        world.up(A);
+        config.limits.routes = 100;
+        world.core.reconfigure(config);
+        world.pass(A_WHILE);
+        assert_eq!(world.core.route_count(), 20, "{stale_time:?}");
+        assert_eq!(removed(&world.replay()), 0);
+        config.limits.routes = 5;
+        world.core.reconfigure(config);
+        world.pass(A_WHILE);
+        let count = world.core.route_count();
+        assert_eq!(count, 20, "what is above a lower limit stays");
+    }
 }
 
 #[test]

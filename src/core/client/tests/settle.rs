@@ -7,6 +7,7 @@ use super::world::{HOLD, World, config};
 use super::*;
 use crate::core::client::Event::{self, RouteAdded, RouteRemoved, Settled, Synced};
 use crate::core::client::{Report, events::ConsumerId};
+use crate::core::session::CloseReason;
 use crate::core::types::Action::{Add, Remove};
 use crate::core::wire::encode_update;
 
@@ -396,6 +397,44 @@ fn withdrawal_while_disconnected_keeps_the_identical_route_of_another() {
     world.check_events();
     assert_eq!(world.told, [].into());
     assert!(!world.core.has_events(ConsumerId::FIRST));
+}
+
+/// The server was not restarted, but the same outage took its announcers.
+#[test]
+fn announcers_that_an_outage_cut_off_too_are_waited_for() {
+    for are_back in [true, false] {
+        let mut world = settling(&[Modern]);
+        world.server(A).table = [(V, route(1))].into();
+        world.up(A);
+        world.pass(SECOND);
+        world.check_events();
+        world.server(A).table.clear();
+        world.with_core(|core, now| core.lost(A, CloseReason::Silent, now));
+        world.pass(SECOND * 11);
+        assert!(world.is_established(A));
+        if are_back {
+            world.say(A, Add, V, route(1));
+        }
+        assert_eq!(world.view(V), [route(1)].into());
+        world.pass(SETTLE);
+        let events = world.replay();
+        assert_eq!(about_routes(&events).is_empty(), are_back, "{events:?}");
+    }
+}
+
+#[test]
+fn client_whose_stale_time_is_over_is_ready_when_a_server_has_told_again() {
+    let mut world = two(Modern);
+    world.down(B);
+    world.down(A);
+    world.pass(HOLD + SECOND);
+    assert_eq!(world.view(V), [].into());
+    world.shake_hands(A);
+    let why = world.core.not_ready();
+    assert!(why.is_some_and(|it| it.contains("VNI 100: the table is not complete")));
+    world.server(A).is_held = false;
+    world.settle();
+    assert_eq!(world.core.not_ready(), None);
 }
 
 #[test]

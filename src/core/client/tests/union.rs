@@ -206,3 +206,26 @@ fn server_under_two_names_has_one_session_and_its_other_name_takes_over() {
         Some(vec![B])
     );
 }
+
+/// The other name is dialled at once, so that nothing is removed for the moment between.
+#[test]
+fn name_of_a_server_that_is_dropped_hands_its_routes_to_the_other_name() {
+    let mut world = World::new(&[Modern, Modern, Modern]);
+    world.server(B).node = 9;
+    world.core.subscribe(V);
+    world.say(A, Add, V, route(1));
+    world.say(B, Add, V, route(1));
+    world.up(A);
+    world.up(ServerId(2));
+    world.server(B).is_there = true;
+    world.pass(Duration::from_secs(15));
+    assert_eq!(world.core.twin(B), Some(A));
+    world.replay();
+    assert!(world.with_core(|core, now| core.remove_server(A, now)));
+    assert_eq!(world.view(V), [route(1)].into());
+    world.pass(Duration::from_secs(1));
+    assert!(world.is_established(B));
+    let routes = world.replay().into_iter();
+    let mut routes = routes.filter(|it| matches!(it, RouteAdded(..) | RouteRemoved(..)));
+    assert_eq!(routes.next(), None);
+}
