@@ -261,7 +261,6 @@ fn two_plans_and_a_meddler_leave_each_other_alone() {
 }
 
 #[test]
-#[ignore = "20,000 steps for each of 20 seeds; run when the plan has changed"]
 fn two_plans_and_a_meddler_leave_each_other_alone_for_long() {
     chaos(20_000, 100..120);
 }
