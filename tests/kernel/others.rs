@@ -79,14 +79,7 @@ fn foreign_changes_of_our_routes_are_repaired_within_a_second() {
         assert!(error.contains("is down"), "{error}");
         ip(&format!("link set {DEVICE} up"));
         // The others' routes through the device went with it.
-        ip(&format!(
-            "-4 route add 10.8.0.0/24 dev {DEVICE} proto 254 table 200"
-        ));
-        ip(&format!("-6 nexthop add id 55 dev {DEVICE} proto 3"));
-        ip(&format!(
-            "-6 nexthop add id {} dev {DEVICE} proto 254",
-            0x4d42_0001
-        ));
+        add_others_on_the_device();
         repairs("down and up");
         ip(&format!("link del {DEVICE}"));
         eventually("noticed", WAIT, || !writer.stats().device_up);

@@ -78,6 +78,12 @@ pub(crate) fn others() -> String {
     ip("-4 route add 10.9.0.0/24 dev lo proto static table 100");
     ip("-4 route add 10.9.1.0/24 dev lo proto 254 metric 77 table 100");
     ip("-6 route add fd99::/64 dev lo proto static metric 5 table 100");
+    add_others_on_the_device();
+    others_now()
+}
+
+/// Those of [`others`] that go when the tunnel device goes down.
+pub(crate) fn add_others_on_the_device() {
     ip(&format!(
         "-4 route add 10.8.0.0/24 dev {DEVICE} proto 254 table 200"
     ));
@@ -86,7 +92,6 @@ pub(crate) fn others() -> String {
         "-6 nexthop add id {} dev {DEVICE} proto 254",
         0x4d42_0001
     ));
-    others_now()
 }
 
 pub(crate) fn others_now() -> String {

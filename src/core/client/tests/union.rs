@@ -170,10 +170,8 @@ fn early_updates_go_with_their_subscription() {
     world.check_servers();
 }
 
-/// Through the second name the server would take the client for another one, and give its own
-/// routes back to it.
-#[test]
-fn server_under_two_names_has_one_session_and_its_other_name_takes_over() {
+/// `A` and `B` are two names of one server, which is connected by the first.
+fn server_of_two_names() -> World {
     let mut world = World::new(&[Modern, Modern, Modern]);
     world.server(B).node = 9;
     world.core.subscribe(V);
@@ -184,6 +182,14 @@ fn server_under_two_names_has_one_session_and_its_other_name_takes_over() {
     world.pass(Duration::from_secs(15));
     assert!(world.is_established(A) && !world.is_established(B));
     assert_eq!(world.core.twin(B), Some(A));
+    world
+}
+
+/// Through the second name the server would take the client for another one, and give its own
+/// routes back to it.
+#[test]
+fn server_under_two_names_has_one_session_and_its_other_name_takes_over() {
+    let mut world = server_of_two_names();
     assert_eq!(world.core.last_loss(B), Some(CloseReason::Duplicate));
     assert_eq!(world.core.is_synced(V), Some(true));
     let dials = world.dials.len();
@@ -210,16 +216,8 @@ fn server_under_two_names_has_one_session_and_its_other_name_takes_over() {
 /// The other name is dialled at once, so that nothing is removed for the moment between.
 #[test]
 fn name_of_a_server_that_is_dropped_hands_its_routes_to_the_other_name() {
-    let mut world = World::new(&[Modern, Modern, Modern]);
-    world.server(B).node = 9;
-    world.core.subscribe(V);
-    world.say(A, Add, V, route(1));
-    world.say(B, Add, V, route(1));
-    world.up(A);
+    let mut world = server_of_two_names();
     world.up(ServerId(2));
-    world.server(B).is_there = true;
-    world.pass(Duration::from_secs(15));
-    assert_eq!(world.core.twin(B), Some(A));
     world.replay();
     assert!(world.with_core(|core, now| core.remove_server(A, now)));
     assert_eq!(world.view(V), [route(1)].into());
