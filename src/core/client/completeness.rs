@@ -324,13 +324,7 @@ impl Completeness {
         if let Some(table) = self.tables.get_mut(&vni) {
             table.is_expired = false;
         }
-        let imports = self.imports.iter();
-        let into = imports.filter(|(_, sources)| sources.contains(&vni));
-        let into: Vec<Vni> = into.map(|(into, _)| *into).collect();
-        self.judge(vni, now);
-        for vni in into {
-            self.judge(vni, now);
-        }
+        self.judge_where_it_counts(vni, now);
     }
 
     /// A route of a server's was refused: its table of the VNI is not whole.
@@ -341,7 +335,7 @@ impl Completeness {
     /// All that was refused of a server's table is withdrawn.
     pub(super) fn whole(&mut self, server: ServerId, vni: Vni, now: Instant) {
         self.lacking.remove(&(server, vni));
-        self.evaluate(now);
+        self.judge_where_it_counts(vni, now);
     }
 
     /// A server is to tell the table of a VNI again.
@@ -456,6 +450,16 @@ impl Completeness {
     pub(super) fn evaluate(&mut self, now: Instant) {
         let open = self.tables.iter().filter(|(_, table)| table.is_open());
         for vni in open.map(|(vni, _)| *vni).collect::<Vec<_>>() {
+            self.judge(vni, now);
+        }
+    }
+
+    /// Judges a VNI, and those into which it is imported.
+    fn judge_where_it_counts(&mut self, vni: Vni, now: Instant) {
+        let imports = self.imports.iter();
+        let into = imports.filter(|(_, sources)| sources.contains(&vni));
+        let into: Vec<Vni> = into.map(|(into, _)| *into).collect();
+        for vni in [vni].into_iter().chain(into) {
             self.judge(vni, now);
         }
     }

@@ -11,6 +11,8 @@ use super::view::ServerBit;
 #[derive(Debug)]
 pub(super) struct Desired<K> {
     entries: BTreeMap<K, Entry>,
+    /// Of them, those that are wanted.
+    wanted: usize,
     /// How often something became wanted.
     episodes: u64,
 }
@@ -42,6 +44,7 @@ impl<K: Copy + Ord> Desired<K> {
     pub(super) fn new() -> Self {
         Self {
             entries: BTreeMap::new(),
+            wanted: 0,
             episodes: 0,
         }
     }
@@ -49,6 +52,11 @@ impl<K: Copy + Ord> Desired<K> {
     /// Whether the caller wants it.
     pub(super) fn contains(&self, key: &K) -> bool {
         self.entries.get(key).is_some_and(|entry| entry.wanted)
+    }
+
+    /// How many things the caller wants.
+    pub(super) fn wanted(&self) -> usize {
+        self.wanted
     }
 
     /// Everything the caller wants, in order.
@@ -65,8 +73,11 @@ impl<K: Copy + Ord> Desired<K> {
         let entry = self.entries.entry(key).or_default();
         entry.wanted = wanted;
         if wanted {
+            self.wanted += 1;
             self.episodes += 1;
             entry.episode = self.episodes;
+        } else {
+            self.wanted -= 1;
         }
         self.drop_if_settled(&key);
         true

@@ -34,11 +34,18 @@ pub(crate) struct Limits {
     pub(crate) vnis: usize,
 }
 
+/// The refused routes of one server.
+#[derive(Debug, Default)]
+struct Missing {
+    by_vni: BTreeMap<Vni, usize>,
+    total: usize,
+}
+
 /// What was refused.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    /// How many routes a server has in a VNI that were refused.
-    missing: BTreeMap<(ServerId, Vni), usize>,
+    /// Servers of which something is missing.
+    missing: BTreeMap<ServerId, Missing>,
     /// Since the start.
     total: u64,
     report_at: Option<Instant>,
@@ -56,15 +63,14 @@ impl Refusals {
     /// Returns how many routes are missing, as far as one server has them all: those that
     /// several servers have count once.
     pub(super) fn missing(&self) -> usize {
-        let mut by_server: BTreeMap<ServerId, usize> = BTreeMap::new();
-        for ((server, _), count) in &self.missing {
-            *by_server.entry(*server).or_default() += count;
-        }
-        by_server.into_values().max().unwrap_or(0)
+        let of_each = self.missing.values().map(|missing| missing.total);
+        of_each.max().unwrap_or(0)
     }
 
     fn refuse(&mut self, server: ServerId, vni: Vni, now: Instant) {
-        *self.missing.entry((server, vni)).or_default() += 1;
+        let missing = self.missing.entry(server).or_default();
+        *missing.by_vni.entry(vni).or_default() += 1;
+        missing.total += 1;
         self.total += 1;
         let soon = now + REPORT_DELAY;
         let due = self.quiet_until.map_or(soon, |quiet| quiet.max(soon));
@@ -74,21 +80,47 @@ impl Refusals {
 
     /// A server withdraws a route that was refused. Returns whether its table is whole by that.
     fn withdraw(&mut self, server: ServerId, vni: Vni) -> bool {
-        let Some(count) = self.missing.get_mut(&(server, vni)) else {
+        let Some(missing) = self.missing.get_mut(&server) else {
+            return false;
+        };
+        let Some(count) = missing.by_vni.get_mut(&vni) else {
             return false;
         };
         *count -= 1;
+        missing.total -= 1;
         let is_whole = *count == 0;
         if is_whole {
-            self.missing.remove(&(server, vni));
+            self.forget_table(server, vni);
         }
         is_whole
     }
 
+    /// Forgets what is missing of one table.
+    fn forget_table(&mut self, server: ServerId, vni: Vni) {
+        if let Some(missing) = self.missing.get_mut(&server) {
+            missing.total -= missing.by_vni.remove(&vni).unwrap_or(0);
+            if missing.by_vni.is_empty() {
+                self.missing.remove(&server);
+            }
+        }
+    }
+
     /// Forgets what is missing where `which` says so.
     pub(super) fn forget(&mut self, which: impl Fn(ServerId, Vni) -> bool) {
-        self.missing
-            .retain(|(server, vni), _| !which(*server, *vni));
+        self.missing.retain(|server, missing| {
+            missing.by_vni.retain(|vni, _| !which(*server, *vni));
+            missing.total = missing.by_vni.values().sum();
+            !missing.by_vni.is_empty()
+        });
+    }
+
+    /// The tables that are not whole.
+    fn tables(&self) -> Vec<(ServerId, Vni)> {
+        let of_each = self.missing.iter().flat_map(|(server, missing)| {
+            let vnis = missing.by_vni.keys();
+            vnis.map(move |vni| (*server, *vni))
+        });
+        of_each.collect()
     }
 }
 
@@ -132,8 +164,7 @@ impl Core {
 
     /// Returns whether the client may subscribe to a VNI.
     pub(crate) fn has_room_for(&self, vni: Vni) -> bool {
-        self.subscriptions.contains(&vni)
-            || self.subscriptions.iter().count() < self.config.limits.vnis
+        self.subscriptions.contains(&vni) || self.subscriptions.wanted() < self.config.limits.vnis
     }
 
     /// Returns how many routes were refused since the start, and how many are missing.
@@ -157,8 +188,7 @@ impl Core {
             return;
         }
         self.refusals.next_ask = Some(now + ASK_PAUSE);
-        let tables: Vec<_> = self.refusals.missing.keys().copied().collect();
-        for (server, vni) in tables {
+        for (server, vni) in self.refusals.tables() {
             self.ask_again(server, vni, now);
         }
     }
@@ -207,7 +237,7 @@ impl Core {
             announcements: &mut self.announcements,
         };
         link.ask_again(vni, &mut wants);
-        self.refusals.missing.remove(&(server, vni));
+        self.refusals.forget_table(server, vni);
         let age = self.completeness.age(vni, now);
         self.obey();
         if self.view.lose(bit, vni, age, echoes) {
