@@ -21,8 +21,8 @@ pub(crate) fn number(name: &str) -> Option<u32> {
 fn number_in(text: &str, name: &str) -> Option<u32> {
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
-        let found = fields.next().filter(|it| *it == name && !it.is_empty());
-        found.and(fields.nth(1))?.parse().ok()
+        fields.next().filter(|it| *it == name && !it.is_empty())?;
+        fields.nth(1)?.parse().ok()
     })
 }
 

@@ -22,7 +22,6 @@ impl Way {
     /// Runs an attack once for each way.
     pub(crate) fn each(attack: impl Fn(Self)) {
         for way in [Self::Tcp, Self::Unix] {
-            println!("{way:?}");
             attack(way);
         }
     }
