@@ -63,6 +63,8 @@ impl Core {
             id: id.0 as u64,
             name: String::new(),
             address: None,
+            transport: None,
+            identity: None,
             kind: PeerKind::Unknown,
             state: PeerState::Connecting,
             since: now.saturating_duration_since(server.since),
