@@ -227,6 +227,12 @@ impl Core {
         self.link(server).map_or(0, Link::queued_bytes)
     }
 
+    /// SUBSCRIBEs encoded for a server on its connection.
+    #[cfg(feature = "internals")]
+    pub(crate) fn subscribes(&self, server: ServerId) -> u64 {
+        self.link(server).map_or(0, |link| link.sent().subscribe)
+    }
+
     /// Things remembered beyond what is wanted and received.
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn held(&self) -> usize {
