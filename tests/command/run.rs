@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::process::{self, Process, finish, metalbond, run};
 
-const SERVER: &str = "expected a server, as [2001:db8::1]:4711 or host:4711 (without a port, 4711)";
+const SERVER: &str = "expected a server, as [2001:db8::1]:4711, host:4711 (without a port, 4711) \
+                      or unix:/run/metalbond/peers";
 const SYNTAX: &str = "expected VNI#PREFIX#NEXTHOP[#STD|#LB|#NAT#FROM#TO]";
 const INSTALL: &str = "expected VNI#TABLE[#metric=N][#dev=DEVICE], a VNI from 0 to 16777215 and a \
                        table from 0 to 4294967295, its name or that of a VRF device";
@@ -57,7 +58,7 @@ fn wrong_command_is_refused_in_one_line() {
 #[test]
 fn wrong_server_arguments_are_refused_in_one_line() {
     let seconds = "expected a number of seconds from 0 to 4294967295";
-    let listen = "expected an address to listen on, as [::]:4711 or 127.0.0.1:4711";
+    let listen = "expected an address to listen on, as [::]:4711, 127.0.0.1:4711 or unix:/run/metalbond/peers";
     let http = "expected an address and a port to listen on, as [::1]:8080 or :8080";
     let threads = "expected a number of threads from 1 to 256";
     let all = [
