@@ -22,7 +22,7 @@ use log::LevelFilter;
 use rustbond::{ClientConfig, NextHopType, Route, ServerConfig, Vni};
 
 use self::definition::FILE;
-pub(crate) use self::definition::{command, with_valued_switches};
+pub(crate) use self::definition::{as_go_takes_it, command};
 pub(crate) use self::row::{Change, Mistake, Role, Row, Value};
 
 use super::announcement::Announcement;
@@ -106,6 +106,9 @@ pub(crate) enum KernelForm {
     Inline,
 }
 
+/// The warning of an option that a command line gives more than once; Go MetalBond takes the last.
+const TWICE: &str = "given twice; the last one counts";
+
 /// The values of the options, by name; defaults among them, an option without a value not.
 type Given = BTreeMap<&'static str, Vec<String>>;
 
@@ -170,10 +173,14 @@ impl Options {
             let key = file
                 .get(row.name)
                 .filter(|_| !Self::is_given(matches, row.name));
-            let values = match key {
+            let mut values = match key {
                 Some(key) => key.values.clone(),
                 None => definition::values(matches, row),
             };
+            if !matches!(row.value, Value::List(_)) && values.len() > 1 {
+                options.warn(row.name, None, TWICE);
+                values.drain(..values.len() - 1);
+            }
             for value in &values {
                 if row.is_skipped(value) {
                     options.warn(row.name, None, "an empty entry is skipped");
@@ -185,9 +192,25 @@ impl Options {
                 options.given.insert(row.name, values);
             }
         }
+        if role == Role::Client && Self::is_given(matches, "install-routes") {
+            options.keep_last_mappings();
+        }
         options.check()?;
         options.advise();
         Ok(options)
+    }
+
+    /// Leaves the last table of each VNI to which the command line gives more than one.
+    fn keep_last_mappings(&mut self) {
+        let mappings = std::mem::take(&mut self.client.install_routes);
+        for (at, mapping) in mappings.iter().enumerate() {
+            if mappings[at + 1..].iter().any(|it| it.vni == mapping.vni) {
+                let problem = format!("VNI {} is {TWICE}", mapping.vni);
+                self.warn("install-routes", None, &problem);
+            } else {
+                self.client.install_routes.push(mapping.clone());
+            }
+        }
     }
 
     /// Adds a warning about an option.
@@ -236,5 +259,29 @@ impl Client {
     pub(crate) fn routes(&self) -> BTreeSet<(Vni, Route)> {
         let announced = self.announce.iter();
         announced.map(|it| (it.vni, it.route)).collect()
+    }
+}
+
+#[cfg(all(test, feature = "netlink", target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::cli::args::Command;
+    use crate::cli::refusal::{self, Parsed};
+
+    /// As to Go MetalBond.
+    #[test]
+    fn vni_given_two_tables_has_the_last_one() {
+        let line = "metalbond client --install-routes 1#100,2#100 --install-routes 1#200";
+        let Parsed::Command(Command::Run(options)) =
+            refusal::parse(line.split(' ').map(Into::into))
+        else {
+            panic!("{line} is refused");
+        };
+        let mapped = options.client.install_routes.iter();
+        let mapped: Vec<(u32, u32)> = mapped.map(|it| (it.vni.0, it.table)).collect();
+        assert_eq!(mapped, [(2, 100), (1, 200)]);
+        let warned = options.warnings.iter().map(ToString::to_string);
+        let expected = "install-routes: VNI 1 is given twice; the last one counts";
+        assert!(warned.into_iter().any(|it| it == expected));
     }
 }

@@ -10,6 +10,7 @@ use rustbond::{LegacyPacing, NextHopType, Vni};
 use super::row::Wrong;
 use super::{KernelForm, Mapping, Options};
 use crate::cli::announcement::{Announcement, Invalid};
+use crate::cli::endpoint::{self, Port};
 use crate::cli::logging::Format;
 use crate::cli::rt_tables;
 use crate::cli::value::{VNI_MAX, bytes, decimal, vni, wide_vni};
@@ -78,6 +79,15 @@ pub(super) fn keepalive(options: &mut Options, text: &str) -> Option<u32> {
         return Some(KEEPALIVE);
     }
     Some(seconds)
+}
+
+/// Where to serve HTTP, if anywhere: an empty text is none, as to Go MetalBond.
+pub(super) fn http(options: &mut Options, text: &str) -> Option<Option<String>> {
+    if text.is_empty() {
+        options.warn("http", None, "is empty; nothing is served over HTTP");
+        return Some(None);
+    }
+    endpoint::parse(text, Port::ListenGiven).map(Some)
 }
 
 pub(super) fn subscription(options: &mut Options, text: &str) -> Option<Vni> {

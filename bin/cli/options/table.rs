@@ -6,9 +6,9 @@
 //! Rows stand in the order of the help.
 
 use super::parse::{
-    announcement, count, device, drain, encap_source, flag, format, host, keepalive, kernel_form,
-    kind, level, mapping, pacing, positive, positive_seconds, protocol, push, rate, seconds, set,
-    subscription, workers,
+    announcement, count, device, drain, encap_source, flag, format, host, http, keepalive,
+    kernel_form, kind, level, mapping, pacing, positive, positive_seconds, protocol, push, rate,
+    seconds, set, subscription, workers,
 };
 use super::row::{Change, Hyphen, Role, Row, Value, Wrong};
 use crate::cli::announcement::SYNTAX;
@@ -297,10 +297,8 @@ pub(super) static ROWS: &[Row] = &[
         value: Value::One("ADDR"),
         expected: "an address and a port to listen on, as [::1]:8080 or :8080",
         fill: |it, text| {
-            set(
-                &mut it.common.http,
-                endpoint::parse(text, Port::ListenGiven),
-            )
+            let address = http(it, text);
+            set(&mut it.common.http, address)
         },
         ..BOTH
     },
