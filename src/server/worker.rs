@@ -211,7 +211,7 @@ impl Worker {
     /// Does what is due. A session is silent only if its socket has nothing to read.
     fn handle_timeouts(&mut self, now: Instant) {
         let Self { shard, turn, .. } = self;
-        shard.handle_timeouts(now, |id| turn.look(id, Conn::look));
+        shard.handle_timeouts(now, |id| turn.poll_readable(id, Conn::poll_readable));
     }
 
     /// Takes the mail, as much as one turn is to cost. Returns `false` when told to stop.
@@ -267,13 +267,13 @@ impl Worker {
         }
     }
 
-    /// Looks which owners are behind, and lets the sessions read that waited for one that has
+    /// Notes which owners are behind. Lets the sessions read that waited for one that has
     /// caught up.
-    fn look_at_owners(&mut self) {
+    fn release_held(&mut self) {
         let mut has_caught_up = false;
         for (owner, postbox) in self.links.workers.iter().enumerate() {
             if owner != self.id {
-                has_caught_up |= self.holds.look(owner, postbox.is_full());
+                has_caught_up |= self.holds.owner_is_full(owner, postbox.is_full());
             }
         }
         if has_caught_up {
@@ -282,7 +282,7 @@ impl Worker {
     }
 
     fn read_sockets(&mut self, now: Instant) {
-        self.look_at_owners();
+        self.release_held();
         self.turn.begin_reads();
         while self.turn.has_reads_left() {
             let Self {
@@ -338,7 +338,7 @@ impl Worker {
             if let Some(id) = from
                 && postbox.is_full()
             {
-                self.holds.look(shard, true);
+                self.holds.owner_is_full(shard, true);
                 self.holds.feeds(id, shard, weight);
             }
         }
