@@ -264,7 +264,6 @@ impl Client {
 
 #[cfg(all(test, feature = "netlink", target_os = "linux"))]
 mod tests {
-    use super::*;
     use crate::cli::args::Command;
     use crate::cli::refusal::{self, Parsed};
 
