@@ -413,11 +413,16 @@ impl Plan {
             .config
             .excluded_types
             .contains(&route.next_hop.hop_type)
-            || (self.config.ipv4_only && matches!(route.destination.prefix, IpNet::V6(_)));
+            || self.leaves_out(route.destination.prefix);
         if left_out {
             return None;
         }
         self.by_vni.get(&vni).copied()
+    }
+
+    /// Whether routes to a prefix are not for this kernel, whoever announces them.
+    fn leaves_out(&self, prefix: IpNet) -> bool {
+        self.config.ipv4_only && matches!(prefix, IpNet::V6(_))
     }
 
     /// Wants the announcements in `scratch` for a destination.
