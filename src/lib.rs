@@ -71,7 +71,7 @@
 //! | a new | begins in |
 //! |---|---|
 //! | message type | `core/wire/frame.rs` (`MessageType`); the compiler asks `core/session` in which state it is allowed |
-//! | transport | `net/endpoint.rs` (`Transport`) and `net/stream.rs` (`Stream`) |
+//! | transport | `core/types.rs` (`Transport`), `net/endpoint.rs` (how it is written), `net/stream.rs` (`Stream`) and `net/listen.rs` (`Listener`) |
 //! | reason to close | `core/session/close.rs` (`CloseReason`); the compiler asks for its text and whose fault it is |
 //! | option | `bin/cli/options/table.rs`: one row, and the field that it fills |
 //! | metric | `http/metrics/families.rs` |
@@ -114,7 +114,7 @@ pub use crate::core::client::{
 pub use crate::core::pace::LegacyPacing;
 pub use crate::core::session::{CloseReason, Fault};
 pub use crate::core::types::{
-    Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,
+    Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, Transport, UnknownType, Vni,
 };
 pub use crate::core::wire::FrameError;
 pub use client::{
@@ -125,7 +125,7 @@ pub use error::{Error, Result};
 pub use heartbeat::Heartbeat;
 pub use inspect::ServerStats;
 pub use life::Life;
-pub use net::{Endpoint, Transport};
+pub use net::{Endpoint, Listener};
 pub use server::{Drain, MetalBondServer, ServerConfig};
 
 /// The programs of the README, compiled as tests.

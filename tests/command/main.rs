@@ -25,3 +25,4 @@ mod config;
 mod control;
 mod logs;
 mod run;
+mod unix;

@@ -233,8 +233,14 @@ fn status_text(status: &Value, place: &Place, terminal: Terminal) -> String {
     let since = text(&status["started"]);
     let uptime = units::duration(status["uptime_seconds"].as_f64().unwrap_or_default());
     line("up", format!("{uptime}, since {since}"));
-    if let Some(address) = status["listening"].as_str() {
-        line("listening", address.into());
+    let endpoints = status["endpoints"].as_array();
+    let endpoints: Vec<String> = endpoints
+        .iter()
+        .flat_map(|it| it.iter())
+        .map(text)
+        .collect();
+    if !endpoints.is_empty() {
+        line("listening", endpoints.join(", "));
     }
     line(
         "peers",

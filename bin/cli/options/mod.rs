@@ -19,7 +19,7 @@ use std::sync::LazyLock;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use log::LevelFilter;
-use rustbond::{ClientConfig, NextHopType, Route, ServerConfig, Vni};
+use rustbond::{ClientConfig, Endpoint, NextHopType, Route, ServerConfig, Vni};
 
 use self::definition::FILE;
 pub(crate) use self::definition::{as_go_takes_it, command};
@@ -58,7 +58,9 @@ pub(crate) struct Common {
 /// Options of a server.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Server {
-    pub(crate) listen: String,
+    pub(crate) listen: Vec<Endpoint>,
+    /// The number of the group that Unix sockets belong to.
+    pub(crate) unix_group: Option<u32>,
     /// Seconds.
     pub(crate) drain: u32,
     pub(crate) config: ServerConfig,

@@ -8,6 +8,8 @@
 //! The core tells what happens to servers, subscriptions and tables, and what time it is. It
 //! then takes the answers from [`Completeness::poll_verdict`]. Nothing here holds a route.
 
+mod ages;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use super::ServerId;
 use super::view::Age;
 use crate::core::limit::after;
 use crate::core::types::Vni;
+use ages::Ages;
 
 /// How long servers are waited for.
 #[derive(Clone, Copy, Debug)]
@@ -97,23 +100,15 @@ struct Table {
     asked_since: Option<Instant>,
     is_synced: bool,
     is_settled: bool,
-    /// When the oldest stale copy of each age became stale.
-    ///
-    /// A loss marks the young age. It turns old after half of the stale time, so that later
-    /// losses start a clock of their own and renew none.
-    ages: [Option<Instant>; 2],
-    young: Age,
+    /// When its stale copies became stale.
+    ages: Ages,
     /// The stale time ended before a server told the table again.
     is_expired: bool,
 }
 
 impl Table {
-    fn has_stale(&self) -> bool {
-        self.ages.iter().any(Option::is_some)
-    }
-
     fn is_open(&self) -> bool {
-        !self.is_synced || !self.is_settled || self.has_stale()
+        !self.is_synced || !self.is_settled || !self.ages.is_empty()
     }
 }
 
@@ -171,8 +166,7 @@ impl Completeness {
             asked_since: None,
             is_synced: false,
             is_settled: false,
-            ages: [None; 2],
-            young: Age::Even,
+            ages: Ages::default(),
             is_expired: false,
         };
         self.tables.insert(vni, table);
@@ -289,28 +283,15 @@ impl Completeness {
     }
 
     /// Returns the age of what becomes stale at `now`.
-    pub(super) fn age(&mut self, vni: Vni, now: Instant) -> Age {
-        let half = self.patience.stale_time / 2;
-        let Some(table) = self.tables.get_mut(&vni) else {
-            return Age::Even;
-        };
-        let is_over = |start: Instant| !half.is_zero() && is_past(start, half, now);
-        if !table.ages[table.young.index()].is_some_and(is_over) {
-            return table.young;
-        }
-        let other = table.young.other();
-        // The old age began half a stale time before the young one: it is over.
-        if table.ages[other.index()].take().is_some() {
-            self.verdicts.push_back(Verdict::Expire(vni, other));
-        }
-        other
+    pub(super) fn age(&self, vni: Vni, now: Instant) -> Age {
+        let table = self.tables.get(&vni);
+        table.map_or(Age::FIRST, |it| it.ages.of(now, self.patience.stale_time))
     }
 
     /// Routes of a VNI became stale, because a server was lost.
     pub(super) fn became_stale(&mut self, vni: Vni, age: Age, now: Instant) {
         if let Some(table) = self.tables.get_mut(&vni) {
-            table.young = age;
-            let start = *table.ages[age.index()].get_or_insert(now);
+            let start = table.ages.begin(age, now);
             self.note(start.checked_add(self.patience.stale_time));
         }
     }
@@ -389,13 +370,9 @@ impl Completeness {
         }
         let stale_time = self.patience.stale_time;
         for (vni, table) in &mut self.tables {
-            for age in Age::ALL {
-                let start = &mut table.ages[age.index()];
-                if start.is_some_and(|start| is_past(start, stale_time, now)) {
-                    *start = None;
-                    table.is_expired = true;
-                    self.verdicts.push_back(Verdict::Expire(*vni, age));
-                }
+            while let Some(age) = table.ages.take_over(now, stale_time) {
+                table.is_expired = true;
+                self.verdicts.push_back(Verdict::Expire(*vni, age));
             }
         }
         for standing in self.servers.values_mut() {
@@ -469,7 +446,7 @@ impl Completeness {
             return;
         };
         let (is_synced, is_settled) = (table.is_synced, table.is_settled);
-        let sweeps = table.has_stale() && self.has_spoken(vni, Vouching::Needed, now);
+        let sweeps = !table.ages.is_empty() && self.has_spoken(vni, Vouching::Needed, now);
         let syncs = !is_synced && self.is_whole(vni, Vouching::NotNeeded, now);
         let settles =
             (is_synced || syncs) && !is_settled && self.is_whole(vni, Vouching::Needed, now);
@@ -477,7 +454,7 @@ impl Completeness {
             return;
         };
         if sweeps {
-            table.ages = [None; 2];
+            table.ages.clear();
             self.verdicts.push_back(Verdict::Sweep(vni));
         }
         if syncs {
@@ -554,8 +531,8 @@ impl Completeness {
         let stale_time = self.patience.stale_time;
         let ends = self.tables.values().filter(|it| it.is_open());
         let ends = ends.flat_map(|table| {
-            let begins = table.ages.into_iter().chain([table.asked_since]);
-            begins.flatten().filter_map(|it| it.checked_add(stale_time))
+            let begins = table.ages.oldest().into_iter().chain(table.asked_since);
+            begins.filter_map(|it| it.checked_add(stale_time))
         });
         let servers = self
             .servers

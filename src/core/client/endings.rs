@@ -97,9 +97,10 @@ impl Core {
         self.subscriptions.forget(bit, |_| true);
         self.announcements.forget(bit, |_| true);
         let echoes = link.is_legacy();
+        // What is to go by now is older than this loss.
+        self.obey();
         for vni in link.vnis() {
             let age = self.completeness.age(vni, now);
-            self.obey();
             if self.view.lose(bit, vni, age, echoes) {
                 self.completeness.became_stale(vni, age, now);
             }

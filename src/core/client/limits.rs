@@ -239,7 +239,6 @@ impl Core {
         link.ask_again(vni, &mut wants);
         self.refusals.forget_table(server, vni);
         let age = self.completeness.age(vni, now);
-        self.obey();
         if self.view.lose(bit, vni, age, echoes) {
             self.completeness.became_stale(vni, age, now);
         }

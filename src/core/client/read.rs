@@ -63,6 +63,8 @@ impl Core {
             id: id.0 as u64,
             name: String::new(),
             address: None,
+            transport: None,
+            identity: None,
             kind: PeerKind::Unknown,
             state: PeerState::Connecting,
             since: now.saturating_duration_since(server.since),
@@ -223,6 +225,12 @@ impl Core {
     #[cfg(feature = "internals")]
     pub(crate) fn queued_bytes(&self, server: ServerId) -> usize {
         self.link(server).map_or(0, Link::queued_bytes)
+    }
+
+    /// SUBSCRIBEs encoded for a server on its connection.
+    #[cfg(feature = "internals")]
+    pub(crate) fn subscribes(&self, server: ServerId) -> u64 {
+        self.link(server).map_or(0, |link| link.sent().subscribe)
     }
 
     /// Things remembered beyond what is wanted and received.
