@@ -193,7 +193,9 @@ pub struct KernelStatus {
     /// What went wrong since all was last in sync: what the kernel refused, and why.
     pub last_error: Option<String>,
     /// The last announced route that could not be installed as it was announced, and why: no
-    /// tunnel can lead to its next hop, or another VNI announces it into the same table.
+    /// tunnel can lead to its next hop, another VNI announces it into the same table, or it has
+    /// too many next hops. Also what a client with other options left in the kernel, as long as
+    /// it is there.
     pub last_warning: Option<String>,
 }
 

@@ -130,6 +130,11 @@ fn syntax_errors_are_named_with_their_place() {
         "[server]\nqueue-soft-limit = \"2M\"\nqueue-hard-limit = 0x100000\n[client]\nhold = 1\n",
         &[":2: queue-soft-limit: is above queue-hard-limit"],
     );
+    #[cfg(all(feature = "netlink", target_os = "linux"))]
+    assert_check(
+        "[client]\ninstall-routes = [\"1#100\", \"2#100\", \"1#200\"]\n",
+        &[":2: install-routes: VNI 1 is given twice"],
+    );
     assert_check(
         "keepalive = 5\nx = 1\nserver = 7\n",
         &[

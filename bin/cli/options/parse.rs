@@ -92,6 +92,15 @@ pub(super) fn keepalive(options: &mut Options, text: &str) -> Option<u32> {
     Some(seconds)
 }
 
+/// Where to serve HTTP, if anywhere: an empty text is none, as to Go MetalBond.
+pub(super) fn http(options: &mut Options, text: &str) -> Option<Option<String>> {
+    if text.is_empty() {
+        options.warn("http", None, "is empty; nothing is served over HTTP");
+        return Some(None);
+    }
+    endpoint::parse(text, Port::ListenGiven).map(Some)
+}
+
 pub(super) fn subscription(options: &mut Options, text: &str) -> Option<Vni> {
     let vni = wide_vni(text)?;
     if vni.0 > VNI_MAX {

@@ -6,7 +6,7 @@
 //! Rows stand in the order of the help.
 
 use super::parse::{
-    announcement, count, device, drain, encap_source, flag, format, group, host, keepalive,
+    announcement, count, device, drain, encap_source, flag, format, group, host, http, keepalive,
     kernel_form, kind, level, listen, mapping, pacing, positive, positive_seconds, protocol, push,
     rate, seconds, set, subscription, workers,
 };
@@ -309,10 +309,8 @@ pub(super) static ROWS: &[Row] = &[
         value: Value::One("ADDR"),
         expected: "an address and a port to listen on, as [::1]:8080 or :8080",
         fill: |it, text| {
-            set(
-                &mut it.common.http,
-                endpoint::parse(text, Port::ListenGiven),
-            )
+            let address = http(it, text);
+            set(&mut it.common.http, address)
         },
         ..BOTH
     },
