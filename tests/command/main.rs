@@ -24,4 +24,6 @@ mod config;
 #[cfg(feature = "http")]
 mod control;
 mod logs;
+#[cfg(feature = "http")]
+mod panics;
 mod run;
