@@ -267,7 +267,8 @@ fn status_text(status: &Value, place: &Place, terminal: Terminal) -> String {
     let of_client = |key: &str| status["client"][key].as_u64().unwrap_or_default();
     let (refused, missing) = (of_client("refused_routes"), of_client("missing_routes"));
     if refused > 0 {
-        let text = format!("{refused} routes refused by max-routes, {missing} of them missing");
+        let text =
+            format!("{refused} announcements refused by max-routes, {missing} routes missing");
         line("limits", text);
     }
     kernel_lines(&status["kernel"], &mut line);

@@ -92,7 +92,7 @@ impl Core {
         } else {
             self.completeness.failed(server, now);
         }
-        self.refusals.forget(|of, _| of == server);
+        self.refusals.forget_server(server, bit);
         self.updates_sent += link.sent().update;
         self.subscriptions.forget(bit, |_| true);
         self.announcements.forget(bit, |_| true);

@@ -4,9 +4,9 @@
 //! server has and the client refused is *missing*: the table of that server is not whole, and
 //! does not vouch for what it lacks. Once there is room, the server is asked for the table again.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::missing::Missing;
 use super::report::Report;
 use super::view::ServerBit;
 use super::{Core, ServerId, Wants};
@@ -34,19 +34,11 @@ pub(crate) struct Limits {
     pub(crate) vnis: usize,
 }
 
-/// The refused routes of one server.
-#[derive(Debug, Default)]
-struct Missing {
-    by_vni: BTreeMap<Vni, usize>,
-    total: usize,
-}
-
 /// What was refused.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Refusals {
-    /// Servers of which something is missing.
-    missing: BTreeMap<ServerId, Missing>,
-    /// Since the start.
+    missing: Missing,
+    /// Announcements refused since the start.
     total: u64,
     report_at: Option<Instant>,
     quiet_until: Option<Instant>,
@@ -55,72 +47,32 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Returns how many routes were refused since the start.
-    pub(super) fn total(&self) -> u64 {
-        self.total
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            missing: Missing::new(seed),
+            total: 0,
+            report_at: None,
+            quiet_until: None,
+            next_ask: None,
+        }
     }
 
-    /// Returns how many routes are missing, as far as one server has them all: those that
-    /// several servers have count once.
-    pub(super) fn missing(&self) -> usize {
-        let of_each = self.missing.values().map(|missing| missing.total);
-        of_each.max().unwrap_or(0)
+    /// A server is lost, and all it has with it.
+    pub(super) fn forget_server(&mut self, server: ServerId, bit: ServerBit) {
+        self.missing.forget_server(server, bit);
     }
 
-    fn refuse(&mut self, server: ServerId, vni: Vni, now: Instant) {
-        let missing = self.missing.entry(server).or_default();
-        *missing.by_vni.entry(vni).or_default() += 1;
-        missing.total += 1;
+    /// A VNI is not subscribed to any more.
+    pub(super) fn forget_vni(&mut self, vni: Vni) {
+        self.missing.forget_vni(vni);
+    }
+
+    fn count(&mut self, now: Instant) {
         self.total += 1;
         let soon = now + REPORT_DELAY;
         let due = self.quiet_until.map_or(soon, |quiet| quiet.max(soon));
         self.report_at.get_or_insert(due);
         self.next_ask.get_or_insert(now);
-    }
-
-    /// A server withdraws a route that was refused. Returns whether its table is whole by that.
-    fn withdraw(&mut self, server: ServerId, vni: Vni) -> bool {
-        let Some(missing) = self.missing.get_mut(&server) else {
-            return false;
-        };
-        let Some(count) = missing.by_vni.get_mut(&vni) else {
-            return false;
-        };
-        *count -= 1;
-        missing.total -= 1;
-        let is_whole = *count == 0;
-        if is_whole {
-            self.forget_table(server, vni);
-        }
-        is_whole
-    }
-
-    /// Forgets what is missing of one table.
-    fn forget_table(&mut self, server: ServerId, vni: Vni) {
-        if let Some(missing) = self.missing.get_mut(&server) {
-            missing.total -= missing.by_vni.remove(&vni).unwrap_or(0);
-            if missing.by_vni.is_empty() {
-                self.missing.remove(&server);
-            }
-        }
-    }
-
-    /// Forgets what is missing where `which` says so.
-    pub(super) fn forget(&mut self, which: impl Fn(ServerId, Vni) -> bool) {
-        self.missing.retain(|server, missing| {
-            missing.by_vni.retain(|vni, _| !which(*server, *vni));
-            missing.total = missing.by_vni.values().sum();
-            !missing.by_vni.is_empty()
-        });
-    }
-
-    /// The tables that are not whole.
-    fn tables(&self) -> Vec<(ServerId, Vni)> {
-        let of_each = self.missing.iter().flat_map(|(server, missing)| {
-            let vnis = missing.by_vni.keys();
-            vnis.map(move |vni| (*server, *vni))
-        });
-        of_each.collect()
     }
 }
 
@@ -134,25 +86,35 @@ impl Core {
         now: Instant,
     ) {
         let (vni, action, route) = change;
+        let is_heard = !self.refusals.missing.is_empty();
         match action {
             Action::Add if !self.admits(vni, &route) => {
-                self.refusals.refuse(server, vni, now);
+                self.refusals.count(now);
+                self.refusals.missing.insert(server, bit, vni, &route);
                 self.completeness.refused(server, vni);
                 return;
             }
-            Action::Add => {}
-            Action::Remove => {
-                if !self.refusals.missing.is_empty()
-                    && !self.view.is_of(bit, vni, &route)
-                    && self.refusals.withdraw(server, vni)
-                {
-                    self.completeness.whole(server, vni, now);
-                    self.obey();
-                }
-            }
+            Action::Add => self.take(server, bit, change, now),
+            Action::Remove => {}
         }
+        if is_heard && self.refusals.missing.remove(server, bit, vni, &route) {
+            self.completeness.whole(server, vni, now);
+            self.obey();
+        }
+        if action == Action::Remove {
+            self.take(server, bit, change, now);
+        }
+    }
+
+    fn take(
+        &mut self,
+        server: ServerId,
+        bit: ServerBit,
+        change: (Vni, Action, Route),
+        now: Instant,
+    ) {
         let completeness = &self.completeness;
-        let vouches = || completeness.vouches(server, vni, now);
+        let vouches = || completeness.vouches(server, change.0, now);
         self.view.update(bit, change, vouches);
     }
 
@@ -167,9 +129,10 @@ impl Core {
         self.subscriptions.contains(&vni) || self.subscriptions.wanted() < self.config.limits.vnis
     }
 
-    /// Returns how many routes were refused since the start, and how many are missing.
+    /// Returns how many announcements were refused since the start, and how many routes are
+    /// missing.
     pub(crate) fn refused(&self) -> (u64, usize) {
-        (self.refusals.total(), self.refusals.missing())
+        (self.refusals.total, self.refusals.missing.len())
     }
 
     /// Asks for the tables that did not fit, if there is room, and reports what was refused.
@@ -180,15 +143,15 @@ impl Core {
             refusals.quiet_until = Some(now + REPORT_PAUSE);
             self.reports.push(Report::Refused {
                 limit: self.config.limits.routes,
-                total: self.refusals.total(),
-                missing: self.refusals.missing(),
+                total: self.refusals.total,
+                missing: self.refusals.missing.len(),
             });
         }
         if self.asks_at().is_none_or(|at| at > now) {
             return;
         }
         self.refusals.next_ask = Some(now + ASK_PAUSE);
-        for (server, vni) in self.refusals.tables() {
+        for (server, vni) in self.refusals.missing.tables() {
             self.ask_again(server, vni, now);
         }
     }
@@ -208,7 +171,7 @@ impl Core {
     /// that goes.
     fn asks_at(&self) -> Option<Instant> {
         let limits = self.config.limits;
-        let missing = self.refusals.missing();
+        let missing = self.refusals.missing.len();
         let taken = self.view.len() + self.view.most_copies();
         let room = limits.routes.saturating_sub(taken);
         let is_room = missing > 0 && room >= missing.min(limits.routes / 8).max(1);
@@ -237,7 +200,7 @@ impl Core {
             announcements: &mut self.announcements,
         };
         link.ask_again(vni, &mut wants);
-        self.refusals.forget_table(server, vni);
+        self.refusals.missing.forget_table(server, bit, vni);
         let age = self.completeness.age(vni, now);
         if self.view.lose(bit, vni, age, echoes) {
             self.completeness.became_stale(vni, age, now);

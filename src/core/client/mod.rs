@@ -12,6 +12,7 @@ mod endings;
 mod events;
 mod limits;
 mod link;
+mod missing;
 mod policy;
 mod read;
 mod report;
@@ -104,7 +105,7 @@ impl Core {
             }),
             flushes: BTreeSet::new(),
             next_flush: 0,
-            refusals: Refusals::default(),
+            refusals: Refusals::new(config.seed),
             updates_received: 0,
             updates_sent: 0,
             reports: Vec::new(),
@@ -206,7 +207,7 @@ impl Core {
         }
         self.each_link(|link, wants| link.queue_subscription(vni, wants));
         self.completeness.unsubscribed(vni);
-        self.refusals.forget(|_, of| of == vni);
+        self.refusals.forget_vni(vni);
         true
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::Core;
+use super::report::LackOf;
 use super::server::{Phase, Server};
 use crate::core::client::link::{FlushId, Link};
 use crate::core::client::view::{Met, RouteCursor};
@@ -145,7 +146,7 @@ impl Core {
         }
         let missing = self.refused().1;
         let limit = self.config.limits.routes;
-        (missing > 0).then(|| format!("{missing} routes are missing: max-routes is {limit}"))
+        (missing > 0).then(|| format!("{}: max-routes is {limit}", LackOf(missing)))
     }
 
     /// UPDATEs received and sent.

@@ -203,12 +203,12 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
     ),
     Family::counter(
         "metalbond_client_refused_routes_total",
-        "Routes of servers refused because of max-routes.",
+        "Announcements of routes that servers made and that were refused because of max-routes.",
         |to, it| to.put_if(it.status.client.map(|it| it.refused_routes)),
     ),
     Family::gauge(
         "metalbond_client_missing_routes",
-        "Routes of servers that are missing because they were refused.",
+        "Distinct routes that are missing because they were refused, up to 65536.",
         |to, it| to.put_if(it.status.client.map(|it| it.missing_routes)),
     ),
     Family::gauge(

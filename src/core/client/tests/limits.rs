@@ -55,6 +55,25 @@ fn routes_beyond_the_limit_are_refused_and_counted_and_the_session_stays() {
     world.check_events();
 }
 
+/// Go announces a route twice where its table and an update meet, and any server may withdraw what
+/// it never told.
+#[test]
+fn doubled_announcements_and_withdrawals_of_unknown_routes_leave_the_missing_count_true() {
+    let mut world = world(&[Go], 5);
+    fill(&mut world, A, 0..7);
+    world.up(A);
+    let held = world.view(V);
+    let mut frames = Vec::new();
+    let refused = (0..7).map(route).filter(|it| !held.contains(it));
+    for route in refused {
+        crate::core::wire::encode_update(&mut frames, Add, V, &route);
+    }
+    crate::core::wire::encode_update(&mut frames, Remove, V, &route(50));
+    world.with_core(|core, now| core.receive(A, &frames, now));
+    assert_eq!(world.core.refused(), (4, 2));
+    assert!(!world.core.is_settled(V));
+}
+
 #[test]
 fn route_that_is_held_is_taken_from_another_server_at_the_limit() {
     let mut world = world(&[Modern, Modern], 5);

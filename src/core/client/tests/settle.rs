@@ -372,8 +372,8 @@ fn loss_of_the_last_server_and_the_end_of_its_routes_are_reported_with_numbers()
     world.pass(SECOND);
     let ended = Report::Expired { routes: 2, vnis: 1 };
     assert_eq!(world.core.take_reports(), [ended]);
-    assert!(lost.to_string().contains("2 routes of 1 VNIs"), "{lost}");
-    assert!(ended.to_string().contains("2 routes of 1 VNIs"), "{ended}");
+    assert!(lost.to_string().contains("2 routes of 1 VNI "), "{lost}");
+    assert!(ended.to_string().contains("2 routes of 1 VNI "), "{ended}");
 }
 
 #[test]
