@@ -46,6 +46,8 @@ pub(crate) struct Client {
     /// None while the process does not run.
     pub(crate) core: Option<SimClient>,
     pub(crate) is_paused: bool,
+    /// It was paused, and has not had a turn since.
+    pub(crate) has_slept: bool,
     pub(crate) calls: VecDeque<Call>,
     pub(crate) dialled: [Option<Dialled>; SERVERS],
     pub(crate) conns: [Option<u32>; SERVERS],
@@ -79,6 +81,7 @@ impl Client {
         Self {
             core: Some(core(&plan, now)),
             is_paused: false,
+            has_slept: false,
             calls: VecDeque::new(),
             dialled: [None; SERVERS],
             conns: [None; SERVERS],
