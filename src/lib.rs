@@ -108,15 +108,15 @@ mod random;
 mod server;
 
 pub use crate::core::client::{
-    AnnouncementState, Changed, ConnectionState, Event, EventDetail, RouteFilter, RouteMatch,
-    ServerId,
+    AnnouncementState, Changed, ConnectionState, Event, EventDetail, Refused, RouteFilter,
+    RouteMatch, ServerId,
 };
 pub use crate::core::pace::LegacyPacing;
 pub use crate::core::session::{CloseReason, Fault};
 pub use crate::core::types::{
     Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, Transport, UnknownType, Vni,
 };
-pub use crate::core::wire::FrameError;
+pub use crate::core::wire::{FrameError, NoticeCode};
 pub use client::{
     Builder, ClientConfig, ClientState, Driver, Events, FlushToken, LoggingHandler,
     MetalBondClient, NextHopHandler, NoOpHandler, RouteHandler,

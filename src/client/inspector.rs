@@ -235,7 +235,8 @@ impl Watcher {
             | Event::RouteRemoved(..)
             | Event::NextHopsChanged(..)
             | Event::Synced(_)
-            | Event::Settled(_) => None,
+            | Event::Settled(_)
+            | Event::Refused(..) => None,
         }
     }
 }

@@ -47,6 +47,10 @@ pub struct PeerStatus {
     pub address: Option<SocketAddr>,
     /// What carries the connection, if there is one.
     pub transport: Option<Transport>,
+    /// NOTICEs that it sent since the start.
+    pub notices: u64,
+    /// The last of them in this session, for people: what the peer refused, and why.
+    pub last_notice: Option<String>,
     /// Who the peer has proved to be: `uid 990` at a Unix socket.
     pub identity: Option<String>,
     /// What it is.

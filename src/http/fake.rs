@@ -101,6 +101,8 @@ pub(super) fn peer(name: &str) -> PeerStatus {
         address: None,
         transport: None,
         identity: None,
+        notices: 0,
+        last_notice: None,
         kind: PeerKind::RustBond,
         state: PeerState::Established,
         since: Duration::from_secs(3),

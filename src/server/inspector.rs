@@ -16,7 +16,7 @@ use crate::core::reflector::{SessionView, Topology};
 use crate::core::rib::PeerId;
 use crate::core::session::CloseReason;
 use crate::core::types::{Action, Route, Vni};
-use crate::core::wire::Update;
+use crate::core::wire::{Notice, Update};
 use crate::error::{Error, Result};
 use crate::inspect::{
     Command, Done, Inspect, PeerKind, PeerState, PeerStatus, RouteEntry, ServerStats, Side,
@@ -284,6 +284,8 @@ fn peer_status(
         address: peer.address(),
         transport: Some(peer.transport()),
         identity: peer.identity(),
+        notices: view.counters.notices,
+        last_notice: view.last_notice.as_deref().map(Notice::to_string),
         kind: match view.is_legacy {
             None => PeerKind::Unknown,
             Some(false) => PeerKind::RustBond,

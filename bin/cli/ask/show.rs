@@ -390,6 +390,11 @@ fn peer_row(peer: &Value) -> Vec<Cell> {
     };
     let time = |key: &str| peer[key].as_f64().map(units::duration).unwrap_or_default();
     let queued = peer["queued_bytes"].as_u64().unwrap_or_default();
+    // What the peer of this session says, before why an earlier one ended.
+    let trouble = ["last_notice", "last_error"]
+        .into_iter()
+        .map(|key| &peer[key]);
+    let trouble = trouble.into_iter().find(|it| it.is_string());
     vec![
         Cell::new(text(&peer["name"])),
         Cell::styled(state, style),
@@ -400,7 +405,7 @@ fn peer_row(peer: &Value) -> Vec<Cell> {
         Cell::new(units::bytes(queued)),
         Cell::new(time("keepalive_age_seconds")),
         Cell::new(text(&peer["flaps"])),
-        Cell::styled(text(&peer["last_error"]), Style::Dim),
+        Cell::styled(trouble.map(text).unwrap_or_default(), Style::Dim),
     ]
 }
 

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::missing::Missing;
 use super::report::Report;
+use super::server::Server;
 use super::view::ServerBit;
 use super::{Core, ServerId, Wants};
 use crate::core::types::{Action, Route, Vni};
+use crate::core::wire::{Notice, NoticeCode};
 
 /// Pause between two requests for tables that did not fit.
 const ASK_PAUSE: Duration = Duration::from_secs(10);
@@ -92,6 +94,7 @@ impl Core {
                 self.refusals.count(now);
                 self.refusals.missing.insert(server, bit, vni, &route);
                 self.completeness.refused(server, vni);
+                self.tell_refusal(server, vni, now);
                 return;
             }
             Action::Add => self.take(server, bit, change, now),
@@ -116,6 +119,16 @@ impl Core {
         let completeness = &self.completeness;
         let vouches = || completeness.vouches(server, change.0, now);
         self.view.update(bit, change, vouches);
+    }
+
+    /// Tells a server that a route of its was refused.
+    fn tell_refusal(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        let link = self.servers.get_mut(&server).and_then(Server::link_mut);
+        if let Some(link) = link {
+            let code = NoticeCode::REFUSED_ANNOUNCEMENT;
+            let text = "the client is at its limit of routes".into();
+            link.connection.notify(Notice { code, vni, text }, now);
+        }
     }
 
     /// Whether a route fits. One that is held needs no room.

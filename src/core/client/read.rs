@@ -66,6 +66,8 @@ impl Core {
             address: None,
             transport: None,
             identity: None,
+            notices: server.notices.total,
+            last_notice: server.notices.last.as_deref().map(str::to_owned),
             kind: PeerKind::Unknown,
             state: PeerState::Connecting,
             since: now.saturating_duration_since(server.since),

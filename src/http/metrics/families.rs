@@ -382,6 +382,11 @@ pub(super) const PEER: &[Family<PeerStatus>] = &[
         |to, it| to.put(it.refused),
     ),
     Family::counter(
+        "metalbond_peer_notices_total",
+        "NOTICEs of the peer: what it refused, for the most part.",
+        |to, it| to.put(it.notices),
+    ),
+    Family::counter(
         "metalbond_peer_folds_total",
         "Times that the queue of the peer was coalesced.",
         |to, it| to.put(it.folds),

@@ -113,6 +113,7 @@ impl<N: Netlink> Writer<N> {
             Event::NextHopsChanged(..)
             | Event::Synced(_)
             | Event::Current
+            | Event::Refused(..)
             | Event::ServerUp(_)
             | Event::ServerDown(..) => {}
         }

@@ -58,6 +58,11 @@ impl Worker {
                         Journal::full_pace_again(peer);
                     }
                 }
+                Report::Notice(id, notice) => {
+                    if let Some(peer) = self.peer(id) {
+                        self.journal.notice(peer, &notice, now);
+                    }
+                }
                 Report::Closed(id, reason) => self.closed(id, reason, now),
             }
         }
