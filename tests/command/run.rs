@@ -77,6 +77,10 @@ fn wrong_server_arguments_are_refused_in_one_line() {
             format!("--listen [::1]:65536: {listen}"),
         ),
         ("--listen=", format!("--listen: {listen}")),
+        (
+            "-l [::1]:5 -l [::1]:6,[::1]:5",
+            "--listen [::1]:5: given twice".into(),
+        ),
         ("--http 80", format!("--http 80: {http}")),
         ("--http ::1", format!("--http ::1: {http}")),
         ("--workers 0", format!("--workers 0: {threads}")),
