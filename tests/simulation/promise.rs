@@ -22,6 +22,11 @@ use super::script::VNIS;
 use super::world::World;
 
 impl Client {
+    /// Stops its thread.
+    pub(crate) fn pause(&mut self) {
+        (self.is_paused, self.has_slept) = (true, true);
+    }
+
     /// Notes what the client may remove after something happened.
     pub(crate) fn judge(&mut self, now: Instant) {
         self.ledger.judge(&self.monitors, now);
