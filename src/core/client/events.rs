@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::ServerId;
-use super::notices::Refused;
+use super::status::Refused;
 use crate::core::session::CloseReason;
 use crate::core::types::{Destination, NextHop, Route, Vni};
 

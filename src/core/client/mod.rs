@@ -29,10 +29,9 @@ use std::time::{Duration, Instant};
 
 pub use events::{Event, EventDetail};
 pub(crate) use limits::Limits;
-pub use notices::Refused;
 pub use policy::{RouteFilter, RouteMatch};
 pub(crate) use report::Report;
-pub use status::{AnnouncementState, Changed, ConnectionState, ServerId};
+pub use status::{AnnouncementState, Changed, ConnectionState, Refused, ServerId};
 
 use crate::core::pace::{Framing, Pacing};
 use crate::core::session::{CloseReason, Event as SessionEvent, SessionConfig};

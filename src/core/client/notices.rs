@@ -5,22 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::events::Event;
+use super::status::Refused;
 use super::{Core, ServerId};
 use crate::core::types::Vni;
 use crate::core::wire::{Notice, NoticeCode};
 
 /// Refusals of one server that are remembered at most; more are no news.
 const REMEMBERED: usize = 4096;
-
-/// What a server refused in a VNI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Refused {
-    /// To tell its routes.
-    Subscription,
-    /// To take a route.
-    Announcement,
-}
 
 /// What a server has said of its session.
 #[derive(Debug, Default)]
