@@ -60,7 +60,7 @@ impl World {
                     panic!("client {number} does not hold {route} of VNI {vni}, though {why}");
                 }
             }
-            if it.is_paused {
+            if it.is_behind {
                 continue;
             }
             let received = (1..=VNIS).map(Vni).flat_map(|vni| {

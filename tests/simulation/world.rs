@@ -514,7 +514,7 @@ impl World {
                     self.clients[client].slow[server] = Some(bytes);
                 }
             }
-            Step::PauseClient { client } => self.clients[client].is_paused = true,
+            Step::PauseClient { client } => self.clients[client].pause(),
             Step::ResumeClient { client } => self.resume_client(client),
             Step::PauseShard { server, shard } => {
                 self.servers[server].workers[shard].is_paused = true;
