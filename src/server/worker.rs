@@ -245,7 +245,9 @@ impl Worker {
             log::debug!(peer:% = peer; "peer {peer}: setting socket options: {error}");
         }
         let token = Token(id.0 as usize);
-        let halvings = self.links.paces.lock().halvings(peer.ip(), now);
+        // A user of this host has no address whose buffer could have been overrun.
+        let paces = &self.links.paces;
+        let halvings = peer.ip().map_or(0, |ip| paces.lock().halvings(ip, now));
         let refused = match Conn::accepted(stream, peer, self.poll.registry(), token) {
             Ok(conn) if self.shard.open(id, halvings, now) => {
                 self.stats.accepted.fetch_add(1, Ordering::Relaxed);
@@ -256,7 +258,7 @@ impl Worker {
             Err(error) => error.to_string(),
         };
         self.journal.refused(peer, &refused, now);
-        let closed = AcceptorMail::Closed(peer.ip());
+        let closed = AcceptorMail::Closed(peer.source());
         self.links.acceptor.post(closed, 1);
     }
 

@@ -27,3 +27,4 @@ mod logs;
 #[cfg(feature = "http")]
 mod panics;
 mod run;
+mod unix;

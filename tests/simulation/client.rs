@@ -47,7 +47,7 @@ pub(crate) struct Client {
     pub(crate) core: Option<SimClient>,
     pub(crate) is_paused: bool,
     /// It was paused, and has not had a turn since.
-    pub(crate) is_behind: bool,
+    pub(crate) has_slept: bool,
     pub(crate) calls: VecDeque<Call>,
     pub(crate) dialled: [Option<Dialled>; SERVERS],
     pub(crate) conns: [Option<u32>; SERVERS],
@@ -81,7 +81,7 @@ impl Client {
         Self {
             core: Some(core(&plan, now)),
             is_paused: false,
-            is_behind: false,
+            has_slept: false,
             calls: VecDeque::new(),
             dialled: [None; SERVERS],
             conns: [None; SERVERS],
@@ -96,11 +96,6 @@ impl Client {
             kernel: plan.kernel.map(|it| Kernel::new(it, plan.setup.seed)),
             plan,
         }
-    }
-
-    /// Its thread does not run for a while.
-    pub(crate) fn pause(&mut self) {
-        (self.is_paused, self.is_behind) = (true, true);
     }
 
     pub(crate) fn runs(&self) -> bool {
@@ -182,7 +177,7 @@ impl World {
         if it.core.take().is_none() {
             return;
         }
-        (it.is_paused, it.is_behind, it.slow) = (false, false, [None; SERVERS]);
+        (it.is_paused, it.slow) = (false, [None; SERVERS]);
         it.calls.clear();
         it.told.clear();
         it.not_before = [None; SERVERS];
@@ -230,7 +225,6 @@ impl World {
         if !it.runs() || it.is_paused {
             return;
         }
-        it.is_behind = false;
         let now = self.now;
         while let Some(call) = it.calls.pop_front() {
             it.call(call, now);

@@ -90,6 +90,7 @@ impl Monitor {
                 }
                 Frame::Keepalive => self.keepalives[0] += 1,
                 Frame::Hello | Frame::Update(..) => {}
+                Frame::Notice => assert!(self.is_modern, "NOTICE to a legacy peer"),
                 Frame::EndOfRib(_) | Frame::Malformed => panic!("a client sends {frame:?}"),
             }
         }
@@ -107,6 +108,7 @@ impl Monitor {
                     assert!(is_news || table.is_leaving, "a second END_OF_RIB");
                 }
                 Frame::Hello => {}
+                Frame::Notice => assert!(self.is_modern, "NOTICE to a legacy peer"),
                 Frame::Keepalive => {
                     self.is_established = true;
                     self.end_round_trips();

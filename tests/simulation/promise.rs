@@ -6,7 +6,8 @@
 //! than the stale time.
 //!
 //! Three things are not demanded, each for a reason:
-//! - that a paused client lets go of anything in time: its thread does not run;
+//! - that a paused client lets go of anything in time: its thread does not run, and has not had
+//!   a turn yet when it is resumed;
 //! - that a client holds what a legacy server says of a route that the client once announced
 //!   itself: such a server may send routes back to their announcer, and an echo looks the same;
 //! - that a client waits for what no server at hand knows: an announcer that returns to a server
@@ -21,6 +22,11 @@ use super::script::VNIS;
 use super::world::World;
 
 impl Client {
+    /// Stops its thread.
+    pub(crate) fn pause(&mut self) {
+        (self.is_paused, self.has_slept) = (true, true);
+    }
+
     /// Notes what the client may remove after something happened.
     pub(crate) fn judge(&mut self, now: Instant) {
         self.ledger.judge(&self.monitors, now);
@@ -29,6 +35,7 @@ impl Client {
     /// After a turn: looks at each route that is gone.
     pub(crate) fn check_turn(&mut self, number: usize, now: Instant) {
         self.judge(now);
+        self.has_slept = false;
         let Some(core) = &mut self.core else { return };
         for event in core.take_witnessed() {
             let Event::RouteRemoved(vni, route) = event else {
@@ -60,7 +67,7 @@ impl World {
                     panic!("client {number} does not hold {route} of VNI {vni}, though {why}");
                 }
             }
-            if it.is_behind {
+            if it.has_slept {
                 continue;
             }
             let received = (1..=VNIS).map(Vni).flat_map(|vni| {

@@ -123,6 +123,8 @@ pub(super) struct Completeness {
     servers: BTreeMap<ServerId, Standing>,
     /// The tables of servers of which something was refused, for want of room.
     lacking: BTreeSet<(ServerId, Vni)>,
+    /// The tables that servers refuse to tell: they do not count for them.
+    refusing: BTreeSet<(ServerId, Vni)>,
     /// Since when a server has been telling a table again.
     asked_again: BTreeMap<(ServerId, Vni), Instant>,
     /// The subscribed VNIs.
@@ -143,6 +145,7 @@ impl Completeness {
             imports: BTreeMap::new(),
             servers: BTreeMap::new(),
             lacking: BTreeSet::new(),
+            refusing: BTreeSet::new(),
             asked_again: BTreeMap::new(),
             tables: BTreeMap::new(),
             fresh: Vec::new(),
@@ -322,6 +325,12 @@ impl Completeness {
         self.lacking.insert((server, vni));
     }
 
+    /// A server refuses to tell the table of a VNI.
+    pub(super) fn refuses(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        self.refusing.insert((server, vni));
+        self.judge_where_it_counts(vni, now);
+    }
+
     /// All that was refused of a server's table is withdrawn.
     pub(super) fn whole(&mut self, server: ServerId, vni: Vni, now: Instant) {
         self.lacking.remove(&(server, vni));
@@ -332,6 +341,7 @@ impl Completeness {
     pub(super) fn asked_again(&mut self, server: ServerId, vni: Vni, now: Instant) {
         self.changes += 1;
         self.lacking.remove(&(server, vni));
+        self.refusing.remove(&(server, vni));
         if let Some(Standing::Established { complete, .. }) = self.servers.get_mut(&server) {
             complete.remove(&vni);
             self.asked_again.insert((server, vni), now);
@@ -341,6 +351,7 @@ impl Completeness {
 
     fn forget_refusals(&mut self, which: impl Fn(ServerId, Vni) -> bool) {
         self.lacking.retain(|(server, vni)| !which(*server, *vni));
+        self.refusing.retain(|(server, vni)| !which(*server, *vni));
         self.asked_again
             .retain(|(server, vni), _| !which(*server, *vni));
     }
@@ -510,6 +521,8 @@ impl Completeness {
                 if complete.contains(&vni) {
                     let vouches = *vouches_from <= now && !self.lacking.contains(&of);
                     vouching == Vouching::Needed && !vouches
+                } else if self.refusing.contains(&of) {
+                    false
                 } else {
                     let again = self.asked_again.get(&of);
                     let since = again.map_or(*since, |again| *again);

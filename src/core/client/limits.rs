@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use super::completeness::Cause;
 use super::missing::Missing;
 use super::report::Report;
+use super::server::Server;
 use super::view::{Age, Place, ServerBit};
 use super::{Core, ServerId, Wants};
 use crate::core::types::{Action, Route, Vni};
+use crate::core::wire::{Notice, NoticeCode};
 
 /// Pause between two requests for tables that did not fit.
 const ASK_PAUSE: Duration = Duration::from_secs(10);
@@ -109,6 +111,7 @@ impl Core {
                 self.refusals.count(now);
                 self.refusals.missing.insert(server, bit, vni, &route);
                 self.completeness.refused(server, vni);
+                self.tell_refusal(server, vni, now);
                 return;
             }
             Action::Add => self.take(server, bit, change, now),
@@ -163,6 +166,16 @@ impl Core {
             }
         }
         true
+    }
+
+    /// Tells a server that a route of its was refused.
+    fn tell_refusal(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        let link = self.servers.get_mut(&server).and_then(Server::link_mut);
+        if let Some(link) = link {
+            let code = NoticeCode::REFUSED_ANNOUNCEMENT;
+            let text = "the client is at its limit of routes".into();
+            link.connection.notify(Notice { code, vni, text }, now);
+        }
     }
 
     /// Whether a route fits. One that is held needs no room.

@@ -13,6 +13,7 @@ mod events;
 mod limits;
 mod link;
 mod missing;
+mod notices;
 mod policy;
 mod read;
 mod report;
@@ -23,10 +24,12 @@ mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use events::{Event, EventDetail};
 pub(crate) use limits::Limits;
+pub use notices::Refused;
 pub use policy::{RouteFilter, RouteMatch};
 pub(crate) use report::Report;
 pub use status::{AnnouncementState, Changed, ConnectionState, ServerId};
@@ -87,6 +90,8 @@ pub(crate) struct Core {
     updates_sent: u64,
     /// What the caller is to log.
     reports: Vec<Report>,
+    /// What servers said, to be logged too.
+    notices: Vec<(ServerId, Arc<str>)>,
 }
 
 impl Core {
@@ -109,6 +114,7 @@ impl Core {
             updates_received: 0,
             updates_sent: 0,
             reports: Vec::new(),
+            notices: Vec::new(),
         };
         for _ in 0..servers {
             core.add_server(now);
@@ -362,6 +368,7 @@ impl Core {
                         self.complete(server, vni, now);
                     }
                 }
+                SessionEvent::Notice(notice) => self.noticed(server, &notice, now),
                 SessionEvent::Dropped(malformed) => {
                     entry.malformed += 1;
                     if entry.malformed_quiet.is_over(now) {

@@ -21,6 +21,7 @@ pub(crate) use buffer::Buffer;
 
 use crate::core::pace::{CHUNK, Framing, LegacyPacing, Overrun, Pacer, Pacing, SendQueue, Window};
 use crate::core::session::{CloseReason, Event, Role, Session, SessionConfig, Transmit};
+use crate::core::wire::Notice;
 use crate::core::wire::{Capabilities, KEEPALIVE_FRAME};
 
 /// KEEPALIVE replies that wait for a socket at most; more are answered later.
@@ -152,6 +153,11 @@ impl<Q: Queue> Connection<Q> {
         self.session.barrier()
     }
 
+    /// Sends a NOTICE: see [`Session::notify`].
+    pub(crate) fn notify(&mut self, notice: Notice, now: Instant) {
+        self.session.notify(notice, now);
+    }
+
     /// Takes from `input` up to the end of the next message that means something.
     ///
     /// `None`: all of `input` is taken, or the session is closed.
@@ -177,7 +183,9 @@ impl<Q: Queue> Connection<Q> {
         let due = std::iter::from_fn(|| self.session.poll_transmit());
         for transmit in due.take(KEEPALIVES_AT_ONCE) {
             match transmit {
-                Transmit::Hello(frame) => frames.extend_from_slice(&frame),
+                Transmit::Hello(frame) | Transmit::Notice(frame) => {
+                    frames.extend_from_slice(&frame);
+                }
                 Transmit::Keepalive => frames.extend_from_slice(&KEEPALIVE_FRAME),
             }
         }

@@ -50,7 +50,7 @@ pub(crate) use read::Gauges;
 use crate::core::pace::{Framing, SendQueue};
 use crate::core::rib::PeerId;
 use crate::core::session::CloseReason;
-use crate::core::wire::Update;
+use crate::core::wire::{NoticeCode, Update};
 
 /// One shard: the home of some sessions and the owner of some VNIs.
 #[derive(Debug)]
@@ -344,7 +344,11 @@ impl Shard {
                 spans,
             } => self.home.begin_flow(peer, vni, epoch, spans),
             Message::Changes { vni, spans } => self.home.queue_changes(vni, &spans),
-            Message::Refused { peer, routes } => self.home.refused(peer, routes),
+            Message::Refused { peer, routes, last } => {
+                let (vni, why) = last;
+                let code = NoticeCode::REFUSED_ANNOUNCEMENT;
+                self.home.refused(peer, routes, (code, vni), why);
+            }
             Message::Shed { peer } => {
                 self.home.shed(peer);
                 self.route_departures();

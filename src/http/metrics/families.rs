@@ -2,6 +2,7 @@
 
 use super::process::Process;
 use super::{Family, Samples};
+use crate::core::types::Transport;
 use crate::inspect::ServerStats;
 use crate::inspect::{KernelStatus, MessageCounts, PeerState, PeerStatus, Side, Status, VniStatus};
 
@@ -11,10 +12,21 @@ pub(super) struct Whole {
     pub(super) process: Process,
     /// Number of peers in each state, in the order of [`PeerState::ALL`].
     pub(super) states: [usize; PeerState::ALL.len()],
+    /// Number of peers over each transport, in the order of [`Transport::ALL`].
+    pub(super) transports: [usize; Transport::ALL.len()],
 }
 
 pub(super) fn count_states(peers: &[PeerStatus]) -> [usize; PeerState::ALL.len()] {
     PeerState::ALL.map(|state| peers.iter().filter(|it| it.state == state).count())
+}
+
+pub(super) fn count_transports(peers: &[PeerStatus]) -> [usize; Transport::ALL.len()] {
+    let over = |transport| {
+        peers
+            .iter()
+            .filter(move |it| it.transport == Some(transport))
+    };
+    Transport::ALL.map(|transport| over(transport).count())
 }
 
 /// A counter that only a server has.
@@ -66,6 +78,15 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
                 if it.status.side == Side::Client || is_a_servers {
                     to.put_with(&[("state", state.name())], count);
                 }
+            }
+        },
+    ),
+    Family::gauge(
+        "metalbond_connections",
+        "Connections to peers, by transport.",
+        |to, it| {
+            for (transport, count) in Transport::ALL.into_iter().zip(it.transports) {
+                to.put_with(&[("transport", transport.name())], count);
             }
         },
     ),
@@ -359,6 +380,11 @@ pub(super) const PEER: &[Family<PeerStatus>] = &[
         "metalbond_peer_refused_requests_total",
         "Announcements and subscriptions of the peer that were refused because of a limit.",
         |to, it| to.put(it.refused),
+    ),
+    Family::counter(
+        "metalbond_peer_notices_total",
+        "NOTICEs of the peer: what it refused, for the most part.",
+        |to, it| to.put(it.notices),
     ),
     Family::counter(
         "metalbond_peer_folds_total",

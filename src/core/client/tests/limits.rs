@@ -45,6 +45,11 @@ fn routes_beyond_the_limit_are_refused_and_counted_and_the_session_stays() {
     assert_eq!(world.core.refused(), (5, 5));
     assert_eq!(world.core.route_count(), 5);
     assert!(world.is_established(A));
+    // The server is told once a second at most.
+    let told = |world: &World| world.core.peers(world.now)[0].1.sent.notice;
+    assert_eq!(told(&world), 1);
+    world.pass(SECOND);
+    assert_eq!(told(&world), 2);
     assert_eq!(removed(&world.replay()), 0);
     assert!(
         world

@@ -6,13 +6,13 @@ use super::peer::{Stage, Subscription};
 use super::subscribers::Subscriber;
 use super::{Home, Report};
 use crate::core::reflector::memory::Pressure;
-use crate::core::reflector::message::Request;
+use crate::core::reflector::message::{Refusal, Request};
 use crate::core::reflector::meter::{self, Meter};
 use crate::core::reflector::outbox::Outbox;
 use crate::core::rib::{PeerId, Segment, Span};
 use crate::core::session::CloseReason;
 use crate::core::types::Vni;
-use crate::core::wire::{Capabilities, MessageType, encode_subscription};
+use crate::core::wire::{Capabilities, MessageType, NoticeCode, encode_subscription};
 
 /// A peer that takes nothing for this long is stalled, not just busy.
 ///
@@ -32,8 +32,13 @@ impl Home {
             return None;
         }
         let is_full = peer.subscriptions.len() >= self.config.limits.subscriptions_per_peer;
-        if is_full || self.pressure != Pressure::None {
-            self.refused(id, 1);
+        let refusal = match self.pressure {
+            _ if is_full => Some(Refusal::SubscriptionsOfPeer),
+            Pressure::None => None,
+            Pressure::High | Pressure::Over => Some(Refusal::Memory),
+        };
+        if let Some(why) = refusal {
+            self.refused(id, 1, (NoticeCode::REFUSED_SUBSCRIPTION, vni), why);
             return None;
         }
         peer.epoch += 1;
