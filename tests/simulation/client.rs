@@ -234,6 +234,8 @@ impl World {
         for server in 0..SERVERS {
             self.connected(client, server);
             is_busy |= self.client_read(client, server);
+            // What the next server says is news to what this one leaves.
+            self.drop_closed(client);
             self.clients[client].judge(now);
         }
         self.clients[client].handle_timeouts(now);

@@ -9,6 +9,7 @@
 //! then takes the answers from [`Completeness::poll_verdict`]. Nothing here holds a route.
 
 mod ages;
+mod spare;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use super::view::Age;
 use crate::core::limit::after;
 use crate::core::types::Vni;
 use ages::Ages;
+pub(super) use ages::Cause;
 
 /// How long servers are waited for.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +131,8 @@ pub(super) struct Completeness {
     tables: BTreeMap<Vni, Table>,
     /// Those of them that were subscribed to since the core last told the time.
     fresh: Vec<Vni>,
+    /// How often a table was completed, or its copies became stale or went.
+    changes: u64,
     /// No deadline is earlier.
     due: Option<Instant>,
     verdicts: VecDeque<Verdict>,
@@ -145,6 +149,7 @@ impl Completeness {
             asked_again: BTreeMap::new(),
             tables: BTreeMap::new(),
             fresh: Vec::new(),
+            changes: 0,
             due: None,
             verdicts: VecDeque::new(),
         }
@@ -231,6 +236,7 @@ impl Completeness {
     /// The handshake with a server is complete; its tables are not. `uptime`: how long it has
     /// had announcers, as far as is known.
     pub(super) fn established(&mut self, server: ServerId, uptime: Duration, now: Instant) {
+        self.changes += 1;
         let settling = self.patience.settle_time.saturating_sub(uptime);
         let vouches_from = after(now, settling);
         let standing = Standing::Established {
@@ -286,21 +292,24 @@ impl Completeness {
     }
 
     /// Returns the age of what becomes stale at `now`.
-    pub(super) fn age(&self, vni: Vni, now: Instant) -> Age {
+    pub(super) fn age(&self, vni: Vni, cause: Cause, now: Instant) -> Age {
+        let stale_time = self.patience.stale_time;
         let table = self.tables.get(&vni);
-        table.map_or(Age::FIRST, |it| it.ages.of(now, self.patience.stale_time))
+        table.map_or(Age::FIRST, |it| it.ages.of(cause, now, stale_time))
     }
 
-    /// Routes of a VNI became stale, because a server was lost.
-    pub(super) fn became_stale(&mut self, vni: Vni, age: Age, now: Instant) {
+    /// Routes of a VNI became stale.
+    pub(super) fn became_stale(&mut self, vni: Vni, age: Age, cause: Cause, now: Instant) {
+        self.changes += 1;
         if let Some(table) = self.tables.get_mut(&vni) {
-            let start = table.ages.begin(age, now);
+            let start = table.ages.begin(age, cause, now);
             self.note(start.checked_add(self.patience.stale_time));
         }
     }
 
     /// A server has told the whole table of a VNI.
     pub(super) fn completed(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        self.changes += 1;
         if let Some(Standing::Established { complete, .. }) = self.servers.get_mut(&server) {
             complete.insert(vni);
             self.asked_again.remove(&(server, vni));
@@ -330,6 +339,7 @@ impl Completeness {
 
     /// A server is to tell the table of a VNI again.
     pub(super) fn asked_again(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        self.changes += 1;
         self.lacking.remove(&(server, vni));
         self.refusing.remove(&(server, vni));
         if let Some(Standing::Established { complete, .. }) = self.servers.get_mut(&server) {
@@ -383,6 +393,7 @@ impl Completeness {
         for (vni, table) in &mut self.tables {
             while let Some(age) = table.ages.take_over(now, stale_time) {
                 table.is_expired = true;
+                self.changes += 1;
                 self.verdicts.push_back(Verdict::Expire(*vni, age));
             }
         }
@@ -466,6 +477,7 @@ impl Completeness {
         };
         if sweeps {
             table.ages.clear();
+            self.changes += 1;
             self.verdicts.push_back(Verdict::Sweep(vni));
         }
         if syncs {

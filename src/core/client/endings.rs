@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::completeness::Verdict;
+use super::completeness::{Cause, Verdict};
 use super::events::Event;
 use super::report::Report;
 use super::server::Phase;
@@ -100,9 +100,9 @@ impl Core {
         // What is to go by now is older than this loss.
         self.obey();
         for vni in link.vnis() {
-            let age = self.completeness.age(vni, now);
+            let age = self.completeness.age(vni, Cause::Lost, now);
             if self.view.lose(bit, vni, age, echoes) {
-                self.completeness.became_stale(vni, age, now);
+                self.completeness.became_stale(vni, age, Cause::Lost, now);
             }
         }
         if was_established && !self.completeness.has_established() && self.view.len() > 0 {

@@ -4,12 +4,14 @@
 //! server has and the client refused is *missing*: the table of that server is not whole, and
 //! does not vouch for what it lacks. Once there is room, the server is asked for the table again.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::completeness::Cause;
 use super::missing::Missing;
 use super::report::Report;
 use super::server::Server;
-use super::view::ServerBit;
+use super::view::{Age, Place, ServerBit};
 use super::{Core, ServerId, Wants};
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::{Notice, NoticeCode};
@@ -46,6 +48,20 @@ pub(super) struct Refusals {
     quiet_until: Option<Instant>,
     /// Tables are not asked for again before.
     next_ask: Option<Instant>,
+    spare: Spare,
+}
+
+/// Stale copies that may give way, and how far the walk over them is.
+#[derive(Debug, Default)]
+struct Spare {
+    clocks: VecDeque<(Vni, Age)>,
+    place: Place,
+    /// [`Completeness::changes`](super::completeness::Completeness::changes) when the walk began.
+    as_of: Option<u64>,
+    /// Copies that gave way since the start.
+    total: u64,
+    report_at: Option<Instant>,
+    quiet_until: Option<Instant>,
 }
 
 impl Refusals {
@@ -56,6 +72,7 @@ impl Refusals {
             report_at: None,
             quiet_until: None,
             next_ask: None,
+            spare: Spare::default(),
         }
     }
 
@@ -90,7 +107,7 @@ impl Core {
         let (vni, action, route) = change;
         let is_heard = !self.refusals.missing.is_empty();
         match action {
-            Action::Add if !self.admits(vni, &route) => {
+            Action::Add if !self.admits(vni, &route) && !self.make_room(vni, &route, now) => {
                 self.refusals.count(now);
                 self.refusals.missing.insert(server, bit, vni, &route);
                 self.completeness.refused(server, vni);
@@ -119,6 +136,36 @@ impl Core {
         let completeness = &self.completeness;
         let vouches = || completeness.vouches(server, change.0, now);
         self.view.update(bit, change, vouches);
+    }
+
+    /// Has stale copies give way to a route, those of the oldest loss first: a server that is
+    /// there has it. Returns whether it fits.
+    ///
+    /// Each walk goes over a table once, whatever the number of routes that find room.
+    fn make_room(&mut self, vni: Vni, route: &Route, now: Instant) -> bool {
+        let changes = self.completeness.changes();
+        if self.refusals.spare.as_of != Some(changes) {
+            let clocks = self.completeness.spare();
+            let spare = &mut self.refusals.spare;
+            (spare.clocks, spare.place) = (clocks, Place::default());
+            spare.as_of = Some(changes);
+        }
+        while !self.admits(vni, route) {
+            let spare = &mut self.refusals.spare;
+            let Some(&(of, age)) = spare.clocks.front() else {
+                return false;
+            };
+            if self.view.drop_left(of, age, &mut spare.place) {
+                spare.total += 1;
+                let soon = now + REPORT_DELAY;
+                let due = spare.quiet_until.map_or(soon, |quiet| quiet.max(soon));
+                spare.report_at.get_or_insert(due);
+            } else {
+                spare.clocks.pop_front();
+                spare.place = Place::default();
+            }
+        }
+        true
     }
 
     /// Tells a server that a route of its was refused.
@@ -160,6 +207,15 @@ impl Core {
                 missing: self.refusals.missing.len(),
             });
         }
+        let spare = &mut self.refusals.spare;
+        if spare.report_at.is_some_and(|at| at <= now) {
+            spare.report_at = None;
+            spare.quiet_until = Some(now + REPORT_PAUSE);
+            self.reports.push(Report::GaveWay {
+                limit: self.config.limits.routes,
+                total: spare.total,
+            });
+        }
         if self.asks_at().is_none_or(|at| at > now) {
             return;
         }
@@ -174,6 +230,7 @@ impl Core {
         self.refusals
             .report_at
             .into_iter()
+            .chain(self.refusals.spare.report_at)
             .chain(self.asks_at())
             .min()
     }
@@ -186,10 +243,19 @@ impl Core {
         let limits = self.config.limits;
         let missing = self.refusals.missing.len();
         let taken = self.view.len() + self.view.most_copies();
-        let room = limits.routes.saturating_sub(taken);
+        let room = limits.routes.saturating_sub(taken) + self.spare_room();
         let is_room = missing > 0 && room >= missing.min(limits.routes / 8).max(1);
         let has_time = self.config.stale_time >= ASK_STALE_TIME;
         self.refusals.next_ask.filter(|_| is_room && has_time)
+    }
+
+    /// Returns how many stale copies may give way, as far as is known: none while a table is told
+    /// again, so that it is not asked for once more before its end.
+    fn spare_room(&self) -> usize {
+        match self.completeness.is_telling() {
+            true => 0,
+            false => self.view.left(),
+        }
     }
 
     /// Has a server tell the table of a VNI again. What it told stays, as stale, until then.
@@ -214,9 +280,10 @@ impl Core {
         };
         link.ask_again(vni, &mut wants);
         self.refusals.missing.forget_table(server, bit, vni);
-        let age = self.completeness.age(vni, now);
+        let age = self.completeness.age(vni, Cause::AskedAgain, now);
         if self.view.lose(bit, vni, age, echoes) {
-            self.completeness.became_stale(vni, age, now);
+            self.completeness
+                .became_stale(vni, age, Cause::AskedAgain, now);
         }
         self.completeness.asked_again(server, vni, now);
     }

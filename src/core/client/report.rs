@@ -22,6 +22,8 @@ pub(crate) enum Report {
         total: u64,
         missing: usize,
     },
+    /// Stale routes gave way to those of servers that are there.
+    GaveWay { limit: usize, total: u64 },
 }
 
 /// A number of things, "1 route" or "2 routes".
@@ -79,6 +81,18 @@ impl fmt::Display for Report {
                     f,
                     "the stale time is over: {routes} of {vnis} {are} removed, because no server \
                      told {them} again"
+                )
+            }
+            Self::GaveWay { limit, total } => {
+                let limit = Count(*limit, "route");
+                let routes = match total {
+                    1 => "1 stale route has",
+                    total => &format!("{total} stale routes have"),
+                };
+                write!(
+                    f,
+                    "the limit of {limit} is reached: {routes} given way so far to routes of \
+                     servers that are there; raise max-routes, or look who announces so many"
                 )
             }
             Self::Refused {

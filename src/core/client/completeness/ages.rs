@@ -21,7 +21,23 @@ const _: () = assert!(OWN + SHARES as usize <= Age::COUNT);
 /// No loss is ever renewed by a later one: what a server had that is lost later has that clock.
 #[derive(Debug, Default)]
 pub(super) struct Ages {
-    clocks: VecDeque<(Age, Instant)>,
+    clocks: VecDeque<Clock>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    age: Age,
+    start: Instant,
+    cause: Cause,
+}
+
+/// Why copies are stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::core::client) enum Cause {
+    /// The server was lost.
+    Lost,
+    /// The server is to tell its table again.
+    AskedAgain,
 }
 
 impl Ages {
@@ -34,31 +50,38 @@ impl Ages {
     }
 
     /// Returns the age of what becomes stale at `now`.
-    pub(super) fn of(&self, now: Instant, stale_time: Duration) -> Age {
-        let is_taken = |age: &Age| self.clocks.iter().any(|(taken, _)| taken == age);
+    pub(super) fn of(&self, cause: Cause, now: Instant, stale_time: Duration) -> Age {
+        let is_taken = |age: &Age| self.clocks.iter().any(|clock| clock.age == *age);
         let free = || Age::all().find(|age| !is_taken(age));
-        let Some(&(youngest, start)) = self.clocks.back() else {
+        let Some(youngest) = self.clocks.back() else {
             return Age::FIRST;
         };
-        let has_time = self.clocks.len() < OWN || is_past(start, stale_time / SHARES, now);
-        match start == now || !has_time {
-            true => youngest,
-            false => free().unwrap_or(youngest),
+        let is_crowded =
+            self.clocks.len() >= OWN && !is_past(youngest.start, stale_time / SHARES, now);
+        let is_same = youngest.start == now && youngest.cause == cause;
+        match is_same || is_crowded {
+            true => youngest.age,
+            false => free().unwrap_or(youngest.age),
         }
     }
 
     /// Something of an age became stale. Returns when that began.
-    pub(super) fn begin(&mut self, age: Age, now: Instant) -> Instant {
-        if let Some((_, start)) = self.clocks.iter().find(|(of, _)| *of == age) {
-            return *start;
+    pub(super) fn begin(&mut self, age: Age, cause: Cause, now: Instant) -> Instant {
+        if let Some(clock) = self.clocks.iter_mut().find(|it| it.age == age) {
+            // Where they share a clock, what is told again is not lost.
+            if cause == Cause::AskedAgain {
+                clock.cause = cause;
+            }
+            return clock.start;
         }
-        self.clocks.push_back((age, now));
+        let start = now;
+        self.clocks.push_back(Clock { age, start, cause });
         now
     }
 
     /// Takes an age whose stale time is over.
     pub(super) fn take_over(&mut self, now: Instant, stale_time: Duration) -> Option<Age> {
-        let &(age, start) = self.clocks.front()?;
+        let &Clock { age, start, .. } = self.clocks.front()?;
         if !is_past(start, stale_time, now) {
             return None;
         }
@@ -68,7 +91,16 @@ impl Ages {
 
     /// Returns when the oldest began.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.clocks.front().map(|(_, start)| *start)
+        self.clocks.front().map(|clock| clock.start)
+    }
+
+    /// The ages whose cause is one that `which` takes, each with its begin.
+    pub(super) fn of_cause(
+        &self,
+        which: impl Fn(Cause) -> bool,
+    ) -> impl Iterator<Item = (Instant, Age)> {
+        let clocks = self.clocks.iter().filter(move |clock| which(clock.cause));
+        clocks.map(|clock| (clock.start, clock.age))
     }
 }
 
@@ -88,8 +120,8 @@ mod tests {
             let mut now = Instant::now();
             for number in 0..2_000 {
                 while ages.take_over(now, STALE_TIME).is_some() {}
-                let age = ages.of(now, STALE_TIME);
-                let start = ages.begin(age, now);
+                let age = ages.of(Cause::Lost, now, STALE_TIME);
+                let start = ages.begin(age, Cause::Lost, now);
                 let early = now - start;
                 assert!(early < STALE_TIME / SHARES, "{pause_ms} ms: {early:?}");
                 assert!(number >= OWN || early.is_zero(), "each has its own");
@@ -102,9 +134,11 @@ mod tests {
     fn losses_at_one_moment_share_a_clock() {
         let now = Instant::now();
         let mut ages = Ages::default();
-        ages.begin(ages.of(now, STALE_TIME), now);
-        assert_eq!(ages.of(now, STALE_TIME), Age::FIRST);
+        let of = |ages: &Ages, cause, now| ages.of(cause, now, STALE_TIME);
+        ages.begin(of(&ages, Cause::Lost, now), Cause::Lost, now);
+        assert_eq!(of(&ages, Cause::Lost, now), Age::FIRST);
+        assert_ne!(of(&ages, Cause::AskedAgain, now), Age::FIRST);
         let later = now + Duration::from_millis(1);
-        assert_ne!(ages.of(later, STALE_TIME), Age::FIRST);
+        assert_ne!(of(&ages, Cause::Lost, later), Age::FIRST);
     }
 }

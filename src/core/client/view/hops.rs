@@ -71,7 +71,7 @@ impl Hop {
 
     /// Forgets the stale copies if they are of an age.
     pub(super) const fn expire(&mut self, age: Age) {
-        if self.stale & Self::AGE == age.0 {
+        if self.is_of(age) {
             self.stale = 0;
         }
     }
@@ -97,6 +97,16 @@ impl Hop {
     /// Shows the stale copies again.
     pub(super) const fn speak(&mut self) {
         self.stale &= !Self::QUIET;
+    }
+
+    /// It is there only because a server that is lost had it.
+    pub(super) const fn is_left(&self) -> bool {
+        self.present == 0 && self.is_native()
+    }
+
+    /// Its stale copies are of an age.
+    pub(super) const fn is_of(&self, age: Age) -> bool {
+        self.stale & Self::AGE == age.0
     }
 
     /// A server has it, or had it and is lost.
