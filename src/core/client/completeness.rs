@@ -325,10 +325,11 @@ impl Completeness {
         self.lacking.insert((server, vni));
     }
 
-    /// A server refuses to tell the table of a VNI.
-    pub(super) fn refuses(&mut self, server: ServerId, vni: Vni, now: Instant) {
-        self.refusing.insert((server, vni));
+    /// A server refuses to tell the table of a VNI. Returns whether that is news.
+    pub(super) fn refuses(&mut self, server: ServerId, vni: Vni, now: Instant) -> bool {
+        let is_news = self.refusing.insert((server, vni));
         self.judge_where_it_counts(vni, now);
+        is_news
     }
 
     /// All that was refused of a server's table is withdrawn.

@@ -10,7 +10,7 @@ use super::{Core, ServerId};
 use crate::core::types::Vni;
 use crate::core::wire::{Notice, NoticeCode};
 
-/// Refusals of one server that are remembered at most; more are no news.
+/// VNIs in which a server refused an announcement that are remembered at most; more are no news.
 const REMEMBERED: usize = 4096;
 
 /// What a server has said of its session.
@@ -20,8 +20,8 @@ pub(super) struct Notices {
     pub(super) total: u64,
     /// The last one of this session, for people.
     pub(super) last: Option<Arc<str>>,
-    /// What it refused in this session.
-    refused: BTreeSet<(Refused, Vni)>,
+    /// In which VNIs it refused an announcement in this session.
+    refused: BTreeSet<Vni>,
 }
 
 impl Notices {
@@ -45,23 +45,23 @@ impl Core {
             let told = entry.notices.last.clone();
             self.notices.extend(told.map(|it| (server, it)));
         }
-        let what = match *code {
+        let (what, is_news) = match *code {
             NoticeCode::REFUSED_SUBSCRIPTION if self.subscriptions.contains(vni) => {
-                Refused::Subscription
+                let is_news = self.completeness.refuses(server, *vni, now);
+                self.obey();
+                (Refused::Subscription, is_news)
             }
-            NoticeCode::REFUSED_ANNOUNCEMENT => Refused::Announcement,
+            NoticeCode::REFUSED_ANNOUNCEMENT => {
+                let refused = &mut entry.notices.refused;
+                let has_room = refused.len() < REMEMBERED;
+                (Refused::Announcement, has_room && refused.insert(*vni))
+            }
             _ => return,
         };
-        let refused = &mut entry.notices.refused;
-        if refused.len() >= REMEMBERED || !refused.insert((what, *vni)) {
-            return;
+        if is_news {
+            let why = Arc::from(&**text);
+            self.view.push(&Event::Refused(server, *vni, what, why));
         }
-        if what == Refused::Subscription {
-            self.completeness.refuses(server, *vni, now);
-            self.obey();
-        }
-        let why = Arc::from(&**text);
-        self.view.push(&Event::Refused(server, *vni, what, why));
     }
 
     /// What servers said since the last call, for the log: once a minute each at most.

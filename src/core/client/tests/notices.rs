@@ -56,6 +56,21 @@ fn vni_that_every_server_refuses_is_not_complete() {
 }
 
 #[test]
+fn vni_that_is_subscribed_to_again_is_refused_again() {
+    let mut world = world();
+    world.up(A);
+    world.up(B);
+    world.replay();
+    world.core.unsubscribe(V);
+    world.settle();
+    world.core.subscribe(V);
+    world.pass(Duration::from_secs(1));
+    let events = world.replay();
+    assert_eq!(refusals(&events).len(), 1, "{events:?}");
+    assert!(events.contains(&Event::Synced(V)), "{events:?}");
+}
+
+#[test]
 fn refusal_ends_with_its_session() {
     let mut world = world();
     world.up(A);
