@@ -16,7 +16,6 @@ mod error;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use error::ProbeError;
@@ -28,7 +27,7 @@ use crate::core::session::{CloseReason, Event, Role, SessionConfig};
 use crate::core::time::{after, bounded};
 use crate::core::wire::{Capabilities, Extensions};
 use crate::inspect::PeerKind;
-use crate::net::Endpoint;
+use crate::net::{Endpoint, connect_path};
 
 /// What is offered: seconds that no server in use exceeds, so that its answer is its own choice.
 const INTERVAL_OFFERED: u32 = 3600;
@@ -90,7 +89,8 @@ pub struct Probe {
 pub fn probe(endpoint: &Endpoint, config: &ProbeConfig) -> Result<Probe, ProbeError> {
     if let Some(path) = endpoint.path() {
         let begun = Instant::now();
-        let socket = connect_path(path).map_err(|source| ProbeError::Connect {
+        let socket = connect_path(path).and_then(|it| it.set_nonblocking(false).map(|()| it));
+        let socket = socket.map_err(|source| ProbeError::Connect {
             endpoint: endpoint.clone(),
             source,
         })?;
@@ -126,15 +126,6 @@ fn connect(address: SocketAddr, timeout: Duration) -> Result<Socket, ProbeError>
         return Err(failed(ErrorKind::ConnectionRefused.into()));
     }
     socket.set_tcp_nodelay(true).map_err(failed)?;
-    Ok(socket)
-}
-
-/// Connects at once: a server whose queue is full is not waited for.
-fn connect_path(path: &Path) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.connect(&SockAddr::unix(path)?)?;
-    socket.set_nonblocking(false)?;
     Ok(socket)
 }
 

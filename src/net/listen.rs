@@ -14,7 +14,6 @@ use super::peer::Peer;
 use super::socket_file::{Access, Bound};
 use super::stream::Stream;
 use super::unix::Unix;
-use crate::core::types::Transport;
 use crate::error::{Error, Result};
 
 /// Connections that may wait to be accepted.
@@ -58,21 +57,16 @@ impl Listener {
             endpoint: endpoint.to_string(),
             source,
         };
-        match endpoint.transport() {
-            Transport::Tcp => {
-                let addresses = endpoint.resolve();
-                let addresses = addresses.map_err(Error::io("resolve the listening address"))?;
-                listen_on_first(&*addresses)?.try_into()
-            }
-            Transport::Unix => {
-                let path = endpoint.path().unwrap_or_else(|| "".as_ref());
-                let bound = Bound::new(path, Access::Group(group)).map_err(failed)?;
-                Ok(Self {
-                    socket: Socket::Unix(bound),
-                    endpoint: endpoint.clone(),
-                })
-            }
-        }
+        let Some(path) = endpoint.path() else {
+            let addresses = endpoint.resolve();
+            let addresses = addresses.map_err(Error::io("resolve the listening address"))?;
+            return listen_on_first(&*addresses)?.try_into();
+        };
+        let bound = Bound::new(path, Access::Group(group)).map_err(failed)?;
+        Ok(Self {
+            socket: Socket::Unix(bound),
+            endpoint: endpoint.clone(),
+        })
     }
 
     /// Where it listens, with the port that was chosen if it was 0.

@@ -24,6 +24,7 @@ pub(crate) use listen::{Acceptance, listen_on_first};
 pub(crate) use mailbox::{MAILBOX_WEIGHT, Mailbox, Postbox};
 pub(crate) use peer::{Peer, PeerSelector, Source};
 pub(crate) use reply::Reply;
+pub(crate) use socket_file::connect_path;
 #[cfg(feature = "http")]
 pub(crate) use socket_file::{Access, Bound};
 pub(crate) use stream::Stream;

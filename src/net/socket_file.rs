@@ -6,6 +6,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use socket2::{Domain, SockAddr, Socket, Type};
+
 /// Who may connect to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -154,7 +156,7 @@ fn clear(path: &Path) -> io::Result<()> {
         let what = "something else than a socket is there";
         return Err(io::Error::new(ErrorKind::AlreadyExists, what));
     }
-    match connect(path) {
+    match connect_path(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
             log::info!("{}: replacing the socket of a dead process", path.display());
             fs::remove_file(path)
@@ -166,11 +168,11 @@ fn clear(path: &Path) -> io::Result<()> {
 }
 
 /// Connects without waiting: a process that hangs may have a full queue.
-fn connect(path: &Path) -> io::Result<()> {
-    use socket2::{Domain, SockAddr, Socket, Type};
+pub(crate) fn connect_path(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    socket.connect(&SockAddr::unix(path)?)
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket)
 }
 
 /// Returns a hidden name beside `path`.

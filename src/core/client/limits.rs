@@ -14,7 +14,7 @@ use super::server::Server;
 use super::view::{Age, Place, ServerBit};
 use super::{Core, ServerId, Wants};
 use crate::core::types::{Action, Route, Vni};
-use crate::core::wire::{Notice, NoticeCode};
+use crate::core::wire::NoticeCode;
 
 /// Pause between two requests for tables that did not fit.
 const ASK_PAUSE: Duration = Duration::from_secs(10);
@@ -173,8 +173,8 @@ impl Core {
         let link = self.servers.get_mut(&server).and_then(Server::link_mut);
         if let Some(link) = link {
             let code = NoticeCode::REFUSED_ANNOUNCEMENT;
-            let text = "the client is at its limit of routes".into();
-            link.connection.notify(Notice { code, vni, text }, now);
+            let why = "the client is at its limit of routes";
+            link.connection.notify(code, vni, why, now);
         }
     }
 

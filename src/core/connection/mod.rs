@@ -21,8 +21,8 @@ pub(crate) use buffer::Buffer;
 
 use crate::core::pace::{CHUNK, Framing, LegacyPacing, Overrun, Pacer, Pacing, SendQueue, Window};
 use crate::core::session::{CloseReason, Event, Role, Session, SessionConfig, Transmit};
-use crate::core::wire::Notice;
-use crate::core::wire::{Capabilities, KEEPALIVE_FRAME};
+use crate::core::types::Vni;
+use crate::core::wire::{Capabilities, KEEPALIVE_FRAME, NoticeCode};
 
 /// KEEPALIVE replies that wait for a socket at most; more are answered later.
 pub(crate) const KEEPALIVES_AT_ONCE: usize = 64;
@@ -154,8 +154,8 @@ impl<Q: Queue> Connection<Q> {
     }
 
     /// Sends a NOTICE: see [`Session::notify`].
-    pub(crate) fn notify(&mut self, notice: Notice, now: Instant) {
-        self.session.notify(notice, now);
+    pub(crate) fn notify(&mut self, code: NoticeCode, vni: Vni, why: &str, now: Instant) {
+        self.session.notify(code, vni, why, now);
     }
 
     /// Takes from `input` up to the end of the next message that means something.

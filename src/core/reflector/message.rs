@@ -1,7 +1,5 @@
 //! What shards tell each other, and which of them is told.
 
-use std::fmt;
-
 use crate::core::rib::{PeerId, Span};
 use crate::core::types::Vni;
 use crate::core::wire::Update;
@@ -81,16 +79,17 @@ pub(crate) enum Refusal {
     Memory,
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Refusal {
+    /// What the peer is told.
+    pub(super) fn text(self) -> &'static str {
+        match self {
             Self::Routes => "the server is at its limit of routes",
             Self::RoutesOfPeer => "the session is at its limit of routes",
             Self::Vnis => "the server is at its limit of VNIs",
             Self::VnisOfPeer => "the session is at its limit of VNIs",
             Self::SubscriptionsOfPeer => "the session is at its limit of subscriptions",
             Self::Memory => "the server is short of memory",
-        })
+        }
     }
 }
 

@@ -30,8 +30,9 @@ pub use counts::MessageCounts;
 use crate::core::time::after;
 use crate::core::types::Vni;
 use crate::core::wire::{
-    Capabilities, Extensions, Frame, Hello, Malformed, MessageType, Notice, Reassembler, Update,
-    decode_hello, decode_notice, decode_subscription, decode_update, encode_hello, encode_notice,
+    Capabilities, Extensions, Frame, Hello, Malformed, MessageType, Notice, NoticeCode,
+    Reassembler, Update, decode_hello, decode_notice, decode_subscription, decode_update,
+    encode_hello, encode_notice,
 };
 use notices::Notices;
 
@@ -273,8 +274,10 @@ impl Session {
 
     /// Sends a NOTICE, ahead of queued routes, if the peer understands it. Of those with one code
     /// and VNI at most one goes in a second, and of those that wait the latest.
-    pub(crate) fn notify(&mut self, notice: Notice, now: Instant) {
+    pub(crate) fn notify(&mut self, code: NoticeCode, vni: Vni, why: &str, now: Instant) {
         if self.closed().is_none() && self.speaks_notice() {
+            let text = why.into();
+            let notice = Notice { code, vni, text };
             self.notices.get_or_insert_default().push(notice, now);
         }
     }

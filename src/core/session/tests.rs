@@ -105,6 +105,11 @@ fn notice() -> Notice {
     }
 }
 
+fn notify(session: &mut Session, now: Instant) {
+    let Notice { code, vni, text } = notice();
+    session.notify(code, vni, &text, now);
+}
+
 fn notice_frame() -> Vec<u8> {
     let mut frame = Vec::new();
     encode_notice(&mut frame, &notice());
@@ -260,10 +265,10 @@ fn notice_is_for_peers_that_offer_it_alone() {
     let now = Instant::now();
     for role in [Role::Client, Role::Server] {
         let mut session = Session::new(config(role, 5), now);
-        session.notify(notice(), now);
+        notify(&mut session, now);
         feed(&mut session, now, &hello(5, None));
         feed(&mut session, now, &KEEPALIVE_FRAME);
-        session.notify(notice(), now);
+        notify(&mut session, now);
         let sent = transmits(&mut session);
         assert!(!sent.iter().any(|it| matches!(it, Transmit::Notice(_))));
         feed(&mut session, now, &notice_frame());
@@ -276,8 +281,8 @@ fn notices_of_one_code_and_vni_go_once_a_second() {
     let start = Instant::now();
     let mut session = session_at(Role::Server, At::Established, start);
     let silent = session.poll_timeout();
-    session.notify(notice(), start);
-    session.notify(notice(), start);
+    notify(&mut session, start);
+    notify(&mut session, start);
     let one = [Transmit::Notice(notice_frame())];
     assert_eq!(transmits(&mut session), one);
     let due = start + Duration::from_secs(1);

@@ -404,8 +404,7 @@ impl Home {
             return;
         };
         peer.counters.refused += count;
-        let text = why.to_string().into();
-        peer.connection.notify(Notice { code, vni, text }, self.now);
+        peer.connection.notify(code, vni, why.text(), self.now);
         if peer.refused_quiet.is_over(self.now) {
             let total = peer.counters.refused;
             self.reports.push_back(Report::Refused(id, total));
