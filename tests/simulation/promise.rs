@@ -27,7 +27,7 @@ use super::world::World;
 
 /// Of so many looks at a client after a step or a turn, one is at everything.
 const AUDIT_STEPS: u32 = 64;
-const AUDIT_TURNS: u32 = 4096;
+const AUDIT_TURNS: u32 = 16_384;
 /// So it is where the world is at rest.
 const AUDIT_RESTS: u32 = 8;
 
