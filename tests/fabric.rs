@@ -88,8 +88,8 @@ fn has(tool: &str) -> bool {
     command.status().is_ok()
 }
 
-/// Runs `test` at the near end of a link, shaped to so many Mbit/s.
-fn over_a_link(name: &str, mbits: Option<u32>, test: impl FnOnce(&Far) + Send + 'static) {
+/// Runs `test` at the near end of a link; what comes to it is shaped to so many kbit/s.
+fn over_a_link(name: &str, kbits: Option<u32>, test: impl FnOnce(&Far) + Send + 'static) {
     for tool in ["ip", "tc", "ethtool"] {
         if !has(tool) {
             eprintln!("SKIPPED: {name}: {tool} is not installed");
@@ -122,19 +122,20 @@ fn over_a_link(name: &str, mbits: Option<u32>, test: impl FnOnce(&Far) + Send + 
         set_up("near", NEAR, None);
         far.run(move || {
             run("ip link set lo up");
-            set_up("far", FAR, mbits);
+            set_up("far", FAR, kbits);
         });
         test(&far);
     });
 }
 
-fn set_up(device: &str, address: Ipv4Addr, mbits: Option<u32>) {
+fn set_up(device: &str, address: Ipv4Addr, kbits: Option<u32>) {
     run(&format!("ip addr add {address}/24 dev {device}"));
     run(&format!("ip link set {device} mtu 1500 up"));
     run(&format!("ethtool -K {device} tso off gso off gro off"));
-    if let Some(mbits) = mbits {
+    if let Some(kbits) = kbits {
+        let burst = if kbits < 1000 { 4 } else { 16 };
         run(&format!(
-            "tc qdisc add dev {device} root tbf rate {mbits}mbit burst 16kb latency 400ms"
+            "tc qdisc add dev {device} root tbf rate {kbits}kbit burst {burst}kb latency 400ms"
         ));
     }
 }
@@ -182,8 +183,8 @@ fn print_speed(what: &str, count: u32, since: Instant) {
 }
 
 /// From our server to a Go client, as initial table and live.
-fn to_a_go_client(name: &'static str, mbits: Option<u32>, reading: Reading) {
-    over_a_link(name, mbits, move |far| {
+fn to_a_go_client(name: &'static str, kbits: Option<u32>, reading: Reading) {
+    over_a_link(name, kbits, move |far| {
         let server = far.server();
         let source = far.client(server.local_addr(), NoOpHandler);
         let routes = routes(ROUTES);
@@ -207,8 +208,8 @@ fn to_a_go_client(name: &'static str, mbits: Option<u32>, reading: Reading) {
 }
 
 /// From our client to a Go server, when it comes back and is told everything.
-fn to_a_go_server(name: &'static str, mbits: Option<u32>, reading: Reading) {
-    over_a_link(name, mbits, move |far| {
+fn to_a_go_server(name: &'static str, kbits: Option<u32>, reading: Reading) {
+    over_a_link(name, kbits, move |far| {
         let server = Server::start_on((NEAR, 0).into(), 5, reading, &[]);
         let source = far.client(server.address(), NoOpHandler);
         let routes = routes(ROUTES);
@@ -251,7 +252,7 @@ fn go_client_behind_20_mbits_gets_a_whole_table() {
         ("to a Go client, 20 Mbit/s, 20 us", micros(20)),
         ("to a Go client, 20 Mbit/s, 100 us", micros(100)),
     ] {
-        to_a_go_client(name, Some(20), reading);
+        to_a_go_client(name, Some(20_000), reading);
     }
 }
 
@@ -277,7 +278,7 @@ fn go_server_behind_20_mbits_gets_a_whole_table() {
         ("to a Go server, 20 Mbit/s, 20 us", micros(20)),
         ("to a Go server, 20 Mbit/s, 100 us", micros(100)),
     ] {
-        to_a_go_server(name, Some(20), reading);
+        to_a_go_server(name, Some(20_000), reading);
     }
 }
 
@@ -421,4 +422,32 @@ fn twenty_go_clients_at_once_take_the_time_for_themselves() {
         assert_eq!(server.stats().legacy_drops, 0);
         assert!(ours <= all / 3.0, "{ours} of {all} s");
     });
+}
+
+/// The server has nothing to say but answers to KEEPALIVEs, and those of the client must not stand
+/// behind its announcements for longer than the hold time.
+fn announcements_do_not_end_the_session(name: &'static str, kbits: u32, count: usize) {
+    over_a_link(name, Some(kbits), move |far| {
+        let server = MetalBondServer::start((NEAR, 0), ServerConfig::default()).unwrap();
+        let source = far.client(server.local_addr(), NoOpHandler);
+        announce(&source, &routes(20_000));
+        let start = Instant::now();
+        for part in 1..=5 {
+            eventually("the server has more of them", || {
+                assert_eq!(server.stats().accepted, 1, "after {:?}", start.elapsed());
+                server.stats().routes >= count / 5 * part
+            });
+        }
+        print_speed(name, u32::try_from(count).unwrap(), start);
+    });
+}
+
+#[test]
+fn announcements_over_25_kbits_do_not_end_the_session() {
+    announcements_do_not_end_the_session("own announcements, 25 kbit/s", 25, 1500);
+}
+
+#[test]
+fn announcements_over_100_kbits_do_not_end_the_session() {
+    announcements_do_not_end_the_session("own announcements, 100 kbit/s", 100, 6000);
 }

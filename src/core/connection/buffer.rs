@@ -172,17 +172,24 @@ impl Connection<Buffer> {
             && match &mut self.pace {
                 Pace::Server(window) if is_paced => window.has_room(position),
                 Pace::Unlimited | Pace::Undecided { .. } | Pace::Client(_) | Pace::Server(_) => {
-                    true
+                    let trial = self.trial.as_mut();
+                    trial.is_none_or(|trial| trial.has_room(position))
                 }
             }
     }
 
-    /// Ends a window that is full: nothing more is encoded until the server has answered the
+    /// Ends a window or a trial that is full: nothing more is encoded until the server has answered the
     /// KEEPALIVE that stands behind it.
     ///
     /// `barrier`: one KEEPALIVE serves all that is told in a row.
     pub(crate) fn close_full_window(&mut self, barrier: &mut Option<u64>) {
         let (is_paced, position) = (self.is_paced(), self.queue.position());
+        if !is_paced
+            && let Some(trial) = &mut self.trial
+            && trial.wants_barrier(position)
+        {
+            trial.close(*barrier.get_or_insert_with(|| self.session.barrier()));
+        }
         if is_paced
             && let Pace::Server(window) = &mut self.pace
             && window.wants_barrier(position)

@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 
 pub(crate) use buffer::Buffer;
 
-use crate::core::pace::{CHUNK, Framing, LegacyPacing, Overrun, Pacer, Pacing, SendQueue, Window};
+use crate::core::pace::{
+    CHUNK, Finding, Framing, LegacyPacing, Overrun, Pacer, Pacing, SendQueue, Trial, Window,
+};
 use crate::core::session::{CloseReason, Event, Role, Session, SessionConfig, Transmit};
 use crate::core::types::Vni;
 use crate::core::wire::{Capabilities, KEEPALIVE_FRAME, NoticeCode};
@@ -90,6 +92,8 @@ pub(crate) struct Connection<Q> {
     session: Session,
     queue: Q,
     pace: Pace,
+    /// Of a client whose server reassembles, until its way is known not to be slow.
+    trial: Option<Box<Trial>>,
     /// Since when the peer takes nothing, while something waits.
     stalled_since: Option<Instant>,
     /// To be ended once everything that waits is sent.
@@ -106,10 +110,12 @@ impl<Q: Queue> Connection<Q> {
             (LegacyPacing::Auto, Role::Server) => Pace::Undecided { pacing, halvings },
             (LegacyPacing::Auto, Role::Client) => Pace::Server(Box::new(Window::new(pacing))),
         };
+        let trial = (config.role == Role::Client).then(|| Box::new(Trial::new()));
         Self {
             session: Session::new(config, now),
             queue: Q::default(),
             pace,
+            trial,
             stalled_since: None,
             is_draining: false,
         }
@@ -163,6 +169,14 @@ impl<Q: Queue> Connection<Q> {
     /// `None`: all of `input` is taken, or the session is closed.
     pub(crate) fn receive(&mut self, input: &mut &[u8], now: Instant) -> Option<Event> {
         let event = self.session.next_event(now, input);
+        if let Some(trial) = &mut self.trial
+            && matches!(event, Some(Event::KeepaliveReply))
+        {
+            let (_, answered) = self.session.keepalives();
+            if trial.answered(answered, now) == Finding::Fast {
+                self.trial = None;
+            }
+        }
         match &mut self.pace {
             Pace::Undecided { .. } => self.decide_pace(now),
             Pace::Server(window) if matches!(event, Some(Event::KeepaliveReply)) => {
@@ -250,6 +264,9 @@ impl<Q: Queue> Connection<Q> {
     pub(crate) fn advance(&mut self, count: usize, now: Instant) -> bool {
         let is_cut = match self.framing() {
             Framing::Stream => {
+                if let Some(trial) = &mut self.trial {
+                    trial.sent(now);
+                }
                 self.queue.advance(count);
                 false
             }

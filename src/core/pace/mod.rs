@@ -10,15 +10,20 @@
 //!   more, whose acknowledgement tells the window: open again, all was read.
 //! - A server answers KEEPALIVE. The client sends one behind so many bytes, and
 //!   waits for the answer.
+//!
+//! To a server that is not legacy a client sends as much as the kernel takes, once a [`Trial`] has
+//! shown that the way is not slow.
 
 mod memory;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod window;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use memory::{Memory, Overrun, Verdict};
+pub(crate) use trial::{Finding, Trial};
 pub(crate) use window::Window;
 
 /// Most bytes of a chunk: they fit the segment of a link with an MTU of 1280 (IPv6's least).
