@@ -453,14 +453,7 @@ impl Link {
             Tell::Wanted => {
                 encode_update(self.frames(), Action::Add, vni, &route);
                 self.told.count(MessageType::Update);
-                let (sent, _) = self.session().keepalives();
-                let episode = wants.announcements.episode(&key);
-                self.unproven.extend(episode.map(|episode| Unproven {
-                    keepalive: sent + 1,
-                    key,
-                    episode,
-                }));
-                self.forget_unproven(wants);
+                self.await_proof(key, wants);
             }
             Tell::Unwanted => {
                 encode_update(self.frames(), Action::Remove, vni, &route);
@@ -470,8 +463,21 @@ impl Link {
                     self.withdrawn.insert(key);
                 }
             }
-            Tell::Nothing => {}
+            // Perhaps it was withdrawn and announced again before the server was told of that.
+            Tell::Nothing => self.await_proof(key, wants),
         }
+    }
+
+    /// An announcement, if it is wanted, is read once the next KEEPALIVE is answered.
+    fn await_proof(&mut self, key: (Vni, Route), wants: &Wants<'_>) {
+        let (sent, _) = self.session().keepalives();
+        let episode = wants.announcements.episode(&key);
+        self.unproven.extend(episode.map(|episode| Unproven {
+            keepalive: sent + 1,
+            key,
+            episode,
+        }));
+        self.forget_unproven(wants);
     }
 
     /// Forgets proofs that would prove nothing any more: what flaps while the server answers no

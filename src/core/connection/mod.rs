@@ -110,7 +110,8 @@ impl<Q: Queue> Connection<Q> {
             (LegacyPacing::Auto, Role::Server) => Pace::Undecided { pacing, halvings },
             (LegacyPacing::Auto, Role::Client) => Pace::Server(Box::new(Window::new(pacing))),
         };
-        let trial = (config.role == Role::Client).then(|| Box::new(Trial::new()));
+        let has_trial = matches!(pace, Pace::Server(_));
+        let trial = has_trial.then(|| Box::new(Trial::new()));
         Self {
             session: Session::new(config, now),
             queue: Q::default(),

@@ -82,16 +82,59 @@ fn chunk_of_which_the_kernel_takes_a_part_is_finished_first() {
 }
 
 #[test]
-fn others_are_sent_as_much_as_they_take() {
-    for (kind, mode) in [(Modern, LegacyPacing::Auto), (Go, LegacyPacing::Off)] {
-        let mut world = talkative(kind, mode, 4096);
-        assert_eq!(world.core.framing(A), Framing::Stream);
+fn server_is_sent_as_much_as_it_takes_without_pacing() {
+    let mut world = talkative(Go, LegacyPacing::Off, 4096);
+    assert_eq!(world.core.framing(A), Framing::Stream);
+    world.settle();
+    assert_eq!(updates(&world), COUNT as usize, "it waits for nothing");
+}
+
+#[test]
+fn modern_server_is_sent_as_much_as_it_takes_once_it_has_answered_quickly() {
+    let mut world = talkative(Modern, LegacyPacing::Auto, 4096);
+    assert_eq!(world.core.framing(A), Framing::Stream);
+    world.settle();
+    let first = updates(&world);
+    assert!((100..300).contains(&first), "{first} in 8 KiB");
+    world.server(A).is_held = false;
+    world.settle();
+    assert_eq!(updates(&world), COUNT as usize);
+    world.server(A).is_held = true;
+    for number in COUNT..COUNT * 2 {
+        world.with_core(|core, _| assert!(core.announce(V, own(number))));
+    }
+    world.settle();
+    assert_eq!(updates(&world), COUNT as usize * 2, "it waits for nothing");
+}
+
+#[test]
+fn announcement_renewed_before_the_withdrawal_is_sent_is_acknowledged() {
+    let mut world = talkative(Modern, LegacyPacing::Auto, 4096);
+    world.settle();
+    // The server has it, and is told nothing more.
+    world.with_core(|core, _| assert!(core.withdraw(V, own(0))));
+    world.with_core(|core, _| assert!(core.announce(V, own(0))));
+    world.server(A).is_held = false;
+    world.pass(Duration::from_secs(12));
+    let states = world.core.announcement(V, own(0)).unwrap();
+    let read = crate::core::client::AnnouncementState::Acknowledged;
+    assert_eq!(states[&A], read);
+}
+
+#[test]
+fn modern_server_that_answers_slowly_is_sent_little_at_a_time() {
+    let mut world = talkative(Modern, LegacyPacing::Auto, 4096);
+    world.settle();
+    let mut told = updates(&world);
+    for _ in 0..5 {
+        world.pass(Duration::from_secs(3));
+        world.server(A).is_held = false;
+        world.deliver(A, usize::MAX);
+        world.server(A).is_held = true;
         world.settle();
-        assert_eq!(
-            updates(&world),
-            COUNT as usize,
-            "{kind:?} waits for nothing"
-        );
+        let more = updates(&world) - told;
+        assert!((50..150).contains(&more), "{more} in 4 KiB");
+        told += more;
     }
 }
 
