@@ -85,4 +85,7 @@ pub struct ClientStats {
     /// Distinct routes that are missing at this moment because they were refused; 65,536 stand
     /// for all that are more.
     pub missing_routes: usize,
+    /// Stale routes that gave way since the start to routes of servers that are there, because of
+    /// [`ClientConfig::max_routes`](crate::ClientConfig::max_routes).
+    pub displaced_routes: u64,
 }

@@ -175,6 +175,7 @@ impl Engine {
             stats: ClientStats {
                 refused_routes,
                 missing_routes,
+                displaced_routes: core.displaced(),
             },
         }
     }

@@ -195,6 +195,11 @@ impl Core {
         (self.refusals.total, self.refusals.missing.len())
     }
 
+    /// Returns how many stale routes gave way since the start.
+    pub(crate) fn displaced(&self) -> u64 {
+        self.refusals.spare.total
+    }
+
     /// Asks for the tables that did not fit, if there is room, and reports what was refused.
     pub(super) fn handle_refusals(&mut self, now: Instant) {
         let refusals = &mut self.refusals;

@@ -143,6 +143,7 @@ impl ServerJson {
 struct ClientJson {
     refused_routes: u64,
     missing_routes: usize,
+    displaced_routes: u64,
 }
 
 impl ClientJson {
@@ -150,6 +151,7 @@ impl ClientJson {
         Self {
             refused_routes: stats.refused_routes,
             missing_routes: stats.missing_routes,
+            displaced_routes: stats.displaced_routes,
         }
     }
 }

@@ -211,6 +211,11 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
         "Distinct routes that are missing because they were refused, up to 65536.",
         |to, it| to.put_if(it.status.client.map(|it| it.missing_routes)),
     ),
+    Family::counter(
+        "metalbond_client_displaced_routes_total",
+        "Stale routes that gave way to routes of servers that are there, because of max-routes.",
+        |to, it| to.put_if(it.status.client.map(|it| it.displaced_routes)),
+    ),
     Family::gauge(
         "metalbond_kernel_routes_desired",
         "Destinations that should be in the kernel.",

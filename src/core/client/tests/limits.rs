@@ -243,6 +243,7 @@ fn live_routes_take_the_place_of_stale_copies_of_the_oldest_loss_first() {
     world.settle();
     assert_eq!((stale(&world, 0..2), world.core.refused()), (0, (1, 1)));
     assert_eq!(world.core.route_count(), 6);
+    assert_eq!(world.core.displaced(), 4);
     world.pass(SECOND * 2);
     let limit = 6;
     let reports = world.core.take_reports();
