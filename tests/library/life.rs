@@ -365,3 +365,46 @@ fn routes_beyond_max_routes_are_counted_and_come_when_the_limit_is_raised() {
     let stats = view.status().client.unwrap();
     assert_eq!((stats.refused_routes, stats.missing_routes), (2, 0));
 }
+
+#[test]
+fn stale_routes_that_gave_way_at_max_routes_are_counted() {
+    let (first, second) = (server(), server());
+    let announcer = client(&[first.local_addr()], NoOpHandler);
+    for number in 1..=2 {
+        announcer.announce(VNI, v4(number), hop(1)).unwrap();
+    }
+    announcer.flush(PATIENCE).unwrap();
+    let seen = Recorder::default();
+    let config = ClientConfig {
+        max_routes: 2,
+        ..ClientConfig::default()
+    };
+    let servers = [&first, &second].map(|it| it.local_addr().to_string());
+    let ours = MetalBondClient::start(&servers, seen.clone(), config).unwrap();
+    ours.wait_all_established_timeout(PATIENCE).unwrap();
+    ours.subscribe(VNI).unwrap();
+    ours.wait_synced(VNI, PATIENCE).unwrap();
+    seen.wait_for_len(2);
+    let view = ours.inspector();
+    let displaced = || view.status().client.unwrap().displaced_routes;
+    assert_eq!(displaced(), 0);
+    drop(first);
+    eventually("the first server is lost", || {
+        view.status().established == 1
+    });
+    let other = client(&[second.local_addr()], NoOpHandler);
+    other.announce(VNI, v4(3), hop(1)).unwrap();
+    eventually("a stale route gave way", || displaced() == 1);
+    let new = (VNI, Route::new(v4(3), hop(1)));
+    eventually("the new one is there", || seen.routes().contains(&new));
+    seen.wait_for_len(2);
+}
+
+#[test]
+fn wait_for_all_servers_does_not_end_where_there_are_none() {
+    let none: [String; 0] = [];
+    let ours = MetalBondClient::start(&none, NoOpHandler, ClientConfig::default()).unwrap();
+    let moment = Duration::from_millis(50);
+    let waited = ours.wait_all_established_timeout(moment);
+    assert!(matches!(waited, Err(Error::Timeout)), "{waited:?}");
+}
