@@ -41,9 +41,9 @@ impl Obstacle {
     }
 }
 
-/// The thread's side of [`KernelStatus`].
+/// What the thread publishes of its state; [`KernelStatus`] is a copy.
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct Gauges {
     desired: AtomicU64,
     installed: AtomicU64,
     failed: AtomicU64,
@@ -69,7 +69,7 @@ pub(super) struct Shared {
     last_warning: Mutex<Option<String>>,
 }
 
-impl Shared {
+impl Gauges {
     pub(super) fn publish(&self, counts: &Counts, obstacle: Obstacle, in_sync: bool) {
         self.desired.store(counts.desired as u64, Relaxed);
         self.installed.store(counts.installed as u64, Relaxed);

@@ -30,7 +30,7 @@ use super::device::Device;
 use super::message::Mark;
 use super::room::{Clients, Slot};
 use super::socket::Netlink;
-use super::stats::{Obstacle, Shared};
+use super::stats::{Gauges, Obstacle};
 use crate::core::client::Event;
 use crate::core::kernel_plan::{Op, Plan, Scope};
 use crate::core::limit::Throttle;
@@ -124,7 +124,7 @@ struct Ending {
 pub(super) struct Ends {
     pub(super) commands: Receiver<Command>,
     pub(super) clients: Arc<Clients>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) gauges: Arc<Gauges>,
 }
 
 /// Owns the plan and the sockets.
@@ -137,7 +137,7 @@ pub(super) struct Writer<N> {
     devices: Vec<Device>,
     commands: Receiver<Command>,
     clients: Arc<Clients>,
-    shared: Arc<Shared>,
+    gauges: Arc<Gauges>,
     sequence: u32,
     ops: Vec<Op>,
     out: Vec<u8>,
@@ -208,7 +208,7 @@ impl<N: Netlink> Writer<N> {
             config,
             commands: ends.commands,
             clients: ends.clients,
-            shared: ends.shared,
+            gauges: ends.gauges,
             sequence: 0,
             ops: Vec::new(),
             out: Vec::new(),
@@ -322,7 +322,7 @@ impl<N: Netlink> Writer<N> {
     /// Notes that a call failed: the kernel's state is unknown until it is read.
     fn distrust(&mut self, doing: &str, error: &io::Error, now: Instant) {
         log::warn!("kernel routes: cannot {doing}: {error}; reading the kernel's state again");
-        self.shared
+        self.gauges
             .set_error(format!("cannot {doing} routes: {error}"));
         self.known = false;
         self.forgets = true;
@@ -425,7 +425,7 @@ impl<N: Netlink> Writer<N> {
             (Some(Device::Up { .. }) | None, true) => Obstacle::Fight,
             (Some(Device::Up { .. }) | None, false) => Obstacle::None,
         };
-        self.shared.publish(&counts, obstacle, in_sync);
+        self.gauges.publish(&counts, obstacle, in_sync);
     }
 
     /// Whether a reading goes on that has a reason.
@@ -435,8 +435,8 @@ impl<N: Netlink> Writer<N> {
     }
 
     /// Where the writer publishes.
-    pub(super) fn shared(&self) -> Arc<Shared> {
-        Arc::clone(&self.shared)
+    pub(super) fn gauges(&self) -> Arc<Gauges> {
+        Arc::clone(&self.gauges)
     }
 
     /// Whether commands wait, for the thread to look at before it sleeps.

@@ -86,7 +86,7 @@ impl<N: Netlink> Writer<N> {
             self.known_everywhere = false;
             self.forgets = true;
             let at = match device {
-                Device::Up { .. } => self.fights.lost(Cause::Device, now, &self.shared),
+                Device::Up { .. } => self.fights.lost(Cause::Device, now, &self.gauges),
                 _ => now,
             };
             self.request_resync(at);
@@ -117,7 +117,7 @@ impl<N: Netlink> Writer<N> {
             Change::Shadowed => self.tell_shadowed(now),
             Change::Lost => {
                 if !self.timers.is_set(Timer::Repair) {
-                    let at = self.fights.lost(cause, now, &self.shared);
+                    let at = self.fights.lost(cause, now, &self.gauges);
                     self.timers.set(Timer::Repair, at);
                 }
             }

@@ -97,7 +97,7 @@ impl<N: Netlink> Writer<N> {
 
     /// Notes that all was read.
     fn have_read(&mut self, is_torn: bool, now: Instant) {
-        self.shared.resyncs.fetch_add(1, Relaxed);
+        self.gauges.resyncs.fetch_add(1, Relaxed);
         self.known_everywhere = true;
         self.awaits_reading = false;
         self.ways_changed(now);
@@ -200,7 +200,7 @@ impl<N: Netlink> Writer<N> {
                     if changed || self.is_first_reading {
                         log::warn!("kernel routes: {text}; routes wait for it");
                     }
-                    self.shared.set_error(text);
+                    self.gauges.set_error(text);
                 }
                 None if changed => log::info!("tunnel device {name} is up"),
                 None => {}
@@ -208,7 +208,7 @@ impl<N: Netlink> Writer<N> {
         }
         let bad = self.devices.iter().position(|it| !it.is_up());
         if let Some(name) = self.config.devices.get(bad.unwrap_or(0)) {
-            self.shared.set_device(name);
+            self.gauges.set_device(name);
         }
         self.is_first_reading = false;
         Ok(before != self.devices)
@@ -226,7 +226,7 @@ impl<N: Netlink> Writer<N> {
             );
             let level = rare(&mut self.shadows, log::Level::Warn, now);
             log::log!(level, "kernel routes: {text}");
-            self.shared.set_error(text);
+            self.gauges.set_error(text);
         }
         self.shadowed = count;
     }
@@ -251,10 +251,10 @@ impl<N: Netlink> Writer<N> {
             let level = rare(&mut self.shadows, log::Level::Warn, now);
             log::log!(level, "kernel routes: {text}");
             self.told_orphans = Some(text.clone());
-            self.shared.set_warning(text);
+            self.gauges.set_warning(text);
         }
         if let Some(text) = told.filter(|_| self.told_orphans.is_none()) {
-            self.shared.end_warning(&text);
+            self.gauges.end_warning(&text);
         }
     }
 

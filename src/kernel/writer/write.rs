@@ -121,7 +121,7 @@ impl<N: Netlink> Writer<N> {
                     ops.len()
                 );
             }
-            self.shared.set_error(text);
+            self.gauges.set_error(text);
         }
         if outcome.resync {
             self.request_resync(now + RESYNC_PAUSE);
@@ -160,8 +160,8 @@ impl<N: Netlink> Writer<N> {
             }
             message::request_ack(&mut self.out[last..]);
             self.net.send(&self.out)?;
-            self.shared.messages.fetch_add(count as u64, Relaxed);
-            self.shared.batches.fetch_add(1, Relaxed);
+            self.gauges.messages.fetch_add(count as u64, Relaxed);
+            self.gauges.batches.fetch_add(1, Relaxed);
             self.collect(first, count, done, &mut failures)?;
             done += count;
         }
