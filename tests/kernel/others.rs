@@ -123,6 +123,35 @@ fn route_that_was_there_before_us_is_left_alone() {
     });
 }
 
+/// It was called refused for 5 s, and how many there had been was told after they came.
+#[test]
+fn route_in_the_place_of_somebody_elses_is_shadowed_at_once_and_told_as_long_as_that() {
+    in_namespace("at-once", || {
+        make_device();
+        let writer = start(config());
+        writer.synced(VNI);
+        ip("-4 route add 10.0.0.0/24 dev lo proto static table 100");
+        ip("-6 route add fd00::/64 dev lo proto static metric 1024 table 100");
+        for prefix in ["10.0.0.0/24", "10.0.1.0/24", "fd00::/64"] {
+            writer.add(VNI, route(prefix, 1));
+        }
+        writer.flush(WAIT).unwrap();
+        let stats = writer.stats();
+        assert_eq!((stats.shadowed, stats.failed, stats.installed), (2, 0, 1));
+        let told = || writer.stats().last_error.unwrap_or_default();
+        assert!(told().starts_with("2 of our routes"), "{}", told());
+        ip("-4 route del 10.0.0.0/24 table 100 proto static");
+        eventually("one comes", WAIT, || writer.stats().installed == 2);
+        eventually("one is left", WAIT, || {
+            told().starts_with("1 of our routes") && told().contains("fd00::/64")
+        });
+        assert!(!writer.stats().in_sync);
+        ip("-6 route del fd00::/64 table 100 proto static");
+        eventually("all come", WAIT, || writer.stats().in_sync);
+        assert_eq!((told(), writer.stats().shadowed), (String::new(), 0));
+    });
+}
+
 #[test]
 fn route_that_was_put_before_ours_is_left_alone() {
     in_namespace("prepend", || {

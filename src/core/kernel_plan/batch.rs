@@ -107,7 +107,7 @@ impl Plan {
             self.forget_if_empty(id);
             return;
         }
-        if self.is_held(id, state) {
+        if self.is_kept_as_found(id, state) {
             return;
         }
         self.write(id, state, ops);
@@ -136,8 +136,8 @@ impl Plan {
         let (verb, target, installed) = if hops == NONE {
             (Verb::Delete, self.target(state.installed), NONE)
         } else {
-            // It comes when theirs goes.
-            if self.shadowed.contains(&id) {
+            // It comes when theirs goes, or when its device comes.
+            if self.shadowed.contains(&id) || self.awaits_device(state) {
                 return;
             }
             let Some(object) = self.object_for(hops, ops) else {
@@ -165,7 +165,7 @@ impl Plan {
     /// Whether a route that was there before us stays as it is until the table is complete.
     ///
     /// Its other hops may be announced yet: rewriting it now would write it twice.
-    fn is_held(&self, id: RouteId, state: State) -> bool {
+    fn is_kept_as_found(&self, id: RouteId, state: State) -> bool {
         if !state.has(ADOPTED) || self.tables[usize::from(state.table)].is_complete() {
             return false;
         }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::kernel::stats::Gauges;
+use crate::kernel::stats::{Gauges, Trouble};
 
 /// What was lost, and is repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Fights {
                 pause.as_secs()
             );
             log::warn!("kernel routes: {text}");
-            gauges.set_error(text);
+            gauges.set_error(Trouble::Fight, text);
         }
         kind.repair = Some(at);
         at

@@ -81,16 +81,22 @@ impl<N: Netlink> Writer<N> {
             (is_named || device.index() == Some(link.index)) && !is_unchanged
         });
         if let Some((device, _)) = changed {
-            // The kernel drops the routes of a device that goes down, and says nothing. One
-            // that comes may be of another kind, and routes may lead by one that goes.
-            self.known_everywhere = false;
-            self.forgets = true;
             let at = match device {
                 Device::Up { .. } => self.fights.lost(Cause::Device, now, &self.gauges),
                 _ => now,
             };
+            self.devices_changed();
             self.request_resync(at);
         }
+    }
+
+    /// Notes that the next reading begins from nothing, because devices changed.
+    ///
+    /// The kernel drops the routes of a device that goes down, and says nothing. One that comes
+    /// may be of another kind, and routes may lead by one that goes.
+    pub(super) fn devices_changed(&mut self) {
+        self.known_everywhere = false;
+        self.forgets = true;
     }
 
     fn seen(&self, message: &Message<'_>, route: &RouteSeen) -> Seen {

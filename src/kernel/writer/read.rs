@@ -1,5 +1,6 @@
 //! Readings of what the kernel holds: the device, nexthop objects, routes.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv6Addr;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use crate::kernel::device::{Device, query_device};
 use crate::kernel::message::NO_DEVICE;
 use crate::kernel::parse::{self, ObjectKind, RouteSeen};
 use crate::kernel::socket::Netlink;
+use crate::kernel::stats::Trouble;
 
 /// Datagrams of a reading, of 32 KiB each, before the kernel gets a batch again.
 const SLICE: usize = 2;
@@ -100,6 +102,7 @@ impl<N: Netlink> Writer<N> {
         self.gauges.resyncs.fetch_add(1, Relaxed);
         self.known_everywhere = true;
         self.awaits_reading = false;
+        self.gauges.end_error(Trouble::Call);
         self.ways_changed(now);
         if is_torn {
             self.timers.set_if_unset(Timer::Doubt, now + DOUBT_PAUSE);
@@ -186,49 +189,67 @@ impl<N: Netlink> Writer<N> {
     /// Looks for the devices. Returns whether one is not as it was.
     fn find_devices(&mut self) -> io::Result<bool> {
         let devices = self.query_devices()?;
+        Ok(self.note_devices(devices))
+    }
+
+    /// Notes what the devices are. Returns whether one is not as it was.
+    pub(super) fn note_devices(&mut self, devices: Vec<Device>) -> bool {
         let before = std::mem::replace(&mut self.devices, devices);
-        for (number, device) in (0..).zip(&self.devices) {
+        let mut held = BTreeSet::new();
+        for (number, device) in (0_u8..).zip(&self.devices) {
+            let at = usize::from(number);
             let index = device.usable_index().unwrap_or(NO_DEVICE);
-            match number {
+            match at {
                 0 => self.mark.device = index,
-                _ => self.mark.more[number - 1] = index,
+                _ => self.mark.more[at - 1] = index,
             }
-            let name = &self.config.devices[number];
-            let changed = before[number] != *device;
+            if !device.is_up() {
+                held.insert(number);
+            }
+            let name = &self.config.devices[at];
+            let changed = before[at] != *device;
             match device.problem(name) {
-                Some(text) => {
-                    if changed || self.is_first_reading {
-                        log::warn!("kernel routes: {text}; routes wait for it");
-                    }
-                    self.gauges.set_error(text);
+                Some(text) if changed || self.is_first_reading => {
+                    log::warn!("kernel routes: {text}; routes wait for it");
                 }
+                Some(_) => {}
                 None if changed => log::info!("tunnel device {name} is up"),
                 None => {}
             }
+        }
+        self.plan.hold(held);
+        match self.problem() {
+            Some(text) => self.gauges.set_error(Trouble::Device, text),
+            None => self.gauges.end_error(Trouble::Device),
         }
         let bad = self.devices.iter().position(|it| !it.is_up());
         if let Some(name) = self.config.devices.get(bad.unwrap_or(0)) {
             self.gauges.set_device(name);
         }
         self.is_first_reading = false;
-        Ok(before != self.devices)
+        before != self.devices
     }
 
-    /// Says once of which routes others stand in the way.
+    /// Says of which routes others stand in the way, if more do than when that was last said.
     pub(super) fn tell_shadowed(&mut self, now: Instant) {
         let count = self.plan.counts().shadowed;
-        if count > self.shadowed
-            && let Some(Place { table, prefix, .. }) = self.plan.shadowed_place()
-        {
-            let text = format!(
-                "{count} of our routes wait because somebody else's stand in their place, \
-                 for example {prefix} in table {table}"
-            );
+        let before = std::mem::replace(&mut self.shadowed, count);
+        if count == before {
+            return;
+        }
+        let Some(Place { table, prefix, .. }) = self.plan.shadowed_place() else {
+            self.gauges.end_error(Trouble::Shadowed);
+            return;
+        };
+        let text = format!(
+            "{count} of our routes wait because somebody else's stand in their place, for \
+             example {prefix} in table {table}"
+        );
+        if count > before {
             let level = rare(&mut self.shadows, log::Level::Warn, now);
             log::log!(level, "kernel routes: {text}");
-            self.gauges.set_error(text);
         }
-        self.shadowed = count;
+        self.gauges.set_error(Trouble::Shadowed, text);
     }
 
     /// Says what a client with other options left, which this one leaves alone; ends that when
