@@ -314,6 +314,10 @@ impl Plan {
                 continue;
             }
             let object = self.objects.object(slot);
+            if self.is_borrowed(object.id) {
+                // The routes of these groups move one by one.
+                continue;
+            }
             let last_member = |&group: &u32| match &self.objects.object(group).kind {
                 Kind::Group { members } => self.present(members) == [slot],
                 Kind::StandIn | Kind::Single { .. } => true,
@@ -353,8 +357,12 @@ impl Plan {
     fn collect(&mut self, limit: usize, ops: &mut Vec<Op>) {
         while ops.len() < limit
             && self.may_delete_leftovers()
-            && let Some(id) = self.objects.leftovers.pop()
+            && let Some((id, addresses)) = self.objects.leftovers.pop()
         {
+            if self.is_borrowed(id) || self.objects.leftovers.is_kept(&addresses) {
+                self.objects.leftovers.keep(addresses);
+                continue;
+            }
             self.objects.note(id);
             ops.push(Op::DeleteObject { id });
         }
@@ -374,8 +382,9 @@ impl Plan {
     }
 
     pub(super) fn is_unused(&self, slot: u32) -> bool {
-        let set = self.objects.get(slot).map_or(NONE, |object| object.set);
-        self.has_no_users(slot) && !self.is_kept_for_refused(slot, set)
+        let object = self.objects.get(slot);
+        let (id, set) = object.map_or((0, NONE), |it| (it.id, it.set));
+        self.has_no_users(slot) && !self.is_borrowed(id) && !self.is_kept_for_refused(slot, set)
     }
 
     /// Whether an object exists that no route and no group uses.

@@ -11,6 +11,7 @@
 //! ```
 
 mod batch;
+mod borrowed;
 mod catalog;
 mod changes;
 mod counts;
@@ -40,6 +41,7 @@ use std::ops::Range;
 use ipnet::IpNet;
 
 use crate::core::types::{NextHopType, Route, Vni};
+use borrowed::Borrowed;
 use catalog::{Announcement, Catalog};
 pub(crate) use counts::Counts;
 use counts::Presence;
@@ -132,6 +134,7 @@ pub(crate) struct Plan {
     catalog: Catalog,
     store: Store,
     objects: Objects,
+    borrowed: Borrowed,
     /// Routes to look at.
     queue: Queue,
     /// Routes that lost one of several hops: a burst of them is often a hypervisor that
@@ -190,6 +193,7 @@ impl Plan {
             catalog: Catalog::new(config.seed, single_v6),
             store: Store::new(config.seed),
             objects: Objects::new(config.nexthop_ids.clone(), config.protocol),
+            borrowed: Borrowed::default(),
             queue: Queue::default(),
             settling: Vec::new(),
             track: Track::default(),

@@ -65,6 +65,7 @@ impl<N: Netlink> Writer<N> {
                         self.ways_changed(now);
                     }
                     let seen = self.seen(message, &route);
+                    self.watch_borrowers(&route, &seen);
                     let change = self.plan.route_changed(place_of(&route), &seen);
                     self.happened(change, Cause::Route, now);
                 }
@@ -97,6 +98,19 @@ impl<N: Netlink> Writer<N> {
     pub(super) fn devices_changed(&mut self) {
         self.known_everywhere = false;
         self.forgets = true;
+    }
+
+    /// Notes who leads to objects of ours.
+    fn watch_borrowers(&mut self, route: &RouteSeen, seen: &Seen) {
+        match seen {
+            Seen::Put(_) | Seen::Gone(_) | Seen::Unknown => {}
+            Seen::Left => self.plan.borrower_left(place_of(route)),
+            Seen::Replaced => {
+                self.plan.borrower_left(place_of(route));
+                self.borrowed(route);
+            }
+            Seen::First | Seen::Behind => self.borrowed(route),
+        }
     }
 
     fn seen(&self, message: &Message<'_>, route: &RouteSeen) -> Seen {

@@ -61,6 +61,9 @@ impl<N: Netlink> Writer<N> {
         // Another client may have come or gone since the last reading.
         self.claims = self.net.claims();
         self.claims.retain(|it| *it != self.config.claimed);
+        if tables == Tables::All {
+            self.plan.begin_borrowers();
+        }
         let reading = self.reading_of(tables);
         if self.forgets {
             return self.read_from_nothing(reading, now);
@@ -104,8 +107,9 @@ impl<N: Netlink> Writer<N> {
         self.awaits_reading = false;
         self.gauges.end_error(Trouble::Call);
         self.ways_changed(now);
-        if is_torn {
-            self.timers.set_if_unset(Timer::Doubt, now + DOUBT_PAUSE);
+        match is_torn {
+            true => self.timers.set_if_unset(Timer::Doubt, now + DOUBT_PAUSE),
+            false => self.plan.end_borrowers(),
         }
         self.tell_shadowed(now);
         self.tell_orphans(now);
@@ -317,7 +321,29 @@ impl<N: Netlink> Writer<N> {
         let place = place_of(route);
         match self.target_of(route) {
             Some(target) => self.plan.saw_route(place, route.protocol, &target),
-            None => self.plan.saw_foreign_route(place),
+            None => {
+                self.plan.saw_foreign_route(place);
+                self.borrowed(route);
+            }
+        }
+    }
+
+    /// Notes that somebody else's route may lead to an object of ours.
+    pub(super) fn borrowed(&mut self, route: &RouteSeen) {
+        let Some(id) = route.object else {
+            return;
+        };
+        if self.plan.borrow_object(id, place_of(route))
+            && let Some(now) = self.now
+        {
+            let level = rare(&mut self.shadows, log::Level::Warn, now);
+            log::log!(
+                level,
+                "kernel routes: somebody else's route to {} in table {} leads to nexthop object \
+                 {id} of this client, which stays as long as that route",
+                route.prefix,
+                route.table
+            );
         }
     }
 
