@@ -1,6 +1,6 @@
 //! The subscriptions of a home's sessions, and what the owners of the VNIs send for them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::peer::{Stage, Subscription};
 use super::subscribers::Subscriber;
@@ -13,12 +13,6 @@ use crate::core::rib::{PeerId, Segment, Span};
 use crate::core::session::CloseReason;
 use crate::core::types::Vni;
 use crate::core::wire::{Capabilities, MessageType, NoticeCode, encode_subscription};
-
-/// A peer that takes nothing for this long is stalled, not just busy.
-///
-/// Coalescing the queue of a peer that reads would cost more than it saves: a burst
-/// of new routes does not get shorter.
-const STALL: Duration = Duration::from_millis(500);
 
 /// Queues purged in one turn at most, each by a step; about 1 ms.
 const PURGES_PER_TURN: usize = 8;
@@ -213,7 +207,9 @@ impl Home {
         let waiting = peer.connection.queue().delta_bytes();
         let (soft, hard) = (self.config.soft_limit, self.config.hard_limit);
         if waiting > soft.min(hard / 2) {
-            let due = waiting > hard / 2 || peer.connection.is_stalled(self.now, STALL);
+            // Coalescing the queue of a peer that reads would cost more than it saves: a burst of
+            // new routes does not get shorter.
+            let due = waiting > hard / 2 || peer.connection.is_slow(self.now);
             if due && peer.connection.queue().has_doubled() {
                 self.coalesce(id);
             }
@@ -244,11 +240,11 @@ impl Home {
 
     /// To be called when a connection that was full takes bytes again.
     ///
-    /// A peer that stalled is spared what it missed and what was undone meanwhile.
+    /// A peer that was slow is spared what it missed and what was undone meanwhile.
     pub(in crate::core::reflector) fn resume(&mut self, id: PeerId, now: Instant) {
         let soft_limit = self.config.soft_limit;
         if let Some(peer) = self.peers.get(&id)
-            && peer.connection.is_stalled(now, STALL)
+            && peer.connection.is_slow(now)
             && peer.connection.queue().delta_bytes() > soft_limit
             && peer.connection.queue().has_grown()
         {
