@@ -32,7 +32,7 @@ use super::room::{Clients, Slot};
 use super::socket::Netlink;
 use super::stats::{Gauges, Obstacle, Trouble};
 use crate::core::client::Event;
-use crate::core::kernel_plan::{Op, Plan, Scope};
+use crate::core::kernel_plan::{Op, Place, Plan, Scope};
 use crate::core::limit::Throttle;
 use crate::core::types::{Route, Vni};
 use crate::error::Error;
@@ -153,6 +153,8 @@ pub(super) struct Writer<N> {
     known: bool,
     /// All tables were read, not only those of our VNIs.
     known_everywhere: bool,
+    /// The last reading is or was one of all tables.
+    reads_everywhere: bool,
     /// The kernel is being read, and new routes are written meanwhile.
     writes_while_reading: bool,
     is_first_reading: bool,
@@ -172,8 +174,8 @@ pub(super) struct Writer<N> {
     told_orphans: Option<String>,
     fights: Fights,
     ways: Ways,
-    /// Routes of ours that wait for others to go, when that was last told.
-    shadowed: usize,
+    /// How many routes of ours wait for others to go, and one of them, when that was last told.
+    shadowed: Option<(usize, Place)>,
     burst: Option<Burst>,
     /// Routes removed since [`Change`] announced all routes of a VNI: that list may still
     /// have them.
@@ -219,6 +221,7 @@ impl<N: Netlink> Writer<N> {
             timers: Timers::default(),
             known: false,
             known_everywhere: false,
+            reads_everywhere: false,
             writes_while_reading: false,
             is_first_reading: true,
             forgets: true,
@@ -230,7 +233,7 @@ impl<N: Netlink> Writer<N> {
             told_orphans: None,
             fights: Fights::default(),
             ways,
-            shadowed: 0,
+            shadowed: None,
             burst: None,
             removed: BTreeMap::new(),
             shadows: Throttle::new(LINES),

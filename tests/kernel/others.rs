@@ -152,6 +152,37 @@ fn route_in_the_place_of_somebody_elses_is_shadowed_at_once_and_told_as_long_as_
     });
 }
 
+/// The new form of the route came beside the old one, and so before theirs.
+#[test]
+fn route_behind_somebody_elses_stays_behind_it_in_another_form() {
+    in_namespace("behind", || {
+        make_device();
+        for (before, after) in [(fallback(), config()), (config(), fallback())] {
+            let writer = start(before);
+            writer.synced(VNI);
+            writer.add(VNI, route("10.0.0.0/24", 1));
+            writer.flush(WAIT).unwrap();
+            writer.shutdown(WAIT).unwrap();
+            ip("-4 route prepend blackhole 10.0.0.0/24 proto static table 100");
+
+            let writer = start(after);
+            writer.add(VNI, route("10.0.0.0/24", 1));
+            writer.synced(VNI);
+            writer.flush(WAIT).unwrap();
+            let shown_now = shown("10.0.0.0/24");
+            assert!(shown_now.starts_with("blackhole"), "{shown_now}");
+            eventually("it waits", WAIT, || writer.stats().shadowed == 1);
+            ip("-4 route del blackhole 10.0.0.0/24 proto static table 100");
+            eventually("it comes", WAIT, || writer.stats().in_sync);
+            assert!(shown("10.0.0.0/24").contains("dst 2001:db8::1 "));
+            writer.remove(VNI, route("10.0.0.0/24", 1));
+            writer.flush(WAIT).unwrap();
+            assert_eq!(table(100), "");
+            writer.shutdown(WAIT).unwrap();
+        }
+    });
+}
+
 /// The kernel deletes the routes of an object with it, whoever put them there.
 #[test]
 fn nexthop_object_stays_as_long_as_somebody_elses_route_leads_to_it() {

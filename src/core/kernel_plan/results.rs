@@ -1,7 +1,10 @@
 //! What the kernel's answers to a batch mean.
 
+use std::collections::BTreeMap;
+
 use super::store::{BESIDE, DOUBTED};
-use super::{ADOPTED, CARRIED, NONE, Op, Plan, RouteId, Stray, Target, Verb};
+use super::strays::Due;
+use super::{ADOPTED, CARRIED, NONE, Op, Place, Plan, RouteId, Stray, Target, Verb};
 
 /// Error numbers of Linux that decide something here.
 pub(crate) mod errno {
@@ -44,6 +47,14 @@ pub(crate) struct Outcome {
     pub(crate) first_refused: Option<usize>,
 }
 
+/// What made operations of a batch fail that were right.
+struct Cause {
+    /// A number of an object was taken: other ones are tried.
+    renumber: bool,
+    /// Where strays of ours stand.
+    strays: BTreeMap<Place, Due>,
+}
+
 impl Plan {
     /// Takes the results of a batch; `failures` are in the order of the batch.
     pub(crate) fn completed(&mut self, ops: &[Op], failures: &[Failure]) -> Outcome {
@@ -62,9 +73,13 @@ impl Plan {
         if renumber {
             self.disown(ops, failures, &taken);
         }
+        let cause = Cause {
+            renumber,
+            strays: self.strays_in_the_way(ops, failures),
+        };
         for failure in failures.iter().rev() {
             outcome.device |= matches!(failure.errno, errno::ENODEV | errno::ENETDOWN);
-            if self.failed(&ops[failure.at], failure.errno, renumber, &mut outcome) {
+            if self.failed(&ops[failure.at], failure.errno, &cause, &mut outcome) {
                 outcome.refused += 1;
                 outcome.first_refused = Some(failure.at);
             }
@@ -162,8 +177,19 @@ impl Plan {
         }
     }
 
+    /// Where the kernel has something already, and that may be a stray of ours. One look at all
+    /// strays for a batch.
+    fn strays_in_the_way(&self, ops: &[Op], failures: &[Failure]) -> BTreeMap<Place, Due> {
+        let there = failures.iter().filter(|it| it.errno == errno::EEXIST);
+        let places = there.filter_map(|failure| match &ops[failure.at] {
+            Op::Route { place, .. } => Some(*place),
+            _ => None,
+        });
+        self.strays.among(&places.collect())
+    }
+
     /// Takes back an operation. Returns whether that is a refusal to tell of.
-    fn failed(&mut self, op: &Op, errno: i32, renumber: bool, outcome: &mut Outcome) -> bool {
+    fn failed(&mut self, op: &Op, errno: i32, cause: &Cause, outcome: &mut Outcome) -> bool {
         let is_gone = matches!(errno, errno::ESRCH | errno::ENOENT);
         match *op {
             Op::AddHop { object, id, .. } | Op::AddGroup { object, id, .. } => {
@@ -200,7 +226,7 @@ impl Plan {
                 if verb != Verb::Delete {
                     self.objects.release(previous);
                 }
-                return self.route_failed(route, verb, errno, renumber, outcome);
+                return self.route_failed(op, errno, cause, outcome);
             }
             Op::Sweep(ref stray) => {
                 self.strays.in_flight -= 1;
@@ -217,22 +243,25 @@ impl Plan {
 
     /// Decides what becomes of a route that the kernel refused. Returns whether that is a refusal
     /// to tell of.
-    fn route_failed(
-        &mut self,
-        route: RouteId,
-        verb: Verb,
-        errno: i32,
-        renumber: bool,
-        outcome: &mut Outcome,
-    ) -> bool {
+    fn route_failed(&mut self, op: &Op, errno: i32, cause: &Cause, outcome: &mut Outcome) -> bool {
+        let Op::Route {
+            route,
+            verb,
+            ref place,
+            ..
+        } = *op
+        else {
+            return false;
+        };
         self.had_refused = true;
         if self.fresh.is_some() {
             // The end of the reading tells what is there.
             return false;
         }
-        if renumber {
+        let stray = cause.strays.get(place);
+        if cause.renumber || stray == Some(&Due::Now) {
             self.enqueue(route);
-            return true;
+            return cause.renumber;
         }
         let state = self.store.state_mut(route);
         if errno == errno::EEXIST && !state.has(DOUBTED) {
@@ -240,7 +269,7 @@ impl Plan {
             // one prefix of a table; a reading that looks at all of it follows, some time.
             state.flags |= DOUBTED;
             outcome.doubt = true;
-            if verb == Verb::Add {
+            if verb == Verb::Add && stray.is_none() {
                 self.shadow(route);
                 return false;
             }

@@ -199,6 +199,10 @@ impl Plan {
             return;
         }
         if !is_in_place || installed == NONE || state.installed != NONE {
+            if is_in_place && self.foreign == Some(place) {
+                // Beside this one would be before theirs.
+                self.shadowed.insert(id);
+            }
             self.saw_stray(place, protocol, target);
             return;
         }

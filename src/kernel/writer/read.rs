@@ -61,7 +61,8 @@ impl<N: Netlink> Writer<N> {
         // Another client may have come or gone since the last reading.
         self.claims = self.net.claims();
         self.claims.retain(|it| *it != self.config.claimed);
-        if tables == Tables::All {
+        self.reads_everywhere = tables == Tables::All;
+        if self.reads_everywhere {
             self.plan.begin_borrowers();
         }
         let reading = self.reading_of(tables);
@@ -107,9 +108,10 @@ impl<N: Netlink> Writer<N> {
         self.awaits_reading = false;
         self.gauges.end_error(Trouble::Call);
         self.ways_changed(now);
-        match is_torn {
-            true => self.timers.set_if_unset(Timer::Doubt, now + DOUBT_PAUSE),
-            false => self.plan.end_borrowers(),
+        if is_torn {
+            self.timers.set_if_unset(Timer::Doubt, now + DOUBT_PAUSE);
+        } else if self.reads_everywhere {
+            self.plan.end_borrowers();
         }
         self.tell_shadowed(now);
         self.tell_orphans(now);
@@ -234,22 +236,25 @@ impl<N: Netlink> Writer<N> {
         before != self.devices
     }
 
-    /// Says of which routes others stand in the way, if more do than when that was last said.
+    /// Says of how many routes others stand in the way, and names one; logs it if more are.
     pub(super) fn tell_shadowed(&mut self, now: Instant) {
-        let count = self.plan.counts().shadowed;
-        let before = std::mem::replace(&mut self.shadowed, count);
-        if count == before {
-            return;
-        }
-        let Some(Place { table, prefix, .. }) = self.plan.shadowed_place() else {
-            self.gauges.end_error(Trouble::Shadowed);
+        let Some(place) = self.plan.shadowed_place() else {
+            if self.shadowed.take().is_some() {
+                self.gauges.end_error(Trouble::Shadowed);
+            }
             return;
         };
+        let count = self.plan.counts().shadowed;
+        let before = self.shadowed.replace((count, place));
+        if before == Some((count, place)) {
+            return;
+        }
+        let Place { table, prefix, .. } = place;
         let text = format!(
             "{count} of our routes wait because somebody else's stand in their place, for \
              example {prefix} in table {table}"
         );
-        if count > before {
+        if before.is_none_or(|(before, _)| count > before) {
             let level = rare(&mut self.shadows, log::Level::Warn, now);
             log::log!(level, "kernel routes: {text}");
         }

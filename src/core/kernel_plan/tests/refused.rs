@@ -134,6 +134,46 @@ fn route_that_the_kernel_has_already_is_shadowed_at_once_and_raises_doubt_once()
     assert!(outcome.doubt);
 }
 
+/// Its old one is still to be deleted there: nobody else's stands in the way.
+#[test]
+fn route_that_finds_an_old_one_of_ours_in_its_place_is_not_called_shadowed() {
+    let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
+    let prefixes = ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"];
+    for prefix in prefixes {
+        plan.add(Vni(1), &route(prefix, 1));
+    }
+    run(&mut plan, &mut model);
+    for prefix in prefixes {
+        plan.add(Vni(1), &route(prefix, 2));
+        plan.remove(Vni(1), &route(prefix, 1));
+    }
+    let mut ops = Vec::new();
+    plan.settle(&mut ops);
+    assert_eq!(ops, []);
+    batch(&mut plan, &mut model, |_| None);
+    assert_eq!(plan.counts().strays, 3);
+    let mut small = |plan: &mut Plan| {
+        let mut ops = Vec::new();
+        plan.batch(2, &mut ops);
+        let failures = execute(&mut model, &ops, |_| None);
+        plan.completed(&ops, &failures);
+        failures.len()
+    };
+    plan.remove(Vni(1), &route(prefixes[2], 2));
+    assert_eq!(small(&mut plan), 0);
+    plan.add(Vni(1), &route(prefixes[2], 2));
+    assert_eq!(small(&mut plan), 1, "the kernel has the old one");
+    let counts = plan.counts();
+    assert_eq!((counts.shadowed, counts.failed, counts.strays), (0, 0, 1));
+    run(&mut plan, &mut model);
+    let counts = plan.counts();
+    assert_eq!(
+        (counts.installed, counts.shadowed, counts.failed),
+        (3, 0, 0)
+    );
+    assert_eq!(model.resolved().len(), 3);
+}
+
 #[test]
 fn route_behind_somebody_elses_is_not_changed_until_theirs_goes() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
