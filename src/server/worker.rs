@@ -22,16 +22,20 @@ use super::mail::{AcceptorMail, WorkerMail};
 use super::stats::WorkerStats;
 use super::watch::WatchSender;
 use crate::core::pace::{Memory, SendQueue};
-use crate::core::reflector::{Message, Shard};
+use crate::core::reflector::{Message, Phase, Shard};
 use crate::core::rib::PeerId;
 use crate::net::{
     Conn, Mailbox, Peer, Postbox, READ_BUDGET, Ready, Stream, Turn, WRITE_BUDGET, Written,
 };
 
+/// Bytes that a session's state machine is given at once: what they cost shows only then.
+const READ_SLICE: usize = 8 * 1024;
+
 /// Pieces of shared frames in one `writev`.
 const SLICES: usize = 64;
 
-/// Weight of the mail taken in one turn; about four milliseconds of updates.
+/// Weight of the mail taken in one turn. What messages cost, the shard's meter knows; this is for
+/// connections and requests, of which it knows nothing.
 const MAIL_PER_TURN: usize = 8192;
 
 const WAKE: Token = Token(usize::MAX);
@@ -93,7 +97,7 @@ impl Worker {
             watches: Vec::new(),
             user_timeout,
             journal: Journal::new(),
-            buffer: vec![0; READ_BUDGET].into_boxed_slice(),
+            buffer: vec![0; READ_SLICE].into_boxed_slice(),
         }
     }
 
@@ -227,7 +231,7 @@ impl Worker {
                 WorkerMail::Stop => return false,
             }
             budget = budget.saturating_sub(weight);
-            if budget == 0 {
+            if budget == 0 || self.shard.is_over(Phase::Mail) {
                 self.has_mail = true;
                 break;
             }
@@ -293,7 +297,7 @@ impl Worker {
                 buffer,
                 ..
             } = self;
-            let mut budget = buffer.len();
+            let mut budget = READ_BUDGET;
             if holds.has_full() {
                 if turn.hold_next(|id| holds.is_held(id)) {
                     stats.held_up.fetch_add(1, Ordering::Relaxed);
@@ -301,23 +305,34 @@ impl Worker {
                 }
                 budget = READ_WHILE_FULL;
             }
-            let buffer = &mut buffer[..budget];
             let mut reader = None;
             turn.read_next(|id, conn| {
                 reader = Some(id);
-                match conn.read(buffer) {
-                    Ok(count) => {
-                        add(&stats.bytes_received, count);
-                        shard.receive(id, &buffer[..count], now);
-                        count
+                let mut read = 0;
+                while read < budget && conn.is_readable() {
+                    match conn.read(&mut buffer[..budget.min(READ_SLICE)]) {
+                        Ok(0) => break,
+                        Ok(count) => {
+                            shard.receive(id, &buffer[..count], now);
+                            read += count;
+                        }
+                        Err(reason) => {
+                            shard.close(id, reason, now);
+                            break;
+                        }
                     }
-                    Err(reason) => {
-                        shard.close(id, reason, now);
-                        0
+                    if shard.is_over(Phase::Reads) {
+                        break;
                     }
                 }
+                add(&stats.bytes_received, read);
+                read
             });
             self.post(reader);
+            // The next ones are the first of the next turn.
+            if self.shard.is_over(Phase::Reads) {
+                break;
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::meter::Meter;
 use crate::core::rib::Segment;
 
 /// Between two sessions that are closed: what that frees must show first.
@@ -17,6 +18,11 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Segments looked at in one turn at least.
 const SWEEP: usize = 64;
+
+/// All segments are looked at in so many turns, if that is at most [`SWEEP_MAX`] in each.
+const SWEEP_TURNS: usize = 16;
+const SWEEP_MAX: usize = 16 * 1024;
+const LOOKS_FOR_A_UNIT: usize = 2;
 
 /// Bytes by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,8 +106,10 @@ impl Segments {
     }
 
     /// Looks at some of the segments, and forgets those that nobody holds.
-    pub(super) fn sweep(&mut self) {
-        let looks = SWEEP + 2 * std::mem::take(&mut self.added);
+    pub(super) fn sweep(&mut self, meter: &mut Meter) {
+        let share = (self.held.len() / SWEEP_TURNS).min(SWEEP_MAX);
+        let looks = (SWEEP + share).max(2 * std::mem::take(&mut self.added));
+        meter.charge(looks.min(self.held.len()) / LOOKS_FOR_A_UNIT);
         for _ in 0..looks.min(self.held.len()) {
             if let Some((segment, bytes)) = self.held.pop_front() {
                 if segment.strong_count() > 0 {
@@ -135,10 +143,10 @@ mod tests {
                 segment
             })
             .collect();
-        segments.sweep();
+        segments.sweep(&mut Meter::of(1));
         assert!(segments.bytes() >= 1_000_000);
         drop(all);
-        (0..20).for_each(|_| segments.sweep());
+        (0..20).for_each(|_| segments.sweep(&mut Meter::of(1)));
         assert_eq!(segments.bytes(), 0);
     }
 

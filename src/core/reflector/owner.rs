@@ -33,8 +33,6 @@ pub(crate) struct Owner {
     /// Changed, and not yet handed out.
     dirty: VecDeque<Vni>,
     joins: Joins,
-    /// What joins may still cost in this turn.
-    join_meter: Meter,
     departures: VecDeque<(PeerId, BTreeSet<Vni>)>,
     compacting: VecDeque<Vni>,
     /// Messages for homes, with the number of the shard.
@@ -120,7 +118,6 @@ impl Owner {
             hops: NextHops::new(seed),
             dirty: VecDeque::new(),
             joins: Joins::new(seed),
-            join_meter: Meter::full(),
             departures: VecDeque::new(),
             compacting: VecDeque::new(),
             outgoing: Vec::new(),
@@ -220,30 +217,25 @@ impl Owner {
             && (self.live_vnis < self.limits.vnis || is_live())
     }
 
-    /// Sends a session the table of a VNI, and its changes from now on.
-    ///
-    /// At once, if nobody waits and the turn has room; otherwise the session waits in line.
+    /// Has a session sent the table of a VNI, and its changes from then on: at the end of the
+    /// turn, or when those before it are served.
     pub(super) fn subscribe(&mut self, peer: PeerId, vni: Vni, epoch: u32) {
-        let join = Join { peer, vni, epoch };
-        if self.joins.is_empty() && !self.join_meter.is_spent() {
-            self.join(join);
-        } else {
-            self.joins.push(join);
-        }
+        self.joins.push(Join { peer, vni, epoch });
     }
 
     /// Serves those who wait for a table.
-    fn serve_joins(&mut self) {
-        while !self.join_meter.is_spent() && !self.joins.is_empty() {
-            self.join_meter.charge(1);
+    pub(super) fn serve_joins(&mut self, meter: &mut Meter) {
+        while !meter.is_spent() && !self.joins.is_empty() {
+            meter.charge(1);
             if let Some(join) = self.joins.pop() {
-                self.join(join);
+                self.join(join, meter);
             }
         }
     }
 
-    fn join(&mut self, Join { peer, vni, epoch }: Join) {
-        self.flush(vni);
+    fn join(&mut self, Join { peer, vni, epoch }: Join, meter: &mut Meter) {
+        let fresh = self.flush(vni);
+        meter.charge(fresh + meter::SEAL * usize::from(fresh > 0));
         let home = self.topology.home(peer);
         let mut spans = Vec::new();
         match self.vnis.get_mut(&vni) {
@@ -256,8 +248,7 @@ impl Owner {
             }
             None => self.bare.add(vni, home),
         }
-        self.join_meter
-            .charge(meter::JOIN + meter::SPAN * spans.len());
+        meter.charge(meter::JOIN + meter::SPAN * spans.len());
         let message = Message::Table {
             peer,
             vni,
@@ -293,29 +284,32 @@ impl Owner {
         }
     }
 
-    /// Ends a turn: hands out what changed and does some of the work that waits.
-    pub(super) fn turn(&mut self) {
-        self.segments.sweep();
-        self.depart();
-        self.join_meter = Meter::full();
-        self.serve_joins();
+    /// Begins the work of a turn.
+    pub(super) fn begin_work(&mut self) {
         for (peer, routes) in self.refused.drain() {
             let home = self.topology.home(peer);
             self.outgoing
                 .push((home, Message::Refused { peer, routes }));
         }
-        let mut meter = Meter::full();
+    }
+
+    /// Looks which segments are still held.
+    pub(super) fn sweep_segments(&mut self, meter: &mut Meter) {
+        self.segments.sweep(meter);
+    }
+
+    /// Hands out what changed.
+    pub(super) fn hand_out(&mut self, meter: &mut Meter) {
         while !meter.is_spent()
             && let Some(vni) = self.dirty.pop_front()
         {
             meter.charge(meter::VNI + self.flush(vni));
         }
-        self.compact();
     }
 
     /// Rewrites some of the logs that have outgrown their tables.
-    fn compact(&mut self) {
-        let (mut meter, history) = (Meter::full(), self.history());
+    pub(super) fn compact(&mut self, meter: &mut Meter) {
+        let history = self.history();
         while !meter.is_spent()
             && let Some(vni) = self.compacting.pop_front()
         {
@@ -360,8 +354,7 @@ impl Owner {
     }
 
     /// Withdraws routes of peers that are gone.
-    fn depart(&mut self) {
-        let mut meter = Meter::full();
+    pub(super) fn depart(&mut self, meter: &mut Meter) {
         while !meter.is_spent()
             && let Some((peer, vnis)) = self.departures.front_mut()
         {
@@ -427,7 +420,7 @@ impl Owner {
     }
 
     /// Hands what is fresh in a table to the shards that have subscribers. Returns what that
-    /// costs them, in units of a [`Meter`].
+    /// costs this shard, in units of a [`Meter`].
     fn flush(&mut self, vni: Vni) -> usize {
         let history = self.history();
         let Some(owned) = self.vnis.get_mut(&vni) else {
@@ -448,7 +441,8 @@ impl Owner {
                 let spans = spans.clone();
                 self.outgoing.push((shard, Message::Changes { vni, spans }));
             }
-            cost = spans.len() * owned.subscribers() / self.topology.shards();
+            let here = owned.by_shard.get(self.topology.owner(vni));
+            cost = spans.len() * (1 + here.map_or(0, |it| *it as usize));
         }
         for span in spans.iter().filter(|it| !it.is_in_log()) {
             self.segments.add(span.segment());
