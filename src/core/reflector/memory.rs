@@ -3,7 +3,8 @@
 //! ```text
 //! below 7/8 of the limit   nothing
 //! from there on            no new routes and subscriptions; logs are compacted sooner
-//! from the limit on        now and then the session that holds most is closed, too
+//! from the limit on        tables give back their history; then, or past the limit by a
+//!                          sixteenth, the session that holds most is closed, now and then
 //! ```
 
 use std::collections::VecDeque;
@@ -13,8 +14,12 @@ use std::time::{Duration, Instant};
 use super::meter::Meter;
 use crate::core::rib::Segment;
 
-/// Between two sessions that are closed: what that frees must show first.
+/// Between two sessions that are closed: what that frees must show first. So often a shard whose
+/// memory is short looks again.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// Between two times that all tables are asked for what they can spare.
+const RECLAIM_PAUSE: Duration = Duration::from_secs(1);
 
 /// Segments looked at in one turn at least.
 const SWEEP: usize = 64;
@@ -65,23 +70,63 @@ impl Pressure {
     }
 }
 
-/// Decides when a session is closed because of memory.
+/// Decides what is done about memory, and when.
 #[derive(Debug, Default)]
-pub(super) struct Shedding {
-    not_before: Option<Instant>,
+pub(super) struct Relief {
+    pressure: Pressure,
+    shed_not_before: Option<Instant>,
+    reclaim_not_before: Option<Instant>,
+    again_at: Option<Instant>,
 }
 
-impl Shedding {
-    /// Returns whether one is due.
-    pub(super) fn is_due(&mut self, pressure: Pressure, now: Instant) -> bool {
-        match pressure {
-            Pressure::None | Pressure::High => false,
-            Pressure::Over => {
-                let is_due = self.not_before.is_none_or(|it| now >= it);
-                if is_due {
-                    self.not_before = Some(now + PAUSE);
+/// What is to be done about memory in a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Measure {
+    Nothing,
+    /// Tables are to give back what they can spare.
+    Reclaim,
+    /// The session that holds most is to be closed.
+    Shed,
+}
+
+impl Relief {
+    pub(super) fn pressure(&self) -> Pressure {
+        self.pressure
+    }
+
+    /// When [`Self::measure`] is to be asked again, if nothing else happens.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.again_at
+    }
+
+    /// Says what is due at so many bytes.
+    ///
+    /// `is_reclaiming` tells whether tables are still giving something back.
+    pub(super) fn measure(
+        &mut self,
+        used: usize,
+        limit: usize,
+        is_reclaiming: bool,
+        now: Instant,
+    ) -> Measure {
+        let before = std::mem::replace(&mut self.pressure, Pressure::at(used, limit));
+        let is_due = |it: Option<Instant>| it.is_none_or(|it| now >= it);
+        self.again_at = (self.pressure != Pressure::None).then(|| now + PAUSE);
+        match (self.pressure, before) {
+            (Pressure::None | Pressure::High, _) => Measure::Nothing,
+            (Pressure::Over, Pressure::None | Pressure::High)
+                if is_due(self.reclaim_not_before) =>
+            {
+                self.reclaim_not_before = Some(now + RECLAIM_PAUSE);
+                Measure::Reclaim
+            }
+            (Pressure::Over, _) => {
+                let may_wait = is_reclaiming && used < limit.saturating_add(limit / 16);
+                if may_wait || !is_due(self.shed_not_before) {
+                    return Measure::Nothing;
                 }
-                is_due
+                self.shed_not_before = Some(now + PAUSE);
+                Measure::Shed
             }
         }
     }
@@ -151,14 +196,32 @@ mod tests {
     }
 
     #[test]
-    fn sessions_are_closed_one_after_the_other() {
+    fn tables_give_back_first_and_sessions_are_closed_one_after_the_other() {
         #[allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
         let start = Instant::now();
-        let mut shedding = Shedding::default();
-        assert!(!shedding.is_due(Pressure::at(7, 8), start));
-        assert!(shedding.is_due(Pressure::at(8, 8), start));
-        assert!(!shedding.is_due(Pressure::Over, start + PAUSE / 2));
-        assert!(shedding.is_due(Pressure::Over, start + PAUSE));
-        assert_eq!(Pressure::at(6, 8), Pressure::None);
+        let mut relief = Relief::default();
+        assert_eq!(relief.measure(80, 160, false, start), Measure::Nothing);
+        assert_eq!(
+            (relief.pressure(), relief.poll_timeout()),
+            (Pressure::None, None)
+        );
+        assert_eq!(relief.measure(140, 160, false, start), Measure::Nothing);
+        assert_eq!(relief.pressure(), Pressure::High);
+        assert_eq!(relief.measure(160, 160, false, start), Measure::Reclaim);
+        assert_eq!(relief.poll_timeout(), Some(start + PAUSE));
+        // Past a sixteenth nobody waits for the tables.
+        assert_eq!(relief.measure(169, 160, true, start), Measure::Nothing);
+        assert_eq!(relief.measure(170, 160, true, start), Measure::Shed);
+        let later = start + PAUSE / 2;
+        assert_eq!(relief.measure(170, 160, false, later), Measure::Nothing);
+        let later = start + PAUSE;
+        assert_eq!(relief.measure(160, 160, false, later), Measure::Shed);
+        assert_eq!(relief.measure(80, 160, false, later), Measure::Nothing);
+        // Not all tables again so soon.
+        let later = start + 2 * PAUSE;
+        assert_eq!(relief.measure(160, 160, false, later), Measure::Shed);
+        relief.measure(80, 160, false, later);
+        let later = start + RECLAIM_PAUSE;
+        assert_eq!(relief.measure(160, 160, false, later), Measure::Reclaim);
     }
 }

@@ -41,7 +41,7 @@ pub(crate) use coalesce::coalesce_frames;
 pub(crate) use config::ShardConfig;
 use home::Home;
 pub(crate) use home::{PeerCounters, Report, SessionView};
-use memory::Shedding;
+use memory::{Measure, Relief};
 pub(crate) use memory::{Pressure, Usage};
 use message::Request;
 pub(crate) use message::{Message, Topology};
@@ -69,7 +69,7 @@ pub(crate) struct Shard {
     memory_limit: usize,
     /// Bytes at the other shards, when they were last heard of.
     remote_bytes: usize,
-    shedding: Shedding,
+    relief: Relief,
     /// What is left of this turn.
     meter: Meter,
     /// Units of a [`Meter`] in a turn.
@@ -92,7 +92,7 @@ impl Shard {
             outgoing: (0..topology.shards()).map(|_| Vec::new()).collect(),
             memory_limit: config.memory_limit,
             remote_bytes: 0,
-            shedding: Shedding::default(),
+            relief: Relief::default(),
             meter: Meter::of(meter::PER_TURN),
             per_turn: meter::PER_TURN,
             next_work: Kind::FIRST,
@@ -170,9 +170,10 @@ impl Shard {
         self.route_departures();
     }
 
-    /// When [`Self::handle_timeouts`] has something to do.
+    /// When [`Self::handle_timeouts`] or [`Self::turn`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.home.poll_timeout()
+        let due = [self.home.poll_timeout(), self.relief.poll_timeout()];
+        due.into_iter().flatten().min()
     }
 
     /// Ends a turn of the caller's loop: sends on what changed in it.
@@ -195,15 +196,21 @@ impl Shard {
     /// Does what is to be done when memory is short.
     fn relieve(&mut self, now: Instant) {
         let used = self.usage().total() + self.remote_bytes;
-        let pressure = Pressure::at(used, self.memory_limit);
-        self.owner.set_pressure(pressure);
-        self.home.set_pressure(pressure);
-        if self.shedding.is_due(pressure, now) {
-            let queue = self.home.greatest_queue();
-            let announcer = self.owner.greatest_announcer();
-            let greatest = queue.into_iter().chain(announcer).max_by_key(|it| it.1);
-            if let Some((peer, _)) = greatest.filter(|it| it.1 > 0) {
-                self.send(self.topology.home(peer), Message::Shed { peer });
+        let is_reclaiming = self.owner.is_reclaiming();
+        let limit = self.memory_limit;
+        let measure = self.relief.measure(used, limit, is_reclaiming, now);
+        self.owner.set_pressure(self.relief.pressure());
+        self.home.set_pressure(self.relief.pressure());
+        match measure {
+            Measure::Nothing => {}
+            Measure::Reclaim => self.owner.begin_reclaiming(),
+            Measure::Shed => {
+                let queue = self.home.greatest_queue();
+                let announcer = self.owner.greatest_announcer();
+                let greatest = queue.into_iter().chain(announcer).max_by_key(|it| it.1);
+                if let Some((peer, _)) = greatest.filter(|it| it.1 > 0) {
+                    self.send(self.topology.home(peer), Message::Shed { peer });
+                }
             }
         }
     }

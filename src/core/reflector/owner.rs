@@ -3,6 +3,7 @@
 mod bare;
 mod joins;
 mod read;
+mod reclaim;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub(crate) struct Owner {
     joins: Joins,
     departures: VecDeque<(PeerId, BTreeSet<Vni>)>,
     compacting: VecDeque<Vni>,
+    /// Tables that are to give back what they can spare; the next one last.
+    reclaiming: Vec<Vni>,
     /// Messages for homes, with the number of the shard.
     outgoing: Vec<(usize, Message)>,
     routes: usize,
@@ -120,6 +123,7 @@ impl Owner {
             joins: Joins::new(seed),
             departures: VecDeque::new(),
             compacting: VecDeque::new(),
+            reclaiming: Vec::new(),
             outgoing: Vec::new(),
             routes: 0,
             limits,
@@ -314,29 +318,37 @@ impl Owner {
             && let Some(vni) = self.compacting.pop_front()
         {
             meter.charge(meter::VNI + self.flush(vni));
-            let Some(owned) = self.vnis.get_mut(&vni) else {
-                continue;
-            };
-            let budget = meter.steps(meter::SLOT);
-            let compacted = owned.table.compact(&self.hops, budget);
-            meter.charge(meter::SLOT * compacted.slots);
-            // What somebody still sends is on nobody's account any more.
-            for segment in compacted.old.iter().filter(|it| Arc::strong_count(it) > 1) {
-                meter.charge(1);
-                self.segments.add(segment);
-            }
-            owned.count_bytes(&mut self.table_bytes);
-            owned.compacting = owned.table.wants_compaction(history);
-            if owned.compacting {
-                self.compacting.push_back(vni);
+            self.compact_some(vni, meter);
+            if let Some(owned) = self.vnis.get_mut(&vni) {
+                owned.compacting = owned.table.wants_compaction(history);
+                if owned.compacting {
+                    self.compacting.push_back(vni);
+                }
             }
         }
+    }
+
+    /// Rewrites some of the log of a VNI, of which nothing is fresh.
+    fn compact_some(&mut self, vni: Vni, meter: &mut Meter) {
+        let Some(owned) = self.vnis.get_mut(&vni) else {
+            return;
+        };
+        let budget = meter.steps(meter::SLOT);
+        let compacted = owned.table.compact(&self.hops, budget);
+        meter.charge(meter::SLOT * compacted.slots);
+        // What somebody still sends is on nobody's account any more.
+        for segment in compacted.old.iter().filter(|it| Arc::strong_count(it) > 1) {
+            meter.charge(1);
+            self.segments.add(segment);
+        }
+        owned.count_bytes(&mut self.table_bytes);
     }
 
     /// Whether another turn has something to do without any input.
     pub(super) fn has_work(&self) -> bool {
         !self.departures.is_empty()
             || !self.compacting.is_empty()
+            || !self.reclaiming.is_empty()
             || !self.joins.is_empty()
             || !self.dirty.is_empty()
     }

@@ -13,6 +13,8 @@ pub(super) enum Kind {
     Changes,
     /// Rewriting logs that have outgrown their tables.
     Compaction,
+    /// Rewriting logs that have any history, when memory is needed.
+    Reclaiming,
     /// Reducing the queues of laggards to what they amount to.
     Coalescing,
     /// Taking sessions that are gone off the subscribers.
@@ -25,14 +27,15 @@ pub(super) enum Kind {
 
 impl Kind {
     pub(super) const FIRST: Self = Self::Departures;
-    const COUNT: usize = 8;
+    const COUNT: usize = 9;
 
     fn next(self) -> Self {
         match self {
             Self::Departures => Self::Joins,
             Self::Joins => Self::Changes,
             Self::Changes => Self::Compaction,
-            Self::Compaction => Self::Coalescing,
+            Self::Compaction => Self::Reclaiming,
+            Self::Reclaiming => Self::Coalescing,
             Self::Coalescing => Self::Leaving,
             Self::Leaving => Self::Purging,
             Self::Purging => Self::Leftovers,
@@ -72,6 +75,7 @@ impl Shard {
             Kind::Joins => owner.serve_joins(meter),
             Kind::Changes => owner.hand_out(meter),
             Kind::Compaction => owner.compact(meter),
+            Kind::Reclaiming => owner.reclaim(meter),
             Kind::Coalescing => home.coalesce_in_line(meter),
             Kind::Leaving => home.end_flows(meter),
             Kind::Purging => home.purge(meter),

@@ -61,6 +61,8 @@ pub(crate) enum History {
     Usual,
     /// A quarter of that: memory is short.
     Short,
+    /// Hardly any: memory is needed, and nobody changes the table.
+    Least,
 }
 
 /// What a step of a compaction did.
@@ -181,6 +183,11 @@ impl VniTable {
             Span::whole(segment).for_peer(peer, &mut |span| spans.push(span));
         }
         spans
+    }
+
+    /// Whether [`Self::compact`] has begun and not finished.
+    pub(crate) fn is_compacting(&self) -> bool {
+        self.log.is_compacting()
     }
 
     /// Whether [`Self::compact`] has work.

@@ -282,11 +282,47 @@ fn memory_limit_refuses_what_is_new_then_closes_who_holds_most() {
     assert!(world.closed.is_empty());
     world.shards[0].reconfigure(limited(used.total() / 2));
     world.turn(0);
+    assert!(world.closed.is_empty(), "tables may give something back");
+    world.turn(0);
     assert_eq!(world.closed, [(announcer, CloseReason::MemoryLimit)]);
     world.clients.remove(&announcer);
     world.run_until_quiet();
     assert_eq!(world.closed.len(), 1, "the rest fits");
     assert!(world.shards[0].usage().tables < 1024);
+}
+
+/// Tables that nobody changes give back their history before a session is closed.
+#[test]
+fn idle_tables_give_back_their_history_before_sessions_are_closed() {
+    let mut world = World::new(1, wide());
+    let announcer = world.connect();
+    for vni in 0..200 {
+        world.update(announcer, Vni(vni), Action::Add, route(0));
+        // Less than what has a table compacted by itself.
+        for _ in 0..15 {
+            world.update(announcer, Vni(vni), Action::Add, route(1));
+            world.update(announcer, Vni(vni), Action::Remove, route(1));
+        }
+    }
+    world.run_until_quiet();
+    let used = world.shards[0].usage();
+    assert!(used.tables > 200 * 1500, "{used:?}");
+    world.shards[0].reconfigure(ShardConfig {
+        memory_limit: used.total() - 1,
+        ..wide()
+    });
+    for _ in 0..100 {
+        world.now += Duration::from_millis(10);
+        world.turn(0);
+    }
+    assert!(world.closed.is_empty());
+    let after = world.shards[0].usage();
+    assert!(after.tables < used.tables / 2, "{used:?} {after:?}");
+    // There is room again.
+    world.update(announcer, Vni(7), Action::Add, route(2));
+    world.run_until_quiet();
+    assert_eq!(world.shards[0].gauges().routes, 201);
+    world.check();
 }
 
 /// What was handed out counts as long as a slow reader holds it, compacted away or not.
