@@ -327,15 +327,20 @@ fn part_of(parts: &mut [HashTable<u32>], hash: u64) -> &mut HashTable<u32> {
     &mut parts[bits & mask]
 }
 
-/// Coalesces plain bytes, in the smallest steps.
+/// Coalesces plain bytes, in spans of a few frames and the smallest steps.
 #[cfg(any(test, feature = "internals"))]
 pub(crate) fn coalesce_frames(frames: &[u8]) -> Vec<u8> {
+    const SPAN_BYTES: usize = 1000;
     let mut changes = Changes::default();
     let mut rest = frames;
     while !rest.is_empty() {
-        let frame;
-        (frame, rest) = rest.split_at(frame_len(rest));
-        let segment = Segment::unmarked(frame.to_vec(), count_frames(frame), 0);
+        let mut end = 0;
+        while end < rest.len().min(SPAN_BYTES) {
+            end += frame_len(&rest[end..]);
+        }
+        let span;
+        (span, rest) = rest.split_at(end);
+        let segment = Segment::unmarked(span.to_vec(), count_frames(span), 0);
         changes.push(Span::whole(segment));
     }
     let mut results = Results::new(1);

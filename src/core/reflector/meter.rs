@@ -1,7 +1,7 @@
 //! How much work a shard does in a turn: all kinds of work draw from one meter.
 //!
 //! ```text
-//! writes --> mail --> reads --> work that waits --> the meter is full again
+//! writes --> mail --> reads --> work that waits --> changes are handed out --> full again
 //! ```
 //!
 //! Each phase leaves something for those that follow it, so that none starves: a KEEPALIVE is
@@ -42,7 +42,7 @@ pub(super) const SLOT: usize = 2;
 /// Looking at something that waits in a queue, and dropping it or moving it on.
 pub(super) const ITEM: usize = 2;
 
-/// The parts of a turn that do work as it comes.
+/// The parts of a turn. The last one, in which changes are handed out, has what is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Sessions that read again are spared what they missed before they are sent the rest.
@@ -51,6 +51,8 @@ pub(crate) enum Phase {
     Mail,
     /// What sessions sent is taken.
     Reads,
+    /// Work that waits is done.
+    Work,
 }
 
 impl Phase {
@@ -60,6 +62,7 @@ impl Phase {
             Self::Writes => 7,
             Self::Mail => 5,
             Self::Reads => 3,
+            Self::Work => 1,
         }
     }
 }
@@ -119,7 +122,8 @@ impl Meter {
     /// Has `work` draw on a share of a kind of work. Returns whether it did anything.
     pub(super) fn lend_share(&mut self, work: impl FnOnce(&mut Self)) -> bool {
         let before = self.used;
-        self.lend(self.left.min(self.full / SHARES + 1), work);
+        let left = self.left.saturating_sub(self.left_by(Phase::Work));
+        self.lend(left.min(self.full / SHARES + 1), work);
         self.used > before
     }
 

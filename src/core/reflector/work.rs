@@ -1,6 +1,6 @@
 //! The work that waits, and whose turn it is.
 
-use super::Shard;
+use super::{Phase, Shard};
 
 /// Work that waits in a queue of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,8 +9,6 @@ pub(super) enum Kind {
     Departures,
     /// Sending tables to those who subscribed.
     Joins,
-    /// Handing out what changed.
-    Changes,
     /// Rewriting logs that have outgrown their tables.
     Compaction,
     /// Rewriting logs that have any history, when memory is needed.
@@ -27,13 +25,12 @@ pub(super) enum Kind {
 
 impl Kind {
     pub(super) const FIRST: Self = Self::Departures;
-    const COUNT: usize = 9;
+    const COUNT: usize = 8;
 
     fn next(self) -> Self {
         match self {
             Self::Departures => Self::Joins,
-            Self::Joins => Self::Changes,
-            Self::Changes => Self::Compaction,
+            Self::Joins => Self::Compaction,
             Self::Compaction => Self::Reclaiming,
             Self::Reclaiming => Self::Coalescing,
             Self::Coalescing => Self::Leaving,
@@ -51,16 +48,18 @@ impl Shard {
         self.home.end_doomed();
         self.route_all();
         let (mut kind, mut idle) = (self.next_work, 0);
-        while idle < Kind::COUNT && !self.meter.is_spent() {
+        while idle < Kind::COUNT && !self.meter.is_over(Phase::Work) {
             idle = if self.work_on(kind) { 0 } else { idle + 1 };
             kind = kind.next();
         }
         // Idle shards begin where the order is best: with what makes other work.
-        self.next_work = if idle < Kind::COUNT {
-            kind
-        } else {
-            Kind::FIRST
+        self.next_work = match idle < Kind::COUNT {
+            true => kind,
+            false => Kind::FIRST,
         };
+        // At last, and all at once: in long spans, each of which costs every subscriber the same.
+        self.owner.hand_out(&mut self.meter);
+        self.route_all();
         self.owner.sweep_segments(&mut self.meter);
         self.home.sweep_segments(&mut self.meter);
     }
@@ -73,7 +72,6 @@ impl Shard {
         let was_some = meter.lend_share(|meter| match kind {
             Kind::Departures => owner.depart(meter),
             Kind::Joins => owner.serve_joins(meter),
-            Kind::Changes => owner.hand_out(meter),
             Kind::Compaction => owner.compact(meter),
             Kind::Reclaiming => owner.reclaim(meter),
             Kind::Coalescing => home.coalesce_in_line(meter),
