@@ -116,6 +116,10 @@ dpkg-deb --root-owner-group --build "$go" "$root/go.deb" >/dev/null
 unit=$root/etc/systemd/system/metalbond-client.service
 sed -i 's/--keepalive 5/--keepalive 0/' "$unit"
 before=$(cat "$unit" "$root/etc/iproute2/rt_protos")
+# As on a host that systemd runs: what is asked of it is written down.
+mkdir -p "$root/run/systemd/system"
+printf '#!/bin/sh\necho "$*" >>/asked\n' >"$root/usr/bin/systemctl"
+chmod 755 "$root/usr/bin/systemctl"
 "${inside[@]}" dpkg --install /metalbond.deb
 [[ -z $("${inside[@]}" dpkg --audit) ]]
 [[ $(cat "$unit" "$root/etc/iproute2/rt_protos") == "$before" ]]
@@ -124,6 +128,12 @@ before=$(cat "$unit" "$root/etc/iproute2/rt_protos")
 "${inside[@]}" test -e /usr/lib/systemd/system/metalbond-tun.service
 new=$("${inside[@]}" dpkg-query --showformat='${Version}' --show metalbond)
 "${inside[@]}" dpkg --compare-versions "$new" gt 99.0
+
+step "restarts nothing by an upgrade, and ends what runs when it is removed"
+grep -q 'daemon-reload' "$root/asked"
+[[ -z $(grep -e 'start' -e 'stop' "$root/asked") ]]
+"${inside[@]}" dpkg --install /metalbond.deb
+[[ -z $(grep -e 'start' -e 'stop' "$root/asked") ]]
 
 step "runs what the unit of Go MetalBond starts"
 command=$(sed -n 's/^ExecStart=//p' "$unit")
@@ -136,4 +146,6 @@ says 'nothing is installed for what --subscribe does not have: VNI 123' \
         ip link set overlay-tun up
         exec "$@"' sh "${inside[@]}" $command
 "${inside[@]}" dpkg --purge metalbond
+grep -q 'stop.*metalbond-server' "$root/asked"
+grep -q 'stop.*metalbond-client' "$root/asked"
 echo "all is well"

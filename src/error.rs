@@ -1,7 +1,6 @@
 //! What can go wrong, sorted by whose fault it is.
 
 use std::io;
-use std::net::SocketAddr;
 
 use crate::core::types::Vni;
 
@@ -35,10 +34,10 @@ pub enum Error {
     Timeout,
     /// Ours: the thread of this name panicked, and with it the client or server has ended.
     Panicked(String),
-    /// System: the address could not be listened on.
+    /// System: the endpoint could not be listened on.
     Listen {
-        /// The address asked for.
-        address: SocketAddr,
+        /// The endpoint asked for, as it is written.
+        endpoint: String,
         /// What the system said.
         source: io::Error,
     },
@@ -89,7 +88,7 @@ impl std::fmt::Display for Error {
                     "ended by an internal error: the thread {thread} panicked"
                 )
             }
-            Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
+            Self::Listen { endpoint, source } => write!(f, "cannot listen on {endpoint}: {source}"),
             Self::Io { doing, source } => write!(f, "cannot {doing}: {source}"),
             #[cfg(feature = "netlink")]
             Self::Netlink(what) => f.write_str(what),

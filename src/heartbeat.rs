@@ -12,11 +12,31 @@ impl Turns {
     /// To be called by the loop in each turn, once a wake-up reaches it again: a loop that
     /// counts before that may be asked in between, sleep on, and look as if it hung.
     pub(crate) fn count(&self) {
+        #[cfg(feature = "internals")]
+        panic_if_asked();
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 
     fn so_far(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Panics in the thread that `RUSTBOND_TEST_PANIC` names (`THREAD=FILE`), once the file exists:
+/// how a whole program fares then is seen from outside alone.
+#[cfg(feature = "internals")]
+fn panic_if_asked() {
+    static ASKED: std::sync::OnceLock<Option<(String, String)>> = std::sync::OnceLock::new();
+    let asked = ASKED.get_or_init(|| {
+        let asked = std::env::var("RUSTBOND_TEST_PANIC").ok()?;
+        let (thread, file) = asked.split_once('=')?;
+        Some((thread.to_owned(), file.to_owned()))
+    });
+    if let Some((thread, file)) = asked
+        && std::thread::current().name() == Some(thread)
+        && std::path::Path::new(file).exists()
+    {
+        panic!("a test asked for it");
     }
 }
 

@@ -71,7 +71,7 @@
 //! | a new | begins in |
 //! |---|---|
 //! | message type | `core/wire/frame.rs` (`MessageType`); the compiler asks `core/session` in which state it is allowed |
-//! | transport | `net/endpoint.rs` (`Transport`) and `net/stream.rs` (`Stream`) |
+//! | transport | `core/types.rs` (`Transport`), `net/endpoint.rs` (how it is written), `net/stream.rs` (`Stream`) and `net/listen.rs` (`Listener`) |
 //! | reason to close | `core/session/close.rs` (`CloseReason`); the compiler asks for its text and whose fault it is |
 //! | option | `bin/cli/options/table.rs`: one row, and the field that it fills |
 //! | metric | `http/metrics/families.rs` |
@@ -108,15 +108,15 @@ mod random;
 mod server;
 
 pub use crate::core::client::{
-    AnnouncementState, Changed, ConnectionState, Event, EventDetail, RouteFilter, RouteMatch,
-    ServerId,
+    AnnouncementState, Changed, ConnectionState, Event, EventDetail, Refused, RouteFilter,
+    RouteMatch, ServerId,
 };
 pub use crate::core::pace::LegacyPacing;
 pub use crate::core::session::{CloseReason, Fault};
 pub use crate::core::types::{
-    Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, UnknownType, Vni,
+    Action, Destination, IpNet, IpVersion, NextHop, NextHopType, Route, Transport, UnknownType, Vni,
 };
-pub use crate::core::wire::FrameError;
+pub use crate::core::wire::{FrameError, NoticeCode};
 pub use client::{
     Builder, ClientConfig, ClientState, Driver, Events, FlushToken, LoggingHandler,
     MetalBondClient, NextHopHandler, NoOpHandler, RouteHandler,
@@ -125,7 +125,7 @@ pub use error::{Error, Result};
 pub use heartbeat::Heartbeat;
 pub use inspect::ServerStats;
 pub use life::Life;
-pub use net::{Endpoint, Transport};
+pub use net::{Endpoint, Listener};
 pub use server::{Drain, MetalBondServer, ServerConfig};
 
 /// The programs of the README, compiled as tests.

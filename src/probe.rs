@@ -3,9 +3,10 @@
 //! ```no_run
 //! use rustbond::probe::{self, ProbeConfig};
 //!
-//! let found = probe::probe("[::1]:4711", &ProbeConfig::default())?;
+//! let endpoint = "[::1]:4711".parse()?;
+//! let found = probe::probe(&endpoint, &ProbeConfig::default())?;
 //! println!("{:?} answers in {:?}", found.kind, found.round_trips);
-//! # Ok::<(), rustbond::probe::ProbeError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! A probe connects, exchanges HELLO and some KEEPALIVEs, and closes. It subscribes to nothing
@@ -14,10 +15,11 @@
 mod error;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
 pub use error::ProbeError;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::core::connection::{Buffer, Connection};
 use crate::core::pace::{LegacyPacing, MIN_RATE, Pacing};
@@ -25,6 +27,7 @@ use crate::core::session::{CloseReason, Event, Role, SessionConfig};
 use crate::core::time::{after, bounded};
 use crate::core::wire::{Capabilities, Extensions};
 use crate::inspect::PeerKind;
+use crate::net::{Endpoint, connect_path};
 
 /// What is offered: seconds that no server in use exceeds, so that its answer is its own choice.
 const INTERVAL_OFFERED: u32 = 3600;
@@ -58,8 +61,8 @@ impl Default for ProbeConfig {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Probe {
-    /// The address that answered.
-    pub address: SocketAddr,
+    /// What answered: of a name, the address.
+    pub endpoint: Endpoint,
     /// How long connecting took.
     pub connect: Duration,
     /// From HELLO to the HELLO of the other side.
@@ -78,42 +81,59 @@ pub struct Probe {
     pub round_trips: Vec<Duration>,
 }
 
-/// Probes the first of the addresses that can be connected to.
+/// Probes an endpoint; of a name, the first address that can be connected to.
 ///
 /// # Errors
 ///
 /// Those of [`ProbeError`]; an address that cannot be connected to is one only if it is the last.
-pub fn probe(address: impl ToSocketAddrs, config: &ProbeConfig) -> Result<Probe, ProbeError> {
-    let addresses = address.to_socket_addrs().map_err(ProbeError::Resolve)?;
+pub fn probe(endpoint: &Endpoint, config: &ProbeConfig) -> Result<Probe, ProbeError> {
+    if let Some(path) = endpoint.path() {
+        let begun = Instant::now();
+        let socket = connect_path(path).and_then(|it| it.set_nonblocking(false).map(|()| it));
+        let socket = socket.map_err(|source| ProbeError::Connect {
+            endpoint: endpoint.clone(),
+            source,
+        })?;
+        return Exchange::new(endpoint.clone(), socket, begun.elapsed(), config).run();
+    }
+    let addresses = endpoint.resolve().map_err(ProbeError::Resolve)?;
     let mut failure = ProbeError::Resolve(ErrorKind::NotFound.into());
     for address in addresses {
         let begun = Instant::now();
         match connect(address, config.timeout) {
-            Ok(stream) => return Exchange::new(address, stream, begun.elapsed(), config).run(),
+            Ok(socket) => {
+                return Exchange::new(address.into(), socket, begun.elapsed(), config).run();
+            }
             Err(error) => failure = error,
         }
     }
     Err(failure)
 }
 
-fn connect(address: SocketAddr, timeout: Duration) -> Result<TcpStream, ProbeError> {
-    let failed = |source| ProbeError::Connect { address, source };
+fn connect(address: SocketAddr, timeout: Duration) -> Result<Socket, ProbeError> {
+    let failed = |source| ProbeError::Connect {
+        endpoint: address.into(),
+        source,
+    };
     // A timeout of zero is refused.
     let timeout = bounded(timeout).max(Duration::from_millis(1));
-    let stream = TcpStream::connect_timeout(&address, timeout).map_err(failed)?;
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, None).map_err(failed)?;
+    let far = SockAddr::from(address);
+    socket.connect_timeout(&far, timeout).map_err(failed)?;
     // A port of the ephemeral range can be connected to itself when nobody listens on it.
-    if stream.local_addr().map_err(failed)? == address {
+    if socket.local_addr().map_err(failed)? == far {
         return Err(failed(ErrorKind::ConnectionRefused.into()));
     }
-    stream.set_nodelay(true).map_err(failed)?;
-    Ok(stream)
+    socket.set_tcp_nodelay(true).map_err(failed)?;
+    Ok(socket)
 }
 
 /// A connection, and what was learned on it.
 struct Exchange<'a> {
     config: &'a ProbeConfig,
-    address: SocketAddr,
-    stream: TcpStream,
+    endpoint: Endpoint,
+    stream: Socket,
     connection: Connection<Buffer>,
     connect: Duration,
     hello_sent: Instant,
@@ -125,12 +145,7 @@ struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    fn new(
-        address: SocketAddr,
-        stream: TcpStream,
-        connect: Duration,
-        config: &'a ProbeConfig,
-    ) -> Self {
+    fn new(endpoint: Endpoint, stream: Socket, connect: Duration, config: &'a ProbeConfig) -> Self {
         let now = Instant::now();
         let session = SessionConfig {
             role: Role::Client,
@@ -149,7 +164,7 @@ impl<'a> Exchange<'a> {
         };
         Self {
             config,
-            address,
+            endpoint,
             stream,
             connection: Connection::new(session, pacing, 0, now),
             connect,
@@ -190,7 +205,7 @@ impl<'a> Exchange<'a> {
             }
             if !self.receive(deadline)? {
                 return Err(ProbeError::Silent {
-                    address: self.address,
+                    endpoint: self.endpoint.clone(),
                     awaited,
                     timeout: self.config.timeout,
                 });
@@ -281,7 +296,7 @@ impl<'a> Exchange<'a> {
     /// The connection ended before all was answered.
     fn lost(&self, kind: ErrorKind) -> ProbeError {
         ProbeError::Lost {
-            address: self.address,
+            endpoint: self.endpoint.clone(),
             kind,
             received: self.head.clone(),
         }
@@ -289,7 +304,7 @@ impl<'a> Exchange<'a> {
 
     fn refused(&self, reason: CloseReason) -> ProbeError {
         ProbeError::NotMetalBond {
-            address: self.address,
+            endpoint: self.endpoint.clone(),
             reason,
             received: self.head.clone(),
         }
@@ -303,7 +318,7 @@ impl<'a> Exchange<'a> {
         let extensions = hello.and_then(|it| it.extensions);
         let capabilities = session.capabilities();
         Probe {
-            address: self.address,
+            endpoint: self.endpoint.clone(),
             connect: self.connect,
             hello: self.hello.unwrap_or_default(),
             keepalive_interval: session.keepalive_interval(),

@@ -152,7 +152,7 @@ pub(crate) fn definition() -> Definition {
 /// Defines the command line as it is parsed: it takes more than the help says.
 pub(crate) fn definition_to_parse() -> Definition {
     Role::ALL.into_iter().fold(definition(), |all, role| {
-        all.mut_subcommand(role.name(), options::with_valued_switches)
+        all.mut_subcommand(role.name(), options::as_go_takes_it)
     })
 }
 

@@ -20,7 +20,13 @@ pub(crate) enum Port {
 
 /// Parses `HOST`, `HOST:PORT`, `ADDRESS`, `ADDRESS:PORT`, `[ADDRESS]` and `[ADDRESS]:PORT`, and
 /// `:PORT` to listen on. Returns the form with a port; `None` for anything else.
+///
+/// `unix:/PATH` stays as it is where peers meet.
 pub(crate) fn parse(text: &str, port: Port) -> Option<String> {
+    if text.starts_with("unix:") {
+        let is_socket = port != Port::ListenGiven && text.parse::<Endpoint>().is_ok();
+        return is_socket.then(|| text.to_owned());
+    }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return (address.port() != 0 || port != Port::Connect).then(|| address.to_string());
     }

@@ -28,6 +28,7 @@ mod demo;
 mod descriptors;
 mod endpoint;
 mod failure;
+mod groups;
 mod http;
 mod kernel;
 mod logging;

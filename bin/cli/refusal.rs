@@ -181,3 +181,23 @@ fn text_of(error: &clap::Error, kind: ContextKind) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(all(test, feature = "netlink", target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// As to Go MetalBond.
+    #[test]
+    fn vni_given_two_tables_has_the_last_one() {
+        let line = "metalbond client --install-routes 1#100,2#100 --install-routes 1#200";
+        let Parsed::Command(Command::Run(options)) = parse(line.split(' ').map(Into::into)) else {
+            panic!("{line} is refused");
+        };
+        let mapped = options.client.install_routes.iter();
+        let mapped: Vec<(u32, u32)> = mapped.map(|it| (it.vni.0, it.table)).collect();
+        assert_eq!(mapped, [(2, 100), (1, 200)]);
+        let warned = options.warnings.iter().map(ToString::to_string);
+        let expected = "install-routes: VNI 1 is given twice; the last one counts";
+        assert!(warned.into_iter().any(|it| it == expected));
+    }
+}

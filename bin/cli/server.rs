@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use rustbond::{MetalBondServer, ServerStats};
+use rustbond::{Endpoint, Listener, MetalBondServer, ServerStats};
 
 use crate::cli::control::{self, Control};
 use crate::cli::failure::Failure;
 use crate::cli::http::Http;
-use crate::cli::options::{Change, Options};
+use crate::cli::options::{self, Change, Options};
 use crate::cli::reload::{self, Reload};
 use crate::cli::service::{Environment, Service, count};
 use crate::cli::socket::SERVER_SOCKET;
@@ -25,7 +25,6 @@ pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(),
     let (ender, ending) = signals::catch()?;
     let hangups = signals::catch_hangups()?;
     let config = options.server.config.clone();
-    let listen = &options.server.listen;
     match descriptors::raise_limit() {
         Ok(limit) if limit < config.max_sessions as u64 => log::debug!(
             "{limit} open files are allowed, fewer than --max-sessions {}",
@@ -34,11 +33,11 @@ pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(),
         Ok(_) => {}
         Err(error) => log::warn!("the limit of open files stays as it is: {error}"),
     }
-    let server = match environment.sockets.take_listener()? {
-        Some(listener) => MetalBondServer::start_on(listener, config)?,
-        None => MetalBondServer::start(listen, config)
-            .map_err(|error| Failure::of_address("--listen", listen, error))?,
-    };
+    let mut listeners = environment.sockets.take_listeners()?;
+    if listeners.is_empty() {
+        listeners = bind(&options.server)?;
+    }
+    let server = MetalBondServer::start_on(listeners, config)?;
     let server = Arc::new(server);
     ender.end_with(server.life())?;
     let http = Http::start(&options.common, server.inspector())?;
@@ -67,6 +66,16 @@ pub(crate) fn run(options: &Options, mut environment: Environment) -> Result<(),
         drop(server);
     });
     ended
+}
+
+/// Listens at each endpoint of `--listen`.
+fn bind(options: &options::Server) -> Result<Vec<Listener>, Failure> {
+    let group = options.unix_group;
+    let bind = |endpoint: &Endpoint| {
+        Listener::for_group(endpoint, group)
+            .map_err(|error| Failure::of_address("--listen", &endpoint.to_string(), error))
+    };
+    options.listen.iter().map(bind).collect()
 }
 
 /// Ends the sessions one after the other. A second signal, a second later, ends the process.

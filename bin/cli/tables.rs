@@ -2,11 +2,12 @@
 
 use clap::{Args, Subcommand};
 
+use crate::cli::rt_tables;
 use crate::cli::value::{Expected, decimal};
 
 const PROTOCOL: &str = "a route protocol from 5 to 255";
 const IDS: &str = "FROM-TO, nexthop numbers from 1 to 4294967294, at least 65536 of them";
-const TABLE: &str = "a table from 1 to 4294967295";
+const TABLE: &str = "a table from 1 to 4294967295, its name or that of a VRF device";
 
 /// Returns what the value of an option of these commands must be.
 pub(crate) fn expectation(name: &str) -> Option<&'static str> {
@@ -49,7 +50,8 @@ pub(crate) struct Which {
 }
 
 fn table(text: &str) -> Result<u32, Expected> {
-    decimal(text).filter(|it| *it != 0).ok_or(Expected(TABLE))
+    let table = decimal(text).or_else(|| rt_tables::number(text));
+    table.filter(|it| *it != 0).ok_or(Expected(TABLE))
 }
 
 fn protocol(text: &str) -> Result<u8, Expected> {

@@ -129,8 +129,13 @@ impl Model {
             && self
                 .peer
                 .is_some_and(|it| it.capabilities.unwrap_or(0) & 2 != 0);
+        let notices = self.setup.is_modern
+            && self
+                .peer
+                .is_some_and(|it| it.capabilities.unwrap_or(0) & 4 != 0);
         let is_allowed = match self.state {
             State::AwaitHello { .. } => kind == HELLO,
+            State::AwaitKeepalive { .. } | State::Established if kind == NOTICE => notices,
             State::AwaitKeepalive { .. } => kind == KEEPALIVE || is_client && kind == UPDATE,
             State::Established if is_client => {
                 matches!(kind, KEEPALIVE | UPDATE) || kind == END_OF_RIB && speaks
@@ -179,6 +184,10 @@ impl Model {
             // What an UPDATE means is another target's business.
             UPDATE => Some(match rustbond::internals::decode_one(payload) {
                 Some((action, vni, route)) => Event::Update(action, vni, route),
+                None => Event::Dropped,
+            }),
+            NOTICE => Some(match decode_notice(payload) {
+                Some(()) => Event::Notice,
                 None => Event::Dropped,
             }),
             _ => Some(match decode_vni(payload).map(Vni) {

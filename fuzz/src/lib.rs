@@ -15,6 +15,7 @@ pub const SUBSCRIBE: u8 = 3;
 pub const UNSUBSCRIBE: u8 = 4;
 pub const UPDATE: u8 = 5;
 pub const END_OF_RIB: u8 = 160;
+pub const NOTICE: u8 = 161;
 
 /// How a header is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub fn take_frame(stream: &mut Vec<u8>) -> Result<Option<(u8, Vec<u8>)>, BadHead
     match stream[..] {
         [] => return Ok(None),
         [version, ..] if version != 1 => return Err(BadHeader::Version(version)),
-        [_, _, _, kind, ..] if !matches!(kind, 1..=5 | 160) => return Err(BadHeader::Type(kind)),
+        [_, _, _, kind, ..] if !matches!(kind, 1..=5 | 160 | 161) => return Err(BadHeader::Type(kind)),
         [_, high, low, kind, ..] => {
             let length = u16::from_be_bytes([high, low]);
             if usize::from(length) > MAX_PAYLOAD {
@@ -289,6 +290,23 @@ pub fn decode_vni(payload: &[u8]) -> Option<u32> {
         }
     }
     Some(vni)
+}
+
+/// Reads the payload of NOTICE; `None` if it is malformed.
+pub fn decode_notice(payload: &[u8]) -> Option<()> {
+    let mut text: &[u8] = &[];
+    for field in fields(payload, 0)? {
+        match field {
+            (1 | 2, Field::Number(_)) => {}
+            (3, Field::Bytes(bytes)) => {
+                std::str::from_utf8(bytes).ok()?;
+                text = bytes;
+            }
+            (1..=3, _) => return None,
+            _ => {}
+        }
+    }
+    (text.len() <= 200).then_some(())
 }
 
 /// The bytes of an address.

@@ -48,7 +48,9 @@ pub struct ClientConfig {
     pub legacy_rate: u32,
     /// Distinct routes that are held at most, those imported into other VNIs among them; about
     /// 100 bytes each, and what the kernel or a handler takes. What servers tell beyond that is
-    /// refused, counted and logged; sessions and all that is held stay. Once an eighth of the
+    /// refused, counted and logged; sessions stay, and all that a server at hand has. Stale routes
+    /// of lost servers give way to routes of servers that have told their tables, those of the
+    /// oldest loss first. Once an eighth of the
     /// limit is free, or what is missing fits, the tables are asked for again. A legacy server is
     /// not asked where this client announces: what is missing comes with its next session.
     /// Default: 4,000,000.

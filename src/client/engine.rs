@@ -250,6 +250,9 @@ impl Engine {
                 }
             });
         }
+        for (id, text) in self.core.take_notices() {
+            self.complain(id, &text);
+        }
     }
 
     fn write_sockets(&mut self, now: Instant) {

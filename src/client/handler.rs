@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 
-use crate::core::client::{Event, ServerId};
+use crate::core::client::{Event, Refused, ServerId};
 use crate::core::session::CloseReason;
 use crate::core::types::{Destination, NextHop, Route, Vni};
 use crate::net::Postbox;
@@ -42,6 +42,12 @@ pub trait RouteHandler: Send + Sync + 'static {
         let _ = vni;
     }
 
+    /// A server refused something in a VNI, for the first time in its session: see
+    /// [`Event::Refused`].
+    fn refused(&self, server: ServerId, vni: Vni, what: Refused, why: &str) {
+        let _ = (server, vni, what, why);
+    }
+
     /// A server's handshake is complete.
     fn server_up(&self, server: ServerId) {
         let _ = server;
@@ -70,6 +76,10 @@ impl<T: RouteHandler + ?Sized> RouteHandler for Arc<T> {
         (**self).settled(vni);
     }
 
+    fn refused(&self, server: ServerId, vni: Vni, what: Refused, why: &str) {
+        (**self).refused(server, vni, what, why);
+    }
+
     fn server_up(&self, server: ServerId) {
         (**self).server_up(server);
     }
@@ -96,6 +106,12 @@ pub trait NextHopHandler: Send + Sync + 'static {
         let _ = vni;
     }
 
+    /// A server refused something in a VNI, for the first time in its session: see
+    /// [`Event::Refused`].
+    fn refused(&self, server: ServerId, vni: Vni, what: Refused, why: &str) {
+        let _ = (server, vni, what, why);
+    }
+
     /// A server's handshake is complete.
     fn server_up(&self, server: ServerId) {
         let _ = server;
@@ -118,6 +134,10 @@ impl<T: NextHopHandler + ?Sized> NextHopHandler for Arc<T> {
 
     fn settled(&self, vni: Vni) {
         (**self).settled(vni);
+    }
+
+    fn refused(&self, server: ServerId, vni: Vni, what: Refused, why: &str) {
+        (**self).refused(server, vni, what, why);
     }
 
     fn server_up(&self, server: ServerId) {
@@ -207,6 +227,7 @@ pub(super) fn tell_routes(handler: &impl RouteHandler, event: &Event) {
         Event::Settled(vni) => handler.settled(*vni),
         // A handler is there from the beginning, and asked for routes.
         Event::Current | Event::NextHopsChanged(..) => {}
+        Event::Refused(server, vni, what, why) => handler.refused(*server, *vni, *what, why),
         Event::ServerUp(server) => handler.server_up(*server),
         Event::ServerDown(server, reason) => handler.server_down(*server, *reason),
     }
@@ -222,6 +243,7 @@ pub(super) fn tell_next_hops(handler: &impl NextHopHandler, event: &Event) {
         Event::Settled(vni) => handler.settled(*vni),
         // A handler is there from the beginning, and asked for next hops.
         Event::Current | Event::RouteAdded(..) | Event::RouteRemoved(..) => {}
+        Event::Refused(server, vni, what, why) => handler.refused(*server, *vni, *what, why),
         Event::ServerUp(server) => handler.server_up(*server),
         Event::ServerDown(server, reason) => handler.server_down(*server, *reason),
     }

@@ -97,7 +97,7 @@ impl Inspect for Inspector {
             side: Side::Client,
             started: summary.started,
             uptime: summary.uptime,
-            listening: None,
+            listening: Vec::new(),
             not_ready,
             peers: summary.peers,
             established: summary.established,
@@ -235,7 +235,8 @@ impl Watcher {
             | Event::RouteRemoved(..)
             | Event::NextHopsChanged(..)
             | Event::Synced(_)
-            | Event::Settled(_) => None,
+            | Event::Settled(_)
+            | Event::Refused(..) => None,
         }
     }
 }

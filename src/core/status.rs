@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::core::rib::TableSummary;
 use crate::core::session::MessageCounts;
-use crate::core::types::{Route, Vni};
+use crate::core::types::{Route, Transport, Vni};
 
 /// What a peer is known to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,8 +43,16 @@ pub struct PeerStatus {
     pub id: u64,
     /// A session's address and port; a server's name as the client was given it.
     pub name: String,
-    /// The far end of the connection, if there is one.
+    /// The far end of the connection, if there is one and it has an address.
     pub address: Option<SocketAddr>,
+    /// What carries the connection, if there is one.
+    pub transport: Option<Transport>,
+    /// NOTICEs that it sent since the start.
+    pub notices: u64,
+    /// The last of them in this session, for people: what the peer refused, and why.
+    pub last_notice: Option<String>,
+    /// Who the peer has proved to be: `uid 990` at a Unix socket.
+    pub identity: Option<String>,
     /// What it is.
     pub kind: PeerKind,
     /// Where the session stands.

@@ -270,6 +270,30 @@ impl fmt::Display for Route {
     }
 }
 
+/// What carries the bytes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// TCP as it is.
+    Tcp,
+    /// A Unix socket of this host.
+    Unix,
+}
+
+impl Transport {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Unix];
+
+    /// Returns the name in lower case: `tcp` or `unix`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Unix => "unix",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

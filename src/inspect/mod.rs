@@ -23,7 +23,6 @@ mod server;
 mod snapshot;
 mod watch;
 
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 pub use server::{ClientStats, MemoryStats, ServerStats};
@@ -36,6 +35,7 @@ pub use crate::core::session::MessageCounts;
 pub use crate::core::status::{Announcers, PeerKind, PeerState, PeerStatus, RouteEntry, VniStatus};
 use crate::core::types::{Route, Vni};
 use crate::error::Result;
+use crate::net::Endpoint;
 
 /// A running server or client, to look at.
 ///
@@ -120,8 +120,8 @@ pub struct Status {
     pub started: SystemTime,
     /// How long ago that was, whatever became of the clock since.
     pub uptime: Duration,
-    /// Where a server listens.
-    pub listening: Option<SocketAddr>,
+    /// Where a server listens; nowhere once it has ended.
+    pub listening: Vec<Endpoint>,
     /// Why it is not ready: a server that does not listen, a client without a server, with a
     /// table that is not complete or did not fit, or whose routes are not in the kernel. None: it is ready.
     pub not_ready: Option<String>,
@@ -193,7 +193,9 @@ pub struct KernelStatus {
     /// What went wrong since all was last in sync: what the kernel refused, and why.
     pub last_error: Option<String>,
     /// The last announced route that could not be installed as it was announced, and why: no
-    /// tunnel can lead to its next hop, or another VNI announces it into the same table.
+    /// tunnel can lead to its next hop, another VNI announces it into the same table, or it has
+    /// too many next hops. Also what a client with other options left in the kernel, as long as
+    /// it is there.
     pub last_warning: Option<String>,
 }
 

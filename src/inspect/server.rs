@@ -78,10 +78,11 @@ impl MemoryStats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientStats {
-    /// Routes refused since the start, because of
-    /// [`ClientConfig::max_routes`](crate::ClientConfig::max_routes).
+    /// Announcements of routes refused since the start, because of
+    /// [`ClientConfig::max_routes`](crate::ClientConfig::max_routes); one route may be announced
+    /// by several servers, and by each again.
     pub refused_routes: u64,
-    /// Routes that are missing at this moment because they were refused; what several servers
-    /// have counts once.
+    /// Distinct routes that are missing at this moment because they were refused; 65,536 stand
+    /// for all that are more.
     pub missing_routes: usize,
 }

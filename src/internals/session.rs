@@ -16,6 +16,7 @@ pub enum SessionEvent {
     Subscribe(Vni),
     Unsubscribe(Vni),
     EndOfRib(Vni),
+    Notice,
     KeepaliveReply,
     Dropped,
 }
@@ -125,6 +126,7 @@ impl From<Event> for SessionEvent {
             Event::Unsubscribe(vni) => Self::Unsubscribe(vni),
             Event::EndOfRib(vni) => Self::EndOfRib(vni),
             Event::KeepaliveReply => Self::KeepaliveReply,
+            Event::Notice(_) => Self::Notice,
             Event::Dropped(_) => Self::Dropped,
         }
     }

@@ -39,6 +39,7 @@ pub enum Frame {
     Unsubscribe(Vni),
     Update(Action, Vni, Route),
     EndOfRib(Vni),
+    Notice,
     /// Nothing that our own side may send.
     Malformed,
 }
@@ -61,6 +62,7 @@ impl FrameReader {
             MessageType::Subscribe => about(Frame::Subscribe),
             MessageType::Unsubscribe => about(Frame::Unsubscribe),
             MessageType::EndOfRib => about(Frame::EndOfRib),
+            MessageType::Notice => Ok(Frame::Notice),
             MessageType::Update => {
                 decode_update(frame.payload).map(|it| Frame::Update(it.action, it.vni, it.route))
             }
@@ -292,7 +294,7 @@ impl SimServer {
                 Report::LegacyTable(..) => continue,
                 Report::Malformed(id, ..) => ServerReport::Malformed(id.0),
                 Report::Refused(id, _) => ServerReport::Refused(id.0),
-                Report::Subscribed(..) | Report::Unsubscribed(..) => continue,
+                Report::Notice(..) | Report::Subscribed(..) | Report::Unsubscribed(..) => continue,
             });
         }
     }

@@ -60,6 +60,7 @@ pub(super) fn log_event(event: &Event) {
         Event::Settled(vni) => log::info!(vni = vni.0; "VNI {vni}: settled"),
         Event::NextHopsChanged(..)
         | Event::Current
+        | Event::Refused(..)
         | Event::ServerUp(_)
         | Event::ServerDown(..) => {}
     }

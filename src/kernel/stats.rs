@@ -95,6 +95,11 @@ impl Shared {
         *self.last_warning.lock() = Some(text);
     }
 
+    /// Ends a warning, unless another one came after it.
+    pub(super) fn end_warning(&self, text: &str) {
+        self.last_warning.lock().take_if(|it| it == text);
+    }
+
     pub(super) fn set_device(&self, name: &str) {
         name.clone_into(&mut self.device.lock());
     }

@@ -164,10 +164,12 @@ pub(super) struct Writer<N> {
     awaits_reading: bool,
     /// Indices of the devices by which routes of ours may lead.
     tunnels: BTreeSet<u32>,
-    /// What other writers claimed at the last reading of all tables.
+    /// What other writers claimed at the last reading.
     claims: Vec<Claimed>,
-    /// Protocols of objects in our range that no writer claims.
-    orphaned_by: BTreeSet<u8>,
+    /// Objects that a writer with other options left: their protocols, and a number with each.
+    orphans: BTreeMap<u8, u32>,
+    /// The warning about them, while they are there.
+    told_orphans: Option<String>,
     fights: Fights,
     ways: Ways,
     /// Routes of ours that wait for others to go, when that was last told.
@@ -224,7 +226,8 @@ impl<N: Netlink> Writer<N> {
             awaits_reading: false,
             tunnels: BTreeSet::new(),
             claims: Vec::new(),
-            orphaned_by: BTreeSet::new(),
+            orphans: BTreeMap::new(),
+            told_orphans: None,
             fights: Fights::default(),
             ways,
             shadowed: 0,

@@ -150,8 +150,8 @@ impl Conn {
         }
     }
 
-    /// Looks whether bytes, or the end, wait to be read. An event may not have told yet.
-    pub(crate) fn look(&mut self) {
+    /// Asks the stream whether bytes, or its end, wait to be read: no event may have told yet.
+    pub(crate) fn poll_readable(&mut self) {
         let has_none = |error: &io::Error| matches!(error.kind(), io::ErrorKind::WouldBlock);
         self.ready.readable |= !self.stream.peek().as_ref().is_err_and(has_none);
     }

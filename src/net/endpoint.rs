@@ -3,31 +3,44 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use crate::core::types::Transport;
 use crate::error::Error;
 
-/// Where a server is to be found, and how it is reached.
+/// Where a server is to be found, or listens, and how it is reached.
 ///
-/// Written as `HOST:PORT`, where the host is a name, an IPv4 address, or an IPv6 address in
-/// brackets: `server.example.org:4711`, `192.0.2.1:4711`, `[2001:db8::1]:4711`,
-/// `[fe80::1%3]:4711`.
+/// Written in one of these forms:
+///
+/// - `HOST:PORT`: TCP. The host is a name, an IPv4 address, or an IPv6 address in brackets:
+///   `server.example.org:4711`, `192.0.2.1:4711`, `[2001:db8::1]:4711`, `[fe80::1%3]:4711`.
+/// - `unix:/PATH`: a Unix socket of this host. The path is absolute, of at most 107 bytes
+///   (unix(7)).
 ///
 /// ```
 /// # use rustbond::Endpoint;
 /// let endpoint: Endpoint = "[2001:db8::1]:4711".parse()?;
-/// assert_eq!(endpoint.port(), 4711);
+/// assert_eq!(endpoint.port(), Some(4711));
 /// assert_eq!(endpoint.to_string(), "[2001:db8::1]:4711");
+/// let endpoint: Endpoint = "unix:/run/metalbond/peers".parse()?;
+/// assert_eq!(endpoint.port(), None);
 /// assert!("2001:db8::1:4711".parse::<Endpoint>().is_err());
 /// # Ok::<(), rustbond::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    host: Host,
-    port: u16,
-    transport: Transport,
+    place: Place,
     /// The address to connect from. It is no part of the text.
     source: Option<IpAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    Tcp(Host, u16),
+    Unix(Arc<Path>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,25 +51,66 @@ enum Host {
     Address(IpAddr, u32),
 }
 
-/// What carries the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Transport {
-    /// TCP as it is.
-    Tcp,
-}
+/// Bytes of the path of a Unix socket at most: `sun_path` without its final zero (unix(7)).
+const PATH_MAX: usize = 107;
 
 impl Endpoint {
-    /// Returns the port.
+    /// Returns the Unix socket at a path.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] unless the path is absolute and has at most 107 bytes, none of
+    /// them zero.
+    pub fn unix(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let refuse = |why: &str| {
+            let text = format!(
+                "{:?} is not the path of a Unix socket: {why}",
+                path.display()
+            );
+            Err(Error::InvalidConfig(text))
+        };
+        let bytes = path.as_os_str().as_bytes();
+        if !path.is_absolute() {
+            return refuse("it is not absolute");
+        }
+        if bytes.len() > PATH_MAX {
+            return refuse("it has more than 107 bytes");
+        }
+        if bytes.contains(&0) || bytes.ends_with(b"/") {
+            return refuse("it names no file");
+        }
+        Ok(Self {
+            place: Place::Unix(path.into()),
+            source: None,
+        })
+    }
+
+    /// Returns the port; `None` for a Unix socket.
     #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
+    pub fn port(&self) -> Option<u16> {
+        match &self.place {
+            Place::Tcp(_, port) => Some(*port),
+            Place::Unix(_) => None,
+        }
+    }
+
+    /// Returns the path of a Unix socket; `None` for the other transports.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Tcp(..) => None,
+            Place::Unix(path) => Some(path),
+        }
     }
 
     /// Returns what carries the bytes.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        self.transport
+        match &self.place {
+            Place::Tcp(..) => Transport::Tcp,
+            Place::Unix(_) => Transport::Unix,
+        }
     }
 
     /// Returns the address to connect from; `None`: the system chooses.
@@ -65,29 +119,32 @@ impl Endpoint {
         self.source
     }
 
-    /// Sets the address to connect from.
+    /// Sets the address to connect from. A Unix socket has none.
     #[must_use]
     pub fn with_source(self, source: Option<IpAddr>) -> Self {
         Self { source, ..self }
     }
 
-    /// Returns the address, or `None` if the host is a name.
+    /// Returns the address; `None` if the host is a name, and for a Unix socket.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
-        match &self.host {
-            Host::Address(ip, scope) => Some(socket_address(*ip, self.port, *scope)),
-            Host::Name(_) => None,
+        match &self.place {
+            Place::Tcp(Host::Address(ip, scope), port) => Some(socket_address(*ip, *port, *scope)),
+            Place::Tcp(Host::Name(_), _) | Place::Unix(_) => None,
         }
     }
 
     /// Returns all addresses. Blocks as long as the system's resolver takes if the host is a
-    /// name.
+    /// name. A Unix socket has none.
     pub(crate) fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        match &self.host {
-            Host::Address(ip, scope) => Ok(vec![socket_address(*ip, self.port, *scope)]),
-            Host::Name(name) => (&**name, self.port)
-                .to_socket_addrs()
-                .map(Iterator::collect),
+        match &self.place {
+            Place::Tcp(Host::Address(ip, scope), port) => {
+                Ok(vec![socket_address(*ip, *port, *scope)])
+            }
+            Place::Tcp(Host::Name(name), port) => {
+                (&**name, *port).to_socket_addrs().map(Iterator::collect)
+            }
+            Place::Unix(_) => Ok(Vec::new()),
         }
     }
 }
@@ -106,9 +163,7 @@ impl From<SocketAddr> for Endpoint {
             SocketAddr::V6(address) => address.scope_id(),
         };
         Self {
-            host: Host::Address(address.ip(), scope),
-            port: address.port(),
-            transport: Transport::Tcp,
+            place: Place::Tcp(Host::Address(address.ip(), scope), address.port()),
             source: None,
         }
     }
@@ -119,10 +174,13 @@ impl FromStr for Endpoint {
 
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for anything but `HOST:PORT`; the text says why.
+    /// [`Error::InvalidConfig`] for a text of another form; the error says why.
     fn from_str(text: &str) -> Result<Self, Error> {
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(address.into());
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Self::unix(path);
         }
         let refuse = |why: &str| {
             let text = format!("{text:?} is not the address of a server: {why}");
@@ -130,9 +188,6 @@ impl FromStr for Endpoint {
         };
         if let Some((scheme, _)) = text.split_once("://") {
             return refuse(&format!("the transport {scheme}:// is not supported"));
-        }
-        if text.starts_with("unix:") {
-            return refuse("the transport unix: is not supported");
         }
         let Some((host, port)) = text.rsplit_once(':') else {
             return refuse("the port is missing; write HOST:PORT");
@@ -153,9 +208,7 @@ impl FromStr for Endpoint {
             return refuse("the port is not a number up to 65535");
         };
         Ok(Self {
-            host: Host::Name(host.into()),
-            port,
-            transport: Transport::Tcp,
+            place: Place::Tcp(Host::Name(host.into()), port),
             source: None,
         })
     }
@@ -185,9 +238,10 @@ fn is_host_name(text: &str) -> bool {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Host::Name(name) => write!(f, "{name}:{}", self.port),
-            Host::Address(ip, scope) => socket_address(*ip, self.port, *scope).fmt(f),
+        match &self.place {
+            Place::Tcp(Host::Name(name), port) => write!(f, "{name}:{port}"),
+            Place::Tcp(Host::Address(ip, scope), port) => socket_address(*ip, *port, *scope).fmt(f),
+            Place::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -206,9 +260,31 @@ mod tests {
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!(endpoint.to_string(), text);
-            assert_eq!(endpoint.port(), 4711);
+            assert_eq!(endpoint.port(), Some(4711));
             assert_eq!(endpoint.address(), text.parse().ok());
         }
+    }
+
+    #[test]
+    fn unix_socket_is_written_as_it_was_read() {
+        let text = "unix:/run/metalbond/peers";
+        let endpoint: Endpoint = text.parse().unwrap();
+        assert_eq!(endpoint.to_string(), text);
+        assert_eq!(endpoint.path(), Some("/run/metalbond/peers".as_ref()));
+        assert_eq!((endpoint.port(), endpoint.address()), (None, None));
+        let long = format!("unix:/{}", "a".repeat(PATH_MAX));
+        for (text, why) in [
+            ("unix:", "not absolute"),
+            ("unix:run/socket", "not absolute"),
+            ("unix:/", "names no file"),
+            ("unix:/run/", "names no file"),
+            ("unix:/run/a\0b", "names no file"),
+            (&*long, "more than 107 bytes"),
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        assert!(long[..long.len() - 1].parse::<Endpoint>().is_ok());
     }
 
     #[test]
@@ -234,7 +310,6 @@ mod tests {
             ("host:1:2", "in brackets"),
             ("[host]:1", "in brackets"),
             ("tls://host:4711", "tls:// is not supported"),
-            ("unix:/run/socket", "unix: is not supported"),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");

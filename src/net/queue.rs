@@ -44,9 +44,21 @@ pub(super) fn send_queue(socket: &impl AsRawFd) -> io::Result<SendQueue> {
     })
 }
 
+/// Asks whether the far end has read all that was written to a Unix socket (`SIOCOUTQ`).
+#[allow(unsafe_code, reason = "nothing wraps this call")]
+pub(super) fn is_read(socket: &impl AsRawFd) -> io::Result<bool> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes a number to `bytes`.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    match result {
+        0 => Ok(bytes == 0),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -65,5 +77,15 @@ mod tests {
         while send_queue(&stream).unwrap().window > Some(16 * 1024) {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn queue_of_a_unix_socket_is_empty_once_its_peer_has_read() {
+        let (mut near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(is_read(&near).unwrap());
+        near.write_all(&[1, 2, 3]).unwrap();
+        assert!(!is_read(&near).unwrap());
+        far.read_exact(&mut [0; 3]).unwrap();
+        assert!(is_read(&near).unwrap());
     }
 }

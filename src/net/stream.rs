@@ -4,20 +4,22 @@
 //! answer. An option that a transport lacks is left out, not an error.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use super::endpoint::{Endpoint, Transport};
 use super::tcp::Tcp;
+use super::unix::Unix;
 use crate::core::pace::{Framing, SendQueue};
 
 /// A non-blocking byte stream.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(Tcp),
+    Unix(Unix),
 }
 
 /// Where the establishment of a stream stands.
@@ -37,12 +39,23 @@ impl From<TcpStream> for Stream {
     }
 }
 
+impl From<Unix> for Stream {
+    fn from(unix: Unix) -> Self {
+        Self::Unix(unix)
+    }
+}
+
 impl Stream {
-    /// Begins to connect to one of the addresses of an endpoint.
-    pub(crate) fn dial(endpoint: &Endpoint, address: SocketAddr) -> io::Result<Self> {
-        match endpoint.transport() {
-            Transport::Tcp => Tcp::dial(address, endpoint.source()).map(Self::Tcp),
-        }
+    /// Begins to connect to an address, from `source` if that is given.
+    pub(crate) fn dial(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Self> {
+        Tcp::dial(address, source).map(Self::Tcp)
+    }
+
+    /// Connects to the Unix socket at a path. Returns the user who listens there too.
+    pub(crate) fn dial_path(path: &Path) -> io::Result<(Self, u32)> {
+        let unix = Unix::dial(path)?;
+        let user = unix.user()?;
+        Ok((Self::Unix(unix), user))
     }
 
     /// Sets the options of a MetalBond connection, as far as the transport has them: no delay,
@@ -53,6 +66,7 @@ impl Stream {
     pub(crate) fn tune(&self, user_timeout: Duration) -> io::Result<()> {
         match self {
             Self::Tcp(tcp) => tcp.tune(user_timeout),
+            Self::Unix(unix) => unix.tune(),
         }
     }
 
@@ -60,6 +74,7 @@ impl Stream {
         let interest = Interest::READABLE | Interest::WRITABLE;
         match self {
             Self::Tcp(tcp) => registry.register(&mut tcp.socket, token, interest),
+            Self::Unix(unix) => registry.register(&mut unix.socket, token, interest),
         }
     }
 
@@ -68,6 +83,7 @@ impl Stream {
         let interest = Interest::READABLE | Interest::WRITABLE;
         match self {
             Self::Tcp(tcp) => registry.reregister(&mut tcp.socket, token, interest),
+            Self::Unix(unix) => registry.reregister(&mut unix.socket, token, interest),
         }
     }
 
@@ -75,6 +91,8 @@ impl Stream {
     pub(super) fn connected(&self) -> Option<io::Result<()>> {
         match self {
             Self::Tcp(tcp) => tcp.connected(),
+            // The call that dialled has connected, or failed.
+            Self::Unix(_) => Some(Ok(())),
         }
     }
 
@@ -82,7 +100,7 @@ impl Stream {
     pub(super) fn handshake(&mut self) -> bool {
         match self {
             // The kernel has done it.
-            Self::Tcp(_) => true,
+            Self::Tcp(_) | Self::Unix(_) => true,
         }
     }
 
@@ -90,6 +108,7 @@ impl Stream {
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.read(buffer),
+            Self::Unix(unix) => unix.read(buffer),
         }
     }
 
@@ -97,7 +116,7 @@ impl Stream {
     pub(super) fn has_buffered(&self) -> bool {
         match self {
             // What is not read stays in the kernel.
-            Self::Tcp(_) => false,
+            Self::Tcp(_) | Self::Unix(_) => false,
         }
     }
 
@@ -105,6 +124,7 @@ impl Stream {
     pub(super) fn peek(&self) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.peek(),
+            Self::Unix(unix) => unix.peek(),
         }
     }
 
@@ -121,6 +141,8 @@ impl Stream {
         match (self, framing) {
             (Self::Tcp(tcp), Framing::Stream) => tcp.write(slices),
             (Self::Tcp(tcp), Framing::Chunk) => tcp.write_chunk(slices),
+            // It has no segments that a boundary could be kept in.
+            (Self::Unix(unix), Framing::Stream | Framing::Chunk) => unix.write(slices),
         }
     }
 
@@ -128,6 +150,7 @@ impl Stream {
     pub(super) fn send_queue(&self) -> io::Result<SendQueue> {
         match self {
             Self::Tcp(tcp) => tcp.send_queue(),
+            Self::Unix(unix) => unix.send_queue(),
         }
     }
 
@@ -135,6 +158,7 @@ impl Stream {
     pub(super) fn finish(&self) -> io::Result<()> {
         match self {
             Self::Tcp(tcp) => tcp.finish(),
+            Self::Unix(unix) => unix.finish(),
         }
     }
 }

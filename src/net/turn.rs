@@ -160,12 +160,13 @@ impl<K: Copy + Eq + Hash, C: Ready> Turn<K, C> {
         }
     }
 
-    /// Has `look` add news of what a connection has to read. Returns whether it has something.
-    pub(crate) fn look(&mut self, key: K, look: impl FnOnce(&mut C)) -> bool {
+    /// Has `poll` ask a connection whether it has something to read, and queues it then.
+    /// Returns whether it has.
+    pub(crate) fn poll_readable(&mut self, key: K, poll: impl FnOnce(&mut C)) -> bool {
         let Some(slot) = self.slots.get_mut(&key) else {
             return false;
         };
-        look(&mut slot.conn);
+        poll(&mut slot.conn);
         let is_readable = slot.conn.is_readable();
         if is_readable && !std::mem::replace(&mut slot.in_readers, true) {
             self.readers.push_back(key);

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::core::session::CloseReason;
+use crate::net::Endpoint;
 
 /// Why a probe found nothing.
 #[derive(Debug)]
@@ -15,15 +15,15 @@ pub enum ProbeError {
     Resolve(io::Error),
     /// Nothing can be connected to.
     Connect {
-        /// The address, the last of several.
-        address: SocketAddr,
+        /// The endpoint, the last address of several.
+        endpoint: Endpoint,
         /// What the system said.
         source: io::Error,
     },
     /// It was connected to and did not answer in time.
     Silent {
-        /// The address.
-        address: SocketAddr,
+        /// The endpoint.
+        endpoint: Endpoint,
         /// The message that was not answered.
         awaited: &'static str,
         /// How long it was waited for.
@@ -31,8 +31,8 @@ pub enum ProbeError {
     },
     /// It closed the connection before all was answered.
     Lost {
-        /// The address.
-        address: SocketAddr,
+        /// The endpoint.
+        endpoint: Endpoint,
         /// What the system said; the end of the stream is `UnexpectedEof`.
         kind: ErrorKind,
         /// The first bytes that came, 64 at most.
@@ -40,8 +40,8 @@ pub enum ProbeError {
     },
     /// It answered, but not in this protocol.
     NotMetalBond {
-        /// The address.
-        address: SocketAddr,
+        /// The endpoint.
+        endpoint: Endpoint,
         /// What is wrong with the answer.
         reason: CloseReason,
         /// The first bytes that came, 64 at most.
@@ -53,7 +53,7 @@ impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Resolve(source) => write!(f, "no address: {source}"),
-            Self::Connect { address, source } => {
+            Self::Connect { endpoint, source } => {
                 let why = match source.kind() {
                     ErrorKind::TimedOut | ErrorKind::WouldBlock => "connecting timed out".into(),
                     ErrorKind::ConnectionRefused => {
@@ -61,15 +61,15 @@ impl fmt::Display for ProbeError {
                     }
                     _ => source.to_string(),
                 };
-                write!(f, "{address}: {why}")
+                write!(f, "{endpoint}: {why}")
             }
             Self::Silent {
-                address,
+                endpoint,
                 awaited,
                 timeout,
-            } => write!(f, "{address}: no answer to {awaited} within {timeout:?}"),
+            } => write!(f, "{endpoint}: no answer to {awaited} within {timeout:?}"),
             Self::Lost {
-                address,
+                endpoint,
                 kind,
                 received,
             } => {
@@ -78,18 +78,18 @@ impl fmt::Display for ProbeError {
                     kind => kind.to_string(),
                 };
                 if received.is_empty() {
-                    write!(f, "{address}: {how} without an answer")
+                    write!(f, "{endpoint}: {how} without an answer")
                 } else {
-                    write!(f, "{address}: {how} after {}", Bytes(received))
+                    write!(f, "{endpoint}: {how} after {}", Bytes(received))
                 }
             }
             Self::NotMetalBond {
-                address,
+                endpoint,
                 reason,
                 received,
             } => write!(
                 f,
-                "{address}: this is not MetalBond ({reason}): {}",
+                "{endpoint}: this is not MetalBond ({reason}): {}",
                 Bytes(received)
             ),
         }

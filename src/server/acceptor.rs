@@ -3,12 +3,11 @@
 mod lobby;
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 
 use super::config::AcceptLimits;
 use super::drain::Order;
@@ -20,7 +19,7 @@ use crate::core::map::{Map, map};
 use crate::core::reflector::{Pressure, Topology};
 use crate::core::rib::PeerId;
 use crate::core::time::after;
-use crate::net::{MAILBOX_WEIGHT, Mailbox, Peer, Postbox, Stream};
+use crate::net::{Acceptance, Listener, MAILBOX_WEIGHT, Mailbox, Peer, Postbox, Source, Stream};
 use lobby::Lobby;
 
 /// How long accepting rests when the system has no descriptor or memory left.
@@ -29,24 +28,23 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Connections taken out of the kernel's queue before the mailbox is read again.
 const ACCEPTS_AT_ONCE: usize = 1024;
 
-const LISTENER: Token = Token(0);
-const WAKE: Token = Token(1);
+const WAKE: Token = Token(usize::MAX);
 
 pub(super) struct Acceptor {
     poll: Poll,
     mailbox: Mailbox<AcceptorMail>,
-    /// `None` once the server is drained.
-    listener: Option<mio::net::TcpListener>,
+    /// None once the server is drained.
+    listeners: Vec<Acceptance>,
     topology: Topology,
     workers: Vec<Postbox<WorkerMail>>,
     limits: AcceptLimits,
     /// Those that are within the limits, and wait for a grant.
     lobby: Lobby,
-    /// Open connections, by block of addresses.
-    open: Map<IpAddr, usize>,
+    /// Open connections, by [`Source::block`].
+    open: Map<Source, usize>,
     total: usize,
-    /// Addresses that are refused, and until when.
-    shunned: Map<IpAddr, Instant>,
+    /// Sources that are refused, and until when.
+    shunned: Map<Source, Instant>,
     bucket: Bucket,
     refused: Arc<AtomicU64>,
     /// The numbers of the workers.
@@ -54,6 +52,8 @@ pub(super) struct Acceptor {
     journal: Journal,
     failures: Quiet,
     next: u32,
+    /// Connections at Unix sockets so far.
+    users: u32,
 }
 
 /// Grants `per_second` accepts a second, in bursts of at most as many.
@@ -98,7 +98,7 @@ impl Bucket {
 
 impl Acceptor {
     pub(super) fn new(
-        listener: TcpListener,
+        listeners: Vec<Listener>,
         topology: Topology,
         workers: Vec<Postbox<WorkerMail>>,
         limits: AcceptLimits,
@@ -107,13 +107,13 @@ impl Acceptor {
     ) -> io::Result<(Self, Postbox<AcceptorMail>)> {
         let poll = Poll::new()?;
         let (mailbox, postbox) = Mailbox::new(&poll, WAKE, MAILBOX_WEIGHT)?;
-        let mut listener = mio::net::TcpListener::from_std(listener);
-        poll.registry()
-            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        let listeners = listeners.into_iter().enumerate();
+        let listeners = listeners.map(|(at, it)| Acceptance::new(it, poll.registry(), Token(at)));
+        let listeners = listeners.collect::<io::Result<_>>()?;
         let acceptor = Self {
             poll,
             mailbox,
-            listener: Some(listener),
+            listeners,
             topology,
             workers,
             limits,
@@ -127,6 +127,7 @@ impl Acceptor {
             journal: Journal::new(),
             failures: Quiet::default(),
             next: 0,
+            users: 0,
         };
         Ok((acceptor, postbox))
     }
@@ -146,13 +147,13 @@ impl Acceptor {
             self.mailbox.rearm();
             while let Some(mail) = self.mailbox.take() {
                 match mail {
-                    AcceptorMail::Closed(address) => self.closed(block(address)),
+                    AcceptorMail::Closed(source) => self.closed(source),
                     AcceptorMail::Drain(order) => self.drain(&order),
                     AcceptorMail::Limits(limits) => {
                         self.limits = limits;
                         self.bucket = Bucket::new(limits.per_second, Instant::now());
                     }
-                    AcceptorMail::Shun(address, time) => self.shun(address, time, Instant::now()),
+                    AcceptorMail::Shun(source, time) => self.shun(source, time, Instant::now()),
                     AcceptorMail::Stop => return,
                 }
             }
@@ -172,7 +173,7 @@ impl Acceptor {
 
     /// Stops listening. The workers get this order after all accepted connections.
     fn drain(&mut self, order: &Order) {
-        self.listener = None;
+        self.listeners.clear();
         while let Some((stream, peer)) = self.lobby.take() {
             self.admit(stream, peer);
         }
@@ -183,8 +184,9 @@ impl Acceptor {
         }
     }
 
-    /// Forgets a connection from a block.
-    fn closed(&mut self, block: IpAddr) {
+    /// Forgets a connection.
+    fn closed(&mut self, source: Source) {
+        let block = source.block();
         self.total -= 1;
         if let Some(open) = self.open.get_mut(&block) {
             *open -= 1;
@@ -194,56 +196,59 @@ impl Acceptor {
         }
     }
 
-    fn shun(&mut self, address: IpAddr, time: Duration, now: Instant) {
+    fn shun(&mut self, source: Source, time: Duration, now: Instant) {
         self.shunned.retain(|_, until| now < *until);
-        self.shunned.insert(address, after(now, time));
+        self.shunned.insert(source, after(now, time));
     }
 
-    fn is_shunned(&self, address: IpAddr, now: Instant) -> bool {
-        self.shunned.get(&address).is_some_and(|until| now < *until)
+    fn is_shunned(&self, source: Source, now: Instant) -> bool {
+        self.shunned.get(&source).is_some_and(|until| now < *until)
     }
 
     /// Accepts the connections that wait, as fast as allowed. Returns when to go on, if not at
     /// the next event.
     ///
-    /// An error says that the system lacks something for the moment.
+    /// The listeners take turns. An error says that the system lacks something for the moment.
     fn accept_all(&mut self, now: Instant) -> io::Result<Option<Duration>> {
+        let mut pause = self.admit_waiting(now);
+        let mut left: Vec<usize> = (0..self.listeners.len()).collect();
         for _ in 0..ACCEPTS_AT_ONCE {
-            let pause = self.admit_waiting(now);
             if self.lobby.is_full() {
                 self.sweep();
                 if self.lobby.is_full() {
                     return Ok(pause);
                 }
             }
-            let Some(listener) = &self.listener else {
+            let Some(at) = left.pop() else {
                 return Ok(pause);
             };
-            match listener.accept() {
-                Ok((stream, address)) => {
-                    self.receive(stream.into(), Peer::accepted(address), now);
+            match self.listeners[at].accept(&mut self.users) {
+                Ok((stream, peer)) => {
+                    left.insert(0, at);
+                    self.receive(stream, peer, now);
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Ok(pause),
+                    io::ErrorKind::WouldBlock => {}
                     // The connection broke before it was accepted (accept(2)).
                     io::ErrorKind::Interrupted
                     | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::ConnectionReset => {}
+                    | io::ErrorKind::ConnectionReset => left.insert(0, at),
                     _ => return Err(error),
                 },
             }
+            pause = self.admit_waiting(now);
         }
         Ok(Some(Duration::ZERO))
     }
 
     /// Takes a new connection into the lobby, or refuses it. Neither costs a grant.
     fn receive(&mut self, stream: Stream, peer: Peer, now: Instant) {
-        if self.is_shunned(peer.ip(), now) {
+        if self.is_shunned(peer.source(), now) {
             self.refused.fetch_add(1, Ordering::Relaxed);
             log::debug!(peer:% = peer; "peer {peer}: refused, it was drained");
             return;
         }
-        let block = block(peer.ip());
+        let block = peer.source().block();
         let open = self.open.get(&block).copied().unwrap_or(0);
         if self.total >= self.limits.sessions || open >= self.limits.per_address {
             let AcceptLimits {
@@ -252,7 +257,7 @@ impl Acceptor {
                 ..
             } = self.limits;
             let why = format!(
-                "{} connections are open, {sessions} and {per_address} for an address (IPv6: a /64) are allowed",
+                "{} connections are open, {sessions} and {per_address} for a source (an address, an IPv6 /64, a user) are allowed",
                 self.total
             );
             self.refuse(peer, &why, now);
@@ -281,7 +286,7 @@ impl Acceptor {
                 ended => {
                     self.bucket.give_back();
                     if let Some((_, peer)) = ended {
-                        self.closed(block(peer.ip()));
+                        self.closed(peer.source());
                     }
                 }
             }
@@ -294,7 +299,7 @@ impl Acceptor {
         let mut ended = Vec::new();
         self.lobby.sweep(|peer| ended.push(peer));
         for peer in ended {
-            self.closed(block(peer.ip()));
+            self.closed(peer.source());
         }
     }
 
@@ -315,29 +320,9 @@ impl Acceptor {
     }
 }
 
-/// Returns what counts as one address: an IPv4 address, or an IPv6 /64, of which one host
-/// usually has all.
-fn block(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            let network = u128::from(address) >> 64 << 64;
-            Ipv6Addr::from(network).into()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_of_one_ipv6_network_count_as_one() {
-        let of = |text: &str| block(text.parse().unwrap());
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:0:0:2"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-    }
 
     #[test]
     fn bucket_grants_its_rate_and_no_more() {

@@ -1,19 +1,19 @@
-//! How often the sessions of an address ended of late.
+//! How often the sessions from a source ended of late.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::core::limit::Recent;
 use crate::core::session::CloseReason;
+use crate::net::Source;
 
-/// Addresses remembered at once; about 2 MB.
-const ADDRESSES: usize = 16_384;
+/// Sources remembered at once; about 2 MB.
+const SOURCES: usize = 16_384;
 
-/// The addresses whose sessions ended.
+/// The sources whose sessions ended.
 #[derive(Debug, Default)]
 pub(super) struct Flaps {
-    entries: BTreeMap<IpAddr, Entry>,
+    entries: BTreeMap<Source, Entry>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -24,12 +24,12 @@ struct Entry {
 }
 
 impl Flaps {
-    /// A session of an address ended.
-    pub(super) fn ended(&mut self, address: IpAddr, reason: CloseReason, now: Instant) {
-        if self.entries.len() >= ADDRESSES && !self.entries.contains_key(&address) {
+    /// A session from a source ended.
+    pub(super) fn ended(&mut self, source: Source, reason: CloseReason, now: Instant) {
+        if self.entries.len() >= SOURCES && !self.entries.contains_key(&source) {
             self.make_room(now);
         }
-        let entry = self.entries.entry(address).or_insert_with(|| Entry {
+        let entry = self.entries.entry(source).or_insert_with(|| Entry {
             ends: Recent::new(now),
             last: now,
             reason,
@@ -39,9 +39,9 @@ impl Flaps {
         entry.reason = reason;
     }
 
-    /// How many sessions of an address ended in the last hour, and why the last one did.
-    pub(super) fn of(&self, address: IpAddr, now: Instant) -> Option<(u32, CloseReason)> {
-        let entry = self.entries.get(&address)?;
+    /// How many sessions from a source ended in the last hour, and why the last one did.
+    pub(super) fn of(&self, source: Source, now: Instant) -> Option<(u32, CloseReason)> {
+        let entry = self.entries.get(&source)?;
         let count = entry.ends.total(now);
         (count > 0).then_some((count, entry.reason))
     }
@@ -49,9 +49,9 @@ impl Flaps {
     /// Forgets what does not count any more, or else the older half.
     fn make_room(&mut self, now: Instant) {
         self.entries.retain(|_, entry| entry.ends.total(now) > 0);
-        if self.entries.len() >= ADDRESSES {
+        if self.entries.len() >= SOURCES {
             let mut lasts: Vec<Instant> = self.entries.values().map(|it| it.last).collect();
-            let (_, middle, _) = lasts.select_nth_unstable(ADDRESSES / 2);
+            let (_, middle, _) = lasts.select_nth_unstable(SOURCES / 2);
             let middle = *middle;
             self.entries.retain(|_, entry| entry.last > middle);
         }
@@ -65,9 +65,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_not_confused() {
+    fn sources_are_not_confused() {
         let now = Instant::now();
-        let [one, other]: [IpAddr; 2] = ["192.0.2.1", "::1"].map(|it| it.parse().unwrap());
+        let one = Source::Address([192, 0, 2, 1].into());
+        let other = Source::User(0);
         let mut flaps = Flaps::default();
         flaps.ended(one, CloseReason::Silent, now);
         flaps.ended(one, CloseReason::PeerClosed, now);
@@ -77,15 +78,15 @@ mod tests {
     }
 
     #[test]
-    fn ever_new_addresses_cost_no_more_memory() {
+    fn ever_new_sources_cost_no_more_memory() {
         let start = Instant::now();
         let mut flaps = Flaps::default();
         for number in 0..50_000 {
             let now = start + Duration::from_millis(number.into());
-            flaps.ended(IpAddr::V4(number.into()), CloseReason::Silent, now);
-            assert!(flaps.entries.len() <= ADDRESSES);
+            flaps.ended(Source::User(number), CloseReason::Silent, now);
+            assert!(flaps.entries.len() <= SOURCES);
         }
-        let newest = IpAddr::V4(49_999.into());
+        let newest = Source::User(49_999);
         let now = start + Duration::from_secs(50);
         assert_eq!(flaps.of(newest, now), Some((1, CloseReason::Silent)));
     }

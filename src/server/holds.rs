@@ -31,8 +31,8 @@ impl Holds {
         }
     }
 
-    /// Takes note of an owner's state. Returns whether it has caught up.
-    pub(super) fn look(&mut self, owner: usize, is_full: bool) -> bool {
+    /// Takes note whether an owner's mailbox is full. Returns whether it has caught up.
+    pub(super) fn owner_is_full(&mut self, owner: usize, is_full: bool) -> bool {
         let fed = &mut self.fed[owner];
         if is_full {
             fed.get_or_insert_with(|| map(self.seed));
@@ -71,14 +71,14 @@ mod tests {
         let (flood, other) = (PeerId(1), PeerId(2));
         holds.feeds(flood, 1, 1000);
         assert!(!holds.has_full() && !holds.is_held(flood));
-        assert!(!holds.look(1, true));
+        assert!(!holds.owner_is_full(1, true));
         holds.feeds(flood, 1, ALLOWANCE - 1);
         assert!(!holds.is_held(flood), "a few changes are allowed");
         holds.feeds(flood, 1, 1);
         holds.feeds(other, 0, 1000);
         assert!(holds.is_held(flood) && !holds.is_held(other));
-        assert!(holds.look(1, false), "it has caught up");
+        assert!(holds.owner_is_full(1, false), "it has caught up");
         assert!(!holds.is_held(flood) && !holds.has_full());
-        assert!(!holds.look(1, false), "said once");
+        assert!(!holds.owner_is_full(1, false), "said once");
     }
 }

@@ -1,6 +1,5 @@
 //! A running server, as operators see and change it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,14 +16,14 @@ use crate::core::reflector::{SessionView, Topology};
 use crate::core::rib::PeerId;
 use crate::core::session::CloseReason;
 use crate::core::types::{Action, Route, Vni};
-use crate::core::wire::Update;
+use crate::core::wire::{Notice, Update};
 use crate::error::{Error, Result};
 use crate::inspect::{
     Command, Done, Inspect, PeerKind, PeerState, PeerStatus, RouteEntry, ServerStats, Side,
     Snapshot, Status, VniStatus, Watch, WatchEvent, WatchFrom, WatchSource,
 };
 use crate::life::Life;
-use crate::net::{Peer, PeerSelector, Postbox, Reply};
+use crate::net::{Endpoint, Peer, PeerSelector, Postbox, Reply};
 
 /// What the announcer of a server's own routes is called.
 const SELF: &str = "self";
@@ -32,7 +31,8 @@ const SELF: &str = "self";
 /// The ways to the threads of a server.
 #[derive(Clone)]
 pub(super) struct Inspector {
-    pub(super) address: SocketAddr,
+    /// Where the server listens.
+    pub(super) endpoints: Arc<[Endpoint]>,
     pub(super) topology: Topology,
     pub(super) workers: Vec<Postbox<WorkerMail>>,
     pub(super) acceptor: Postbox<AcceptorMail>,
@@ -121,7 +121,8 @@ impl Inspector {
         let not_found = || Error::PeerNotFound(name.into());
         let whose = PeerSelector::parse(name).ok_or_else(not_found)?;
         if let Ending::Drain(time) = ending {
-            self.acceptor.post(AcceptorMail::Shun(whose.ip(), time), 1);
+            self.acceptor
+                .post(AcceptorMail::Shun(whose.source(), time), 1);
         }
         let ended = self.ask_all(|reply| Request::End(whose, ending, reply))?;
         match ended.iter().sum() {
@@ -143,7 +144,10 @@ impl Inspect for Inspector {
             side: Side::Server,
             started: self.started.0,
             uptime: self.started.1.elapsed(),
-            listening: ended.is_none().then_some(self.address),
+            listening: match ended {
+                None => self.endpoints.to_vec(),
+                Some(_) => Vec::new(),
+            },
             not_ready: ended,
             peers: stats.sessions,
             established: stats.established,
@@ -168,12 +172,14 @@ impl Inspect for Inspector {
         let mut peers = Vec::new();
         for Peers { at, sessions, .. } in answers {
             for (view, peer) in sessions {
-                let flaps = flaps.of(peer.ip(), at);
+                let flaps = flaps.of(peer.source(), at);
                 let routes = routes.get(&view.id).copied().unwrap_or(0);
                 peers.push(peer_status(&view, peer, routes, flaps, at));
             }
         }
-        peers.sort_unstable_by_key(|peer| peer.address);
+        peers.sort_unstable_by(|one, other| {
+            (one.address, &one.name).cmp(&(other.address, &other.name))
+        });
         Ok(peers)
     }
 
@@ -275,7 +281,11 @@ fn peer_status(
     PeerStatus {
         id: view.id.0.into(),
         name: peer.to_string(),
-        address: Some(peer.address()),
+        address: peer.address(),
+        transport: Some(peer.transport()),
+        identity: peer.identity(),
+        notices: view.counters.notices,
+        last_notice: view.last_notice.as_deref().map(Notice::to_string),
         kind: match view.is_legacy {
             None => PeerKind::Unknown,
             Some(false) => PeerKind::RustBond,

@@ -11,7 +11,7 @@ use crate::core::pace::Verdict;
 use crate::core::rib::PeerId;
 use crate::core::session::CloseReason;
 use crate::core::types::Vni;
-use crate::core::wire::Malformed;
+use crate::core::wire::{Malformed, Notice};
 use crate::net::Peer;
 
 /// Sessions that begin, or end, in a minute and at a worker, of which each has a line.
@@ -31,10 +31,11 @@ pub(super) enum Kind {
     OverLimit,
     Paced,
     Refused,
+    Notice,
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Established,
         Self::Ended,
         Self::Failed,
@@ -42,6 +43,7 @@ impl Kind {
         Self::OverLimit,
         Self::Paced,
         Self::Refused,
+        Self::Notice,
     ];
 
     /// Returns the words after a number of them.
@@ -54,6 +56,7 @@ impl Kind {
             Self::OverLimit => "reports of refused requests",
             Self::Paced => "legacy peers gone while a table was sent",
             Self::Refused => "connections refused",
+            Self::Notice => "notices of peers",
         }
     }
 
@@ -127,6 +130,11 @@ impl Journal {
         let level = self.level(Kind::OverLimit, Level::Warn, now);
         log::log!(level, peer:% = peer, total = total;
             "peer {peer}: limit reached, {total} routes or subscriptions refused so far");
+    }
+
+    pub(super) fn notice(&mut self, peer: Peer, notice: &Notice, now: Instant) {
+        let level = self.level(Kind::Notice, Level::Warn, now);
+        log::log!(level, peer:% = peer, vni = notice.vni.0; "peer {peer}: {notice}");
     }
 
     pub(super) fn paced(&mut self, peer: Peer, verdict: Verdict, now: Instant) {

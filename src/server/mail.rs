@@ -1,6 +1,5 @@
 //! Everything that can come to the threads of a server from another thread.
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::config::AcceptLimits;
@@ -11,16 +10,16 @@ use crate::core::rib::PeerId;
 use crate::core::types::{Route, Vni};
 use crate::core::wire::Update;
 use crate::inspect::{RouteEntry, VniStatus};
-use crate::net::{Peer, PeerSelector, Reply, Stream};
+use crate::net::{Peer, PeerSelector, Reply, Source, Stream};
 
 /// Mail for the acceptor.
 pub(super) enum AcceptorMail {
     /// A connection from this address is gone.
-    Closed(IpAddr),
+    Closed(Source),
     /// Stop listening and have the workers end their sessions.
     Drain(Order),
     /// Refuse connections from this address for a time.
-    Shun(IpAddr, Duration),
+    Shun(Source, Duration),
     /// Keep other limits.
     Limits(AcceptLimits),
     /// The server is stopping.

@@ -24,7 +24,7 @@ mod tests;
 mod watch;
 mod worker;
 
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -41,7 +41,7 @@ use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;
 use crate::inspect::{Inspect, PeerStatus, ServerStats};
 use crate::life::Life;
-use crate::net::{MAILBOX_WEIGHT, Postbox, listen_on_first};
+use crate::net::{Endpoint, Listener, MAILBOX_WEIGHT, Postbox, listen_on_first};
 use acceptor::Acceptor;
 use drain::Order;
 use flaps::Flaps;
@@ -80,33 +80,33 @@ impl MetalBondServer {
         Self::start_with(address, config, MAILBOX_WEIGHT)
     }
 
-    /// Starts a server on a socket that listens already, as one that a service manager passed.
+    /// Starts a server on sockets that listen already: of several endpoints, of a Unix socket, or
+    /// one that a service manager passed.
     ///
     /// # Errors
     ///
-    /// As [`Self::start`]; [`Error::InvalidConfig`] too if the socket does not listen.
-    pub fn start_on(listener: TcpListener, config: ServerConfig) -> Result<Self> {
-        config.check()?;
-        let examined = socket2::SockRef::from(&listener).is_listener();
-        if !examined.map_err(Error::io("examine the listening socket"))? {
-            return Err(Error::InvalidConfig("the socket does not listen".into()));
-        }
-        listener
-            .set_nonblocking(true)
-            .map_err(Error::io("prepare the listening socket"))?;
-        Self::serve(listener, &config, MAILBOX_WEIGHT)
+    /// As [`Self::start`]; [`Error::InvalidConfig`] too if there is no listener.
+    pub fn start_on(
+        listeners: impl IntoIterator<Item = Listener>,
+        config: ServerConfig,
+    ) -> Result<Self> {
+        Self::serve(listeners.into_iter().collect(), &config, MAILBOX_WEIGHT)
     }
 
     /// As [`Self::start`], with mailboxes that are full from a weight of `high` on.
     fn start_with(address: impl ToSocketAddrs, config: ServerConfig, high: usize) -> Result<Self> {
         config.check()?;
-        Self::serve(listen_on_first(address)?, &config, high)
+        let listener = listen_on_first(address)?.try_into()?;
+        Self::serve(vec![listener], &config, high)
     }
 
-    fn serve(listener: TcpListener, config: &ServerConfig, high: usize) -> Result<Self> {
-        let address = listener
-            .local_addr()
-            .map_err(Error::io("read the listening address"))?;
+    fn serve(listeners: Vec<Listener>, config: &ServerConfig, high: usize) -> Result<Self> {
+        config.check()?;
+        let endpoints = listeners.iter().map(|it| it.endpoint().clone());
+        let endpoints: Arc<[Endpoint]> = endpoints.collect();
+        if endpoints.is_empty() {
+            return Err(Error::InvalidConfig("there is nothing to listen on".into()));
+        }
         let seed = crate::random::seed();
         let topology = Topology::new(config.workers.get());
         let shard_config = config.shard(seed);
@@ -122,7 +122,7 @@ impl MetalBondServer {
         let stats = (0..topology.shards()).map(|_| Arc::default());
         let stats: Vec<Arc<WorkerStats>> = stats.collect();
         let (acceptor, acceptor_postbox) = Acceptor::new(
-            listener,
+            listeners,
             topology,
             workers.clone(),
             limits,
@@ -135,7 +135,7 @@ impl MetalBondServer {
         let life = Life::default();
         let mut server = Self {
             inspector: Inspector {
-                address,
+                endpoints: Arc::clone(&endpoints),
                 topology,
                 workers,
                 acceptor: acceptor_postbox.clone(),
@@ -166,7 +166,9 @@ impl MetalBondServer {
             server.spawn(worker_name(id), worker, Worker::run)?;
         }
         server.spawn(ACCEPTOR_NAME.into(), acceptor, Acceptor::run)?;
-        log::info!("listening on {address} with {} workers", topology.shards());
+        for endpoint in &*endpoints {
+            log::info!("listening on {endpoint} with {} workers", topology.shards());
+        }
         Ok(server)
     }
 
@@ -224,10 +226,20 @@ impl MetalBondServer {
         Ok(fixed)
     }
 
-    /// The address listened on, with the port that was chosen if it was 0.
+    /// Where the server listens, with the ports that were chosen for 0.
+    #[must_use]
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.inspector.endpoints
+    }
+
+    /// The first address that is listened on, with the port that was chosen if it was 0.
+    ///
+    /// A server that listens on Unix sockets alone has none: it is `[::]:0` then.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.inspector.address
+        let nowhere = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
+        let mut addresses = self.endpoints().iter().filter_map(Endpoint::address);
+        addresses.next().unwrap_or(nowhere)
     }
 
     /// What the server has and has done.
@@ -318,7 +330,9 @@ impl MetalBondServer {
             drop(thread.join());
         }
         self.life.stop();
-        log::info!("stopped listening on {}", self.local_addr());
+        for endpoint in self.endpoints() {
+            log::info!("stopped listening on {endpoint}");
+        }
     }
 }
 

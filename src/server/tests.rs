@@ -133,7 +133,7 @@ fn panic_of_a_worker_ends_the_whole_server_and_is_said() {
     is_said(view.announcements().map(drop));
     is_said(server.routes().map(drop));
     let status = view.status();
-    assert_eq!(status.listening, None);
+    assert_eq!(status.listening, []);
     assert!(status.not_ready.unwrap().contains("metalbond-1 panicked"));
     is_said(server.shutdown());
 }

@@ -231,7 +231,9 @@ impl Worker {
             ..
         } = self;
         let is_unread = |id| unread.as_ref().is_some_and(|it| it.0 == id);
-        shard.handle_timeouts(now, |id| is_unread(id) || turn.look(id, Conn::look));
+        shard.handle_timeouts(now, |id| {
+            is_unread(id) || turn.poll_readable(id, Conn::poll_readable)
+        });
     }
 
     /// Takes the mail, as much as one turn is to cost. Returns `false` when told to stop.
@@ -265,7 +267,9 @@ impl Worker {
             log::debug!(peer:% = peer; "peer {peer}: setting socket options: {error}");
         }
         let token = Token(id.0 as usize);
-        let halvings = self.links.paces.lock().halvings(peer.ip(), now);
+        // A user of this host has no address whose buffer could have been overrun.
+        let paces = &self.links.paces;
+        let halvings = peer.ip().map_or(0, |ip| paces.lock().halvings(ip, now));
         let refused = match Conn::accepted(stream, peer, self.poll.registry(), token) {
             Ok(conn) if self.shard.open(id, halvings, now) => {
                 self.stats.accepted.fetch_add(1, Ordering::Relaxed);
@@ -276,7 +280,7 @@ impl Worker {
             Err(error) => error.to_string(),
         };
         self.journal.refused(peer, &refused, now);
-        let closed = AcceptorMail::Closed(peer.ip());
+        let closed = AcceptorMail::Closed(peer.source());
         self.links.acceptor.post(closed, 1);
     }
 
@@ -287,13 +291,13 @@ impl Worker {
         }
     }
 
-    /// Looks which owners are behind, and lets the sessions read that waited for one that has
+    /// Notes which owners are behind. Lets the sessions read that waited for one that has
     /// caught up.
-    fn look_at_owners(&mut self) {
+    fn release_held(&mut self) {
         let mut has_caught_up = false;
         for (owner, postbox) in self.links.workers.iter().enumerate() {
             if owner != self.id {
-                has_caught_up |= self.holds.look(owner, postbox.is_full());
+                has_caught_up |= self.holds.owner_is_full(owner, postbox.is_full());
             }
         }
         if has_caught_up {
@@ -302,7 +306,7 @@ impl Worker {
     }
 
     fn read_sockets(&mut self, now: Instant) {
-        self.look_at_owners();
+        self.release_held();
         if let Some((id, bytes)) = self.unread.take() {
             self.feed(id, bytes, now);
             self.post(Some(id));
@@ -383,7 +387,7 @@ impl Worker {
             if let Some(id) = from
                 && postbox.is_full()
             {
-                self.holds.look(shard, true);
+                self.holds.owner_is_full(shard, true);
                 self.holds.feeds(id, shard, weight);
             }
         }

@@ -286,7 +286,7 @@ fn probe_reports_what_a_server_is() {
     assert_eq!(found["keepalive_interval_seconds"], 7);
     assert_eq!(
         found["capabilities"],
-        serde_json::json!(["STREAM", "END_OF_RIB"])
+        serde_json::json!(["STREAM", "END_OF_RIB", "NOTICE"])
     );
     assert_eq!(found["node_id"].as_str().unwrap().len(), 32);
     let trips = &found["round_trips"];

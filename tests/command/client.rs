@@ -121,3 +121,28 @@ fn hangup_without_a_file_ends_nothing_and_says_so() {
     client.stop("TERM");
     server.stop("TERM");
 }
+
+/// As to Go MetalBond: the last value counts, and an empty address of HTTP is none.
+#[test]
+fn options_given_twice_have_the_last_value_and_a_warning() {
+    let line = "server -l [::1]:0 --http [::1]:0 --http= -v --verbose=no";
+    let server = Process::start(metalbond().args(line.split(' ')));
+    let address = server.listens_on("INFO  listening on ");
+    let log = server.stderr.so_far().join("\n") + "\n";
+    for expected in [
+        "WARN  option http: given twice; the last one counts\n",
+        "WARN  option http: is empty; nothing is served over HTTP\n",
+        "WARN  option verbose: given twice; the last one counts\n",
+    ] {
+        assert!(log.contains(expected), "{log}");
+    }
+    assert!(!log.contains("HTTP on") && !log.contains("DEBUG"), "{log}");
+
+    let twice = ["--keepalive", "7", "--keepalive", "3", "--subscribe", "1"];
+    let client = Process::client(address, &twice);
+    let log = client.stderr.so_far().join("\n") + "\n";
+    let expected = "WARN  option keepalive: given twice; the last one counts\n";
+    assert!(log.contains(expected), "{log}");
+    client.stop("TERM");
+    server.stop("TERM");
+}

@@ -82,8 +82,8 @@ fn wrong_values_are_named_with_line_and_key() {
         ":7: verbose: expected true or false".into(),
         ":8: subscribe: unknown key; belongs into [client]".into(),
         ":9: config: unknown key; see metalbond server --help".into(),
-        ":12: server a b: expected a server, as [2001:db8::1]:4711 or host:4711 (without a port, \
-         4711)"
+        ":12: server a b: expected a server, as [2001:db8::1]:4711, host:4711 (without a port, \
+         4711) or unix:/run/metalbond/peers"
             .into(),
         format!(":14: subscribe 4294967296: {vni}"),
         format!(":15: subscribe: {vni}"),
@@ -129,6 +129,11 @@ fn syntax_errors_are_named_with_their_place() {
     assert_check(
         "[server]\nqueue-soft-limit = \"2M\"\nqueue-hard-limit = 0x100000\n[client]\nhold = 1\n",
         &[":2: queue-soft-limit: is above queue-hard-limit"],
+    );
+    #[cfg(all(feature = "netlink", target_os = "linux"))]
+    assert_check(
+        "[client]\ninstall-routes = [\"1#100\", \"2#100\", \"1#200\"]\n",
+        &[":2: install-routes: VNI 1 is given twice"],
     );
     assert_check(
         "keepalive = 5\nx = 1\nserver = 7\n",

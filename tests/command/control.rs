@@ -70,7 +70,7 @@ fn control_socket_is_private_and_removed_at_the_end() {
     assert!(found.file_type().is_socket());
     assert_eq!(found.permissions().mode() & 0o777, 0o600);
     let (client, _) = client(&folder, address, &[]);
-    assert_eq!(folder.len(), 2);
+    assert_eq!(folder.len(), 4, "two sockets and their locks");
     client.stop("TERM");
     server.stop("INT");
     assert_eq!(folder.len(), 0);

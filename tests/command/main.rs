@@ -24,4 +24,7 @@ mod config;
 #[cfg(feature = "http")]
 mod control;
 mod logs;
+#[cfg(feature = "http")]
+mod panics;
 mod run;
+mod unix;

@@ -5,6 +5,10 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -142,7 +146,18 @@ pub(crate) fn hop(number: u16) -> NextHop {
 
 /// A connection that speaks bytes.
 pub(crate) struct Raw {
+    /// A Unix socket behaves as one of TCP here.
     pub(crate) stream: TcpStream,
+    /// What a server calls the session.
+    pub(crate) name: String,
+}
+
+impl From<TcpStream> for Raw {
+    fn from(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let name = stream.local_addr().unwrap().to_string();
+        Self { stream, name }
+    }
 }
 
 /// HELLO with a keepalive interval of 5 s and no extensions.
@@ -153,16 +168,25 @@ impl Raw {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::from(stream)
+    }
+
+    /// Connects to a Unix socket, as the connection with this number.
+    pub(crate) fn connect_path(path: &Path, number: u32) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream }
+        let uid = std::fs::metadata("/proc/self").unwrap().uid();
+        Self {
+            stream: OwnedFd::from(stream).into(),
+            name: format!("unix:{uid}#{number}"),
+        }
     }
 
     /// The next connection of a listener.
     pub(crate) fn accept(listener: &std::net::TcpListener) -> Self {
         let (stream, _) = listener.accept().unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream }
+        Self::from(stream)
     }
 
     /// Whether nothing comes for a moment.
@@ -182,11 +206,16 @@ impl Raw {
     /// Connected, and through the handshake, with a HELLO of the caller's.
     pub(crate) fn established_by(address: SocketAddr, hello: &[u8]) -> Self {
         let mut raw = Self::connect(address);
-        raw.send(hello);
-        assert_eq!(raw.frame()[3], 1);
-        raw.send(&KEEPALIVE);
-        assert_eq!(raw.frame(), KEEPALIVE);
+        raw.establish(hello);
         raw
+    }
+
+    /// Goes through the handshake.
+    pub(crate) fn establish(&mut self, hello: &[u8]) {
+        self.send(hello);
+        assert_eq!(self.frame()[3], 1);
+        self.send(&KEEPALIVE);
+        assert_eq!(self.frame(), KEEPALIVE);
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {

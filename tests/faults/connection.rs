@@ -135,10 +135,7 @@ fn narrow(address: SocketAddr) -> Raw {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&address.into()).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    Raw {
-        stream: socket.into(),
-    }
+    TcpStream::from(socket).into()
 }
 
 /// Sends KEEPALIVEs and reads nothing, until the other side has closed; how long that was.

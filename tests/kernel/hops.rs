@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rustbond::kernel::{KernelConfig, vrf_table};
-use rustbond::{NextHop, Vni};
+use rustbond::{NextHop, Route, Vni};
 
 use crate::netns::{DEVICE, in_namespace, ip, make_device};
 use crate::writer::*;
@@ -38,6 +38,32 @@ fn next_hop_that_no_tunnel_can_lead_to_is_refused_and_named() {
             assert!(warning.contains(&address.to_string()), "{warning}");
         }
         assert_eq!((table(100), ip("nexthop")), (String::new(), String::new()));
+    });
+}
+
+#[test]
+fn destination_with_more_next_hops_than_a_route_has_is_named() {
+    in_namespace("many", || {
+        make_device();
+        let writer = start(config());
+        // Two announcements that lead to one address are one next hop.
+        let target = NextHop::load_balancer(underlay(1));
+        writer.add(VNI, nth_v4(0, 1));
+        writer.add(VNI, Route::new(nth_v4(0, 1).destination, target));
+        for hop in 2..257 {
+            writer.add(VNI, nth_v4(0, hop));
+        }
+        writer.flush(WAIT).unwrap();
+        assert_eq!(writer.stats().last_warning, None);
+        for hop in 257..600 {
+            writer.add(VNI, nth_v4(0, hop));
+        }
+        writer.flush(WAIT).unwrap();
+        let warning = writer.stats().last_warning.unwrap();
+        let expected = "10.0.0.0/24 has more than 256 next hops";
+        assert!(warning.contains(expected), "{warning}");
+        let objects = ip("nexthop show proto 254").lines().count();
+        assert_eq!(objects, 256 + 1, "the hops and their group");
     });
 }
 

@@ -3,6 +3,7 @@
 //! Needs CAP_SYS_ADMIN and CAP_NET_ADMIN; says so and passes where it has not.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rustbond::Vni;
 use rustbond::kernel::{self, KernelConfig, KernelWriter, NexthopMode, Standing};
@@ -301,5 +302,71 @@ fn two_writers_live_side_by_side_with_other_numbers_and_a_second_one_is_refused(
         // Its place is free.
         start(config()).shutdown(WAIT).unwrap();
         assert_eq!(table(200).matches("unicast").count(), 100);
+    });
+}
+
+#[test]
+fn routes_that_a_client_left_under_other_nexthop_numbers_are_named_until_they_are_flushed() {
+    in_namespace("numbers", || {
+        make_device();
+        let left = config();
+        left_by(&left);
+        let ids = 100_000..200_000;
+        let writer = start(KernelConfig {
+            nexthop_ids: ids.clone(),
+            check_interval: Duration::from_secs(1),
+            ..config()
+        });
+        for n in 0..20 {
+            writer.add(VNI, nth_v4(n, 1));
+        }
+        eventually("theirs stand there", WAIT, || writer.stats().shadowed == 20);
+        let warning = writer.stats().last_warning.unwrap();
+        let advice = "`metalbond kernel flush --rt-proto 254 --nexthop-ids FROM-TO`";
+        assert!(warning.contains(advice), "{warning}");
+        let number = |it: &str| it.parse().is_ok_and(|it| left.nexthop_ids.contains(&it));
+        let mut words = warning.split([' ', ',']);
+        assert!(words.any(number), "{warning} names one of them");
+
+        kernel::flush(254, left.nexthop_ids.clone(), None).unwrap();
+        eventually("ours come", WAIT, || writer.stats().in_sync);
+        eventually("nothing is left", WAIT, || {
+            writer.stats().last_warning.is_none()
+        });
+    });
+}
+
+/// One that was there already, and one that comes later.
+#[test]
+fn objects_of_clients_that_run_are_not_called_left_over() {
+    in_namespace("beside", || {
+        make_device();
+        let often = Duration::from_secs(1);
+        let with = |protocol, nexthop_ids, table| KernelConfig {
+            protocol,
+            nexthop_ids,
+            vni_tables: BTreeMap::from([(VNI, table)]),
+            check_interval: often,
+            ..config()
+        };
+        let ids = config().nexthop_ids;
+        let mut writers = Vec::new();
+        for (protocol, ids, table) in [(254, &ids, 100), (254, &(1..70_000), 200), (77, &ids, 300)]
+        {
+            let writer = start(with(protocol, ids.clone(), table));
+            for n in 0..20 {
+                writer.add(VNI, nth_v4(n, 1));
+            }
+            writer.synced(VNI);
+            writers.push(writer);
+        }
+        for writer in &writers {
+            eventually("all is there", WAIT, || writer.stats().in_sync);
+            let before = writer.stats().resyncs;
+            eventually("it was read again", WAIT, || {
+                writer.stats().resyncs > before + 1
+            });
+            assert_eq!(writer.stats().last_warning, None);
+        }
     });
 }

@@ -192,7 +192,7 @@ fn longest_times_of_a_server_panic_nowhere() {
         ..ProbeConfig::default()
     };
     let probed = ProbeConfig { count: 1, ..probed };
-    probe(server.local_addr(), &probed).unwrap();
+    probe(&server.endpoints()[0], &probed).unwrap();
     let drain = server.drain(Duration::MAX);
     assert!(matches!(drain.wait(SOON), Err(Error::Timeout)));
     let name = view.peers().unwrap()[0].name.clone();

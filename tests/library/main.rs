@@ -3,6 +3,8 @@
 
 #[path = "../common/double/mod.rs"]
 mod double;
+#[path = "../common/folder.rs"]
+mod folder;
 #[path = "../common/support.rs"]
 mod support;
 
@@ -12,3 +14,4 @@ mod inspect;
 mod life;
 mod sessions;
 mod survival;
+mod unix;

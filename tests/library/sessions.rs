@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::support::{PATIENCE, Recorder, client, eventually, free_address, hop, server, v4};
 use rustbond::{
-    ClientConfig, ClientState, ConnectionState, Destination, Error, MetalBondClient,
-    MetalBondServer, NextHop, NoOpHandler, Route, RouteHandler, ServerConfig, ServerId, Vni,
+    ClientConfig, ClientState, ConnectionState, Destination, Error, Event, EventDetail,
+    MetalBondClient, MetalBondServer, NextHop, NoOpHandler, Refused, Route, RouteHandler,
+    ServerConfig, ServerId, Vni,
 };
 
 const VNI: Vni = Vni(100);
@@ -359,4 +360,43 @@ fn handler_may_call_the_client_and_may_panic() {
     announcer.announce(VNI, v4(2), hop(1)).unwrap();
     eventually("both are told", || calls.load(Ordering::SeqCst) == 2);
     subscriber.shutdown().unwrap();
+}
+
+/// What a server refuses because of a limit is seen at the client that was refused, and the other
+/// way round.
+#[test]
+fn refusals_are_told_to_who_was_refused() {
+    let config = ServerConfig {
+        max_subscriptions_per_peer: 1,
+        max_routes_per_peer: 1,
+        ..ServerConfig::default()
+    };
+    let server = MetalBondServer::start("127.0.0.1:0", config).unwrap();
+    let client = client(&[server.local_addr()], NoOpHandler);
+    let events = client.watch(EventDetail::Routes).unwrap();
+    client.subscribe(Vni(1)).unwrap();
+    client.subscribe(Vni(2)).unwrap();
+    for number in 1..4 {
+        client.announce(Vni(3), v4(number), hop(1)).unwrap();
+    }
+    let mut refused = Vec::new();
+    while refused.len() < 2 {
+        if let Event::Refused(_, vni, what, why) = events.recv_timeout(PATIENCE).unwrap() {
+            refused.push((vni, what, why.to_string()));
+        }
+    }
+    refused.sort();
+    let of_limit = |what: &str| format!("the session is at its limit of {what}");
+    let expected = [
+        (Vni(2), Refused::Subscription, of_limit("subscriptions")),
+        (Vni(3), Refused::Announcement, of_limit("routes")),
+    ];
+    assert_eq!(refused, expected);
+    let peer = &client.inspector().peers().unwrap()[0];
+    assert!(
+        peer.last_notice
+            .as_deref()
+            .is_some_and(|it| it.contains("limit of"))
+    );
+    assert!(peer.notices >= 2);
 }

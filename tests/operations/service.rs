@@ -48,7 +48,8 @@ fn client_notifies_ready_and_its_servers_and_tables() {
     let args = ["client", "-s", &name, "--subscribe", "1,2"];
     let client = Process::start(metalbond().args(args).envs(manager.env()));
     manager.expect("READY=1\nSTATUS=0 of 1 server, 0 of 2 VNIs synced, 0 routes\n");
-    let server = MetalBondServer::start_on(listener, ServerConfig::default()).unwrap();
+    let server =
+        MetalBondServer::start_on([listener.try_into().unwrap()], ServerConfig::default()).unwrap();
     let mut announcer = Raw::established(address);
     announcer.send(&update(0, 1, 1, 1));
     manager.expect("STATUS=1 of 1 server, 2 of 2 VNIs synced, 1 route\n");
@@ -187,7 +188,7 @@ fn passed_socket_is_listened_on_and_stays_with_the_manager() {
         let args = ["--listen", "192.0.2.1:1"];
         let server = passed(listener.try_clone().unwrap().into(), 1, &args);
         assert_eq!(server.listens_on("listening on "), address);
-        let mut early = Raw { stream: early };
+        let mut early = Raw::from(early);
         early.send(&support::HELLO);
         assert_eq!(early.frame()[3], 1);
         server.stop("TERM");
@@ -197,34 +198,21 @@ fn passed_socket_is_listened_on_and_stays_with_the_manager() {
 #[test]
 fn passed_descriptor_that_does_not_listen_is_refused() {
     use socket2::{Domain, Socket, Type};
-    let expected = "expected a TCP socket that listens";
+    let kind = "expected a TCP or Unix socket that listens";
+    let unheard = "the socket does not listen";
+    let socket = |domain| OwnedFd::from(Socket::new(domain, Type::STREAM, None).unwrap());
     let listener = || TcpListener::bind(LOCAL).unwrap();
     let stream = TcpStream::connect(listener().local_addr().unwrap());
     let all: [(OwnedFd, u32, &str); 5] = [
-        (UdpSocket::bind(LOCAL).unwrap().into(), 1, expected),
-        (
-            Socket::new(Domain::IPV4, Type::STREAM, None)
-                .unwrap()
-                .into(),
-            1,
-            expected,
-        ),
-        (
-            Socket::new(Domain::UNIX, Type::STREAM, None)
-                .unwrap()
-                .into(),
-            1,
-            expected,
-        ),
-        (
-            std::fs::File::open("/dev/null").unwrap().into(),
-            1,
-            expected,
-        ),
+        (UdpSocket::bind(LOCAL).unwrap().into(), 1, kind),
+        (socket(Domain::IPV4), 1, unheard),
+        (socket(Domain::UNIX), 1, unheard),
+        (std::fs::File::open("/dev/null").unwrap().into(), 1, kind),
+        // The second is missing.
         (
             listener().into(),
             2,
-            "2 sockets were passed (LISTEN_FDS); expected one",
+            "the passed socket (descriptor 4): Bad file descriptor (os error 9)",
         ),
     ];
     drop(stream);

@@ -4,331 +4,270 @@
 //! Promised is, for every case: a payload that is malformed is dropped and counted, and the
 //! session goes on; what has no meaning in the stream ends the session, with the reason; all
 //! else is taken as it came. A healthy pair exchanges routes through the same server, and the
-//! same client, all the while.
+//! same client, all the while. What clients do is done over TCP and over a Unix socket.
 //!
 //! Elsewhere: what breaks Go MetalBond (`quirks.rs`), floods and limits (`limits.rs`).
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::siege::{
-    Fate, Pair, fatal_anywhere, fatal_before_hello, frame, good, odd_hellos, payloads,
-};
+use crate::fort::{Fort, Way};
+use crate::siege::{Fate, fatal_anywhere, fatal_before_hello, frame, good, odd_hellos, payloads};
 use crate::support::{
     self, HELLO, KEEPALIVE, PATIENCE, Raw, Recorder, eventually, hop, subscribe, v4,
 };
-use rustbond::inspect::{Inspect, PeerState, PeerStatus, Watch, WatchEvent, WatchFrom};
+use rustbond::inspect::{Inspect, PeerState, PeerStatus};
 use rustbond::{ClientConfig, MetalBondClient, MetalBondServer, NoOpHandler, ServerConfig, Vni};
 
 const VNI: Vni = Vni(7);
 
-/// A server with a healthy pair, and what is known of the others' sessions.
-struct Fort {
-    /// Ends before its server.
-    pair: Pair,
-    server: MetalBondServer,
-    watch: Watch,
-    /// Reasons by address.
-    ended: BTreeMap<String, String>,
-}
-
-impl Fort {
-    fn new(config: ServerConfig) -> Self {
-        let server = MetalBondServer::start("127.0.0.1:0", config).unwrap();
-        let pair = Pair::start(server.local_addr());
-        let watch = server
-            .inspector()
-            .watch(Some(Vni(99)), WatchFrom::Now)
-            .unwrap();
-        Self {
-            pair,
-            server,
-            watch,
-            ended: BTreeMap::new(),
-        }
-    }
-
-    fn connect(&self) -> Raw {
-        Raw::connect(self.server.local_addr())
-    }
-
-    fn established(&self) -> Raw {
-        Raw::established(self.server.local_addr())
-    }
-
-    /// Why the session of an address ended.
-    fn reason(&mut self, address: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(reason) = self.ended.remove(address) {
-                return reason;
-            }
-            for event in self.watch.wait(Duration::from_millis(100)).unwrap() {
-                if let WatchEvent::PeerDown(name, reason) = event {
-                    self.ended.insert(name, reason);
-                }
-            }
-        }
-        panic!("the session of {address} goes on");
-    }
-
-    /// Sends bytes, after which the server must end the session for this reason.
-    fn ends(&mut self, mut peer: Raw, name: &str, bytes: &[u8], reason: &str) {
-        let address = peer.stream.local_addr().unwrap().to_string();
-        peer.send(bytes);
-        assert!(peer.closed_by_server(), "{name}");
-        assert_eq!(self.reason(&address), reason, "{name}");
-    }
-
-    fn peer(&self, raw: &Raw) -> PeerStatus {
-        let name = raw.stream.local_addr().unwrap().to_string();
-        let mut peers = self.server.peers().unwrap().into_iter();
-        peers.find(|it| it.name == name).unwrap()
-    }
-
-    /// Nobody has suffered, and nobody but the pair is left.
-    fn stands(self) {
-        self.pair.goes_on();
-        eventually("the pair alone is left", || {
-            self.server.stats().sessions == 2
-        });
-        let pair = self.server.peers().unwrap();
-        assert!(pair.iter().all(|it| it.malformed + it.refused == 0));
-        eventually("nothing of the others is left", || {
-            let stats = self.server.stats();
-            stats.subscriptions == 1 && stats.announcements <= 1
-        });
-    }
-}
-
 #[test]
 fn meaningless_frames_from_a_client_end_its_session_with_a_reason() {
-    let mut fort = Fort::new(ServerConfig::default());
-    for (name, bytes, reason) in fatal_before_hello() {
-        let peer = fort.connect();
-        fort.ends(peer, &format!("{name} before HELLO"), &bytes, &reason);
-    }
-    let out_of_place = |kind: u8| format!("message type {kind} out of place");
-    for (kind, bytes) in [
-        (1, HELLO.to_vec()),
-        (3, subscribe(7).to_vec()),
-        (4, frame(4, &[8, 7])),
-        (5, frame(5, &good())),
-        (160, frame(160, &[8, 7])),
-    ] {
-        let mut peer = fort.connect();
-        peer.send(&HELLO);
-        fort.ends(
-            peer,
-            "between HELLO and KEEPALIVE",
-            &bytes,
-            &out_of_place(kind),
-        );
-    }
-    let established = fatal_anywhere().into_iter().chain([
-        ("HELLO".into(), HELLO.to_vec(), out_of_place(1)),
-        ("END_OF_RIB".into(), frame(160, &[8, 7]), out_of_place(160)),
-    ]);
-    for (name, bytes, reason) in established {
-        let mut peer = fort.established();
-        // What it announced goes with it.
-        peer.send(&frame(5, &good()));
-        peer.send(&subscribe(7));
-        fort.ends(peer, &format!("{name} when established"), &bytes, &reason);
-    }
-    fort.stands();
+    Way::each(|way| {
+        let mut fort = Fort::new(way, ServerConfig::default());
+        for (name, bytes, reason) in fatal_before_hello() {
+            let peer = fort.connect();
+            fort.ends(peer, &format!("{name} before HELLO"), &bytes, &reason);
+        }
+        let out_of_place = |kind: u8| format!("message type {kind} out of place");
+        for (kind, bytes) in [
+            (1, HELLO.to_vec()),
+            (3, subscribe(7).to_vec()),
+            (4, frame(4, &[8, 7])),
+            (5, frame(5, &good())),
+            (160, frame(160, &[8, 7])),
+        ] {
+            let mut peer = fort.connect();
+            peer.send(&HELLO);
+            fort.ends(
+                peer,
+                "between HELLO and KEEPALIVE",
+                &bytes,
+                &out_of_place(kind),
+            );
+        }
+        let established = fatal_anywhere().into_iter().chain([
+            ("HELLO".into(), HELLO.to_vec(), out_of_place(1)),
+            ("END_OF_RIB".into(), frame(160, &[8, 7]), out_of_place(160)),
+        ]);
+        for (name, bytes, reason) in established {
+            let mut peer = fort.established();
+            // What it announced goes with it.
+            peer.send(&frame(5, &good()));
+            peer.send(&subscribe(7));
+            fort.ends(peer, &format!("{name} when established"), &bytes, &reason);
+        }
+        fort.stands();
+    });
 }
 
 #[test]
 fn malformed_payloads_from_a_client_are_dropped_and_the_rest_relayed() {
-    let fort = Fort::new(ServerConfig::default());
-    let mut subscriber = fort.established();
-    subscriber.send(&subscribe(7));
-    subscriber.barrier();
-    let mut peer = fort.established();
-    let mut malformed = 0;
-    for (name, payload, fate) in payloads() {
-        peer.send(&frame(5, &payload));
-        match fate {
-            Fate::Dropped => malformed += 1,
-            Fate::Relayed(expected) => {
-                assert_eq!(subscriber.frame(), frame(5, &expected), "{name}");
-                let withdrawn = [&[8, 1], &expected[..]].concat();
-                peer.send(&frame(5, &withdrawn));
-                assert_eq!(subscriber.frame(), frame(5, &withdrawn), "{name}");
+    Way::each(|way| {
+        let fort = Fort::new(way, ServerConfig::default());
+        let mut subscriber = fort.established();
+        subscriber.send(&subscribe(7));
+        subscriber.barrier();
+        let mut peer = fort.established();
+        let mut malformed = 0;
+        for (name, payload, fate) in payloads() {
+            peer.send(&frame(5, &payload));
+            match fate {
+                Fate::Dropped => malformed += 1,
+                Fate::Relayed(expected) => {
+                    assert_eq!(subscriber.frame(), frame(5, &expected), "{name}");
+                    let withdrawn = [&[8, 1], &expected[..]].concat();
+                    peer.send(&frame(5, &withdrawn));
+                    assert_eq!(subscriber.frame(), frame(5, &withdrawn), "{name}");
+                }
             }
+            assert!(peer.barrier().is_empty(), "{name}: no echo");
+            assert_eq!(fort.peer(&peer).malformed, malformed, "{name}");
         }
-        assert!(peer.barrier().is_empty(), "{name}: no echo");
-        assert_eq!(fort.peer(&peer).malformed, malformed, "{name}");
-    }
-    // The other messages.
-    for (kind, payload) in [(3, &[8][..]), (3, &[10, 1, 0]), (4, &[0xff; 12]), (3, &[7])] {
-        peer.send(&frame(kind, payload));
-        malformed += 1;
-    }
-    peer.send(&frame(2, &[0xff; 1188]));
-    assert_eq!(
-        peer.frame(),
-        KEEPALIVE,
-        "a KEEPALIVE's payload is nobody's business"
-    );
-    assert!(peer.barrier().is_empty());
-    assert_eq!(fort.peer(&peer).malformed, malformed);
-    assert!(
-        subscriber.barrier().is_empty(),
-        "nothing was heard of all that"
-    );
-    assert_eq!(fort.server.stats().malformed, malformed);
-    assert_eq!(fort.server.stats().closed, 0);
-    drop((peer, subscriber));
-    fort.stands();
+        // The other messages.
+        for (kind, payload) in [(3, &[8][..]), (3, &[10, 1, 0]), (4, &[0xff; 12]), (3, &[7])] {
+            peer.send(&frame(kind, payload));
+            malformed += 1;
+        }
+        peer.send(&frame(2, &[0xff; 1188]));
+        assert_eq!(
+            peer.frame(),
+            KEEPALIVE,
+            "a KEEPALIVE's payload is nobody's business"
+        );
+        assert!(peer.barrier().is_empty());
+        assert_eq!(fort.peer(&peer).malformed, malformed);
+        assert!(
+            subscriber.barrier().is_empty(),
+            "nothing was heard of all that"
+        );
+        assert_eq!(fort.server.stats().malformed, malformed);
+        assert_eq!(fort.server.stats().closed, 0);
+        drop((peer, subscriber));
+        fort.stands();
+    });
 }
 
 #[test]
 fn odd_hellos_from_clients_are_accepted() {
-    let fort = Fort::new(ServerConfig::default());
-    for (name, hello) in odd_hellos() {
-        let mut peer = fort.connect();
-        peer.send(&hello);
-        assert_eq!(peer.frame()[3], 1, "{name}");
-        peer.send(&KEEPALIVE);
-        assert_eq!(peer.frame(), KEEPALIVE, "{name}");
-        let status = fort.peer(&peer);
-        assert_eq!(status.state, PeerState::Established, "{name}");
-        assert_eq!(status.keepalive_interval, 5, "{name}");
-    }
-    fort.stands();
+    Way::each(|way| {
+        let fort = Fort::new(way, ServerConfig::default());
+        for (name, hello) in odd_hellos() {
+            let mut peer = fort.connect();
+            peer.send(&hello);
+            assert_eq!(peer.frame()[3], 1, "{name}");
+            peer.send(&KEEPALIVE);
+            assert_eq!(peer.frame(), KEEPALIVE, "{name}");
+            let status = fort.peer(&peer);
+            assert_eq!(status.state, PeerState::Established, "{name}");
+            assert_eq!(status.keepalive_interval, 5, "{name}");
+        }
+        fort.stands();
+    });
 }
 
 /// A byte now and then is no handshake, and a frame that never ends no sign of life for ever.
 #[test]
 fn clients_that_dribble_time_out() {
-    let mut fort = Fort::new(ServerConfig {
-        // Long enough for the handshakes of the healthy.
-        handshake_timeout: Duration::from_secs(1),
-        keepalive_interval: 1,
-        ..ServerConfig::default()
+    Way::each(|way| {
+        let mut fort = Fort::new(
+            way,
+            ServerConfig {
+                // Long enough for the handshakes of the healthy.
+                handshake_timeout: Duration::from_secs(1),
+                keepalive_interval: 1,
+                ..ServerConfig::default()
+            },
+        );
+        // A HELLO of 1188 bytes would take half a minute at this pace.
+        let endless = [&[1, 4, 0xa4, 1], &[9 << 3 | 2, 0xff, 0x7f][..]].concat();
+        let mut peer = fort.connect();
+        let session = peer.name.clone();
+        let mut bytes = endless.into_iter().chain(std::iter::repeat(0));
+        let deadline = Instant::now() + PATIENCE;
+        while !fort
+            .server
+            .peers()
+            .unwrap()
+            .iter()
+            .all(|it| it.name != session)
+        {
+            assert!(Instant::now() < deadline, "still there");
+            drop(std::io::Write::write(
+                &mut peer.stream,
+                &[bytes.next().unwrap()],
+            ));
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        assert_eq!(fort.reason(&session), "handshake timed out");
+        // Half a frame, then silence.
+        for (is_established, bytes, reason) in [
+            (false, &HELLO[..5], "handshake timed out"),
+            (true, &[1, 4, 0xa4, 5][..], "keepalive timed out"),
+            (true, &[1][..], "keepalive timed out"),
+        ] {
+            let peer = if is_established {
+                fort.established()
+            } else {
+                fort.connect()
+            };
+            fort.ends(peer, "half a frame", bytes, reason);
+        }
+        let mut peer = fort.connect();
+        peer.send(&HELLO);
+        fort.ends(peer, "HELLO alone", &KEEPALIVE[..3], "handshake timed out");
+        fort.stands();
     });
-    // A HELLO of 1188 bytes would take half a minute at this pace.
-    let endless = [&[1, 4, 0xa4, 1], &[9 << 3 | 2, 0xff, 0x7f][..]].concat();
-    let mut peer = fort.connect();
-    let address = peer.stream.local_addr().unwrap().to_string();
-    let mut bytes = endless.into_iter().chain(std::iter::repeat(0));
-    let deadline = Instant::now() + PATIENCE;
-    while !fort
-        .server
-        .peers()
-        .unwrap()
-        .iter()
-        .all(|it| it.name != address)
-    {
-        assert!(Instant::now() < deadline, "still there");
-        drop(std::io::Write::write(
-            &mut peer.stream,
-            &[bytes.next().unwrap()],
-        ));
-        std::thread::sleep(Duration::from_millis(25));
-    }
-    assert_eq!(fort.reason(&address), "handshake timed out");
-    // Half a frame, then silence.
-    for (is_established, bytes, reason) in [
-        (false, &HELLO[..5], "handshake timed out"),
-        (true, &[1, 4, 0xa4, 5][..], "keepalive timed out"),
-        (true, &[1][..], "keepalive timed out"),
-    ] {
-        let peer = if is_established {
-            fort.established()
-        } else {
-            fort.connect()
-        };
-        fort.ends(peer, "half a frame", bytes, reason);
-    }
-    let mut peer = fort.connect();
-    peer.send(&HELLO);
-    fort.ends(peer, "HELLO alone", &KEEPALIVE[..3], "handshake timed out");
-    fort.stands();
 }
 
 #[test]
 fn frame_that_arrives_in_parts_counts() {
-    let fort = Fort::new(ServerConfig::default());
-    let mut peer = fort.established();
-    for payload in [vec![0; 1188], vec![]] {
-        let bytes = frame(5, &payload);
-        peer.send(&bytes[..4]);
-        fort.pair.goes_on();
-        peer.send(&bytes[4..]);
-        assert!(peer.barrier().is_empty());
-    }
-    assert_eq!(fort.peer(&peer).malformed, 2);
-    drop(peer);
-    fort.stands();
+    Way::each(|way| {
+        let fort = Fort::new(way, ServerConfig::default());
+        let mut peer = fort.established();
+        for payload in [vec![0; 1188], vec![]] {
+            let bytes = frame(5, &payload);
+            peer.send(&bytes[..4]);
+            fort.pair.goes_on();
+            peer.send(&bytes[4..]);
+            assert!(peer.barrier().is_empty());
+        }
+        assert_eq!(fort.peer(&peer).malformed, 2);
+        drop(peer);
+        fort.stands();
+    });
 }
 
 /// Golden frames with a few bytes changed: whatever becomes of each session, it is that alone.
 #[test]
 fn random_bytes_hurt_nobody_else() {
-    let fort = Fort::new(ServerConfig::default());
-    let mut random = fastrand::Rng::with_seed(8);
-    let whole: Vec<u8> = [
-        &HELLO[..],
-        &KEEPALIVE,
-        &subscribe(7),
-        &frame(5, &good()),
-        &frame(5, &good()),
-        &KEEPALIVE,
-    ]
-    .concat();
-    for _ in 0..300 {
-        let mut bytes = whole.clone();
-        for _ in 0..random.usize(1..6) {
-            let at = random.usize(..bytes.len());
-            match random.u8(..3) {
-                0 => bytes[at] = random.u8(..),
-                1 => bytes.insert(at, random.u8(..)),
-                _ => drop(bytes.remove(at)),
+    Way::each(|way| {
+        let fort = Fort::new(way, ServerConfig::default());
+        let mut random = fastrand::Rng::with_seed(8);
+        let whole: Vec<u8> = [
+            &HELLO[..],
+            &KEEPALIVE,
+            &subscribe(7),
+            &frame(5, &good()),
+            &frame(5, &good()),
+            &KEEPALIVE,
+        ]
+        .concat();
+        for _ in 0..300 {
+            let mut bytes = whole.clone();
+            for _ in 0..random.usize(1..6) {
+                let at = random.usize(..bytes.len());
+                match random.u8(..3) {
+                    0 => bytes[at] = random.u8(..),
+                    1 => bytes.insert(at, random.u8(..)),
+                    _ => drop(bytes.remove(at)),
+                }
             }
+            // The server may have closed before all is written.
+            drop(std::io::Write::write_all(
+                &mut fort.connect().stream,
+                &bytes,
+            ));
         }
-        // The server may have closed before all is written.
-        drop(std::io::Write::write_all(
-            &mut fort.connect().stream,
-            &bytes,
-        ));
-    }
-    fort.stands();
+        fort.stands();
+    });
 }
 
 /// Resets at every moment of a session's life, hundreds at once; 2,000 silent ones beside them.
 #[test]
 fn silent_connections_and_storms_of_resets_leave_nothing() {
-    let fort = Fort::new(ServerConfig {
-        handshake_timeout: Duration::from_secs(2),
-        ..ServerConfig::default()
-    });
-    let silent: Vec<Raw> = (0..2000).map(|_| fort.connect()).collect();
-    fort.pair.goes_on();
-    let moments: [&[&[u8]]; 5] = [
-        &[],
-        &[&HELLO[..3]],
-        &[&HELLO],
-        &[&HELLO, &KEEPALIVE, &subscribe(7), &frame(5, &good())],
-        &[&HELLO, &KEEPALIVE, &[1, 4, 0xa4, 5, 0, 0]],
-    ];
-    for _ in 0..4 {
-        for moment in moments {
-            let storm: Vec<Raw> = (0..50).map(|_| fort.connect()).collect();
-            for mut peer in storm {
-                peer.send(&moment.concat());
-                let socket = socket2::Socket::from(peer.stream);
-                socket.set_linger(Some(Duration::ZERO)).unwrap();
-            }
-        }
+    Way::each(|way| {
+        let fort = Fort::new(
+            way,
+            ServerConfig {
+                handshake_timeout: Duration::from_secs(2),
+                ..ServerConfig::default()
+            },
+        );
+        let silent: Vec<Raw> = (0..2000).map(|_| fort.connect()).collect();
         fort.pair.goes_on();
-    }
-    fort.stands();
-    drop(silent);
+        let moments: [&[&[u8]]; 5] = [
+            &[],
+            &[&HELLO[..3]],
+            &[&HELLO],
+            &[&HELLO, &KEEPALIVE, &subscribe(7), &frame(5, &good())],
+            &[&HELLO, &KEEPALIVE, &[1, 4, 0xa4, 5, 0, 0]],
+        ];
+        for _ in 0..4 {
+            for moment in moments {
+                let storm: Vec<Raw> = (0..50).map(|_| fort.connect()).collect();
+                for mut peer in storm {
+                    peer.send(&moment.concat());
+                    let socket = socket2::Socket::from(peer.stream);
+                    socket.set_linger(Some(Duration::ZERO)).unwrap();
+                }
+            }
+            fort.pair.goes_on();
+        }
+        fort.stands();
+        drop(silent);
+    });
 }
 
 /// A client of a good server and of a hostile one, which the test plays.

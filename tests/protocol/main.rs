@@ -3,6 +3,8 @@
 
 #[path = "../common/double/mod.rs"]
 mod double;
+#[path = "../common/folder.rs"]
+mod folder;
 #[cfg(all(feature = "netlink", target_os = "linux"))]
 #[path = "../common/netns.rs"]
 mod netns;
@@ -11,6 +13,7 @@ mod siege;
 #[path = "../common/support.rs"]
 mod support;
 
+mod fort;
 mod hostile;
 mod legacy;
 mod limits;

@@ -1,6 +1,6 @@
 //! Clients: a turn does what a step of the client's thread does.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use rustbond::internals::sim::{CHUNK, SimClient};
 use rustbond::{CloseReason, Event, Route, Vni};
 
 use super::kernel::Kernel;
+use super::ledger::{Doubt, Ledger};
 use super::monitor::Monitor;
-use super::promise::Past;
 use super::route::{IMPORTS, filter, own_underlay};
 use super::script::{ClientPlan, End, SERVERS};
 use super::wire::Side;
@@ -46,6 +46,8 @@ pub(crate) struct Client {
     /// None while the process does not run.
     pub(crate) core: Option<SimClient>,
     pub(crate) is_paused: bool,
+    /// It was paused, and has not had a turn since.
+    pub(crate) has_slept: bool,
     pub(crate) calls: VecDeque<Call>,
     pub(crate) dialled: [Option<Dialled>; SERVERS],
     pub(crate) conns: [Option<u32>; SERVERS],
@@ -60,12 +62,8 @@ pub(crate) struct Client {
     pub(crate) told: BTreeSet<(Vni, Route)>,
     /// Events about routes of others.
     pub(crate) events: u64,
-    /// Since when no server that is connected has a route.
-    alone: BTreeMap<(Vni, Route), Instant>,
-    /// When it lost its last session with each server.
-    pub(crate) lost_at: [Option<Instant>; SERVERS],
-    /// What it held at the end of the last step.
-    pub(crate) past: Past,
+    /// What it was told, and when it may forget it.
+    pub(crate) ledger: Ledger,
     pub(crate) kernel: Option<Kernel>,
 }
 
@@ -78,10 +76,12 @@ fn core(plan: &ClientPlan, now: Instant) -> SimClient {
 }
 
 impl Client {
-    pub(crate) fn new(plan: ClientPlan, now: Instant) -> Self {
+    /// `is_modern`: whether each server is.
+    pub(crate) fn new(plan: ClientPlan, is_modern: [bool; SERVERS], now: Instant) -> Self {
         Self {
             core: Some(core(&plan, now)),
             is_paused: false,
+            has_slept: false,
             calls: VecDeque::new(),
             dialled: [None; SERVERS],
             conns: [None; SERVERS],
@@ -92,9 +92,7 @@ impl Client {
             announced: BTreeSet::new(),
             told: BTreeSet::new(),
             events: 0,
-            alone: BTreeMap::new(),
-            lost_at: [None; SERVERS],
-            past: Past::default(),
+            ledger: Ledger::new(plan, is_modern),
             kernel: plan.kernel.map(|it| Kernel::new(it, plan.setup.seed)),
             plan,
         }
@@ -104,20 +102,38 @@ impl Client {
         self.core.is_some()
     }
 
-    fn call(&mut self, call: Call) {
+    fn call(&mut self, call: Call, now: Instant) {
         let Some(core) = &mut self.core else {
             return;
         };
+        self.ledger.called(call, now);
         let is_new = match call {
             Call::Subscribe(vni) => core.subscribe(vni),
             Call::Unsubscribe(vni) => {
-                self.past.forget(vni);
+                for (server, monitor) in self.monitors.iter_mut().enumerate() {
+                    if let Some(monitor) = monitor {
+                        monitor.outdate(vni, core.subscribes(server));
+                    }
+                }
                 core.unsubscribe(vni)
             }
             Call::Announce(vni, route) => core.announce(vni, route),
             Call::Withdraw(vni, route) => core.withdraw(vni, route),
         };
         assert!(is_new, "{call:?} was refused");
+    }
+
+    fn handle_timeouts(&mut self, now: Instant) {
+        let Some(core) = &mut self.core else {
+            return;
+        };
+        let dialled: [bool; SERVERS] = std::array::from_fn(|server| core.is_dialling(server));
+        core.handle_timeouts(now);
+        for server in (0..SERVERS).filter(|it| dialled[*it]) {
+            if !core.is_dialling(server) && !core.is_up(server) {
+                self.ledger.failed(server, Doubt::CutOff);
+            }
+        }
     }
 
     /// What must hold after every step.
@@ -135,26 +151,6 @@ impl Client {
                 visible.eq(self.told.iter().copied()),
                 "events and view differ"
             );
-        }
-    }
-}
-
-impl Client {
-    /// No route stays longer than the stale time that no server has.
-    pub(crate) fn check_stale(&mut self, now: Instant) {
-        let before = std::mem::take(&mut self.alone);
-        let Some(core) = self.core.as_ref().filter(|_| !self.is_paused) else {
-            return;
-        };
-        for (vni, route) in core.visible() {
-            if core.servers_of(vni, &route) != Some(0) {
-                continue;
-            }
-            let since = before.get(&(vni, route)).copied().unwrap_or(now);
-            let stayed = now - since;
-            let most = self.plan.setup.stale_time + Duration::from_secs(1);
-            assert!(stayed <= most, "{route} of VNI {vni} stays for {stayed:?}");
-            self.alone.insert((vni, route), since);
         }
     }
 }
@@ -186,7 +182,7 @@ impl World {
         it.told.clear();
         it.not_before = [None; SERVERS];
         it.monitors = [None, None];
-        (it.lost_at, it.past) = ([None; SERVERS], Past::default());
+        it.ledger.restart();
         let connected = std::mem::take(&mut it.dialled).map(|it| match it {
             Some(Dialled::Connected(conn)) => Some(conn),
             _ => None,
@@ -208,9 +204,11 @@ impl World {
         }
         let mut core = core(&it.plan, now);
         for (vni, route) in &it.announced {
+            it.ledger.called(Call::Announce(*vni, *route), now);
             assert!(core.announce(*vni, *route));
         }
         for vni in &it.subscribed {
+            it.ledger.called(Call::Subscribe(*vni), now);
             assert!(core.subscribe(*vni));
         }
         it.core = Some(core);
@@ -227,24 +225,28 @@ impl World {
         if !it.runs() || it.is_paused {
             return;
         }
+        let now = self.now;
         while let Some(call) = it.calls.pop_front() {
-            it.call(call);
+            it.call(call, now);
         }
+        it.judge(now);
         let mut is_busy = false;
         for server in 0..SERVERS {
             self.connected(client, server);
             is_busy |= self.client_read(client, server);
+            // What the next server says is news to what this one leaves.
+            self.drop_closed(client);
+            self.clients[client].judge(now);
         }
-        let now = self.now;
-        if let Some(core) = &mut self.clients[client].core {
-            core.handle_timeouts(now);
-        }
+        self.clients[client].handle_timeouts(now);
         self.drop_closed(client);
+        self.clients[client].judge(now);
         self.dial(client);
         for server in 0..SERVERS {
             is_busy |= self.client_write(client, server);
         }
         self.drop_closed(client);
+        self.clients[client].check_turn(client, now);
         let it = &self.clients[client];
         let Some(core) = &it.core else {
             return;
@@ -277,12 +279,15 @@ impl World {
                 self.tell(|| format!("{conn}: client {client} has reached server {server}"));
                 let own = (!self.has_older_session(client, server, conn))
                     .then(|| own_underlay(client).into());
-                self.clients[client].monitors[server] = Some(Monitor::new(is_modern, own));
+                let started = self.conns.get(&conn).map_or(now, |it| it.server_started);
+                let monitor = Monitor::new(is_modern, own, started);
+                self.clients[client].monitors[server] = Some(monitor);
             }
             Dialled::Connected(conn) => self.close(conn, Side::Client, End::Fin),
             Dialled::Refused if core.is_dialling(server) => {
                 let refused = CloseReason::Io(ErrorKind::ConnectionRefused);
                 core.lost(server, refused, now);
+                it.ledger.failed(server, Doubt::Restarted);
             }
             Dialled::Refused => {}
         }
@@ -325,7 +330,7 @@ impl World {
                 let it = &mut self.clients[client];
                 if let (Some(monitor), Some(core)) = (&mut it.monitors[server], &mut it.core) {
                     monitor.receives(&bytes);
-                    it.past.heard(monitor.take_removed());
+                    it.ledger.read(server, monitor, now);
                     core.receive(server, &bytes, now);
                 }
                 self.clients[client].slow[server].is_none()
@@ -380,11 +385,14 @@ impl World {
             if !core.is_up(server)
                 && let Some(conn) = it.conns[server].take()
             {
-                if it.monitors[server]
-                    .take()
-                    .is_some_and(|it| it.is_established)
-                {
-                    it.lost_at[server] = Some(self.now);
+                // Who hears nothing of the end may be cut off, and the server from others too.
+                let pipe = self.conns.get_mut(&conn).map(|it| it.into(Side::Client));
+                let doubt = match pipe.is_some_and(|it| it.ended.is_some()) {
+                    true => Doubt::Restarted,
+                    false => Doubt::CutOff,
+                };
+                if let Some(monitor) = it.monitors[server].take() {
+                    it.ledger.lost(server, &monitor, doubt, self.now);
                 }
                 it.slow[server] = None;
                 it.not_before[server] = None;

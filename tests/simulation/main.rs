@@ -26,6 +26,7 @@
 mod check;
 mod client;
 mod kernel;
+mod ledger;
 mod monitor;
 mod promise;
 mod route;

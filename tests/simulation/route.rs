@@ -19,6 +19,9 @@ pub(crate) const IMPORTS: [(Vni, Vni); 3] = [(Vni(1), Vni(2)), (Vni(2), Vni(4)),
 /// How many routes there are to announce one by one.
 pub(crate) const ROUTES: u16 = DESTINATIONS * 4;
 
+/// From this number on, several clients may announce the same.
+pub(crate) const SHARED_FROM: u16 = DESTINATIONS * 3;
+
 /// The route of a number that a client may announce.
 pub(crate) fn route(client: usize, shares: bool, number: u16) -> Route {
     let destination = destination(number % DESTINATIONS);

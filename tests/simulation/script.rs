@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustbond::internals::sim::{ClientSetup, ServerSetup};
 
-use super::route::ROUTES;
+use super::route::{ROUTES, SHARED_FROM};
 
 /// Every client has them all.
 pub(crate) const SERVERS: usize = 2;
@@ -16,7 +16,7 @@ pub(crate) const VNIS: u32 = 4;
 /// notice first that the connection is dead.
 pub(crate) const LONG_SETTLE: Duration = Duration::from_secs(30);
 
-/// More than twice as long as that: a copy stays for half of the stale time at least.
+/// More than twice as long as that: two servers are restarted one after the other.
 pub(crate) const LONG_STALE: Duration = Duration::from_secs(70);
 
 /// A client and the host it runs on.
@@ -83,6 +83,8 @@ pub(crate) enum Rest {
     Without(usize, End),
     /// All servers stay away: routes stay for `stale_time`, and go then.
     Alone(End),
+    /// So do they one after the other, and the last one had no time to hear of everything.
+    Decline(End),
     /// A client changes what it wants: that needs round trips, not somebody's timer.
     Prompt { client: usize, route: u16 },
 }
@@ -342,7 +344,7 @@ fn wish(random: &mut fastrand::Rng, client: usize) -> Step {
     }
 }
 
-const TROUBLES: u8 = 11;
+const TROUBLES: u8 = 12;
 
 fn end(random: &mut fastrand::Rng) -> End {
     pick(random, [End::Fin, End::Reset, End::Silent])
@@ -389,6 +391,7 @@ fn misfortune(
         8 if is_first => Step::StopServer { server, end },
         8 => Step::StartServer { server },
         9 => return change_of_mind(random, setup, (client, server), steps),
+        11 => return twins(random, setup, (client, server), steps),
         _ => match random.u8(..4) {
             0 => Step::FailKernel {
                 client,
@@ -444,10 +447,48 @@ fn change_of_mind(
     }
 }
 
+/// Two clients announce the same, if they may, and one of them does so no longer while what the
+/// servers told it may be stale.
+fn twins(
+    random: &mut fastrand::Rng,
+    setup: &Setup,
+    (client, server): (usize, usize),
+    steps: &mut Vec<Step>,
+) {
+    let vni = random.u32(1..=VNIS);
+    let route = random.u16(SHARED_FROM..ROUTES);
+    let other = random.usize(..setup.clients.len());
+    let pass = |random: &mut fastrand::Rng| Step::Pass {
+        ms: pick(random, [0, 5, 300, 2_000]),
+    };
+    steps.push(Step::Subscribe { client, vni });
+    for client in [client, other] {
+        steps.push(Step::Announce { client, vni, route });
+    }
+    steps.push(pass(random));
+    let end = end(random);
+    match random.u8(..3) {
+        0 => steps.extend((0..SERVERS).map(|server| Step::StopServer { server, end })),
+        1 => steps.push(Step::Cut {
+            client,
+            server,
+            end,
+        }),
+        _ => {}
+    }
+    steps.push(pass(random));
+    steps.push(Step::Withdraw { client, vni, route });
+    steps.push(Step::Pass {
+        ms: pick(random, [0, 2_000, 5_000]),
+    });
+    steps.extend((0..SERVERS).map(|server| Step::StartServer { server }));
+}
+
 fn rest(random: &mut fastrand::Rng, clients: usize) -> Rest {
     let end = end(random);
     let server = random.usize(..SERVERS);
-    match random.u8(..8) {
+    match random.u8(..9) {
+        8 => Rest::Decline(end),
         6.. => Rest::Prompt {
             client: random.usize(..clients),
             route: random.u16(..ROUTES),

@@ -145,7 +145,7 @@ impl World {
         }
         self.read_sockets(server, shard);
         self.core(server).handle_timeouts(shard, now);
-        self.look(server, shard);
+        self.answer_queue_queries(server, shard);
         self.core(server).turn(shard, now);
         self.post(server, shard);
         self.write_sockets(server, shard);
@@ -250,7 +250,7 @@ impl World {
         }
     }
 
-    fn look(&mut self, server: usize, shard: usize) {
+    fn answer_queue_queries(&mut self, server: usize, shard: usize) {
         let now = self.now;
         for id in self.core(server).take_queue_queries(shard) {
             if let Some((is_empty, window)) = self.send_queue(id, Side::Server) {

@@ -144,10 +144,12 @@ pub(crate) struct Conn {
     pub(crate) server_has: bool,
     /// Nothing arrives any more, in either direction.
     pub(crate) is_dead: bool,
+    /// When the server's process was started.
+    pub(crate) server_started: Instant,
 }
 
 impl Conn {
-    pub(crate) fn new(client: usize, server: usize, room: usize) -> Self {
+    pub(crate) fn new(client: usize, server: usize, room: usize, server_started: Instant) -> Self {
         Self {
             client,
             server,
@@ -156,6 +158,7 @@ impl Conn {
             client_has: true,
             server_has: true,
             is_dead: false,
+            server_started,
         }
     }
 

@@ -64,8 +64,10 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(setup: Setup) -> Self {
         let now = Instant::now();
+        let is_modern = setup.servers.map(|it| it.is_modern);
         let clients = setup.clients.iter();
-        let clients: Vec<Client> = clients.map(|plan| Client::new(*plan, now)).collect();
+        let clients = clients.map(|plan| Client::new(*plan, is_modern, now));
+        let clients: Vec<Client> = clients.collect();
         let mut world = Self {
             start: now,
             now,
@@ -210,7 +212,9 @@ impl World {
             } else {
                 setup.room
             };
-            self.conns.insert(id, Conn::new(client, server, room));
+            let started = it.started.unwrap_or(self.start);
+            let conn = Conn::new(client, server, room, started);
+            self.conns.insert(id, conn);
             self.clients[client].dialled[server] = Some(Dialled::Connected(id));
             let it = &mut self.servers[server];
             let core = it.core.as_ref().expect("it runs");
@@ -510,7 +514,7 @@ impl World {
                     self.clients[client].slow[server] = Some(bytes);
                 }
             }
-            Step::PauseClient { client } => self.clients[client].is_paused = true,
+            Step::PauseClient { client } => self.clients[client].pause(),
             Step::ResumeClient { client } => self.resume_client(client),
             Step::PauseShard { server, shard } => {
                 self.servers[server].workers[shard].is_paused = true;

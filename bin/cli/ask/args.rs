@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use log::LevelFilter;
-use rustbond::{IpNet, Vni};
+use rustbond::{Endpoint, IpNet, Vni};
 
 use super::place::{self, Place};
 use crate::cli::announcement::{Announcement, SYNTAX};
@@ -20,7 +20,8 @@ const LIMIT: &str = "a number from 1";
 const SECONDS: &str = "a number of seconds from 0 to 86400";
 const COUNT: &str = "a number from 1 to 1000";
 const TIMEOUT: &str = "a number of seconds from 1 to 300";
-const HOST: &str = "a host, as [2001:db8::1]:4711 or host:4711 (without a port, 4711)";
+const HOST: &str =
+    "a host, as [2001:db8::1]:4711, host:4711 (without a port, 4711) or unix:/run/metalbond/peers";
 const SERVERS: &str = "at least two servers";
 
 /// Returns what the value of an option or argument of these commands must be.
@@ -282,7 +283,7 @@ pub(crate) struct DiffArgs {
 pub(crate) struct ProbeArgs {
     /// Host or address; without a port it is 4711.
     #[arg(value_name = "HOST", value_parser = host)]
-    pub(crate) host: String,
+    pub(crate) host: Endpoint,
 
     /// Keepalives to be answered.
     #[arg(short, long, value_name = "N", default_value = "5", value_parser = count)]
@@ -346,6 +347,7 @@ fn level(text: &str) -> Result<LevelFilter, Expected> {
     text.parse().map_err(|_| Expected(LEVEL))
 }
 
-fn host(text: &str) -> Result<String, Expected> {
-    endpoint::parse(text, Port::Connect).ok_or(Expected(HOST))
+fn host(text: &str) -> Result<Endpoint, Expected> {
+    let endpoint = endpoint::parse(text, Port::Connect).and_then(|it| it.parse().ok());
+    endpoint.ok_or(Expected(HOST))
 }

@@ -66,7 +66,7 @@ impl Report {
             digits.collect()
         });
         Self {
-            address: found.address.to_string(),
+            address: found.endpoint.to_string(),
             connect_seconds: found.connect.as_secs_f64(),
             hello_seconds: found.hello.as_secs_f64(),
             kind: match found.kind {

@@ -233,8 +233,14 @@ fn status_text(status: &Value, place: &Place, terminal: Terminal) -> String {
     let since = text(&status["started"]);
     let uptime = units::duration(status["uptime_seconds"].as_f64().unwrap_or_default());
     line("up", format!("{uptime}, since {since}"));
-    if let Some(address) = status["listening"].as_str() {
-        line("listening", address.into());
+    let endpoints = status["endpoints"].as_array();
+    let endpoints: Vec<String> = endpoints
+        .iter()
+        .flat_map(|it| it.iter())
+        .map(text)
+        .collect();
+    if !endpoints.is_empty() {
+        line("listening", endpoints.join(", "));
     }
     line(
         "peers",
@@ -261,7 +267,8 @@ fn status_text(status: &Value, place: &Place, terminal: Terminal) -> String {
     let of_client = |key: &str| status["client"][key].as_u64().unwrap_or_default();
     let (refused, missing) = (of_client("refused_routes"), of_client("missing_routes"));
     if refused > 0 {
-        let text = format!("{refused} routes refused by max-routes, {missing} of them missing");
+        let text =
+            format!("{refused} announcements refused by max-routes, {missing} routes missing");
         line("limits", text);
     }
     kernel_lines(&status["kernel"], &mut line);
@@ -383,6 +390,11 @@ fn peer_row(peer: &Value) -> Vec<Cell> {
     };
     let time = |key: &str| peer[key].as_f64().map(units::duration).unwrap_or_default();
     let queued = peer["queued_bytes"].as_u64().unwrap_or_default();
+    // What the peer of this session says, before why an earlier one ended.
+    let trouble = ["last_notice", "last_error"]
+        .into_iter()
+        .map(|key| &peer[key]);
+    let trouble = trouble.into_iter().find(|it| it.is_string());
     vec![
         Cell::new(text(&peer["name"])),
         Cell::styled(state, style),
@@ -393,7 +405,7 @@ fn peer_row(peer: &Value) -> Vec<Cell> {
         Cell::new(units::bytes(queued)),
         Cell::new(time("keepalive_age_seconds")),
         Cell::new(text(&peer["flaps"])),
-        Cell::styled(text(&peer["last_error"]), Style::Dim),
+        Cell::styled(trouble.map(text).unwrap_or_default(), Style::Dim),
     ]
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rustbond::Vni;
 
-use super::{Client, Common, KernelForm, Mistake, Options, Role, Server};
+use super::{Client, Common, KernelForm, Mistake, Options, Role, Server, expectation};
 use crate::cli::socket::Choice;
 
 /// Whether this binary can install routes.
@@ -50,6 +50,15 @@ impl Options {
 
 impl Server {
     fn check(&self) -> Result<(), Mistake> {
+        if self.listen.is_empty() {
+            let expected = expectation("listen").unwrap_or_default();
+            let problem = format!("expected {expected}");
+            return Err(Mistake::new("listen", None, &problem));
+        }
+        let listen: Vec<String> = self.listen.iter().map(ToString::to_string).collect();
+        if let Some(endpoint) = first_repeated(&listen) {
+            return Err(Mistake::new("listen", Some(endpoint), "given twice"));
+        }
         if self.config.queue_soft_limit > self.config.queue_hard_limit {
             let problem = "is above queue-hard-limit";
             return Err(Mistake::new("queue-soft-limit", None, problem));

@@ -67,12 +67,14 @@ fn argument(row: &'static Row) -> Arg {
     argument.value_parser(parse)
 }
 
-/// Changes the definition of a command into one whose switches may have a value, as
-/// `--verbose=false`. Help and completions do not show that.
-pub(crate) fn with_valued_switches(command: Command) -> Command {
+/// Changes the definition of a command into one that takes what Go MetalBond's does: switches may
+/// have a value, as `--verbose=false`, and an option may be given more than once. Help and
+/// completions do not show that.
+pub(crate) fn as_go_takes_it(command: Command) -> Command {
     command.mut_args(|argument| match argument.get_action() {
+        ArgAction::Set if argument.get_id() != FILE => argument.action(ArgAction::Append),
         ArgAction::SetTrue => argument
-            .action(ArgAction::Set)
+            .action(ArgAction::Append)
             .num_args(0..=1)
             .require_equals(true)
             .default_value("false")
@@ -82,10 +84,14 @@ pub(crate) fn with_valued_switches(command: Command) -> Command {
     })
 }
 
-/// Returns the values that the command line, or a default, gives to an option.
+/// Returns the values that the command line, or a default, gives to an option. Of one that is no
+/// list, the last counts.
 pub(super) fn values(matches: &ArgMatches, row: &Row) -> Vec<String> {
     match row.value {
-        Value::Flag => vec![matches.get_flag(row.name).to_string()],
+        Value::Flag => {
+            let values = matches.get_many::<bool>(row.name);
+            values.into_iter().flatten().map(bool::to_string).collect()
+        }
         Value::One(_) | Value::List(_) => {
             let values = matches.get_many::<String>(row.name);
             values.into_iter().flatten().cloned().collect()

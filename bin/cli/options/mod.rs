@@ -19,10 +19,10 @@ use std::sync::LazyLock;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use log::LevelFilter;
-use rustbond::{ClientConfig, NextHopType, Route, ServerConfig, Vni};
+use rustbond::{ClientConfig, Endpoint, NextHopType, Route, ServerConfig, Vni};
 
 use self::definition::FILE;
-pub(crate) use self::definition::{command, with_valued_switches};
+pub(crate) use self::definition::{as_go_takes_it, command};
 pub(crate) use self::row::{Change, Mistake, Role, Row, Value};
 
 use super::announcement::Announcement;
@@ -58,7 +58,9 @@ pub(crate) struct Common {
 /// Options of a server.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Server {
-    pub(crate) listen: String,
+    pub(crate) listen: Vec<Endpoint>,
+    /// The number of the group that Unix sockets belong to.
+    pub(crate) unix_group: Option<u32>,
     /// Seconds.
     pub(crate) drain: u32,
     pub(crate) config: ServerConfig,
@@ -105,6 +107,9 @@ pub(crate) enum KernelForm {
     /// Each route its own.
     Inline,
 }
+
+/// The warning of an option that a command line gives more than once; Go MetalBond takes the last.
+const TWICE: &str = "given twice; the last one counts";
 
 /// The values of the options, by name; defaults among them, an option without a value not.
 type Given = BTreeMap<&'static str, Vec<String>>;
@@ -170,10 +175,14 @@ impl Options {
             let key = file
                 .get(row.name)
                 .filter(|_| !Self::is_given(matches, row.name));
-            let values = match key {
+            let mut values = match key {
                 Some(key) => key.values.clone(),
                 None => definition::values(matches, row),
             };
+            if !matches!(row.value, Value::List(_)) && values.len() > 1 {
+                options.warn(row.name, None, TWICE);
+                values.drain(..values.len() - 1);
+            }
             for value in &values {
                 if row.is_skipped(value) {
                     options.warn(row.name, None, "an empty entry is skipped");
@@ -185,9 +194,25 @@ impl Options {
                 options.given.insert(row.name, values);
             }
         }
+        if role == Role::Client && Self::is_given(matches, "install-routes") {
+            options.keep_last_mappings();
+        }
         options.check()?;
         options.advise();
         Ok(options)
+    }
+
+    /// Leaves the last table of each VNI to which the command line gives more than one.
+    fn keep_last_mappings(&mut self) {
+        let mappings = std::mem::take(&mut self.client.install_routes);
+        for (at, mapping) in mappings.iter().enumerate() {
+            if mappings[at + 1..].iter().any(|it| it.vni == mapping.vni) {
+                let problem = format!("VNI {} is {TWICE}", mapping.vni);
+                self.warn("install-routes", None, &problem);
+            } else {
+                self.client.install_routes.push(mapping.clone());
+            }
+        }
     }
 
     /// Adds a warning about an option.

@@ -5,11 +5,13 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use log::LevelFilter;
-use rustbond::{LegacyPacing, NextHopType, Vni};
+use rustbond::{Endpoint, LegacyPacing, NextHopType, Vni};
 
 use super::row::Wrong;
 use super::{KernelForm, Mapping, Options};
 use crate::cli::announcement::{Announcement, Invalid};
+use crate::cli::endpoint::{self, Port};
+use crate::cli::groups;
 use crate::cli::logging::Format;
 use crate::cli::rt_tables;
 use crate::cli::value::{VNI_MAX, bytes, decimal, vni, wide_vni};
@@ -30,6 +32,16 @@ pub(super) fn set<T>(field: &mut T, parsed: Option<impl Into<T>>) -> Result<(), 
 pub(super) fn push<T>(list: &mut Vec<T>, parsed: Option<T>) -> Result<(), Wrong> {
     list.push(parsed.ok_or(Wrong::Value)?);
     Ok(())
+}
+
+/// Reads where to listen.
+pub(super) fn listen(text: &str) -> Option<Endpoint> {
+    endpoint::parse(text, Port::Listen)?.parse().ok()
+}
+
+/// Reads a group: its number, or its name.
+pub(super) fn group(text: &str) -> Option<u32> {
+    decimal(text).or_else(|| groups::number(text))
 }
 
 /// Reads a host name: what stands in a URL, without a port.
@@ -78,6 +90,15 @@ pub(super) fn keepalive(options: &mut Options, text: &str) -> Option<u32> {
         return Some(KEEPALIVE);
     }
     Some(seconds)
+}
+
+/// Where to serve HTTP, if anywhere: an empty text is none, as to Go MetalBond.
+pub(super) fn http(options: &mut Options, text: &str) -> Option<Option<String>> {
+    if text.is_empty() {
+        options.warn("http", None, "is empty; nothing is served over HTTP");
+        return Some(None);
+    }
+    endpoint::parse(text, Port::ListenGiven).map(Some)
 }
 
 pub(super) fn subscription(options: &mut Options, text: &str) -> Option<Vni> {

@@ -6,9 +6,9 @@
 //! Rows stand in the order of the help.
 
 use super::parse::{
-    announcement, count, device, drain, encap_source, flag, format, host, keepalive, kernel_form,
-    kind, level, mapping, pacing, positive, positive_seconds, protocol, push, rate, seconds, set,
-    subscription, workers,
+    announcement, count, device, drain, encap_source, flag, format, group, host, http, keepalive,
+    kernel_form, kind, level, listen, mapping, pacing, positive, positive_seconds, protocol, push,
+    rate, seconds, set, subscription, workers,
 };
 use super::row::{Change, Hyphen, Role, Row, Value, Wrong};
 use crate::cli::announcement::SYNTAX;
@@ -83,11 +83,22 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         name: "listen",
         short: Some('l'),
-        help: "Where to listen, unless the service manager passes a socket; [::] is both families",
-        value: Value::One("ADDR"),
-        expected: "an address to listen on, as [::]:4711 or 127.0.0.1:4711",
+        help: "Where to listen, unless the service manager passes sockets; [::] is both families, \
+               unix:/PATH is a Unix socket",
+        value: Value::List("ADDR"),
+        expected: "an address to listen on, as [::]:4711, 127.0.0.1:4711 or unix:/run/metalbond/peers",
         default: Some("[::]:4711"),
-        fill: |it, text| set(&mut it.server.listen, endpoint::parse(text, Port::Listen)),
+        fill: |it, text| push(&mut it.server.listen, listen(text)),
+        ..SERVER
+    },
+    Row {
+        name: "unix-group",
+        help: "Group whose users may connect to Unix sockets; its name or number [default: that \
+               of the process]",
+        value: Value::One("GROUP"),
+        expected: "the name or number of a group",
+        hyphen: Hyphen::Number,
+        fill: |it, text| set(&mut it.server.unix_group, group(text)),
         ..SERVER
     },
     Row {
@@ -116,9 +127,10 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         name: "server",
         short: Some('s'),
-        help: "Servers; without a port it is 4711",
+        help: "Servers; without a port it is 4711; unix:/PATH is a Unix socket",
         value: Value::List("ADDR"),
-        expected: "a server, as [2001:db8::1]:4711 or host:4711 (without a port, 4711)",
+        expected: "a server, as [2001:db8::1]:4711, host:4711 (without a port, 4711) or \
+                   unix:/run/metalbond/peers",
         change: Change::Live,
         fill: |it, text| push(&mut it.client.servers, endpoint::parse(text, Port::Connect)),
         ..CLIENT
@@ -297,10 +309,8 @@ pub(super) static ROWS: &[Row] = &[
         value: Value::One("ADDR"),
         expected: "an address and a port to listen on, as [::1]:8080 or :8080",
         fill: |it, text| {
-            set(
-                &mut it.common.http,
-                endpoint::parse(text, Port::ListenGiven),
-            )
+            let address = http(it, text);
+            set(&mut it.common.http, address)
         },
         ..BOTH
     },

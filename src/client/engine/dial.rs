@@ -148,7 +148,7 @@ pub(super) enum Dial {
     /// Addresses are being tried.
     Racing(Race),
     /// There is a connection, and no session yet.
-    Connected(SocketAddr),
+    Connected(Peer),
     /// There is, or was, a session.
     Established,
 }
@@ -184,8 +184,10 @@ impl Dial {
 
     /// Notes that there is a session.
     pub(super) fn established(&mut self, addresses: &mut Addresses) {
-        if let Self::Connected(address) = *self {
-            addresses.praise(address);
+        if let Self::Connected(peer) = *self {
+            if let Some(address) = peer.address() {
+                addresses.praise(address);
+            }
             *self = Self::Established;
         }
     }
@@ -226,7 +228,7 @@ impl Race {
     fn join(&mut self, addresses: VecDeque<SocketAddr>, now: Instant) {
         for address in addresses {
             let mut running = self.running.iter();
-            let is_running = running.any(|(_, conn)| conn.peer().address() == address);
+            let is_running = running.any(|(_, conn)| conn.peer() == Peer::at(address));
             if !is_running && !self.untried.contains(&address) {
                 self.untried.push_back(address);
                 self.next_at.get_or_insert(now);
@@ -257,8 +259,14 @@ impl Engine {
         let Some(server) = self.servers.get_mut(&id) else {
             return;
         };
-        if let Dial::Connected(address) = std::mem::replace(&mut server.dial, Dial::Idle) {
+        if let Dial::Connected(peer) = std::mem::replace(&mut server.dial, Dial::Idle)
+            && let Some(address) = peer.address()
+        {
             server.addresses.blame(address);
+        }
+        if let Some(path) = server.endpoint.path() {
+            let dialled = Stream::dial_path(path);
+            return self.dialled_path(id, dialled, now);
         }
         if let Some(address) = server.endpoint.address() {
             return self.race(id, [address].into(), now);
@@ -274,6 +282,19 @@ impl Engine {
         if let Err(error) = self.resolve(endpoint) {
             log::warn!("cannot start a thread to resolve a name: {error}");
             self.core.lost(id, CloseReason::Io(error.kind()), now);
+        }
+    }
+
+    /// A Unix socket was dialled, which connects at once or not at all.
+    fn dialled_path(&mut self, id: ServerId, dialled: io::Result<(Stream, u32)>, now: Instant) {
+        let conn = dialled.and_then(|(stream, uid)| {
+            stream.tune(self.config.user_timeout)?;
+            let peer = Peer::User { uid, number: 0 };
+            Conn::dialled(stream, peer, self.poll.registry(), Token(id.0))
+        });
+        match conn {
+            Ok(conn) => self.connected(id, conn, now),
+            Err(error) => self.core.lost(id, CloseReason::Io(error.kind()), now),
         }
     }
 
@@ -367,7 +388,8 @@ impl Engine {
         while let Some(address) = race.untried.pop_front() {
             self.attempts = (self.attempts + 1) % FIRST_ATTEMPT;
             let token = Token(FIRST_ATTEMPT + self.attempts);
-            let conn = Stream::dial(&server.endpoint, address).and_then(|stream| {
+            let source = server.endpoint.source();
+            let conn = Stream::dial(address, source).and_then(|stream| {
                 stream.tune(self.config.user_timeout)?;
                 Conn::dialled(stream, Peer::at(address), self.poll.registry(), token)
             });
@@ -429,7 +451,7 @@ impl Engine {
         let Some(server) = self.servers.get_mut(&id) else {
             return;
         };
-        server.dial = Dial::Connected(conn.peer().address());
+        server.dial = Dial::Connected(conn.peer());
         match conn.retoken(self.poll.registry(), Token(id.0)) {
             Ok(()) => {
                 self.turn.insert(id, conn);

@@ -12,7 +12,7 @@ use crate::core::session::CloseReason;
 use crate::core::types::Vni;
 use crate::error::{Error, Result};
 use crate::inspect::{ClientStats, PeerState, PeerStatus};
-use crate::net::{Conn, PeerSelector};
+use crate::net::{Conn, Peer, PeerSelector};
 
 /// Buckets of a table that are looked through at once; about 0.5 ms.
 const BUCKETS_AT_ONCE: usize = 8192;
@@ -140,13 +140,13 @@ impl Engine {
         let mut peers = Vec::new();
         for (id, status) in self.core.peers(now) {
             if let Some(server) = self.servers.get(&id) {
+                let conn = self.turn.get(id).or_else(|| server.dial.conn());
+                let peer = conn.map(Conn::peer);
                 peers.push(PeerStatus {
                     name: server.name.clone(),
-                    address: self
-                        .turn
-                        .get(id)
-                        .or_else(|| server.dial.conn())
-                        .map(|conn| conn.peer().address()),
+                    address: peer.and_then(Peer::address),
+                    transport: peer.map(Peer::transport),
+                    identity: peer.and_then(Peer::identity),
                     ..status
                 });
             }

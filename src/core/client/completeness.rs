@@ -8,6 +8,9 @@
 //! The core tells what happens to servers, subscriptions and tables, and what time it is. It
 //! then takes the answers from [`Completeness::poll_verdict`]. Nothing here holds a route.
 
+mod ages;
+mod spare;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -15,6 +18,8 @@ use super::ServerId;
 use super::view::Age;
 use crate::core::limit::after;
 use crate::core::types::Vni;
+use ages::Ages;
+pub(super) use ages::Cause;
 
 /// How long servers are waited for.
 #[derive(Clone, Copy, Debug)]
@@ -97,23 +102,15 @@ struct Table {
     asked_since: Option<Instant>,
     is_synced: bool,
     is_settled: bool,
-    /// When the oldest stale copy of each age became stale.
-    ///
-    /// A loss marks the young age. It turns old after half of the stale time, so that later
-    /// losses start a clock of their own and renew none.
-    ages: [Option<Instant>; 2],
-    young: Age,
+    /// When its stale copies became stale.
+    ages: Ages,
     /// The stale time ended before a server told the table again.
     is_expired: bool,
 }
 
 impl Table {
-    fn has_stale(&self) -> bool {
-        self.ages.iter().any(Option::is_some)
-    }
-
     fn is_open(&self) -> bool {
-        !self.is_synced || !self.is_settled || self.has_stale()
+        !self.is_synced || !self.is_settled || !self.ages.is_empty()
     }
 }
 
@@ -126,12 +123,16 @@ pub(super) struct Completeness {
     servers: BTreeMap<ServerId, Standing>,
     /// The tables of servers of which something was refused, for want of room.
     lacking: BTreeSet<(ServerId, Vni)>,
+    /// The tables that servers refuse to tell: they do not count for them.
+    refusing: BTreeSet<(ServerId, Vni)>,
     /// Since when a server has been telling a table again.
     asked_again: BTreeMap<(ServerId, Vni), Instant>,
     /// The subscribed VNIs.
     tables: BTreeMap<Vni, Table>,
     /// Those of them that were subscribed to since the core last told the time.
     fresh: Vec<Vni>,
+    /// How often a table was completed, or its copies became stale or went.
+    changes: u64,
     /// No deadline is earlier.
     due: Option<Instant>,
     verdicts: VecDeque<Verdict>,
@@ -144,9 +145,11 @@ impl Completeness {
             imports: BTreeMap::new(),
             servers: BTreeMap::new(),
             lacking: BTreeSet::new(),
+            refusing: BTreeSet::new(),
             asked_again: BTreeMap::new(),
             tables: BTreeMap::new(),
             fresh: Vec::new(),
+            changes: 0,
             due: None,
             verdicts: VecDeque::new(),
         }
@@ -171,8 +174,7 @@ impl Completeness {
             asked_since: None,
             is_synced: false,
             is_settled: false,
-            ages: [None; 2],
-            young: Age::Even,
+            ages: Ages::default(),
             is_expired: false,
         };
         self.tables.insert(vni, table);
@@ -234,6 +236,7 @@ impl Completeness {
     /// The handshake with a server is complete; its tables are not. `uptime`: how long it has
     /// had announcers, as far as is known.
     pub(super) fn established(&mut self, server: ServerId, uptime: Duration, now: Instant) {
+        self.changes += 1;
         let settling = self.patience.settle_time.saturating_sub(uptime);
         let vouches_from = after(now, settling);
         let standing = Standing::Established {
@@ -289,34 +292,24 @@ impl Completeness {
     }
 
     /// Returns the age of what becomes stale at `now`.
-    pub(super) fn age(&mut self, vni: Vni, now: Instant) -> Age {
-        let half = self.patience.stale_time / 2;
-        let Some(table) = self.tables.get_mut(&vni) else {
-            return Age::Even;
-        };
-        let is_over = |start: Instant| !half.is_zero() && is_past(start, half, now);
-        if !table.ages[table.young.index()].is_some_and(is_over) {
-            return table.young;
-        }
-        let other = table.young.other();
-        // The old age began half a stale time before the young one: it is over.
-        if table.ages[other.index()].take().is_some() {
-            self.verdicts.push_back(Verdict::Expire(vni, other));
-        }
-        other
+    pub(super) fn age(&self, vni: Vni, cause: Cause, now: Instant) -> Age {
+        let stale_time = self.patience.stale_time;
+        let table = self.tables.get(&vni);
+        table.map_or(Age::FIRST, |it| it.ages.of(cause, now, stale_time))
     }
 
-    /// Routes of a VNI became stale, because a server was lost.
-    pub(super) fn became_stale(&mut self, vni: Vni, age: Age, now: Instant) {
+    /// Routes of a VNI became stale.
+    pub(super) fn became_stale(&mut self, vni: Vni, age: Age, cause: Cause, now: Instant) {
+        self.changes += 1;
         if let Some(table) = self.tables.get_mut(&vni) {
-            table.young = age;
-            let start = *table.ages[age.index()].get_or_insert(now);
+            let start = table.ages.begin(age, cause, now);
             self.note(start.checked_add(self.patience.stale_time));
         }
     }
 
     /// A server has told the whole table of a VNI.
     pub(super) fn completed(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        self.changes += 1;
         if let Some(Standing::Established { complete, .. }) = self.servers.get_mut(&server) {
             complete.insert(vni);
             self.asked_again.remove(&(server, vni));
@@ -332,6 +325,13 @@ impl Completeness {
         self.lacking.insert((server, vni));
     }
 
+    /// A server refuses to tell the table of a VNI. Returns whether that is news.
+    pub(super) fn refuses(&mut self, server: ServerId, vni: Vni, now: Instant) -> bool {
+        let is_news = self.refusing.insert((server, vni));
+        self.judge_where_it_counts(vni, now);
+        is_news
+    }
+
     /// All that was refused of a server's table is withdrawn.
     pub(super) fn whole(&mut self, server: ServerId, vni: Vni, now: Instant) {
         self.lacking.remove(&(server, vni));
@@ -340,7 +340,9 @@ impl Completeness {
 
     /// A server is to tell the table of a VNI again.
     pub(super) fn asked_again(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        self.changes += 1;
         self.lacking.remove(&(server, vni));
+        self.refusing.remove(&(server, vni));
         if let Some(Standing::Established { complete, .. }) = self.servers.get_mut(&server) {
             complete.remove(&vni);
             self.asked_again.insert((server, vni), now);
@@ -350,6 +352,7 @@ impl Completeness {
 
     fn forget_refusals(&mut self, which: impl Fn(ServerId, Vni) -> bool) {
         self.lacking.retain(|(server, vni)| !which(*server, *vni));
+        self.refusing.retain(|(server, vni)| !which(*server, *vni));
         self.asked_again
             .retain(|(server, vni), _| !which(*server, *vni));
     }
@@ -389,13 +392,10 @@ impl Completeness {
         }
         let stale_time = self.patience.stale_time;
         for (vni, table) in &mut self.tables {
-            for age in Age::ALL {
-                let start = &mut table.ages[age.index()];
-                if start.is_some_and(|start| is_past(start, stale_time, now)) {
-                    *start = None;
-                    table.is_expired = true;
-                    self.verdicts.push_back(Verdict::Expire(*vni, age));
-                }
+            while let Some(age) = table.ages.take_over(now, stale_time) {
+                table.is_expired = true;
+                self.changes += 1;
+                self.verdicts.push_back(Verdict::Expire(*vni, age));
             }
         }
         for standing in self.servers.values_mut() {
@@ -469,7 +469,7 @@ impl Completeness {
             return;
         };
         let (is_synced, is_settled) = (table.is_synced, table.is_settled);
-        let sweeps = table.has_stale() && self.has_spoken(vni, Vouching::Needed, now);
+        let sweeps = !table.ages.is_empty() && self.has_spoken(vni, Vouching::Needed, now);
         let syncs = !is_synced && self.is_whole(vni, Vouching::NotNeeded, now);
         let settles =
             (is_synced || syncs) && !is_settled && self.is_whole(vni, Vouching::Needed, now);
@@ -477,7 +477,8 @@ impl Completeness {
             return;
         };
         if sweeps {
-            table.ages = [None; 2];
+            table.ages.clear();
+            self.changes += 1;
             self.verdicts.push_back(Verdict::Sweep(vni));
         }
         if syncs {
@@ -521,6 +522,8 @@ impl Completeness {
                 if complete.contains(&vni) {
                     let vouches = *vouches_from <= now && !self.lacking.contains(&of);
                     vouching == Vouching::Needed && !vouches
+                } else if self.refusing.contains(&of) {
+                    false
                 } else {
                     let again = self.asked_again.get(&of);
                     let since = again.map_or(*since, |again| *again);
@@ -554,8 +557,8 @@ impl Completeness {
         let stale_time = self.patience.stale_time;
         let ends = self.tables.values().filter(|it| it.is_open());
         let ends = ends.flat_map(|table| {
-            let begins = table.ages.into_iter().chain([table.asked_since]);
-            begins.flatten().filter_map(|it| it.checked_add(stale_time))
+            let begins = table.ages.oldest().into_iter().chain(table.asked_since);
+            begins.filter_map(|it| it.checked_add(stale_time))
         });
         let servers = self
             .servers

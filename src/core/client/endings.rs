@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::completeness::Verdict;
+use super::completeness::{Cause, Verdict};
 use super::events::Event;
 use super::report::Report;
 use super::server::Phase;
@@ -92,16 +92,17 @@ impl Core {
         } else {
             self.completeness.failed(server, now);
         }
-        self.refusals.forget(|of, _| of == server);
+        self.refusals.forget_server(server, bit);
         self.updates_sent += link.sent().update;
         self.subscriptions.forget(bit, |_| true);
         self.announcements.forget(bit, |_| true);
         let echoes = link.is_legacy();
+        // What is to go by now is older than this loss.
+        self.obey();
         for vni in link.vnis() {
-            let age = self.completeness.age(vni, now);
-            self.obey();
+            let age = self.completeness.age(vni, Cause::Lost, now);
             if self.view.lose(bit, vni, age, echoes) {
-                self.completeness.became_stale(vni, age, now);
+                self.completeness.became_stale(vni, age, Cause::Lost, now);
             }
         }
         if was_established && !self.completeness.has_established() && self.view.len() > 0 {

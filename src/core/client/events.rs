@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::ServerId;
+use super::status::Refused;
 use crate::core::session::CloseReason;
 use crate::core::types::{Destination, NextHop, Route, Vni};
 
@@ -34,6 +35,9 @@ pub enum Event {
     /// All routes that were there when this consumer began have been told. Comes once, and
     /// only to consumers of [`MetalBondClient::watch`](crate::MetalBondClient::watch).
     Current,
+    /// A server refused something in a VNI, for the first time in its session; the text says
+    /// why. A VNI whose subscription it refused does not wait for this server.
+    Refused(ServerId, Vni, Refused, Arc<str>),
     /// A server's handshake is complete.
     ServerUp(ServerId),
     /// A server's session ended.

@@ -4,13 +4,17 @@
 //! server has and the client refused is *missing*: the table of that server is not whole, and
 //! does not vouch for what it lacks. Once there is room, the server is asked for the table again.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::completeness::Cause;
+use super::missing::Missing;
 use super::report::Report;
-use super::view::ServerBit;
+use super::server::Server;
+use super::view::{Age, Place, ServerBit};
 use super::{Core, ServerId, Wants};
 use crate::core::types::{Action, Route, Vni};
+use crate::core::wire::NoticeCode;
 
 /// Pause between two requests for tables that did not fit.
 const ASK_PAUSE: Duration = Duration::from_secs(10);
@@ -34,93 +38,60 @@ pub(crate) struct Limits {
     pub(crate) vnis: usize,
 }
 
-/// The refused routes of one server.
-#[derive(Debug, Default)]
-struct Missing {
-    by_vni: BTreeMap<Vni, usize>,
-    total: usize,
-}
-
 /// What was refused.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Refusals {
-    /// Servers of which something is missing.
-    missing: BTreeMap<ServerId, Missing>,
-    /// Since the start.
+    missing: Missing,
+    /// Announcements refused since the start.
     total: u64,
     report_at: Option<Instant>,
     quiet_until: Option<Instant>,
     /// Tables are not asked for again before.
     next_ask: Option<Instant>,
+    spare: Spare,
+}
+
+/// Stale copies that may give way, and how far the walk over them is.
+#[derive(Debug, Default)]
+struct Spare {
+    clocks: VecDeque<(Vni, Age)>,
+    place: Place,
+    /// [`Completeness::changes`](super::completeness::Completeness::changes) when the walk began.
+    as_of: Option<u64>,
+    /// Copies that gave way since the start.
+    total: u64,
+    report_at: Option<Instant>,
+    quiet_until: Option<Instant>,
 }
 
 impl Refusals {
-    /// Returns how many routes were refused since the start.
-    pub(super) fn total(&self) -> u64 {
-        self.total
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            missing: Missing::new(seed),
+            total: 0,
+            report_at: None,
+            quiet_until: None,
+            next_ask: None,
+            spare: Spare::default(),
+        }
     }
 
-    /// Returns how many routes are missing, as far as one server has them all: those that
-    /// several servers have count once.
-    pub(super) fn missing(&self) -> usize {
-        let of_each = self.missing.values().map(|missing| missing.total);
-        of_each.max().unwrap_or(0)
+    /// A server is lost, and all it has with it.
+    pub(super) fn forget_server(&mut self, server: ServerId, bit: ServerBit) {
+        self.missing.forget_server(server, bit);
     }
 
-    fn refuse(&mut self, server: ServerId, vni: Vni, now: Instant) {
-        let missing = self.missing.entry(server).or_default();
-        *missing.by_vni.entry(vni).or_default() += 1;
-        missing.total += 1;
+    /// A VNI is not subscribed to any more.
+    pub(super) fn forget_vni(&mut self, vni: Vni) {
+        self.missing.forget_vni(vni);
+    }
+
+    fn count(&mut self, now: Instant) {
         self.total += 1;
         let soon = now + REPORT_DELAY;
         let due = self.quiet_until.map_or(soon, |quiet| quiet.max(soon));
         self.report_at.get_or_insert(due);
         self.next_ask.get_or_insert(now);
-    }
-
-    /// A server withdraws a route that was refused. Returns whether its table is whole by that.
-    fn withdraw(&mut self, server: ServerId, vni: Vni) -> bool {
-        let Some(missing) = self.missing.get_mut(&server) else {
-            return false;
-        };
-        let Some(count) = missing.by_vni.get_mut(&vni) else {
-            return false;
-        };
-        *count -= 1;
-        missing.total -= 1;
-        let is_whole = *count == 0;
-        if is_whole {
-            self.forget_table(server, vni);
-        }
-        is_whole
-    }
-
-    /// Forgets what is missing of one table.
-    fn forget_table(&mut self, server: ServerId, vni: Vni) {
-        if let Some(missing) = self.missing.get_mut(&server) {
-            missing.total -= missing.by_vni.remove(&vni).unwrap_or(0);
-            if missing.by_vni.is_empty() {
-                self.missing.remove(&server);
-            }
-        }
-    }
-
-    /// Forgets what is missing where `which` says so.
-    pub(super) fn forget(&mut self, which: impl Fn(ServerId, Vni) -> bool) {
-        self.missing.retain(|server, missing| {
-            missing.by_vni.retain(|vni, _| !which(*server, *vni));
-            missing.total = missing.by_vni.values().sum();
-            !missing.by_vni.is_empty()
-        });
-    }
-
-    /// The tables that are not whole.
-    fn tables(&self) -> Vec<(ServerId, Vni)> {
-        let of_each = self.missing.iter().flat_map(|(server, missing)| {
-            let vnis = missing.by_vni.keys();
-            vnis.map(move |vni| (*server, *vni))
-        });
-        of_each.collect()
     }
 }
 
@@ -134,26 +105,77 @@ impl Core {
         now: Instant,
     ) {
         let (vni, action, route) = change;
+        let is_heard = !self.refusals.missing.is_empty();
         match action {
-            Action::Add if !self.admits(vni, &route) => {
-                self.refusals.refuse(server, vni, now);
+            Action::Add if !self.admits(vni, &route) && !self.make_room(vni, &route, now) => {
+                self.refusals.count(now);
+                self.refusals.missing.insert(server, bit, vni, &route);
                 self.completeness.refused(server, vni);
+                self.tell_refusal(server, vni, now);
                 return;
             }
-            Action::Add => {}
-            Action::Remove => {
-                if !self.refusals.missing.is_empty()
-                    && !self.view.is_of(bit, vni, &route)
-                    && self.refusals.withdraw(server, vni)
-                {
-                    self.completeness.whole(server, vni, now);
-                    self.obey();
-                }
+            Action::Add => self.take(server, bit, change, now),
+            Action::Remove => {}
+        }
+        if is_heard && self.refusals.missing.remove(server, bit, vni, &route) {
+            self.completeness.whole(server, vni, now);
+            self.obey();
+        }
+        if action == Action::Remove {
+            self.take(server, bit, change, now);
+        }
+    }
+
+    fn take(
+        &mut self,
+        server: ServerId,
+        bit: ServerBit,
+        change: (Vni, Action, Route),
+        now: Instant,
+    ) {
+        let completeness = &self.completeness;
+        let vouches = || completeness.vouches(server, change.0, now);
+        self.view.update(bit, change, vouches);
+    }
+
+    /// Has stale copies give way to a route, those of the oldest loss first: a server that is
+    /// there has it. Returns whether it fits.
+    ///
+    /// Each walk goes over a table once, whatever the number of routes that find room.
+    fn make_room(&mut self, vni: Vni, route: &Route, now: Instant) -> bool {
+        let changes = self.completeness.changes();
+        if self.refusals.spare.as_of != Some(changes) {
+            let clocks = self.completeness.spare();
+            let spare = &mut self.refusals.spare;
+            (spare.clocks, spare.place) = (clocks, Place::default());
+            spare.as_of = Some(changes);
+        }
+        while !self.admits(vni, route) {
+            let spare = &mut self.refusals.spare;
+            let Some(&(of, age)) = spare.clocks.front() else {
+                return false;
+            };
+            if self.view.drop_left(of, age, &mut spare.place) {
+                spare.total += 1;
+                let soon = now + REPORT_DELAY;
+                let due = spare.quiet_until.map_or(soon, |quiet| quiet.max(soon));
+                spare.report_at.get_or_insert(due);
+            } else {
+                spare.clocks.pop_front();
+                spare.place = Place::default();
             }
         }
-        let completeness = &self.completeness;
-        let vouches = || completeness.vouches(server, vni, now);
-        self.view.update(bit, change, vouches);
+        true
+    }
+
+    /// Tells a server that a route of its was refused.
+    fn tell_refusal(&mut self, server: ServerId, vni: Vni, now: Instant) {
+        let link = self.servers.get_mut(&server).and_then(Server::link_mut);
+        if let Some(link) = link {
+            let code = NoticeCode::REFUSED_ANNOUNCEMENT;
+            let why = "the client is at its limit of routes";
+            link.connection.notify(code, vni, why, now);
+        }
     }
 
     /// Whether a route fits. One that is held needs no room.
@@ -167,9 +189,10 @@ impl Core {
         self.subscriptions.contains(&vni) || self.subscriptions.wanted() < self.config.limits.vnis
     }
 
-    /// Returns how many routes were refused since the start, and how many are missing.
+    /// Returns how many announcements were refused since the start, and how many routes are
+    /// missing.
     pub(crate) fn refused(&self) -> (u64, usize) {
-        (self.refusals.total(), self.refusals.missing())
+        (self.refusals.total, self.refusals.missing.len())
     }
 
     /// Asks for the tables that did not fit, if there is room, and reports what was refused.
@@ -180,15 +203,24 @@ impl Core {
             refusals.quiet_until = Some(now + REPORT_PAUSE);
             self.reports.push(Report::Refused {
                 limit: self.config.limits.routes,
-                total: self.refusals.total(),
-                missing: self.refusals.missing(),
+                total: self.refusals.total,
+                missing: self.refusals.missing.len(),
+            });
+        }
+        let spare = &mut self.refusals.spare;
+        if spare.report_at.is_some_and(|at| at <= now) {
+            spare.report_at = None;
+            spare.quiet_until = Some(now + REPORT_PAUSE);
+            self.reports.push(Report::GaveWay {
+                limit: self.config.limits.routes,
+                total: spare.total,
             });
         }
         if self.asks_at().is_none_or(|at| at > now) {
             return;
         }
         self.refusals.next_ask = Some(now + ASK_PAUSE);
-        for (server, vni) in self.refusals.tables() {
+        for (server, vni) in self.refusals.missing.tables() {
             self.ask_again(server, vni, now);
         }
     }
@@ -198,6 +230,7 @@ impl Core {
         self.refusals
             .report_at
             .into_iter()
+            .chain(self.refusals.spare.report_at)
             .chain(self.asks_at())
             .min()
     }
@@ -208,12 +241,21 @@ impl Core {
     /// that goes.
     fn asks_at(&self) -> Option<Instant> {
         let limits = self.config.limits;
-        let missing = self.refusals.missing();
+        let missing = self.refusals.missing.len();
         let taken = self.view.len() + self.view.most_copies();
-        let room = limits.routes.saturating_sub(taken);
+        let room = limits.routes.saturating_sub(taken) + self.spare_room();
         let is_room = missing > 0 && room >= missing.min(limits.routes / 8).max(1);
         let has_time = self.config.stale_time >= ASK_STALE_TIME;
         self.refusals.next_ask.filter(|_| is_room && has_time)
+    }
+
+    /// Returns how many stale copies may give way, as far as is known: none while a table is told
+    /// again, so that it is not asked for once more before its end.
+    fn spare_room(&self) -> usize {
+        match self.completeness.is_telling() {
+            true => 0,
+            false => self.view.left(),
+        }
     }
 
     /// Has a server tell the table of a VNI again. What it told stays, as stale, until then.
@@ -237,11 +279,11 @@ impl Core {
             announcements: &mut self.announcements,
         };
         link.ask_again(vni, &mut wants);
-        self.refusals.forget_table(server, vni);
-        let age = self.completeness.age(vni, now);
-        self.obey();
+        self.refusals.missing.forget_table(server, bit, vni);
+        let age = self.completeness.age(vni, Cause::AskedAgain, now);
         if self.view.lose(bit, vni, age, echoes) {
-            self.completeness.became_stale(vni, age, now);
+            self.completeness
+                .became_stale(vni, age, Cause::AskedAgain, now);
         }
         self.completeness.asked_again(server, vni, now);
     }

@@ -134,11 +134,15 @@ impl Link {
     /// Messages sent, or about to be.
     pub(super) fn sent(&self) -> MessageCounts {
         let MessageCounts {
-            hello, keepalive, ..
+            hello,
+            keepalive,
+            notice,
+            ..
         } = self.session().sent();
         MessageCounts {
             hello,
             keepalive,
+            notice,
             ..self.told
         }
     }

@@ -12,6 +12,8 @@ mod endings;
 mod events;
 mod limits;
 mod link;
+mod missing;
+mod notices;
 mod policy;
 mod read;
 mod report;
@@ -22,13 +24,14 @@ mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use events::{Event, EventDetail};
 pub(crate) use limits::Limits;
 pub use policy::{RouteFilter, RouteMatch};
 pub(crate) use report::Report;
-pub use status::{AnnouncementState, Changed, ConnectionState, ServerId};
+pub use status::{AnnouncementState, Changed, ConnectionState, Refused, ServerId};
 
 use crate::core::pace::{Framing, Pacing};
 use crate::core::session::{CloseReason, Event as SessionEvent, SessionConfig};
@@ -86,6 +89,8 @@ pub(crate) struct Core {
     updates_sent: u64,
     /// What the caller is to log.
     reports: Vec<Report>,
+    /// What servers said, to be logged too.
+    notices: Vec<(ServerId, Arc<str>)>,
 }
 
 impl Core {
@@ -104,10 +109,11 @@ impl Core {
             }),
             flushes: BTreeSet::new(),
             next_flush: 0,
-            refusals: Refusals::default(),
+            refusals: Refusals::new(config.seed),
             updates_received: 0,
             updates_sent: 0,
             reports: Vec::new(),
+            notices: Vec::new(),
         };
         for _ in 0..servers {
             core.add_server(now);
@@ -206,7 +212,7 @@ impl Core {
         }
         self.each_link(|link, wants| link.queue_subscription(vni, wants));
         self.completeness.unsubscribed(vni);
-        self.refusals.forget(|_, of| of == vni);
+        self.refusals.forget_vni(vni);
         true
     }
 
@@ -361,6 +367,7 @@ impl Core {
                         self.complete(server, vni, now);
                     }
                 }
+                SessionEvent::Notice(notice) => self.noticed(server, &notice, now),
                 SessionEvent::Dropped(malformed) => {
                     entry.malformed += 1;
                     if entry.malformed_quiet.is_over(now) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::Core;
+use super::report::LackOf;
 use super::server::{Phase, Server};
 use crate::core::client::link::{FlushId, Link};
 use crate::core::client::view::{Met, RouteCursor};
@@ -63,6 +64,10 @@ impl Core {
             id: id.0 as u64,
             name: String::new(),
             address: None,
+            transport: None,
+            identity: None,
+            notices: server.notices.total,
+            last_notice: server.notices.last.as_deref().map(str::to_owned),
             kind: PeerKind::Unknown,
             state: PeerState::Connecting,
             since: now.saturating_duration_since(server.since),
@@ -143,7 +148,7 @@ impl Core {
         }
         let missing = self.refused().1;
         let limit = self.config.limits.routes;
-        (missing > 0).then(|| format!("{missing} routes are missing: max-routes is {limit}"))
+        (missing > 0).then(|| format!("{}: max-routes is {limit}", LackOf(missing)))
     }
 
     /// UPDATEs received and sent.
@@ -223,6 +228,12 @@ impl Core {
     #[cfg(feature = "internals")]
     pub(crate) fn queued_bytes(&self, server: ServerId) -> usize {
         self.link(server).map_or(0, Link::queued_bytes)
+    }
+
+    /// SUBSCRIBEs encoded for a server on its connection.
+    #[cfg(feature = "internals")]
+    pub(crate) fn subscribes(&self, server: ServerId) -> u64 {
+        self.link(server).map_or(0, |link| link.sent().subscribe)
     }
 
     /// Things remembered beyond what is wanted and received.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::backoff::Backoff;
 use super::completeness::Doubt;
 use super::link::Link;
+use super::notices::Notices;
 use super::status::ServerId;
 use super::view::ServerBit;
 use crate::core::limit::{Quiet, Recent};
@@ -22,6 +23,9 @@ pub(super) struct Server {
     pub(super) malformed: u64,
     /// Limits how often that is reported.
     pub(super) malformed_quiet: Quiet,
+    pub(super) notices: Notices,
+    /// Limits how often they are reported.
+    pub(super) notice_quiet: Quiet,
     /// How often its session ended.
     pub(super) flaps: Recent,
     /// Since when it is in the phase it is in.
@@ -58,6 +62,8 @@ impl Server {
             last_loss: None,
             malformed: 0,
             malformed_quiet: Quiet::default(),
+            notices: Notices::default(),
+            notice_quiet: Quiet::default(),
             flaps: Recent::new(now),
             since: now,
             is_drained: false,
@@ -94,6 +100,7 @@ impl Server {
     /// was one. The server is to be dialled again after a while.
     pub(super) fn lose(&mut self, reason: CloseReason, now: Instant) -> Option<Box<Link>> {
         self.last_loss = Some(reason);
+        self.notices.end_session();
         let doubt = match reason.is_path_failure() {
             true => Doubt::CutOff,
             false => Doubt::Restarted,

@@ -70,3 +70,13 @@ pub enum AnnouncementState {
     /// The client sends one every interval, and one for each flush.
     Acknowledged,
 }
+
+/// What a server refused in a VNI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Refused {
+    /// To tell its routes.
+    Subscription,
+    /// To take a route.
+    Announcement,
+}

@@ -8,6 +8,7 @@ mod flush;
 mod legacy;
 mod limits;
 mod monitor;
+mod notices;
 mod own;
 mod promise;
 mod script;

@@ -22,6 +22,7 @@ use crate::core::map::{Map, map};
 use crate::core::rib::{NextHops, TableSummary};
 use crate::core::types::{Action, Destination, NextHop, NextHopType, Route, Vni};
 use destinations::Destinations;
+pub(super) use destinations::Place;
 use echo::Quiet;
 pub(super) use read::Met;
 pub(crate) use read::RouteCursor;
@@ -74,6 +75,8 @@ pub(super) struct View {
     hops: NextHops,
     vnis: Map<Vni, VniView>,
     routes: usize,
+    /// Routes that are there only because servers that are lost had them.
+    left: usize,
     /// Routes that each server has, by the number of its bit.
     by_server: [usize; ServerBit::MAX],
     /// Is another one after any change.
@@ -97,6 +100,7 @@ impl View {
             hops: NextHops::new(seed),
             vnis: map(seed),
             routes: 0,
+            left: 0,
             by_server: [0; ServerBit::MAX],
             generation: 0,
             imports: BTreeMap::new(),
@@ -171,8 +175,10 @@ impl View {
             return;
         };
         let (was_held, was_native, before) = (hop.is_held(), hop.is_native(), hop.present);
+        let was_left = hop.is_left();
         edit(hop);
         let (is_held, is_native) = (hop.is_held(), hop.is_native());
+        self.left = self.left + usize::from(hop.is_left()) - usize::from(was_left);
         count_servers(&mut self.by_server, before, hop.present);
         self.generation += 1;
         match (was_held, is_held) {
@@ -238,12 +244,18 @@ impl View {
                     count_servers(&mut self.by_server, server.0, 0);
                     hop.present &= !server.0;
                     hop.set_stale(age, echoes);
+                    self.left += usize::from(hop.is_left());
                     is_any = true;
                 }
             }
         }
         view.has_stale |= is_any;
         is_any
+    }
+
+    /// How many routes are there only because servers that are lost had them.
+    pub(super) fn left(&self) -> usize {
+        self.left
     }
 
     /// How many VNIs have something stale.
@@ -261,6 +273,26 @@ impl View {
         let before = self.routes;
         self.drop_where(vni, |hop| hop.expire(age));
         before - self.routes
+    }
+
+    /// Drops one route of a VNI that is there only because a server had it that was lost then.
+    /// `place`: how far the walk is that looks for them. Returns `false` at its end.
+    pub(super) fn drop_left(&mut self, vni: Vni, age: Age, place: &mut Place) -> bool {
+        while let Some(view) = self.vnis.get(&vni) {
+            let mut found = None;
+            let next = view.destinations.step(*place, 1, |destination, hops| {
+                let mut hops = hops.as_slice().iter();
+                let hop = hops.find(|hop| hop.is_left() && hop.is_of(age));
+                found = hop.map(|hop| Route::new(*destination, self.hops.resolve(hop.id)));
+            });
+            if let Some(route) = found {
+                self.change(vni, &route, Hop::end_stale);
+                return true;
+            }
+            let Some(next) = next else { return false };
+            *place = next;
+        }
+        false
     }
 
     /// Drops all that servers said of a VNI.
@@ -291,7 +323,9 @@ impl View {
             let mut is_changed = false;
             for hop in hops.as_mut_slice() {
                 let (was_held, was_native, before) = (hop.is_held(), hop.is_native(), hop.present);
+                self.left -= usize::from(hop.is_left());
                 edit(hop);
+                self.left += usize::from(hop.is_left());
                 *has_stale |= hop.is_stale();
                 count_servers(&mut self.by_server, before, hop.present);
                 let is_gone = was_native && !hop.is_native();

@@ -131,6 +131,20 @@ impl Catalog {
         self.sets.insert(announcements.into(), [v4, v6])
     }
 
+    /// Returns whether sorted announcements, one of them new, lead to more hops than a route has.
+    /// Looks at powers of two alone beyond twice as many: then each more costs little.
+    pub(super) fn exceeds_hops(&self, announcements: &[u32]) -> bool {
+        let count = announcements.len();
+        if count <= MAX_HOPS || (count > 2 * MAX_HOPS && !count.is_power_of_two()) {
+            return false;
+        }
+        let hops = announcements.iter().map(|&it| *self.announcements.aux(it));
+        let mut hops: Vec<u32> = hops.filter(|it| *it != NONE).collect();
+        hops.sort_unstable();
+        hops.dedup();
+        hops.len() > MAX_HOPS
+    }
+
     pub(super) fn release_set(&mut self, set: u32) {
         if set == NONE {
             return;

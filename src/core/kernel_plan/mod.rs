@@ -115,6 +115,8 @@ pub(crate) enum Doubtful {
     NextHop(&'static str),
     /// Another VNI announces its destination into the same table. The lower VNI has it.
     Shared(Vni),
+    /// Its destination has more next hops than are used; see [`MAX_HOPS`].
+    TooMany,
 }
 
 /// Counts for the outside.
@@ -261,7 +263,9 @@ impl Plan {
             } else {
                 let vnis = members.iter().map(|&it| self.catalog.announcement(it).vni);
                 let other = vnis.into_iter().find(|it| *it != vni);
-                doubtful = other.map(Doubtful::Shared);
+                let too_many = || self.catalog.exceeds_hops(&self.scratch);
+                let too_many = || too_many().then_some(Doubtful::TooMany);
+                doubtful = other.map(Doubtful::Shared).or_else(too_many);
             }
             self.desire_scratch(id);
         }
@@ -409,11 +413,16 @@ impl Plan {
             .config
             .excluded_types
             .contains(&route.next_hop.hop_type)
-            || (self.config.ipv4_only && matches!(route.destination.prefix, IpNet::V6(_)));
+            || self.leaves_out(route.destination.prefix);
         if left_out {
             return None;
         }
         self.by_vni.get(&vni).copied()
+    }
+
+    /// Whether routes to a prefix are not for this kernel, whoever announces them.
+    fn leaves_out(&self, prefix: IpNet) -> bool {
+        self.config.ipv4_only && matches!(prefix, IpNet::V6(_))
     }
 
     /// Wants the announcements in `scratch` for a destination.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ADOPTED, IpNet, Plan, RouteId, spot};
+use super::{ADOPTED, Plan, RouteId, spot};
 use crate::core::types::{NextHopType, Vni};
 
 /// Which routes belong into the kernel, and where.
@@ -53,8 +53,7 @@ impl Plan {
         let Some(state) = self.store.get(id) else {
             return;
         };
-        let is_v6 = matches!(self.store.prefix(id), IpNet::V6(_));
-        let is_left_out = is_v6 && self.config.ipv4_only;
+        let is_left_out = self.leaves_out(self.store.prefix(id));
         self.scratch.clear();
         let mut uninstallable = 0;
         let members = self.catalog.members(state.desired);
@@ -73,6 +72,10 @@ impl Plan {
             }
         }
         if self.scratch.len() == members.len() {
+            if is_left_out && state.flags & ADOPTED != 0 {
+                self.store.state_mut(id).flags &= !ADOPTED;
+                self.enqueue(id);
+            }
             return;
         }
         self.counts.uninstallable -= uninstallable;
@@ -227,6 +230,37 @@ mod tests {
             ..all
         });
         assert_eq!(run(&mut plan, &mut model), []);
+    }
+
+    /// Servers announce them still, or cannot be reached.
+    #[test]
+    fn ipv6_routes_of_an_earlier_process_go_at_once_if_only_ipv4_is_wanted() {
+        for mode in [Mode::Objects, Mode::Inline] {
+            let (mut plan, mut model) = (plan(mode), Model::default());
+            for prefix in ["10.0.0.0/24", "fd00::/64"] {
+                plan.add(Vni(1), &route(prefix, hop(1)));
+            }
+            run(&mut plan, &mut model);
+            let before = (plan.config, model.clone());
+
+            let left = installed(&[(100, "10.0.0.0/24")]);
+            let mut next = Plan::new(PlanConfig {
+                ipv4_only: true,
+                ..before.0.clone()
+            });
+            model.dump(&mut next);
+            assert_eq!(run(&mut next, &mut model), left);
+
+            let (config, mut model) = before;
+            let mut next = Plan::new(config);
+            model.dump(&mut next);
+            assert_eq!(run(&mut next, &mut model).len(), 2);
+            next.remap(Scope {
+                ipv4_only: true,
+                ..scope(&[(1, 100), (2, 100), (3, 300)])
+            });
+            assert_eq!(run(&mut next, &mut model), left);
+        }
     }
 
     #[test]

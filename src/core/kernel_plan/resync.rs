@@ -200,7 +200,8 @@ impl Plan {
             self.saw_stray(place, protocol, target);
             return;
         }
-        if known.is_none() {
+        // What the configuration leaves out, no server needs to withdraw.
+        if known.is_none() && !self.leaves_out(place.prefix) {
             self.store.state_mut(id).flags |= ADOPTED;
         }
         if self.foreign == Some(place) {

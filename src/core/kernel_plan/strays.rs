@@ -143,7 +143,7 @@ impl Plan {
 
     /// The route that takes the place of a stray, if it is still to be installed.
     fn successor(&mut self, stray: &Stray) -> Option<RouteId> {
-        if self.config.ipv4_only && matches!(stray.place.prefix, ipnet::IpNet::V6(_)) {
+        if self.leaves_out(stray.place.prefix) {
             return None;
         }
         // Where it stands, or else anywhere in its table.

@@ -62,6 +62,37 @@ impl Request {
     }
 }
 
+/// Why an announcement or a subscription is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The server has as many routes as it may.
+    Routes,
+    /// The session has as many routes as it may.
+    RoutesOfPeer,
+    /// The server has as many VNIs as it may.
+    Vnis,
+    /// The session announces in as many VNIs as it may.
+    VnisOfPeer,
+    /// The session has as many subscriptions as it may.
+    SubscriptionsOfPeer,
+    /// Memory is short.
+    Memory,
+}
+
+impl Refusal {
+    /// What the peer is told.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Routes => "the server is at its limit of routes",
+            Self::RoutesOfPeer => "the session is at its limit of routes",
+            Self::Vnis => "the server is at its limit of VNIs",
+            Self::VnisOfPeer => "the session is at its limit of VNIs",
+            Self::SubscriptionsOfPeer => "the session is at its limit of subscriptions",
+            Self::Memory => "the server is short of memory",
+        }
+    }
+}
+
 /// From shard to shard. All messages from one shard to another arrive in order.
 #[derive(Debug)]
 pub(crate) enum Message {
@@ -87,8 +118,13 @@ pub(crate) enum Message {
     },
     /// To a home: changes of a VNI, for its subscribers there.
     Changes { vni: Vni, spans: Vec<Span> },
-    /// To the home: announcements were refused, a limit is reached.
-    Refused { peer: PeerId, routes: u64 },
+    /// To the home: announcements were refused.
+    Refused {
+        peer: PeerId,
+        routes: u64,
+        /// The last of them: its VNI, and why.
+        last: (Vni, Refusal),
+    },
     /// To the home: memory is short, and a session holds most of it.
     Shed { peer: PeerId },
 }

@@ -55,7 +55,7 @@ use work::Kind;
 use crate::core::pace::{Framing, SendQueue};
 use crate::core::rib::PeerId;
 use crate::core::session::CloseReason;
-use crate::core::wire::Update;
+use crate::core::wire::{NoticeCode, Update};
 
 /// One shard: the home of some sessions and the owner of some VNIs.
 #[derive(Debug)]
@@ -389,7 +389,11 @@ impl Shard {
                 self.home.begin_flow(peer, vni, epoch, spans);
             }
             Message::Changes { vni, spans } => cost += self.home.queue_changes(vni, &spans),
-            Message::Refused { peer, routes } => self.home.refused(peer, routes),
+            Message::Refused { peer, routes, last } => {
+                let (vni, why) = last;
+                let code = NoticeCode::REFUSED_ANNOUNCEMENT;
+                self.home.refused(peer, routes, (code, vni), why);
+            }
             Message::Shed { peer } => {
                 self.home.shed(peer);
                 self.route_departures();

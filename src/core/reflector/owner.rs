@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub(crate) use read::RouteCursor;
 
 use super::memory::{Pressure, Segments, Usage};
-use super::message::{Message, Topology};
+use super::message::{Message, Refusal, Topology};
 use super::meter::{self, Meter};
 use crate::core::map::{Map, map};
 use crate::core::rib::{History, NextHops, PeerId, Span, VniTable};
@@ -50,7 +50,7 @@ pub(crate) struct Owner {
     /// Announcements at the other owners, when they were last heard of.
     remote_announcements: usize,
     /// Refused in this turn.
-    refused: Map<PeerId, u64>,
+    refused: Map<PeerId, (u64, (Vni, Refusal))>,
     /// Announcements that came or went, so far.
     changes: u64,
     /// Changes for those who watch all tables, while there are any.
@@ -170,11 +170,13 @@ impl Owner {
     pub(super) fn update(&mut self, peer: PeerId, update: &Update) {
         let vni = update.vni;
         match update.action {
-            Action::Add if !self.admits(peer, vni) => {
-                *self.refused.entry(peer).or_insert(0) += 1;
-                return;
-            }
             Action::Add => {
+                if let Err(why) = self.admit(peer, vni) {
+                    let (routes, last) = self.refused.entry(peer).or_insert((0, (vni, why)));
+                    *routes += 1;
+                    *last = (vni, why);
+                    return;
+                }
                 let (bare, seed) = (&mut self.bare, self.seed);
                 self.vnis.entry(vni).or_insert_with(|| {
                     Box::new(Owned {
@@ -197,17 +199,19 @@ impl Owner {
         });
     }
 
-    /// Whether a peer may announce one more route in a VNI.
+    /// Returns why a peer may not announce one more route in a VNI.
     ///
     /// At the limit a repeated announcement is refused too; it would change nothing.
-    fn admits(&self, peer: PeerId, vni: Vni) -> bool {
-        let is_full = self.announcements + self.remote_announcements >= self.limits.routes;
-        if is_full || self.pressure != Pressure::None {
-            return false;
+    fn admit(&self, peer: PeerId, vni: Vni) -> Result<(), Refusal> {
+        if self.announcements + self.remote_announcements >= self.limits.routes {
+            return Err(Refusal::Routes);
+        }
+        if self.pressure != Pressure::None {
+            return Err(Refusal::Memory);
         }
         let own = self.announcers.get(&peer);
         if own.is_some_and(|own| own.routes >= self.limits.routes_per_peer) {
-            return false;
+            return Err(Refusal::RoutesOfPeer);
         }
         let is_live = || {
             let owned = self.vnis.get(&vni);
@@ -217,8 +221,13 @@ impl Owner {
             let is_full = own.vnis.len() >= self.limits.vnis_per_peer;
             (own.vnis.len(), is_full && own.vnis.contains(&vni))
         });
-        (own_vnis < self.limits.vnis_per_peer || is_own)
-            && (self.live_vnis < self.limits.vnis || is_live())
+        if own_vnis >= self.limits.vnis_per_peer && !is_own {
+            return Err(Refusal::VnisOfPeer);
+        }
+        if self.live_vnis >= self.limits.vnis && !is_live() {
+            return Err(Refusal::Vnis);
+        }
+        Ok(())
     }
 
     /// Has a session sent the table of a VNI, and its changes from then on: at the end of the
@@ -290,10 +299,10 @@ impl Owner {
 
     /// Begins the work of a turn.
     pub(super) fn begin_work(&mut self) {
-        for (peer, routes) in self.refused.drain() {
+        for (peer, (routes, last)) in self.refused.drain() {
             let home = self.topology.home(peer);
-            self.outgoing
-                .push((home, Message::Refused { peer, routes }));
+            let message = Message::Refused { peer, routes, last };
+            self.outgoing.push((home, message));
         }
     }
 

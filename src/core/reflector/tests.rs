@@ -426,6 +426,9 @@ fn limits_refuse_one_peer_and_spare_the_others() {
     for shard in &world.shards {
         shard.for_each_session(|view| {
             refused.insert(view.id, view.counters.refused);
+            // One for announcements, and one for each VNI whose subscription was refused.
+            let told = if view.id == greedy { 1 + 40 } else { 0 };
+            assert_eq!(view.sent.notice, told);
         });
     }
     assert_eq!(refused, BTreeMap::from([(greedy, 500 + 40), (modest, 0)]));

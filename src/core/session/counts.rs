@@ -17,6 +17,8 @@ pub struct MessageCounts {
     pub update: u64,
     /// END_OF_RIB.
     pub end_of_rib: u64,
+    /// NOTICE.
+    pub notice: u64,
 }
 
 impl MessageCounts {
@@ -29,6 +31,7 @@ impl MessageCounts {
             MessageType::Unsubscribe => &mut self.unsubscribe,
             MessageType::Update => &mut self.update,
             MessageType::EndOfRib => &mut self.end_of_rib,
+            MessageType::Notice => &mut self.notice,
         };
         *count += 1;
     }

@@ -17,6 +17,7 @@
 
 mod close;
 mod counts;
+mod notices;
 #[cfg(test)]
 mod tests;
 
@@ -29,9 +30,11 @@ pub use counts::MessageCounts;
 use crate::core::time::after;
 use crate::core::types::Vni;
 use crate::core::wire::{
-    Capabilities, Extensions, Frame, Hello, Malformed, MessageType, Reassembler, Update,
-    decode_hello, decode_subscription, decode_update, encode_hello,
+    Capabilities, Extensions, Frame, Hello, Malformed, MessageType, Notice, NoticeCode,
+    Reassembler, Update, decode_hello, decode_notice, decode_subscription, decode_update,
+    encode_hello, encode_notice,
 };
+use notices::Notices;
 
 /// How much longer a handshake may take if bytes of it wait to be received.
 const EXCUSE: Duration = Duration::from_secs(1);
@@ -71,7 +74,7 @@ enum State {
 }
 
 /// What a peer's bytes mean to the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The handshake is complete.
     Established,
@@ -85,6 +88,8 @@ pub(crate) enum Event {
     EndOfRib(Vni),
     /// The server answered one more KEEPALIVE.
     KeepaliveReply,
+    /// The peer says something about the session. Boxed: it is rare, and updates are not.
+    Notice(Box<Notice>),
     /// A message was dropped; the session goes on.
     Dropped(Malformed),
 }
@@ -96,6 +101,8 @@ pub(crate) enum Transmit {
     Hello(Vec<u8>),
     /// A KEEPALIVE.
     Keepalive,
+    /// A whole NOTICE frame.
+    Notice(Vec<u8>),
 }
 
 /// A session of either role.
@@ -125,6 +132,9 @@ pub(crate) struct Session {
     since: Instant,
     received: MessageCounts,
     hellos_sent: u64,
+    notices_sent: u64,
+    /// `None` until there is one.
+    notices: Option<Box<Notices>>,
 }
 
 impl Session {
@@ -152,6 +162,8 @@ impl Session {
             since: now,
             received: MessageCounts::default(),
             hellos_sent: 0,
+            notices_sent: 0,
+            notices: None,
         }
     }
 
@@ -183,11 +195,12 @@ impl Session {
         self.received
     }
 
-    /// HELLOs and KEEPALIVEs handed out for sending; the others are not the session's.
+    /// HELLOs, KEEPALIVEs and NOTICEs handed out for sending; the others are not the session's.
     pub(crate) fn sent(&self) -> MessageCounts {
         MessageCounts {
             hello: self.hellos_sent,
             keepalive: self.keepalives_sent + self.overtakers_sent,
+            notice: self.notices_sent,
             ..MessageCounts::default()
         }
     }
@@ -259,6 +272,16 @@ impl Session {
         self.overtakers.push_back(before + 1);
     }
 
+    /// Sends a NOTICE, ahead of queued routes, if the peer understands it. Of those with one code
+    /// and VNI at most one goes in a second, and of those that wait the latest.
+    pub(crate) fn notify(&mut self, code: NoticeCode, vni: Vni, why: &str, now: Instant) {
+        if self.closed().is_none() && self.speaks_notice() {
+            let text = why.into();
+            let notice = Notice { code, vni, text };
+            self.notices.get_or_insert_default().push(notice, now);
+        }
+    }
+
     /// Ends the session; the first reason stays.
     pub(crate) fn close(&mut self, reason: CloseReason) {
         if self.closed().is_none() {
@@ -319,7 +342,10 @@ impl Session {
                 true
             }
             (Role::Client, State::Established, Type::EndOfRib) => self.speaks_end_of_rib(),
-            (_, State::AwaitHello { .. }, Type::Keepalive | Type::Update)
+            (_, State::AwaitKeepalive { .. } | State::Established, Type::Notice) => {
+                self.speaks_notice()
+            }
+            (_, State::AwaitHello { .. }, Type::Keepalive | Type::Update | Type::Notice)
             | (_, State::AwaitKeepalive { .. } | State::Established, Type::Hello)
             | (_, State::AwaitHello { .. }, Type::Subscribe | Type::Unsubscribe | Type::EndOfRib)
             | (
@@ -345,6 +371,7 @@ impl Session {
             Message::Subscribe(vni) => Some(Event::Subscribe(vni)),
             Message::Unsubscribe(vni) => Some(Event::Unsubscribe(vni)),
             Message::EndOfRib(vni) => Some(Event::EndOfRib(vni)),
+            Message::Notice(notice) => Some(Event::Notice(Box::new(notice))),
         }
     }
 
@@ -400,6 +427,12 @@ impl Session {
             self.hellos_sent += 1;
             return Some(Transmit::Hello(frame));
         }
+        if let Some(notice) = self.notices.as_mut().and_then(|it| it.pop()) {
+            let mut frame = Vec::new();
+            encode_notice(&mut frame, &notice);
+            self.notices_sent += 1;
+            return Some(Transmit::Notice(frame));
+        }
         self.keepalives_due = self.keepalives_due.checked_sub(1)?;
         self.keepalives_sent += 1;
         Some(Transmit::Keepalive)
@@ -423,10 +456,21 @@ impl Session {
         let silent = self.last_received + self.timeout();
         match self.state {
             State::AwaitHello { until } => Some(until),
-            State::AwaitKeepalive { until } => Some(until.min(silent).min(self.keepalive_due())),
-            State::Established => Some(silent.min(self.keepalive_due())),
+            State::AwaitKeepalive { until } => Some(
+                until
+                    .min(silent)
+                    .min(self.keepalive_due())
+                    .min(self.notice_due()),
+            ),
+            State::Established => Some(silent.min(self.keepalive_due()).min(self.notice_due())),
             State::Closed(_) => None,
         }
+    }
+
+    /// When a NOTICE that waits may go; as late as anything if none does.
+    fn notice_due(&self) -> Instant {
+        let due = self.notices.as_ref().and_then(|it| it.due());
+        due.unwrap_or_else(|| self.last_received + self.timeout())
     }
 
     /// Whether [`Self::handle_timeout`] would end the session for what has not come.
@@ -466,6 +510,9 @@ impl Session {
                     self.is_keepalive_urgent = true;
                     self.keepalive_at = Some(now + self.interval_duration());
                 }
+                if let Some(notices) = &mut self.notices {
+                    notices.handle_timeout(now);
+                }
             }
             State::AwaitHello { .. } | State::Closed(_) => {}
         }
@@ -484,10 +531,14 @@ impl Session {
     fn speaks_end_of_rib(&self) -> bool {
         self.capabilities().contains(Capabilities::END_OF_RIB)
     }
+
+    fn speaks_notice(&self) -> bool {
+        self.capabilities().contains(Capabilities::NOTICE)
+    }
 }
 
 /// A message whose payload was read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Message {
     Hello(Hello),
     Keepalive,
@@ -495,6 +546,7 @@ enum Message {
     Unsubscribe(Vni),
     Update(Update),
     EndOfRib(Vni),
+    Notice(Notice),
 }
 
 fn read(frame: Frame<'_>) -> Result<Message, Malformed> {
@@ -506,5 +558,6 @@ fn read(frame: Frame<'_>) -> Result<Message, Malformed> {
         MessageType::Unsubscribe => decode_subscription(frame.payload).map(Message::Unsubscribe),
         MessageType::Update => decode_update(frame.payload).map(Message::Update),
         MessageType::EndOfRib => decode_subscription(frame.payload).map(Message::EndOfRib),
+        MessageType::Notice => decode_notice(frame.payload).map(Message::Notice),
     }
 }

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::core::types::{Action, Destination, NextHop, Route};
-use crate::core::wire::{FrameError, KEEPALIVE_FRAME, encode_subscription, encode_update};
+use crate::core::wire::{
+    FrameError, KEEPALIVE_FRAME, NoticeCode, encode_subscription, encode_update,
+};
 
 const VNI: Vni = Vni(100);
 
@@ -95,6 +97,25 @@ fn session_at(role: Role, at: At, now: Instant) -> Session {
     session
 }
 
+fn notice() -> Notice {
+    Notice {
+        code: NoticeCode::REFUSED_SUBSCRIPTION,
+        vni: VNI,
+        text: "a limit".into(),
+    }
+}
+
+fn notify(session: &mut Session, now: Instant) {
+    let Notice { code, vni, text } = notice();
+    session.notify(code, vni, &text, now);
+}
+
+fn notice_frame() -> Vec<u8> {
+    let mut frame = Vec::new();
+    encode_notice(&mut frame, &notice());
+    frame
+}
+
 /// Every role, state and message: what happens, or that it closes the session.
 #[test]
 fn every_message_in_every_state() {
@@ -107,8 +128,14 @@ fn every_message_in_every_state() {
         ("unsubscribe", about(MessageType::Unsubscribe)),
         ("update", update_frame()),
         ("end_of_rib", about(MessageType::EndOfRib)),
+        ("notice", notice_frame()),
     ];
-    let allowed: [(Role, At, &str, &[Event]); 14] = [
+    let noticed = [Event::Notice(Box::new(notice()))];
+    let allowed: [(Role, At, &str, &[Event]); 18] = [
+        (Client, AwaitKeepalive, "notice", &noticed),
+        (Server, AwaitKeepalive, "notice", &noticed),
+        (Client, Established, "notice", &noticed),
+        (Server, Established, "notice", &noticed),
         (Client, AwaitHello, "hello", &[]),
         (Server, AwaitHello, "hello", &[]),
         (Client, AwaitKeepalive, "keepalive", &[Event::Established]),
@@ -173,7 +200,7 @@ fn both_sides_shake_hands_and_agree_on_the_smaller_interval() {
             for (session, frames) in [(&mut server, to_server), (&mut client, to_client)] {
                 for frame in frames {
                     let bytes = match frame {
-                        Transmit::Hello(bytes) => bytes,
+                        Transmit::Hello(bytes) | Transmit::Notice(bytes) => bytes,
                         Transmit::Keepalive => KEEPALIVE_FRAME.to_vec(),
                     };
                     events.extend(feed(session, now, &bytes));
@@ -231,6 +258,48 @@ fn legacy_client_hears_nothing_of_extensions() {
     let reply = vec![1, 0, 4, 1, 8, 2, 16, 1];
     assert_eq!(transmits(&mut session), [Transmit::Hello(reply)]);
     assert_eq!(session.capabilities(), Capabilities::default());
+}
+
+#[test]
+fn notice_is_for_peers_that_offer_it_alone() {
+    let now = Instant::now();
+    for role in [Role::Client, Role::Server] {
+        let mut session = Session::new(config(role, 5), now);
+        notify(&mut session, now);
+        feed(&mut session, now, &hello(5, None));
+        feed(&mut session, now, &KEEPALIVE_FRAME);
+        notify(&mut session, now);
+        let sent = transmits(&mut session);
+        assert!(!sent.iter().any(|it| matches!(it, Transmit::Notice(_))));
+        feed(&mut session, now, &notice_frame());
+        assert_eq!(session.closed(), Some(CloseReason::Unexpected(161)));
+    }
+}
+
+#[test]
+fn notices_of_one_code_and_vni_go_once_a_second() {
+    let start = Instant::now();
+    let mut session = session_at(Role::Server, At::Established, start);
+    let silent = session.poll_timeout();
+    notify(&mut session, start);
+    notify(&mut session, start);
+    let one = [Transmit::Notice(notice_frame())];
+    assert_eq!(transmits(&mut session), one);
+    let due = start + Duration::from_secs(1);
+    assert_eq!(session.poll_timeout(), Some(due));
+    session.handle_timeout(due);
+    assert_eq!(transmits(&mut session), one);
+    assert_eq!(session.poll_timeout(), silent);
+    assert_eq!(session.sent().notice, 2);
+}
+
+#[test]
+fn malformed_notice_is_dropped() {
+    let now = Instant::now();
+    let mut session = session_at(Role::Server, At::Established, now);
+    let events = feed(&mut session, now, &[1, 0, 2, 161, 26, 9]);
+    assert_eq!(events, [Event::Dropped(Malformed::Encoding)]);
+    assert_eq!(session.closed(), None);
 }
 
 #[test]
@@ -405,6 +474,7 @@ fn messages_are_counted_by_type_and_direction() {
         unsubscribe: 1,
         update: 4,
         end_of_rib: 0,
+        notice: 0,
     };
     assert_eq!(session.received(), received);
     let sent = MessageCounts {

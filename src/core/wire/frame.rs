@@ -22,6 +22,8 @@ pub(crate) enum MessageType {
     Update = 5,
     /// Extension: sent only to peers that offered the capability.
     EndOfRib = 160,
+    /// Extension: sent only to peers that offered the capability.
+    Notice = 161,
 }
 
 impl MessageType {
@@ -33,6 +35,7 @@ impl MessageType {
             4 => Some(Self::Unsubscribe),
             5 => Some(Self::Update),
             160 => Some(Self::EndOfRib),
+            161 => Some(Self::Notice),
             _ => None,
         }
     }

@@ -33,6 +33,8 @@ pub(crate) enum Malformed {
     NextHopSize,
     /// A NAT port past 65535.
     Port,
+    /// A NOTICE with a text of more than 200 bytes.
+    TextSize,
 }
 
 impl fmt::Display for Malformed {
@@ -46,6 +48,7 @@ impl fmt::Display for Malformed {
             Self::PrefixLength => "prefix length past its family's",
             Self::NextHopSize => "next-hop address of neither 4 nor 16 bytes",
             Self::Port => "port past 65535",
+            Self::TextSize => "text of more than 200 bytes",
         })
     }
 }
@@ -59,8 +62,10 @@ impl Capabilities {
     pub(crate) const STREAM: Self = Self(1);
     /// Understands END_OF_RIB.
     pub(crate) const END_OF_RIB: Self = Self(1 << 1);
+    /// Understands NOTICE.
+    pub(crate) const NOTICE: Self = Self(1 << 2);
     /// Everything this version offers.
-    pub(crate) const OWN: Self = Self(Self::STREAM.0 | Self::END_OF_RIB.0);
+    pub(crate) const OWN: Self = Self(Self::STREAM.0 | Self::END_OF_RIB.0 | Self::NOTICE.0);
 
     pub(crate) const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -68,7 +73,11 @@ impl Capabilities {
 
     /// The names of what is offered; what has none here, as a number.
     pub(crate) fn names(self) -> Vec<String> {
-        let known = [(Self::STREAM, "STREAM"), (Self::END_OF_RIB, "END_OF_RIB")];
+        let known = [
+            (Self::STREAM, "STREAM"),
+            (Self::END_OF_RIB, "END_OF_RIB"),
+            (Self::NOTICE, "NOTICE"),
+        ];
         let names = known.iter().filter(|(it, _)| self.contains(*it));
         let names = names.map(|(_, name)| (*name).into());
         let unknown = self.0 & !Self::OWN.0;
@@ -147,7 +156,7 @@ pub(crate) fn decode_subscription(payload: &[u8]) -> Result<Vni, Malformed> {
         .map_err(|_| Malformed::Encoding)
 }
 
-fn encode(out: &mut Vec<u8>, kind: MessageType, message: &impl prost::Message) {
+pub(super) fn encode(out: &mut Vec<u8>, kind: MessageType, message: &impl prost::Message) {
     out.extend_from_slice(&header(kind, message.encoded_len()));
     message
         .encode(out)

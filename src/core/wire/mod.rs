@@ -5,6 +5,7 @@
 
 mod frame;
 mod message;
+mod notice;
 mod update;
 
 #[cfg(test)]
@@ -17,6 +18,8 @@ pub(crate) use message::{
     Capabilities, Extensions, Hello, KEEPALIVE_FRAME, Malformed, decode_hello, decode_subscription,
     encode_hello, encode_subscription,
 };
+pub use notice::NoticeCode;
+pub(crate) use notice::{Notice, decode_notice, encode_notice};
 pub(crate) use update::{Update, decode_update, encode_update, split_update};
 
 /// The types that prost generates from `proto/metalbond.proto`.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::go::Date;
 use super::params::{Paging, Params, bad_cursor};
 use super::routes::is_named;
+use crate::core::types::Transport;
 use crate::core::types::Vni;
 use crate::error::Error;
 use crate::http::response::{List, Media, Response};
@@ -15,6 +16,7 @@ use crate::inspect::{
     ClientStats, Inspect, KernelStatus, MessageCounts, PeerKind, PeerState, PeerStatus,
     ServerStats, Status, VniStatus,
 };
+use crate::net::Endpoint;
 
 /// `/api/v1/status`.
 pub(super) fn status(inspect: &dyn Inspect) -> Response {
@@ -34,7 +36,9 @@ struct StatusJson<'a> {
     side: &'static str,
     started: String,
     uptime_seconds: f64,
-    listening: Option<SocketAddr>,
+    /// The first of the endpoints.
+    listening: Option<String>,
+    endpoints: Vec<String>,
     ready: bool,
     not_ready: Option<&'a str>,
     peers: usize,
@@ -58,7 +62,8 @@ impl<'a> StatusJson<'a> {
             side: status.side.name(),
             started: Date::of(status.started).to_string(),
             uptime_seconds: seconds(status.uptime),
-            listening: status.listening,
+            listening: status.listening.first().map(Endpoint::to_string),
+            endpoints: status.listening.iter().map(Endpoint::to_string).collect(),
             ready: status.not_ready.is_none(),
             not_ready: status.not_ready.as_deref(),
             peers: status.peers,
@@ -277,6 +282,10 @@ struct PeerJson {
     id: u64,
     name: String,
     address: Option<SocketAddr>,
+    transport: Option<&'static str>,
+    identity: Option<String>,
+    notices: u64,
+    last_notice: Option<String>,
     kind: &'static str,
     state: &'static str,
     since_seconds: f64,
@@ -302,6 +311,10 @@ impl PeerJson {
             id: peer.id,
             name: peer.name.clone(),
             address: peer.address,
+            transport: peer.transport.map(Transport::name),
+            identity: peer.identity.clone(),
+            notices: peer.notices,
+            last_notice: peer.last_notice.clone(),
             kind: peer.kind.name(),
             state: peer.state.name(),
             since_seconds: seconds(peer.since),

@@ -14,9 +14,8 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::connection;
 use super::context::Context;
-use super::path::Bound;
 use crate::http::cache::KEEP;
-use crate::net::{MAILBOX_WEIGHT, Mailbox, Postbox};
+use crate::net::{Bound, MAILBOX_WEIGHT, Mailbox, Postbox};
 
 /// Most connections, each with a thread. Others are turned away.
 const CONNECTIONS_MAX: usize = 16;

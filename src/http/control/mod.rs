@@ -16,7 +16,6 @@ mod connection;
 mod context;
 mod listener;
 mod monitor;
-mod path;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,10 +27,9 @@ use log::LevelFilter;
 use crate::error::{Error, Result};
 use crate::inspect::Inspect;
 use crate::life::Life;
-use crate::net::Postbox;
+use crate::net::{Access, Bound, Postbox};
 use context::Context;
 use listener::{Listener, Stop};
-use path::Bound;
 
 const THREAD_NAME: &str = "metalbond-control";
 
@@ -83,7 +81,8 @@ impl ControlSocket {
         actions: Actions,
     ) -> Result<Self> {
         let path = path.as_ref();
-        let bound = Bound::new(path).map_err(Error::io("listen on the control socket"))?;
+        let bound =
+            Bound::new(path, Access::Owner).map_err(Error::io("listen on the control socket"))?;
         let context = Context::new(inspect, actions);
         let (listener, postbox) =
             Listener::new(bound, context).map_err(Error::io("register the control socket"))?;

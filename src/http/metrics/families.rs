@@ -2,6 +2,7 @@
 
 use super::process::Process;
 use super::{Family, Samples};
+use crate::core::types::Transport;
 use crate::inspect::ServerStats;
 use crate::inspect::{KernelStatus, MessageCounts, PeerState, PeerStatus, Side, Status, VniStatus};
 
@@ -11,10 +12,21 @@ pub(super) struct Whole {
     pub(super) process: Process,
     /// Number of peers in each state, in the order of [`PeerState::ALL`].
     pub(super) states: [usize; PeerState::ALL.len()],
+    /// Number of peers over each transport, in the order of [`Transport::ALL`].
+    pub(super) transports: [usize; Transport::ALL.len()],
 }
 
 pub(super) fn count_states(peers: &[PeerStatus]) -> [usize; PeerState::ALL.len()] {
     PeerState::ALL.map(|state| peers.iter().filter(|it| it.state == state).count())
+}
+
+pub(super) fn count_transports(peers: &[PeerStatus]) -> [usize; Transport::ALL.len()] {
+    let over = |transport| {
+        peers
+            .iter()
+            .filter(move |it| it.transport == Some(transport))
+    };
+    Transport::ALL.map(|transport| over(transport).count())
 }
 
 /// A counter that only a server has.
@@ -66,6 +78,15 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
                 if it.status.side == Side::Client || is_a_servers {
                     to.put_with(&[("state", state.name())], count);
                 }
+            }
+        },
+    ),
+    Family::gauge(
+        "metalbond_connections",
+        "Connections to peers, by transport.",
+        |to, it| {
+            for (transport, count) in Transport::ALL.into_iter().zip(it.transports) {
+                to.put_with(&[("transport", transport.name())], count);
             }
         },
     ),
@@ -182,12 +203,12 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
     ),
     Family::counter(
         "metalbond_client_refused_routes_total",
-        "Routes of servers refused because of max-routes.",
+        "Announcements of routes that servers made and that were refused because of max-routes.",
         |to, it| to.put_if(it.status.client.map(|it| it.refused_routes)),
     ),
     Family::gauge(
         "metalbond_client_missing_routes",
-        "Routes of servers that are missing because they were refused.",
+        "Distinct routes that are missing because they were refused, up to 65536.",
         |to, it| to.put_if(it.status.client.map(|it| it.missing_routes)),
     ),
     Family::gauge(
@@ -359,6 +380,11 @@ pub(super) const PEER: &[Family<PeerStatus>] = &[
         "metalbond_peer_refused_requests_total",
         "Announcements and subscriptions of the peer that were refused because of a limit.",
         |to, it| to.put(it.refused),
+    ),
+    Family::counter(
+        "metalbond_peer_notices_total",
+        "NOTICEs of the peer: what it refused, for the most part.",
+        |to, it| to.put(it.notices),
     ),
     Family::counter(
         "metalbond_peer_folds_total",

@@ -200,6 +200,7 @@ impl Text {
             status: inspect.status(),
             process: process::Process::read(),
             states: families::count_states(&peers),
+            transports: families::count_transports(&peers),
         };
         let mut head = String::new();
         for family in families::WHOLE {

@@ -71,7 +71,7 @@
         ["Queue", "queued_bytes", (it) => bytes(it.queued_bytes), "num"],
         ["Last heard", "keepalive_age_seconds", (it) => (it.state === "retry" || it.state === "connecting" ? "–" : `${it.keepalive_age_seconds.toFixed(1)}s`), "num"],
         ["Flaps", "flaps", (it) => count(it.flaps), "num", "sessions that ended in the last hour"],
-        ["Last error", "last_error", (it) => it.last_error || "", "wrap"],
+        ["Last error", "last_error", (it) => it.last_notice || it.last_error || "", "wrap"],
       ],
     },
     vnis: {

@@ -31,6 +31,8 @@ pub struct ClientSetup {
 #[derive(Debug)]
 pub struct SimClient {
     core: Core,
+    /// A consumer that is never late.
+    witness: ConsumerId,
 }
 
 impl SimClient {
@@ -48,8 +50,11 @@ impl SimClient {
             },
             seed: setup.seed,
         };
+        let mut core = Core::new(config, setup.servers, now);
+        let witness = core.attach(EventDetail::Routes);
         Self {
-            core: Core::new(config, setup.servers, now),
+            core,
+            witness: witness.expect("it is the second consumer"),
         }
     }
 
@@ -128,6 +133,20 @@ impl SimClient {
 
     pub fn take_events(&mut self, limit: usize) -> Vec<Event> {
         self.core.take_events(ConsumerId::FIRST, limit)
+    }
+
+    /// All that happened since the last call.
+    pub fn take_witnessed(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while self.core.has_events(self.witness) {
+            events.append(&mut self.core.take_events(self.witness, usize::MAX));
+        }
+        events
+    }
+
+    /// SUBSCRIBEs encoded for a server on its connection.
+    pub fn subscribes(&self, server: usize) -> u64 {
+        self.core.subscribes(ServerId(server))
     }
 
     /// The routes of a VNI in order, and whether each is suppressed.

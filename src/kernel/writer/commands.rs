@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Change, Command, DRAIN, Ending, Writer};
 use crate::core::client::Event;
-use crate::core::kernel_plan::Doubtful;
+use crate::core::kernel_plan::{Doubtful, MAX_HOPS};
 use crate::core::types::{Route, Vni};
 use crate::kernel::handler::log_event;
 use crate::kernel::socket::Netlink;
@@ -85,6 +85,11 @@ impl<N: Netlink> Writer<N> {
                 route.destination.prefix,
                 vni.min(other)
             ),
+            Doubtful::TooMany => format!(
+                "VNI {vni}: {} has more than {MAX_HOPS} next hops; those with the {MAX_HOPS} \
+                 lowest addresses are used",
+                route.destination.prefix
+            ),
         };
         log::warn!(vni = vni.0; "kernel routes: {text}");
         self.shared.set_warning(text);
@@ -108,6 +113,7 @@ impl<N: Netlink> Writer<N> {
             Event::NextHopsChanged(..)
             | Event::Synced(_)
             | Event::Current
+            | Event::Refused(..)
             | Event::ServerUp(_)
             | Event::ServerDown(..) => {}
         }

@@ -56,10 +56,9 @@ impl<N: Netlink> Writer<N> {
             true => Tables::Ours,
             false => Tables::All,
         };
-        if tables == Tables::All {
-            self.claims = self.net.claims();
-            self.claims.retain(|it| *it != self.config.claimed);
-        }
+        // Another client may have come or gone since the last reading.
+        self.claims = self.net.claims();
+        self.claims.retain(|it| *it != self.config.claimed);
         let reading = self.reading_of(tables);
         if self.forgets {
             return self.read_from_nothing(reading, now);
@@ -232,17 +231,30 @@ impl<N: Netlink> Writer<N> {
         self.shadowed = count;
     }
 
-    /// Says what a client with another protocol left, which this one leaves alone.
+    /// Says what a client with other options left, which this one leaves alone; ends that when
+    /// it is gone.
     fn tell_orphans(&mut self, now: Instant) {
-        for protocol in std::mem::take(&mut self.orphaned_by) {
+        let told = self.told_orphans.take();
+        for (protocol, id) in std::mem::take(&mut self.orphans) {
+            let (which, range) = match protocol == self.mark.protocol {
+                true => (
+                    format!(", and numbers that are not this one's, as {id},"),
+                    " --nexthop-ids FROM-TO",
+                ),
+                false => (String::new(), ""),
+            };
             let text = format!(
-                "nexthop objects with protocol {protocol} belong to no running client; if one \
-                 with other options left them, `metalbond kernel flush --rt-proto {protocol}` \
-                 removes them and their routes"
+                "nexthop objects with protocol {protocol}{which} belong to no running client; if \
+                 one with other options left them, `metalbond kernel flush --rt-proto \
+                 {protocol}{range}` removes them and their routes"
             );
             let level = rare(&mut self.shadows, log::Level::Warn, now);
             log::log!(level, "kernel routes: {text}");
+            self.told_orphans = Some(text.clone());
             self.shared.set_warning(text);
+        }
+        if let Some(text) = told.filter(|_| self.told_orphans.is_none()) {
+            self.shared.end_warning(&text);
         }
     }
 
@@ -294,6 +306,11 @@ impl<N: Netlink> Writer<N> {
         groups: &mut Vec<(u32, Vec<u32>)>,
     ) {
         let ours = object.protocol == self.mark.protocol;
+        if let ObjectKind::Hop(hop) = &object.kind
+            && self.is_orphan(object.id, object.protocol, hop)
+        {
+            self.orphans.insert(object.protocol, object.id);
+        }
         match object.kind {
             ObjectKind::Hop(hop) if ours && self.written_by(&hop).is_some() => {
                 let device = self.written_by(&hop).unwrap_or_default();
@@ -304,20 +321,20 @@ impl<N: Netlink> Writer<N> {
                 self.plan.saw_leftover_hop(object.id, hop.address);
             }
             ObjectKind::Group(members) if ours => groups.push((object.id, members)),
-            ObjectKind::Hop(_) if self.is_of_no_writer(object.id, object.protocol) => {
-                self.orphaned_by.insert(object.protocol);
-                self.plan.saw_foreign_object(object.id);
-            }
             _ => self.plan.saw_foreign_object(object.id),
         }
     }
 
-    /// Whether an object in our range carries another protocol, and no writer lives that has it.
-    fn is_of_no_writer(&self, id: u32, protocol: u8) -> bool {
+    /// Whether a writer with other options wrote an object, and no writer lives that has it: one
+    /// in our range with another protocol, or a tunnel with our protocol elsewhere.
+    fn is_orphan(&self, id: u32, protocol: u8, hop: &Tunnelled) -> bool {
+        let is_in_range = self.config.claimed.ids.contains(&id);
+        let is_anothers = match protocol == self.mark.protocol {
+            true => !is_in_range && self.tunnels.contains(&hop.device),
+            false => is_in_range,
+        };
         let lives = |it: &Claimed| it.protocol == protocol && it.ids.contains(&id);
-        protocol != self.mark.protocol
-            && self.config.claimed.ids.contains(&id)
-            && !self.claims.iter().any(lives)
+        is_anothers && !self.claims.iter().any(lives)
     }
 
     /// The device by which this writer would write such an object, if it would.

@@ -1,21 +1,20 @@
 //! Connections that were accepted and wait for a grant.
 //!
-//! Each block of addresses has a queue of its own, and they take turns: one that connects all
+//! Each source has a queue of its own, and they take turns: one that connects all
 //! the time delays itself. A connection that has ended meanwhile costs no grant.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 
 use crate::core::map::{Map, map};
-use crate::net::{Peer, Stream};
+use crate::net::{Peer, Source, Stream};
 
 /// Connections that wait at most; more stay in the kernel's queue. Each costs a descriptor.
 const ROOM: usize = 1024;
 
 pub(super) struct Lobby {
-    queues: Map<IpAddr, VecDeque<(Stream, Peer)>>,
+    queues: Map<Source, VecDeque<(Stream, Peer)>>,
     /// The blocks that have a queue, in the order of their turns.
-    turns: VecDeque<IpAddr>,
+    turns: VecDeque<Source>,
     len: usize,
 }
 
@@ -36,7 +35,7 @@ impl Lobby {
         self.len >= ROOM
     }
 
-    pub(super) fn push(&mut self, block: IpAddr, stream: Stream, peer: Peer) {
+    pub(super) fn push(&mut self, block: Source, stream: Stream, peer: Peer) {
         let queue = self.queues.entry(block).or_default();
         if queue.is_empty() {
             self.turns.push_back(block);
@@ -97,7 +96,7 @@ mod tests {
         let mut lobby = Lobby::new(1);
         let mut far = Vec::new();
         let peer = |port| Peer::at(([192, 0, 2, 1], port).into());
-        let blocks: [IpAddr; 2] = [1, 2].map(|it| [192, 0, 2, it].into());
+        let blocks = [1, 2].map(|it| Source::Address([192, 0, 2, it].into()));
         for (port, block) in [(1, 0), (2, 0), (3, 0), (4, 1)] {
             let (stream, end) = connection(&listener);
             lobby.push(blocks[block], stream, peer(port));

@@ -43,16 +43,24 @@ impl Worker {
                     }
                 }
                 Report::LegacyDrop(id, overrun) => {
-                    if let Some(peer) = self.peer(id) {
-                        let verdict = self.links.paces.lock().ended(peer.ip(), overrun, now);
+                    if let Some(peer) = self.peer(id)
+                        && let Some(ip) = peer.ip()
+                    {
+                        let verdict = self.links.paces.lock().ended(ip, overrun, now);
                         self.journal.paced(peer, verdict, now);
                     }
                 }
                 Report::LegacyTable(id, size) => {
                     if let Some(peer) = self.peer(id)
-                        && self.links.paces.lock().taken(peer.ip(), size)
+                        && let Some(ip) = peer.ip()
+                        && self.links.paces.lock().taken(ip, size)
                     {
                         Journal::full_pace_again(peer);
+                    }
+                }
+                Report::Notice(id, notice) => {
+                    if let Some(peer) = self.peer(id) {
+                        self.journal.notice(peer, &notice, now);
                     }
                 }
                 Report::Closed(id, reason) => self.closed(id, reason, now),
@@ -66,11 +74,11 @@ impl Worker {
             return;
         };
         let peer = conn.peer();
-        let closed = AcceptorMail::Closed(peer.ip());
+        let closed = AcceptorMail::Closed(peer.source());
         self.links.acceptor.post(closed, 1);
         self.stats.closed.fetch_add(1, Ordering::Relaxed);
         self.journal.closed(id, peer, reason, now);
-        self.links.flaps.lock().ended(peer.ip(), reason, now);
+        self.links.flaps.lock().ended(peer.source(), reason, now);
         self.tell_watches(&Happening::PeerDown(peer, reason));
     }
 }

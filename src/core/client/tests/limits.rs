@@ -45,6 +45,11 @@ fn routes_beyond_the_limit_are_refused_and_counted_and_the_session_stays() {
     assert_eq!(world.core.refused(), (5, 5));
     assert_eq!(world.core.route_count(), 5);
     assert!(world.is_established(A));
+    // The server is told once a second at most.
+    let told = |world: &World| world.core.peers(world.now)[0].1.sent.notice;
+    assert_eq!(told(&world), 1);
+    world.pass(SECOND);
+    assert_eq!(told(&world), 2);
     assert_eq!(removed(&world.replay()), 0);
     assert!(
         world
@@ -53,6 +58,26 @@ fn routes_beyond_the_limit_are_refused_and_counted_and_the_session_stays() {
             .is_some_and(|why| why.contains("5 routes are missing"))
     );
     world.check_events();
+}
+
+/// Go announces a route twice where its table and an update meet, and any server may withdraw what
+/// it never told.
+#[test]
+fn doubled_announcements_and_withdrawals_of_unknown_routes_leave_the_missing_count_true() {
+    let mut world = world(&[Go], 5);
+    fill(&mut world, A, 0..7);
+    world.up(A);
+    let held = world.view(V);
+    let mut frames = Vec::new();
+    let refused = (0..7).map(route).filter(|it| !held.contains(it));
+    for route in refused {
+        crate::core::wire::encode_update(&mut frames, Add, V, &route);
+    }
+    crate::core::wire::encode_update(&mut frames, Remove, V, &route(50));
+    let (before, _) = world.core.refused();
+    world.with_core(|core, now| core.receive(A, &frames, now));
+    assert_eq!(world.core.refused(), (before + 2, 2));
+    assert!(!world.core.is_settled(V));
 }
 
 #[test]
@@ -160,7 +185,7 @@ fn one_route_that_goes_does_not_bring_a_large_table_again() {
 }
 
 #[test]
-fn stale_copies_stay_while_a_route_of_another_server_is_missing() {
+fn stale_copies_give_way_to_what_another_server_has_and_go_once_that_is_told() {
     let mut world = world(&[Modern, Modern], 5);
     fill(&mut world, A, 0..5);
     world.up(A);
@@ -173,16 +198,76 @@ fn stale_copies_stay_while_a_route_of_another_server_is_missing() {
     world.settle();
     // The client has the route from A, and refused it from B.
     assert!(world.view(V).contains(&route(5)));
+    world.replay();
     world.down(A);
-    world.pass(SECOND * 60);
-    assert!(world.view(V).contains(&route(5)));
-    world.pass(SECOND * 300);
+    world.pass(A_WHILE);
     let expected = [route(5), route(6)].into();
+    assert_eq!(world.view(V), expected, "the table is whole, and vouches");
+    let kept = !world.replay().contains(&Event::RouteRemoved(V, route(5)));
+    assert!(kept, "it is told by one, and then by the other");
+}
+
+#[test]
+fn live_routes_take_the_place_of_stale_copies_of_the_oldest_loss_first() {
+    const C: ServerId = ServerId(2);
+    let mut config = config();
+    config.limits.routes = 6;
+    config.settle_time = config.stale_time;
+    let mut world = World::with(&[Modern, Modern, Modern], config);
+    world.core.subscribe(V);
+    for (server, numbers) in [(A, 0..2), (B, 2..4), (C, 4..6)] {
+        fill(&mut world, server, numbers);
+        world.up(server);
+    }
+    for server in [B, A] {
+        world.down(server);
+        world.pass(SECOND);
+    }
+    world.replay();
+    fill(&mut world, C, 10..12);
+    world.settle();
+    let stale = |world: &World, numbers: std::ops::Range<u32>| {
+        let view = world.view(V);
+        numbers.filter(|it| view.contains(&route(*it))).count()
+    };
+    assert_eq!((stale(&world, 0..2), stale(&world, 2..4)), (2, 0));
+    fill(&mut world, C, 12..13);
+    world.settle();
+    assert_eq!((stale(&world, 0..2), stale(&world, 4..6)), (1, 2));
     assert_eq!(
-        world.view(V),
-        expected,
-        "there is room when the copies have gone"
+        (world.core.route_count(), world.core.refused()),
+        (6, (0, 0))
     );
+    // Nothing stale is left to give way after one more.
+    fill(&mut world, C, 13..15);
+    world.settle();
+    assert_eq!((stale(&world, 0..2), world.core.refused()), (0, (1, 1)));
+    assert_eq!(world.core.route_count(), 6);
+    world.pass(SECOND * 2);
+    let limit = 6;
+    let reports = world.core.take_reports();
+    assert!(
+        reports.contains(&Report::GaveWay { limit, total: 4 }),
+        "{reports:?}"
+    );
+    world.check_events();
+}
+
+/// A server that is back and tells its table: what it has not told yet is not taken for gone.
+#[test]
+fn copies_of_a_table_that_is_being_told_give_no_way() {
+    let mut world = world(&[Modern, Modern], 5);
+    fill(&mut world, A, 0..5);
+    world.up(A);
+    world.down(A);
+    world.replay();
+    fill(&mut world, B, 7..9);
+    world.shake_hands(B);
+    let mut frames = Vec::new();
+    crate::core::wire::encode_update(&mut frames, Add, V, &route(7));
+    world.with_core(|core, now| core.receive(B, &frames, now));
+    assert_eq!(removed(&world.replay()), 0);
+    assert_eq!(world.core.route_count(), 5);
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::script::Kind;
 use crate::core::types::{Action, Route, Vni};
-use crate::core::wire::{MessageType, Reassembler, decode_subscription, decode_update};
+use crate::core::wire::{
+    MessageType, Reassembler, decode_notice, decode_subscription, decode_update,
+};
 
 /// Watches one connection in both directions.
 #[derive(Debug)]
@@ -77,7 +79,11 @@ impl Monitor {
                     let update = decode_update(frame.payload).unwrap();
                     self.update(update.action, (update.vni, update.route));
                 }
-                MessageType::EndOfRib => panic!("no message type above 5"),
+                MessageType::Notice => {
+                    assert!(!self.kind.is_legacy(), "no message type above 5");
+                    decode_notice(frame.payload).unwrap();
+                }
+                MessageType::EndOfRib => panic!("clients never send END_OF_RIB"),
             }
         }
         self.sent = sent;

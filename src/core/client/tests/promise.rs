@@ -164,7 +164,7 @@ impl Plan {
                 && self.alive.contains_key(&route)
             {
                 let alone = self.alone_since.get(&route).map(|since| now - *since);
-                let is_over = alone.is_some_and(|it| it + SECOND >= self.stale_time / 2);
+                let is_over = alone.is_some_and(|it| it + SECOND >= self.stale_time / 31 * 30);
                 assert!(
                     is_over,
                     "seed {seed}: {route} is alive, and was alone for {alone:?}"

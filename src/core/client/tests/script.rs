@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::core::types::{Action, NextHopType, Route, Vni};
 use crate::core::wire::{
-    Capabilities, Extensions, Hello, KEEPALIVE_FRAME, MessageType, Reassembler, decode_hello,
-    decode_subscription, decode_update, encode_hello, encode_subscription, encode_update,
+    Capabilities, Extensions, Hello, KEEPALIVE_FRAME, MessageType, Notice, NoticeCode, Reassembler,
+    decode_hello, decode_subscription, decode_update, encode_hello, encode_notice,
+    encode_subscription, encode_update,
 };
 
 /// Whose habits a server has (listed in `tests/common/double`).
@@ -46,6 +47,8 @@ pub(super) struct Script {
     pub(super) is_held: bool,
     /// It reads and says nothing.
     pub(super) is_mute: bool,
+    /// Its policy forbids this VNI.
+    pub(super) refuses: Option<Vni>,
     pub(super) talk: Option<Talk>,
 }
 
@@ -87,6 +90,7 @@ impl Script {
             is_blocked: false,
             is_held: false,
             is_mute: false,
+            refuses: None,
             talk: None,
         }
     }
@@ -135,6 +139,7 @@ impl Script {
                         Action::Remove => Heard::Remove(update.vni, update.route),
                     }
                 }
+                MessageType::Notice => continue,
                 MessageType::EndOfRib => panic!("clients never send END_OF_RIB"),
             };
             talk.heard.push(heard);
@@ -168,6 +173,15 @@ impl Script {
                     }
                 }
                 talk.outbox.extend_from_slice(&KEEPALIVE_FRAME);
+            }
+            Heard::Subscribe(vni) if self.refuses == Some(vni) => {
+                talk.subscribed.insert(vni);
+                let notice = Notice {
+                    code: NoticeCode::REFUSED_SUBSCRIPTION,
+                    vni,
+                    text: "no".into(),
+                };
+                encode_notice(&mut talk.outbox, &notice);
             }
             Heard::Subscribe(vni) => self.send_table(talk, vni),
             Heard::Unsubscribe(vni) => {

@@ -206,6 +206,26 @@ fn server_that_came_back_empty_sweeps_after_the_settle_time() {
     }
 }
 
+/// Nobody else is awaited: it is the server itself that does not vouch.
+#[test]
+fn only_server_that_came_back_empty_sweeps_after_the_settle_time() {
+    for kind in KINDS {
+        let mut world = settling(&[kind]);
+        world.server(A).table = [(V, route(1)), (V, route(2))].into();
+        world.up(A);
+        kill(&mut world, A);
+        start(&mut world, A);
+        while !world.is_established(A) {
+            world.pass(SECOND / 100);
+        }
+        world.say(A, Add, V, route(2));
+        world.pass(SETTLE - SECOND);
+        assert_eq!(world.view(V), [route(1), route(2)].into(), "{kind:?}");
+        world.pass(SECOND * 2);
+        assert_eq!(world.view(V), [route(2)].into(), "{kind:?}");
+    }
+}
+
 #[test]
 fn uptime_that_a_server_tells_counts_toward_the_settle_time() {
     for (uptime, waits) in [(3600, 0), (10, 5), (0, 15)] {
@@ -372,8 +392,8 @@ fn loss_of_the_last_server_and_the_end_of_its_routes_are_reported_with_numbers()
     world.pass(SECOND);
     let ended = Report::Expired { routes: 2, vnis: 1 };
     assert_eq!(world.core.take_reports(), [ended]);
-    assert!(lost.to_string().contains("2 routes of 1 VNIs"), "{lost}");
-    assert!(ended.to_string().contains("2 routes of 1 VNIs"), "{ended}");
+    assert!(lost.to_string().contains("2 routes of 1 VNI "), "{lost}");
+    assert!(ended.to_string().contains("2 routes of 1 VNI "), "{ended}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::script::Heard;
 use super::script::Kind::{self, Go, Modern, OldRust};
 use super::world::{HOLD, World, config};
 use super::*;
+use crate::core::client::CoreConfig;
 use crate::core::client::Event::{RouteAdded, RouteRemoved, ServerDown, ServerUp};
 use crate::core::session::CloseReason::PeerClosed;
 use crate::core::types::Action::{Add, Remove};
@@ -77,6 +78,59 @@ fn with_none_left_all_stays_for_the_stale_time() {
         world.up(A);
         world.check_events();
         assert_eq!(world.view(V), [route(1), route(2)].into());
+    }
+}
+
+/// Two servers are lost one after the other: the copies of each stay for the stale time from its
+/// own loss, and not a moment longer or shorter.
+#[test]
+fn copies_of_each_loss_stay_for_the_whole_stale_time() {
+    for kind in KINDS {
+        let mut config = config();
+        config.settle_time = HOLD / 2;
+        let mut world = World::with(&[kind, kind], config);
+        world.core.subscribe(V);
+        world.server(A).table = [(V, route(1)), (V, route(2))].into();
+        world.server(B).table = [(V, route(2)), (V, route(3))].into();
+        world.up(A);
+        world.up(B);
+        world.down(A);
+        let first = world.now;
+        world.pass(HOLD / 4);
+        world.down(B);
+        let second = world.now;
+        world.pass(first + HOLD - MOMENT - world.now);
+        assert_eq!(world.view(V).len(), 3, "{kind:?}");
+        world.pass(MOMENT);
+        assert_eq!(world.view(V), [route(2), route(3)].into(), "{kind:?}");
+        world.pass(second + HOLD - MOMENT - world.now);
+        assert_eq!(world.view(V).len(), 2, "{kind:?}");
+        world.pass(MOMENT);
+        assert_eq!(world.view(V), [].into(), "{kind:?}");
+    }
+}
+
+/// Another stale time counts for what is stale already, from its loss on.
+#[test]
+fn changed_stale_time_counts_for_copies_that_are_stale_already() {
+    for (new, at_once) in [(HOLD / 4, true), (HOLD * 2, false)] {
+        let mut world = two(Modern);
+        world.down(A);
+        world.down(B);
+        let lost = world.now;
+        world.pass(HOLD / 2);
+        world.core.reconfigure(CoreConfig {
+            stale_time: new,
+            ..config()
+        });
+        world.pass(Duration::ZERO);
+        assert_eq!(world.view(V).is_empty(), at_once);
+        if !at_once {
+            world.pass(lost + new - MOMENT - world.now);
+            assert_eq!(world.view(V).len(), 2);
+        }
+        world.pass(MOMENT);
+        assert_eq!(world.view(V), [].into());
     }
 }
 

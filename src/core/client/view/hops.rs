@@ -16,36 +16,23 @@ pub(super) struct Hop {
     pub(super) imported: u16,
     /// The consumers that were told of it.
     pub(super) told: u8,
-    /// In which ages a server that had it was lost, [`Self::QUIET`] and [`Self::FOREIGN`].
+    /// The [`Self::AGE`] of the last loss of a server that had it, 0 if there is none, and
+    /// [`Self::QUIET`] and [`Self::FOREIGN`]. Copies of earlier losses make no difference.
     stale: u8,
 }
 
-/// When a copy became stale: in one of two ages that take turns.
+/// The clock of a stale copy: which loss of a server made it stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::core::client) enum Age {
-    Even,
-    Odd,
-}
+pub(in crate::core::client) struct Age(u8);
 
 impl Age {
-    pub(in crate::core::client) const ALL: [Self; 2] = [Self::Even, Self::Odd];
+    /// How many there are at once.
+    pub(in crate::core::client) const COUNT: usize = Hop::AGE as usize;
 
-    pub(in crate::core::client) const fn index(self) -> usize {
-        match self {
-            Self::Even => 0,
-            Self::Odd => 1,
-        }
-    }
+    pub(in crate::core::client) const FIRST: Self = Self(1);
 
-    pub(in crate::core::client) const fn other(self) -> Self {
-        match self {
-            Self::Even => Self::Odd,
-            Self::Odd => Self::Even,
-        }
-    }
-
-    const fn mask(self) -> u8 {
-        1 << self.index()
+    pub(in crate::core::client) fn all() -> impl Iterator<Item = Self> {
+        (1..=Hop::AGE).map(Self)
     }
 }
 
@@ -61,31 +48,30 @@ impl Hop {
     }
 
     /// The stale copies are not shown: this client withdrew an equal route a moment ago.
-    const QUIET: u8 = 1 << 2;
+    const QUIET: u8 = 1 << 7;
 
     /// One of the lost servers never sends a route back to its announcer.
-    const FOREIGN: u8 = 1 << 3;
+    const FOREIGN: u8 = 1 << 6;
 
-    const STALE: u8 = Age::Even.mask() | Age::Odd.mask();
+    const AGE: u8 = Self::FOREIGN - 1;
 
     /// A server that had it is lost.
     pub(super) const fn is_stale(&self) -> bool {
-        self.stale & Self::STALE != 0
+        self.stale & Self::AGE != 0
     }
 
     /// Marks that a server that had it is lost; `echoes`: the server may have sent back what
     /// this client announces.
     pub(super) const fn set_stale(&mut self, age: Age, echoes: bool) {
-        self.stale |= age.mask();
+        self.stale = (self.stale & !Self::AGE) | age.0;
         if !echoes {
             self.stale |= Self::FOREIGN;
         }
     }
 
-    /// Forgets the stale copies of one age.
+    /// Forgets the stale copies if they are of an age.
     pub(super) const fn expire(&mut self, age: Age) {
-        self.stale &= !age.mask();
-        if !self.is_stale() {
+        if self.is_of(age) {
             self.stale = 0;
         }
     }
@@ -111,6 +97,16 @@ impl Hop {
     /// Shows the stale copies again.
     pub(super) const fn speak(&mut self) {
         self.stale &= !Self::QUIET;
+    }
+
+    /// It is there only because a server that is lost had it.
+    pub(super) const fn is_left(&self) -> bool {
+        self.present == 0 && self.is_native()
+    }
+
+    /// Its stale copies are of an age.
+    pub(super) const fn is_of(&self, age: Age) -> bool {
+        self.stale & Self::AGE == age.0
     }
 
     /// A server has it, or had it and is lost.

@@ -43,17 +43,6 @@ impl View {
         self.hop(vni, route).is_some_and(Hop::is_held)
     }
 
-    /// Whether a server has a route.
-    pub(in crate::core::client) fn is_of(
-        &self,
-        server: ServerBit,
-        vni: Vni,
-        route: &Route,
-    ) -> bool {
-        let hop = self.hop(vni, route);
-        hop.is_some_and(|hop| hop.present & server.mask() != 0)
-    }
-
     /// How many copies of a route of a VNI are imported into others.
     pub(in crate::core::client) fn copies(&self, vni: Vni) -> usize {
         self.imports.get(&vni).map_or(0, Vec::len)

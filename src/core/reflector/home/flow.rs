@@ -1,24 +1,18 @@
 //! The subscriptions of a home's sessions, and what the owners of the VNIs send for them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::peer::{Stage, Subscription};
 use super::subscribers::Subscriber;
 use super::{Home, Report};
 use crate::core::reflector::memory::Pressure;
-use crate::core::reflector::message::Request;
+use crate::core::reflector::message::{Refusal, Request};
 use crate::core::reflector::meter::{self, Meter, Phase};
 use crate::core::reflector::outbox::Outbox;
 use crate::core::rib::{PeerId, Segment, Span};
 use crate::core::session::CloseReason;
 use crate::core::types::Vni;
-use crate::core::wire::{Capabilities, MessageType, encode_subscription};
-
-/// A peer that takes nothing for this long is stalled, not just busy.
-///
-/// Coalescing the queue of a peer that reads would cost more than it saves: a burst
-/// of new routes does not get shorter.
-const STALL: Duration = Duration::from_millis(500);
+use crate::core::wire::{Capabilities, MessageType, NoticeCode, encode_subscription};
 
 impl Home {
     /// Begins a subscription. Returns what the owner is to be asked, if it is news and allowed.
@@ -29,8 +23,13 @@ impl Home {
             return None;
         }
         let is_full = peer.subscriptions.len() >= self.config.limits.subscriptions_per_peer;
-        if is_full || self.pressure != Pressure::None {
-            self.refused(id, 1);
+        let refusal = match self.pressure {
+            _ if is_full => Some(Refusal::SubscriptionsOfPeer),
+            Pressure::None => None,
+            Pressure::High | Pressure::Over => Some(Refusal::Memory),
+        };
+        if let Some(why) = refusal {
+            self.refused(id, 1, (NoticeCode::REFUSED_SUBSCRIPTION, vni), why);
             return None;
         }
         peer.epoch += 1;
@@ -211,7 +210,9 @@ impl Home {
         let waiting = peer.connection.queue().delta_bytes();
         let (soft, hard) = (self.config.soft_limit, self.config.hard_limit);
         if waiting > soft.min(hard / 2) {
-            let due = waiting > hard / 2 || peer.connection.is_stalled(self.now, STALL);
+            // Coalescing the queue of a peer that reads would cost more than it saves: a burst of
+            // new routes does not get shorter.
+            let due = waiting > hard / 2 || peer.connection.is_slow(self.now);
             if due && peer.connection.queue().has_doubled() {
                 self.stand_in_line(id);
             }
@@ -242,7 +243,7 @@ impl Home {
 
     /// To be called when a connection that was full takes bytes again.
     ///
-    /// A peer that stalled is spared what it missed and what was undone meanwhile: before it is
+    /// A peer that was slow is spared what it missed and what was undone meanwhile: before it is
     /// sent more, if nobody stands in line.
     pub(in crate::core::reflector) fn resume(
         &mut self,
@@ -252,7 +253,7 @@ impl Home {
     ) {
         let soft_limit = self.config.soft_limit;
         if let Some(peer) = self.peers.get(&id)
-            && peer.connection.is_stalled(now, STALL)
+            && peer.connection.is_slow(now)
             && peer.connection.queue().delta_bytes() > soft_limit
             && peer.connection.queue().has_grown()
         {

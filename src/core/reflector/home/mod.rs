@@ -18,7 +18,7 @@ pub(crate) use peer::PeerCounters;
 
 use super::config::ShardConfig;
 use super::memory::{Pressure, Segments};
-use super::message::Request;
+use super::message::{Refusal, Request};
 use super::meter::{self, Meter};
 use super::outbox::Leftovers;
 use crate::core::map::{Map, map};
@@ -26,14 +26,14 @@ use crate::core::pace::{Framing, Overrun, SendQueue};
 use crate::core::rib::PeerId;
 use crate::core::session::{CloseReason, Event, MessageCounts, SessionConfig};
 use crate::core::types::Vni;
-use crate::core::wire::Malformed;
+use crate::core::wire::{Malformed, Notice, NoticeCode};
 use laggards::Laggards;
 use peer::{Peer, Subscription};
 use subscribers::Subscribers;
 use timers::{Timer, Timers};
 
 /// What the caller may want to log or act on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
     /// A handshake is complete.
     Established(PeerId),
@@ -51,10 +51,12 @@ pub(crate) enum Report {
     LegacyDrop(PeerId, Overrun),
     /// A legacy peer has read a table of so many bytes.
     LegacyTable(PeerId, u64),
+    /// A peer says something about its session.
+    Notice(PeerId, Box<Notice>),
 }
 
 /// A session as others may see it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SessionView {
     pub(crate) id: PeerId,
     pub(crate) is_established: bool,
@@ -72,6 +74,7 @@ pub(crate) struct SessionView {
     pub(crate) received: MessageCounts,
     pub(crate) sent: MessageCounts,
     pub(crate) counters: PeerCounters,
+    pub(crate) last_notice: Option<Box<Notice>>,
 }
 
 /// The sessions that live on a shard.
@@ -231,6 +234,14 @@ impl Home {
                 }
                 Event::Dropped(malformed) => {
                     self.malformed(id, malformed);
+                    None
+                }
+                Event::Notice(notice) => {
+                    peer.counters.notices += 1;
+                    if peer.notice_quiet.is_over(now) {
+                        self.reports.push_back(Report::Notice(id, notice.clone()));
+                    }
+                    peer.last_notice = Some(notice);
                     None
                 }
                 // Only clients hear these.
@@ -398,17 +409,26 @@ impl Home {
         report
     }
 
-    /// Counts announcements or subscriptions of a session that were refused.
-    pub(super) fn refused(&mut self, id: PeerId, count: u64) {
+    /// Counts announcements or subscriptions of a session that were refused, and tells it of the
+    /// last of them.
+    pub(super) fn refused(
+        &mut self,
+        id: PeerId,
+        count: u64,
+        (code, vni): (NoticeCode, Vni),
+        why: Refusal,
+    ) {
         self.counters.refused += count;
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         peer.counters.refused += count;
+        peer.connection.notify(code, vni, why.text(), self.now);
         if peer.refused_quiet.is_over(self.now) {
             let total = peer.counters.refused;
             self.reports.push_back(Report::Refused(id, total));
         }
+        self.make_ready(id);
     }
 
     fn malformed(&mut self, id: PeerId, malformed: Malformed) {

@@ -12,6 +12,7 @@ use crate::core::reflector::outbox::Outbox;
 use crate::core::rib::PeerId;
 use crate::core::session::MessageCounts;
 use crate::core::types::Vni;
+use crate::core::wire::Notice;
 
 /// One subscription of a session, as its home sees it. There may be millions.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +79,8 @@ pub(crate) struct PeerCounters {
     pub(crate) malformed: u64,
     /// Announcements and subscriptions refused because of a limit.
     pub(crate) refused: u64,
+    /// NOTICEs received.
+    pub(crate) notices: u64,
     /// Times the queue was coalesced.
     pub(crate) coalesced: u64,
     /// Legacy sessions that ended while the peer's buffer may have been full.
@@ -100,6 +103,9 @@ pub(super) struct Peer {
     pub(super) malformed_quiet: Quiet,
     /// Limits how often refusals are reported.
     pub(super) refused_quiet: Quiet,
+    /// Limits how often NOTICEs are reported.
+    pub(super) notice_quiet: Quiet,
+    pub(super) last_notice: Option<Box<Notice>>,
     /// The handshake was completed.
     pub(super) was_established: bool,
     /// Stands in the line of those whose changes are to be coalesced.
@@ -117,6 +123,8 @@ impl Peer {
             ready: false,
             malformed_quiet: Quiet::default(),
             refused_quiet: Quiet::default(),
+            notice_quiet: Quiet::default(),
+            last_notice: None,
             was_established: false,
             is_in_line: false,
         }
@@ -151,6 +159,7 @@ impl Peer {
                 ..session.sent()
             },
             counters: self.counters,
+            last_notice: self.last_notice.clone(),
         }
     }
 }
