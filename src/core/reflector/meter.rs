@@ -1,7 +1,7 @@
 //! How much work a shard does in a turn: all kinds of work draw from one meter.
 //!
 //! ```text
-//! writes --> mail --> reads --> work that waits --> changes are handed out --> full again
+//! writes --> mail --> reads --> work that waits --> changes are handed out --> logs are rewritten
 //! ```
 //!
 //! Each phase leaves something for those that follow it, so that none starves: a KEEPALIVE is
@@ -13,11 +13,11 @@
 //! are written and the frames that are read only to be dropped (`net::turn`), and what is told to
 //! those who watch (`server::worker::request`).
 
-/// Units of about 50 ns in a turn; 3.2 ms.
-pub(super) const PER_TURN: usize = 64 * 1024;
+/// Units of about 50 ns in a turn; 4.1 ms.
+pub(super) const PER_TURN: usize = 80 * 1024;
 
 /// What a kind of work has of a turn before the next kind has its share, as a divisor.
-const SHARES: usize = 16;
+const SHARES: usize = 4;
 
 /// Bytes of a session that are read for a unit.
 pub(super) const READ_BYTES: usize = 16;
@@ -42,7 +42,7 @@ pub(super) const SLOT: usize = 2;
 /// Looking at something that waits in a queue, and dropping it or moving it on.
 pub(super) const ITEM: usize = 2;
 
-/// The parts of a turn. The last one, in which changes are handed out, has what is left.
+/// The parts of a turn. The last one, in which logs are rewritten, has what is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Sessions that read again are spared what they missed before they are sent the rest.
@@ -53,6 +53,8 @@ pub(crate) enum Phase {
     Reads,
     /// Work that waits is done.
     Work,
+    /// Changes are handed out.
+    HandOut,
 }
 
 impl Phase {
@@ -61,8 +63,9 @@ impl Phase {
         match self {
             Self::Writes => 7,
             Self::Mail => 5,
-            Self::Reads => 3,
-            Self::Work => 1,
+            Self::Reads => 4,
+            Self::Work => 3,
+            Self::HandOut => 2,
         }
     }
 }

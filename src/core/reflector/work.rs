@@ -9,10 +9,6 @@ pub(super) enum Kind {
     Departures,
     /// Sending tables to those who subscribed.
     Joins,
-    /// Rewriting logs that have outgrown their tables.
-    Compaction,
-    /// Rewriting logs that have any history, when memory is needed.
-    Reclaiming,
     /// Reducing the queues of laggards to what they amount to.
     Coalescing,
     /// Taking sessions that are gone off the subscribers.
@@ -25,14 +21,12 @@ pub(super) enum Kind {
 
 impl Kind {
     pub(super) const FIRST: Self = Self::Departures;
-    const COUNT: usize = 8;
+    const COUNT: usize = 6;
 
     fn next(self) -> Self {
         match self {
             Self::Departures => Self::Joins,
-            Self::Joins => Self::Compaction,
-            Self::Compaction => Self::Reclaiming,
-            Self::Reclaiming => Self::Coalescing,
+            Self::Joins => Self::Coalescing,
             Self::Coalescing => Self::Leaving,
             Self::Leaving => Self::Purging,
             Self::Purging => Self::Leftovers,
@@ -57,8 +51,13 @@ impl Shard {
             true => kind,
             false => Kind::FIRST,
         };
-        // At last, and all at once: in long spans, each of which costs every subscriber the same.
-        self.owner.hand_out(&mut self.meter);
+        // All at once: in long spans, each of which costs every subscriber the same.
+        let Self { owner, meter, .. } = self;
+        meter.lend_phase(Phase::HandOut, |meter| owner.hand_out(meter));
+        // A log is rewritten when nothing of it is left to be handed out: that would cut a span.
+        // Those that give back what they can are first: who has outgrown its table is among them.
+        owner.reclaim(meter);
+        owner.compact(meter);
         self.route_all();
         self.owner.sweep_segments(&mut self.meter);
         self.home.sweep_segments(&mut self.meter);
@@ -72,8 +71,6 @@ impl Shard {
         let was_some = meter.lend_share(|meter| match kind {
             Kind::Departures => owner.depart(meter),
             Kind::Joins => owner.serve_joins(meter),
-            Kind::Compaction => owner.compact(meter),
-            Kind::Reclaiming => owner.reclaim(meter),
             Kind::Coalescing => home.coalesce_in_line(meter),
             Kind::Leaving => home.end_flows(meter),
             Kind::Purging => home.purge(meter),

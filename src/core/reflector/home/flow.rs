@@ -244,7 +244,7 @@ impl Home {
     /// To be called when a connection that was full takes bytes again.
     ///
     /// A peer that was slow is spared what it missed and what was undone meanwhile: before it is
-    /// sent more, if nobody stands in line.
+    /// sent more, if nobody stands in line before it.
     pub(in crate::core::reflector) fn resume(
         &mut self,
         id: PeerId,
@@ -257,9 +257,8 @@ impl Home {
             && peer.connection.queue().delta_bytes() > soft_limit
             && peer.connection.queue().has_grown()
         {
-            let is_first = self.laggards.is_empty();
             self.stand_in_line(id);
-            if is_first {
+            if self.laggards.is_first(id) {
                 meter.lend_phase(Phase::Writes, |meter| self.coalesce_in_line(meter));
             }
         }

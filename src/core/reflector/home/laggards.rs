@@ -28,6 +28,11 @@ impl Laggards {
     pub(super) fn is_empty(&self) -> bool {
         self.line.is_empty()
     }
+
+    /// Whether `id` is next.
+    pub(super) fn is_first(&self, id: PeerId) -> bool {
+        self.line.front() == Some(&id)
+    }
 }
 
 impl Home {
