@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! below 7/8 of the limit   nothing
-//! from there on            no new routes and subscriptions; logs are compacted sooner
+//! from there on            no new routes and subscriptions; logs are compacted sooner;
+//!                          no route for which a table would have to grow up to there
 //! from the limit on        tables give back their history; then, or past the limit by a
 //!                          sixteenth, the session that holds most is closed, now and then
 //! ```
@@ -62,12 +63,17 @@ impl Pressure {
     pub(crate) fn at(used: usize, limit: usize) -> Self {
         if used >= limit {
             Self::Over
-        } else if used >= limit - limit / 8 {
+        } else if used >= short_from(limit) {
             Self::High
         } else {
             Self::None
         }
     }
+}
+
+/// From how many bytes on memory is short.
+pub(super) fn short_from(limit: usize) -> usize {
+    limit - limit / 8
 }
 
 /// Decides what is done about memory, and when.

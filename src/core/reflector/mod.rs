@@ -199,7 +199,8 @@ impl Shard {
         let is_reclaiming = self.owner.is_reclaiming();
         let limit = self.memory_limit;
         let measure = self.relief.measure(used, limit, is_reclaiming, now);
-        self.owner.set_pressure(self.relief.pressure());
+        let room = memory::short_from(limit).saturating_sub(used);
+        self.owner.set_pressure(self.relief.pressure(), room);
         self.home.set_pressure(self.relief.pressure());
         match measure {
             Measure::Nothing => {}

@@ -60,6 +60,8 @@ pub(crate) struct Owner {
     /// Handed out, and in no log.
     segments: Segments,
     pressure: Pressure,
+    /// Bytes that tables may grow by until the next turn.
+    room: usize,
 }
 
 /// How much may be announced.
@@ -137,12 +139,14 @@ impl Owner {
             table_bytes: 0,
             segments: Segments::default(),
             pressure: Pressure::None,
+            room: usize::MAX,
         }
     }
 
-    /// Says how short memory is.
-    pub(super) fn set_pressure(&mut self, pressure: Pressure) {
+    /// Says how short memory is, and how many bytes there are until it is short.
+    pub(super) fn set_pressure(&mut self, pressure: Pressure, room: usize) {
         self.pressure = pressure;
+        self.room = room;
     }
 
     fn history(&self) -> History {
@@ -172,13 +176,11 @@ impl Owner {
         match update.action {
             Action::Add => {
                 if let Err(why) = self.admit(peer, vni) {
-                    let (routes, last) = self.refused.entry(peer).or_insert((0, (vni, why)));
-                    *routes += 1;
-                    *last = (vni, why);
+                    self.refuse(peer, vni, why);
                     return;
                 }
                 let (bare, seed) = (&mut self.bare, self.seed);
-                self.vnis.entry(vni).or_insert_with(|| {
+                let owned = self.vnis.entry(vni).or_insert_with(|| {
                     Box::new(Owned {
                         table: VniTable::new(vni, seed),
                         by_shard: bare.take(vni),
@@ -187,6 +189,12 @@ impl Owner {
                         counted: 0,
                     })
                 });
+                let growth = owned.table.growth();
+                if growth > self.room {
+                    self.refuse(peer, vni, Refusal::Memory);
+                    return;
+                }
+                self.room -= growth;
             }
             Action::Remove => {
                 if !self.vnis.contains_key(&vni) {
@@ -197,6 +205,12 @@ impl Owner {
         self.change(vni, peer, |table, hops| {
             table.apply(hops, peer, update.action, &update.route);
         });
+    }
+
+    fn refuse(&mut self, peer: PeerId, vni: Vni, why: Refusal) {
+        let (routes, last) = self.refused.entry(peer).or_insert((0, (vni, why)));
+        *routes += 1;
+        *last = (vni, why);
     }
 
     /// Returns why a peer may not announce one more route in a VNI.

@@ -112,6 +112,11 @@ impl VniTable {
         size_of::<Self>() + self.routes.heap_bytes() + self.log.heap_bytes()
     }
 
+    /// How many bytes more one more route may take: a large table grows by leaps.
+    pub(crate) fn growth(&self) -> usize {
+        self.routes.growth()
+    }
+
     /// Whether no route is left.
     pub(crate) fn is_empty(&self) -> bool {
         self.routes.is_empty()

@@ -164,6 +164,18 @@ impl Routes {
         self.slots.capacity() * size_of::<Announcement>() + index
     }
 
+    /// How many bytes more it may take for one more route: a large table grows by leaps.
+    pub(crate) fn growth(&self) -> usize {
+        let is_full = self.free == Slot::NONE && self.slots.len() == self.slots.capacity();
+        let index = self.index.as_ref().map_or(0, |it| it.growth());
+        index
+            + if is_full {
+                size_of_val(&*self.slots)
+            } else {
+                0
+            }
+    }
+
     pub(crate) fn announced_by(&self, peer: PeerId) -> usize {
         match &self.index {
             Some(index) => {

@@ -291,6 +291,35 @@ fn memory_limit_refuses_what_is_new_then_closes_who_holds_most() {
     assert!(world.shards[0].usage().tables < 1024);
 }
 
+/// A large table grows by leaps. One that would be past the limit refuses what it would grow for.
+#[test]
+fn table_whose_next_leap_does_not_fit_refuses_and_closes_nobody() {
+    for limit in (2048..5000).step_by(300) {
+        let memory_limit = limit * 1024;
+        let mut world = World::new(
+            1,
+            ShardConfig {
+                memory_limit,
+                ..wide()
+            },
+        );
+        let announcer = world.connect();
+        for number in 0..60_000 {
+            world.update(announcer, Vni(1), Action::Add, route(number));
+            if number % 100 == 0 {
+                world.run_until_quiet();
+            }
+        }
+        world.run_until_quiet();
+        assert!(world.closed.is_empty(), "{limit} KiB: {:?}", world.closed);
+        let (gauges, used) = (world.shards[0].gauges(), world.shards[0].usage());
+        assert!(used.total() < memory_limit, "{limit} KiB: {used:?}");
+        let (routes, refused) = (gauges.routes, gauges.counters.refused as usize);
+        assert_eq!(routes + refused, 60_000);
+        assert!(routes * 250 > memory_limit, "{routes} in {limit} KiB");
+    }
+}
+
 /// Tables that nobody changes give back their history before a session is closed.
 #[test]
 fn idle_tables_give_back_their_history_before_sessions_are_closed() {

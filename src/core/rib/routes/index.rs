@@ -57,6 +57,17 @@ impl Index {
             + self.announcers.allocation_size()
     }
 
+    /// How many bytes more it may take for one more route.
+    pub(super) fn growth(&self) -> usize {
+        let doubled = |is_full: bool, bytes: usize| if is_full { bytes } else { 0 };
+        let (first, further) = (&self.first, &self.further);
+        doubled(first.len() == first.capacity(), first.allocation_size())
+            + doubled(
+                further.len() == further.capacity(),
+                further.allocation_size(),
+            )
+    }
+
     /// The announcer of a peer, if it announces something.
     pub(super) fn announcer(&self, hasher: &FixedState, peer: PeerId) -> Option<&Announcer> {
         self.announcers
