@@ -264,8 +264,8 @@ impl SimServer {
         shard.resume(id, now);
         let mut slices = [IoSlice::new(&[]); 8];
         let filled = shard.gather(id, &mut slices, budget);
-        let bytes = slices[..filled].iter().flat_map(|it| it.iter().copied());
-        let bytes = bytes.collect();
+        let bytes = slices[..filled].iter().map(|it| &**it);
+        let bytes = bytes.collect::<Vec<&[u8]>>().concat();
         (bytes, shard.framing(id) == Framing::Chunk)
     }
 

@@ -316,3 +316,33 @@ fn missing_device_is_waited_for() {
         assert_eq!(writer.stats().last_error, None);
     });
 }
+
+/// More were called installed than wanted.
+#[test]
+fn routes_of_an_earlier_process_are_counted_apart_until_they_settle() {
+    in_namespace("settling", || {
+        make_device();
+        let writer = start(config());
+        for n in 0..22 {
+            writer.add(VNI, nth_v4(n, 1));
+        }
+        writer.flush(WAIT).unwrap();
+        writer.shutdown(WAIT).unwrap();
+
+        let writer = start(config());
+        let counts = || {
+            let stats = writer.stats();
+            (stats.desired, stats.installed, stats.settling)
+        };
+        assert_eq!(counts(), (0, 0, 22));
+        for n in 0..20 {
+            writer.add(VNI, nth_v4(n, 1));
+        }
+        writer.flush(WAIT).unwrap();
+        assert_eq!(counts(), (20, 20, 2));
+        writer.synced(VNI);
+        writer.flush(WAIT).unwrap();
+        assert_eq!(counts(), (20, 20, 0));
+        assert_eq!(table(100).matches("unicast").count(), 20);
+    });
+}

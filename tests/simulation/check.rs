@@ -1,5 +1,6 @@
 //! What must hold: always, and once everything is at rest.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -29,8 +30,8 @@ const DETECTION: Duration = Duration::from_secs(40);
 /// Announces what the servers announce themselves.
 const SERVER_ITSELF: usize = usize::MAX;
 
-/// What is announced, and by which clients.
-pub(crate) type Announced = BTreeMap<(Vni, Route), BTreeSet<usize>>;
+/// What is announced in each VNI, and by which clients.
+pub(crate) type Announced = BTreeMap<Vni, BTreeMap<Route, BTreeSet<usize>>>;
 
 impl World {
     /// What must hold after every step.
@@ -162,7 +163,7 @@ impl World {
     /// Has a client change each of its wishes for a VNI, and everybody take note in time.
     fn change_at_rest(&mut self, client: usize, number: u16) {
         let announced = self.announced();
-        let size = |vni: &u32| announced.keys().filter(|(of, _)| of.0 == *vni).count();
+        let size = |vni: &u32| announced.get(&Vni(*vni)).map_or(0, BTreeMap::len);
         let vni = (1..=VNIS).min_by_key(size).expect("there are some");
         let bound = self.promptness(size(&vni));
         let vni = Vni(vni);
@@ -198,6 +199,7 @@ impl World {
     /// Everybody leaves; nothing may be left.
     pub(crate) fn end(&mut self) {
         self.rest(Rest::Whole);
+        self.audit();
         for (vni, route) in self.configured.clone() {
             self.configure(vni, route, false);
         }
@@ -229,17 +231,22 @@ impl World {
         if let Err(wrong) = self.rightness(without) {
             panic!("it was right and is not any more: {wrong}");
         }
+        self.audit_some();
     }
 
     pub(crate) fn announced(&self) -> Announced {
         let mut announced = Announced::new();
+        let mut add = |(vni, route), by| {
+            let of_vni = announced.entry(vni).or_default();
+            of_vni.entry(route).or_default().insert(by);
+        };
         for (client, it) in self.clients.iter().enumerate() {
             for key in it.announced.iter().filter(|_| it.runs()) {
-                announced.entry(*key).or_default().insert(client);
+                add(*key, client);
             }
         }
         for key in &self.configured {
-            announced.entry(*key).or_default().insert(SERVER_ITSELF);
+            add(*key, SERVER_ITSELF);
         }
         announced
     }
@@ -265,16 +272,16 @@ impl World {
         let gauges = core.ok_or("it does not run")?.gauges();
         let running = || self.clients.iter().filter(|it| it.runs());
         let vnis = |vni: &u32| {
-            let is_announced = announced.keys().any(|(of, _)| of.0 == *vni);
+            let is_announced = announced.contains_key(&Vni(*vni));
             is_announced || running().any(|it| it.subscribed.contains(&Vni(*vni)))
         };
         let expected = ServerGauges {
             sessions: running().count(),
             established: running().count(),
             subscriptions: running().map(|it| it.subscribed.len()).sum(),
-            routes: announced.len(),
+            routes: announced.values().map(BTreeMap::len).sum(),
             vnis: (1..=VNIS).filter(vnis).count(),
-            announcements: announced.values().map(BTreeSet::len).sum(),
+            announcements: announced.values().flatten().map(|it| it.1.len()).sum(),
         };
         if gauges != expected {
             return Err(format!("server {server}: {gauges:?}, not {expected:?}"));
@@ -293,14 +300,18 @@ impl World {
             return Ok(());
         };
         let servers = || (0..SERVERS).filter(|server| Some(*server) != without);
+        let mut visible = Vec::new();
         for vni in (1..=VNIS).map(Vni) {
             let is_subscribed = it.subscribed.contains(&vni);
             let heard = it.hears(client, vni, announced);
-            let mut expected = it.accepts(client, vni, announced);
-            expected.extend(it.imports(client, vni, announced));
+            let mut expected = it.accepts(vni, Cow::Borrowed(&heard));
+            let imports = it.imports(client, vni, announced);
+            if !imports.is_empty() {
+                expected.to_mut().extend(imports);
+            }
             let is_suppressed = it.suppresses(vni);
-            let received = core.received(vni);
-            let is_as_expected = received.iter().map(|(route, _)| route).eq(&expected);
+            let received = core.received_from(vni);
+            let is_as_expected = received.iter().map(|it| &it.0).eq(expected.iter());
             if !is_as_expected {
                 let received: BTreeSet<Route> = received.iter().map(|it| it.0).collect();
                 let missing = expected.difference(&received).next();
@@ -309,14 +320,16 @@ impl World {
                     "VNI {vni}: {missing:?} is missing, {surplus:?} is there"
                 ));
             }
-            for (route, suppressed) in &received {
+            for (route, from, suppressed) in &received {
                 if *suppressed != is_suppressed(route) {
                     return Err(format!("VNI {vni}: {route} is suppressed: {suppressed}"));
                 }
-                if core.servers_of(vni, route) != Some(servers().count()) {
+                if *from != servers().count() {
                     return Err(format!("VNI {vni}: a server does not tell of {route}"));
                 }
             }
+            let seen = received.iter().filter(|it| !it.2);
+            visible.extend(seen.map(|it| (vni, it.0)));
             if core.is_synced(vni) != is_subscribed.then_some(true) {
                 return Err(format!("VNI {vni} is not complete"));
             }
@@ -330,7 +343,7 @@ impl World {
                 }
             }
         }
-        if core.has_events() || !core.visible().into_iter().eq(it.told.iter().copied()) {
+        if core.has_events() || !visible.iter().eq(&it.told) {
             return Err("not all events are told".into());
         }
         if core.held() != 0 {
@@ -346,20 +359,22 @@ impl World {
 impl super::client::Client {
     /// What others announce in a VNI, if it is subscribed.
     fn hears(&self, client: usize, vni: Vni, announced: &Announced) -> BTreeSet<Route> {
-        let sees = |(key, by): (&(Vni, Route), &BTreeSet<usize>)| {
-            (key.0 == vni && by.iter().any(|it| *it != client)).then_some(key.1)
-        };
         let is_subscribed = self.subscribed.contains(&vni);
-        let heard = announced.iter().filter_map(sees);
-        heard.filter(|_| is_subscribed).collect()
+        let of_vni = announced.get(&vni).filter(|_| is_subscribed);
+        let sees = |by: &BTreeSet<usize>| by.iter().any(|it| *it != client);
+        let heard = of_vni.into_iter().flatten().filter(|it| sees(it.1));
+        heard.map(|(route, _)| *route).collect()
     }
 
-    /// What counts of that.
-    fn accepts(&self, client: usize, vni: Vni, announced: &Announced) -> BTreeSet<Route> {
-        let mut heard = self.hears(client, vni, announced);
+    /// What counts of what is heard in a VNI.
+    fn accepts<'a>(
+        &self,
+        vni: Vni,
+        mut heard: Cow<'a, BTreeSet<Route>>,
+    ) -> Cow<'a, BTreeSet<Route>> {
         if self.plan.has_policy {
             let filter = filter();
-            heard.retain(|route| filter.accepts(vni, route));
+            heard.to_mut().retain(|route| filter.accepts(vni, route));
         }
         heard
     }
@@ -371,8 +386,9 @@ impl super::client::Client {
             .filter(|it| it.1 == into && self.plan.has_policy);
         let copies = sources.flat_map(|(from, _)| {
             let is_suppressed = self.suppresses(*from);
-            let routes = self.accepts(client, *from, announced).into_iter();
-            let visible = routes.filter(move |route| !is_suppressed(route));
+            let heard = self.hears(client, *from, announced);
+            let routes = self.accepts(*from, Cow::Owned(heard)).into_owned();
+            let visible = routes.into_iter().filter(move |it| !is_suppressed(it));
             visible.map(|route| imported(*from, route))
         });
         copies.collect()

@@ -60,6 +60,8 @@ pub(crate) struct Client {
     pub(crate) announced: BTreeSet<(Vni, Route)>,
     /// What the events amount to.
     pub(crate) told: BTreeSet<(Vni, Route)>,
+    /// A turn changed routes, or the program took events, since the two were compared.
+    pub(crate) is_stirred: bool,
     /// Events about routes of others.
     pub(crate) events: u64,
     /// What it was told, and when it may forget it.
@@ -91,6 +93,7 @@ impl Client {
             subscribed: BTreeSet::new(),
             announced: BTreeSet::new(),
             told: BTreeSet::new(),
+            is_stirred: false,
             events: 0,
             ledger: Ledger::new(plan, is_modern),
             kernel: plan.kernel.map(|it| Kernel::new(it, plan.setup.seed)),
@@ -137,7 +140,7 @@ impl Client {
     }
 
     /// What must hold after every step.
-    pub(crate) fn check(&self) {
+    pub(crate) fn check(&mut self) {
         let Some(core) = &self.core else {
             return;
         };
@@ -145,7 +148,7 @@ impl Client {
             let queued = core.queued_bytes(server);
             assert!(queued <= QUEUED_MAX, "{queued} bytes wait for a server");
         }
-        if !core.has_events() {
+        if !core.has_events() && std::mem::take(&mut self.is_stirred) {
             let visible = core.visible().into_iter();
             assert!(
                 visible.eq(self.told.iter().copied()),
@@ -236,17 +239,17 @@ impl World {
             is_busy |= self.client_read(client, server);
             // What the next server says is news to what this one leaves.
             self.drop_closed(client);
-            self.clients[client].judge(now);
+            self.clients[client].judge_news(now);
         }
         self.clients[client].handle_timeouts(now);
         self.drop_closed(client);
-        self.clients[client].judge(now);
+        self.clients[client].judge_news(now);
         self.dial(client);
         for server in 0..SERVERS {
             is_busy |= self.client_write(client, server);
         }
         self.drop_closed(client);
-        self.clients[client].check_turn(client, now);
+        self.check_turn(client);
         let it = &self.clients[client];
         let Some(core) = &it.core else {
             return;
@@ -281,7 +284,9 @@ impl World {
                     .then(|| own_underlay(client).into());
                 let started = self.conns.get(&conn).map_or(now, |it| it.server_started);
                 let monitor = Monitor::new(is_modern, own, started);
-                self.clients[client].monitors[server] = Some(monitor);
+                let it = &mut self.clients[client];
+                it.monitors[server] = Some(monitor);
+                it.ledger.reached();
             }
             Dialled::Connected(conn) => self.close(conn, Side::Client, End::Fin),
             Dialled::Refused if core.is_dialling(server) => {
@@ -425,6 +430,7 @@ impl World {
             return;
         }
         let events = core.take_events(it.plan.appetite);
+        it.is_stirred = true;
         self.tell(|| format!("client {client} tells {events:?}"));
         let it = &mut self.clients[client];
         let Some(core) = &mut it.core else {

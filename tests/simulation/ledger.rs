@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use rustbond::{IpNet, NextHopType, Route, Vni};
 
+use super::agenda::{Agenda, Key};
 use super::client::Call;
-use super::monitor::Monitor;
+use super::monitor::{Monitor, News};
 use super::route::{IMPORTS, filter, imported};
 use super::script::{ClientPlan, SERVERS, VNIS};
 
@@ -85,8 +86,11 @@ pub(crate) struct Ledger {
     /// When sessions were lost, as far as it matters.
     losses: Vec<Instant>,
     standings: Standings,
+    /// Something was said of or by a server since the standings were looked at.
+    is_stirred: bool,
     /// When the client had its last turn: nothing changes in it between two.
     judged_at: Option<Instant>,
+    pub(crate) agenda: Agenda,
 }
 
 impl Ledger {
@@ -109,7 +113,9 @@ impl Ledger {
             memory: Copies::new(),
             losses: Vec::new(),
             standings: [[Standing::Awaited; VNIS as usize]; SERVERS],
+            is_stirred: true,
             judged_at: None,
+            agenda: Agenda::default(),
         }
     }
 
@@ -129,10 +135,13 @@ impl Ledger {
                 self.subscribed.remove(&vni);
                 self.copies.remove(&vni);
                 self.memory.remove(&vni);
+                self.agenda.touch_all(vni);
+                self.touch_imports(vni);
             }
             Call::Announce(vni, route) => {
                 if let Some(network) = network(&route) {
                     *self.own.entry((vni, network)).or_default() += 1;
+                    self.touch_imports(vni);
                 }
                 self.ever_own.insert((vni, route));
             }
@@ -140,14 +149,33 @@ impl Ledger {
                 if let Some(network) = network(&route) {
                     let count = self.own.get_mut(&(vni, network));
                     *count.expect("it was announced") -= 1;
+                    self.touch_imports(vni);
                 }
                 self.withdrawn.insert((vni, route), now);
+                self.agenda.touch((vni, route));
+                let audible_at = now + self.plan.setup.settle_time;
+                self.agenda.schedule(audible_at, [(vni, route)]);
             }
         }
     }
 
+    /// Each route that a VNI may be imported as has changed.
+    fn touch_imports(&mut self, from: Vni) {
+        for (_, into) in IMPORTS.iter().filter(|it| it.0 == from) {
+            if self.plan.has_policy {
+                self.agenda.touch_all(*into);
+            }
+        }
+    }
+
+    /// An attempt at a server succeeded.
+    pub(crate) fn reached(&mut self) {
+        self.is_stirred = true;
+    }
+
     /// An attempt at a server failed.
     pub(crate) fn failed(&mut self, server: usize, doubt: Doubt) {
+        self.is_stirred = true;
         let peer = &mut self.peers[server];
         peer.is_first = false;
         peer.doubt = peer.doubt.max(doubt);
@@ -155,6 +183,7 @@ impl Ledger {
 
     /// The client has read what a server sent.
     pub(crate) fn read(&mut self, server: usize, monitor: &mut Monitor, now: Instant) {
+        self.is_stirred = true;
         let settle_time = self.plan.setup.settle_time;
         let peer = &mut self.peers[server];
         if monitor.is_established && peer.established.is_none() {
@@ -175,14 +204,25 @@ impl Ledger {
             };
         }
         let vouches = peer.established.is_some_and(|it| it.vouches_from <= now);
-        for (vni, route, is_complete) in monitor.take_removed() {
-            // The stale copies of others are older than this.
-            if vouches
-                && is_complete
-                && let Some(copies) = self.copies.get_mut(&vni)
-            {
-                copies.remove(&route);
-            }
+        for news in monitor.take_news() {
+            let key = match news {
+                News::Added(vni, route) => (vni, route),
+                News::Removed {
+                    vni,
+                    route,
+                    is_complete,
+                } => {
+                    // The stale copies of others are older than this.
+                    if vouches
+                        && is_complete
+                        && let Some(copies) = self.copies.get_mut(&vni)
+                    {
+                        copies.remove(&route);
+                    }
+                    (vni, route)
+                }
+            };
+            self.agenda.touch(key);
         }
     }
 
@@ -200,12 +240,22 @@ impl Ledger {
         for vni in self.subscribed.keys() {
             let routes = monitor.routes(*vni);
             let routes = routes.filter(|route| takes(&self.plan, *vni, route));
+            let routes: Vec<Route> = routes.copied().collect();
+            let keys = routes.iter().map(|route| (*vni, *route));
+            self.agenda.schedule(now + stale_time, keys);
             for route in routes {
                 for copies in [&mut self.copies, &mut self.memory] {
                     let of_vni = copies.entry(*vni).or_default();
-                    of_vni.entry(*route).or_default()[server] = Some(now);
+                    of_vni.entry(route).or_default()[server] = Some(now);
                 }
             }
+        }
+    }
+
+    /// Judges within a turn, if something has changed.
+    pub(crate) fn judge_news(&mut self, monitors: &Monitors, now: Instant) {
+        if self.is_stirred {
+            self.judge(monitors, now);
         }
     }
 
@@ -229,6 +279,7 @@ impl Ledger {
             }
         }
         self.standings = standings;
+        self.is_stirred = false;
         self.judged_at = Some(now);
     }
 
@@ -332,12 +383,26 @@ impl Ledger {
         may(vni, &route) || sources.any(|(from, route)| may(from, &route))
     }
 
-    /// Forgets what nobody may hold any more.
-    pub(crate) fn prune(&mut self, now: Instant) {
+    /// What has changed or become due since the last call, what is imported from it as well; and
+    /// forgets the copies that nobody may hold any more.
+    pub(crate) fn take_agenda(&mut self, now: Instant) -> Vec<Key> {
+        let due = self.agenda.take_due(now);
         let stale_time = self.plan.setup.stale_time;
-        for copies in self.copies.values_mut().chain(self.memory.values_mut()) {
-            copies.retain(|_, lost| lost.iter().flatten().any(|at| now < *at + stale_time));
+        let is_over = |lost: &[Option<Instant>; SERVERS]| {
+            lost.iter().flatten().all(|at| *at + stale_time <= now)
+        };
+        for (vni, route) in &due {
+            for copies in [&mut self.copies, &mut self.memory] {
+                if let Some(of_vni) = copies.get_mut(vni)
+                    && of_vni.get(route).is_some_and(is_over)
+                {
+                    of_vni.remove(route);
+                }
+            }
         }
+        let mut keys = self.agenda.take_touched();
+        keys.extend(due);
+        self.with_imports(keys.into_iter()).collect()
     }
 
     /// What the client must hold, perhaps: a route that it must is among it.
@@ -351,6 +416,14 @@ impl Ledger {
             let routes = copies.map(|(route, _)| route).chain(told);
             routes.map(|route| (*vni, *route))
         });
+        self.with_imports(native)
+    }
+
+    /// Routes, and what is imported from each.
+    pub(crate) fn with_imports<'a>(
+        &'a self,
+        native: impl Iterator<Item = Key> + 'a,
+    ) -> impl Iterator<Item = Key> + 'a {
         native.flat_map(move |(vni, route)| {
             let imports = IMPORTS
                 .iter()

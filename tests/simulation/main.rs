@@ -23,6 +23,7 @@
     reason = "virtual time is hours at most"
 )]
 
+mod agenda;
 mod check;
 mod client;
 mod kernel;
@@ -87,6 +88,7 @@ fn run(setup: &Setup, numbered: &[(usize, Step)]) -> Result<Story, Failure> {
         // What chance does in a step does not depend on the steps before.
         let seed = setup.seed ^ (*number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         world.random = fastrand::Rng::with_seed(seed);
+        world.auditor = fastrand::Rng::with_seed(!seed);
         let act = AssertUnwindSafe(|| {
             world.step(*step);
             world.check();

@@ -18,9 +18,8 @@ pub(crate) struct Monitor {
     is_modern: bool,
     /// The server has answered a KEEPALIVE.
     pub(crate) is_established: bool,
-    /// What the server said is gone, since that was last taken, and whether it had told the whole
-    /// table before.
-    removed: Vec<(Vni, Route, bool)>,
+    /// What the server said since that was last taken.
+    news: Vec<News>,
     /// When the server process was started.
     started: Instant,
     /// SUBSCRIBEs that the client sent.
@@ -37,6 +36,18 @@ pub(crate) struct Monitor {
 /// complete: the server answers the first after it has read the SUBSCRIBE, and the second after
 /// it has queued the table.
 const ROUND_TRIPS: u8 = 2;
+
+/// What an UPDATE said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum News {
+    Added(Vni, Route),
+    /// `is_complete`: the server had told the whole table before.
+    Removed {
+        vni: Vni,
+        route: Route,
+        is_complete: bool,
+    },
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -60,7 +71,7 @@ impl Monitor {
             tables: BTreeMap::new(),
             is_modern,
             is_established: false,
-            removed: Vec::new(),
+            news: Vec::new(),
             started,
             subscribes: 0,
             outdated: BTreeMap::new(),
@@ -144,6 +155,7 @@ impl Monitor {
                 let is_echo = self.own == Some(route.next_hop.target_address);
                 assert!(!is_echo, "an echo of {route} in VNI {vni}");
                 assert!(table.routes.insert(route), "a second ADD of {route}");
+                self.news.push(News::Added(vni, route));
             }
             Action::Remove => {
                 let was_there = table.routes.remove(&route);
@@ -152,15 +164,18 @@ impl Monitor {
                     true => table.is_complete,
                     false => table.awaits.is_none(),
                 };
-                self.removed.push((vni, route, is_complete));
+                self.news.push(News::Removed {
+                    vni,
+                    route,
+                    is_complete,
+                });
             }
         }
     }
 
-    /// What the server said is gone since the last call, and whether it had told the whole table
-    /// before.
-    pub(crate) fn take_removed(&mut self) -> Vec<(Vni, Route, bool)> {
-        std::mem::take(&mut self.removed)
+    /// What the server said since the last call.
+    pub(crate) fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     /// When the server process was started.

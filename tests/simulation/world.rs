@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) start: Instant,
     pub(crate) now: Instant,
     pub(crate) random: fastrand::Rng,
+    /// Says when clients are judged as a whole; another one than `random`, for the same story.
+    pub(crate) auditor: fastrand::Rng,
     pub(crate) servers: Vec<Server>,
     pub(crate) clients: Vec<Client>,
     /// What the servers announce themselves.
@@ -72,6 +74,7 @@ impl World {
             start: now,
             now,
             random: fastrand::Rng::with_seed(setup.seed),
+            auditor: fastrand::Rng::with_seed(!setup.seed),
             servers: setup.servers.map(|it| Server::new(it, now)).into(),
             sessions: clients.iter().map(|_| [Vec::new(), Vec::new()]).collect(),
             blocked: clients.iter().map(|_| [[false; 2]; SERVERS]).collect(),

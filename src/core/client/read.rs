@@ -44,6 +44,12 @@ impl Core {
         routes
     }
 
+    /// How many routes of a VNI are held, suppressed ones among them.
+    #[cfg(any(test, feature = "internals"))]
+    pub(crate) fn routes_in(&self, vni: Vni) -> usize {
+        self.view.summary(vni).routes()
+    }
+
     /// All routes that are not suppressed, in order.
     pub(crate) fn received_everywhere(&self) -> Vec<(Vni, Route)> {
         let of = |vni| {

@@ -37,6 +37,11 @@ pub(crate) struct Outcome {
     pub(crate) doubt: bool,
     /// The tunnel device is not what it was.
     pub(crate) device: bool,
+    /// How many operations were refused, without deletions of what is gone and routes that
+    /// somebody else's stand in the way of.
+    pub(crate) refused: usize,
+    /// Position of the first of them.
+    pub(crate) first_refused: Option<usize>,
 }
 
 impl Plan {
@@ -59,7 +64,10 @@ impl Plan {
         }
         for failure in failures.iter().rev() {
             outcome.device |= matches!(failure.errno, errno::ENODEV | errno::ENETDOWN);
-            self.failed(&ops[failure.at], failure.errno, renumber, &mut outcome);
+            if self.failed(&ops[failure.at], failure.errno, renumber, &mut outcome) {
+                outcome.refused += 1;
+                outcome.first_refused = Some(failure.at);
+            }
         }
         let mut failures = failures.iter().peekable();
         for (at, op) in ops.iter().enumerate() {
@@ -154,7 +162,9 @@ impl Plan {
         }
     }
 
-    fn failed(&mut self, op: &Op, errno: i32, renumber: bool, outcome: &mut Outcome) {
+    /// Takes back an operation. Returns whether that is a refusal to tell of.
+    fn failed(&mut self, op: &Op, errno: i32, renumber: bool, outcome: &mut Outcome) -> bool {
+        let is_gone = matches!(errno, errno::ESRCH | errno::ENOENT);
         match *op {
             Op::AddHop { object, id, .. } | Op::AddGroup { object, id, .. } => {
                 if errno == errno::EEXIST {
@@ -167,14 +177,18 @@ impl Plan {
                 }
             }
             Op::ReplaceGroup { .. } => outcome.resync = true,
-            Op::DeleteObject { .. } => outcome.resync |= errno != errno::ENOENT,
+            Op::DeleteObject { .. } => {
+                outcome.resync |= errno != errno::ENOENT;
+                return !is_gone;
+            }
             Op::Route {
                 route,
                 verb: Verb::Delete,
                 ..
-            } if matches!(errno, errno::ESRCH | errno::ENOENT) => {
+            } if is_gone => {
                 self.strays.release(route);
                 self.forget_if_empty(route);
+                return false;
             }
             Op::Route {
                 route,
@@ -186,32 +200,53 @@ impl Plan {
                 if verb != Verb::Delete {
                     self.objects.release(previous);
                 }
-                self.had_refused = true;
-                if self.fresh.is_some() {
-                    // The end of the reading tells what is there.
-                    return;
-                }
-                let state = self.store.state_mut(route);
-                if renumber {
-                    self.enqueue(route);
-                    return;
-                }
-                if errno == errno::EEXIST && !state.has(DOUBTED) {
-                    // Somebody else's, or one of ours that we do not know: a reading tells.
-                    state.flags |= DOUBTED;
-                    outcome.doubt = true;
-                }
-                self.refused.insert(route);
+                return self.route_failed(route, verb, errno, renumber, outcome);
             }
             Op::Sweep(ref stray) => {
                 self.strays.in_flight -= 1;
-                if matches!(errno, errno::ESRCH | errno::ENOENT) {
+                if is_gone {
                     self.objects.release(stray.object);
                 } else {
                     self.strays.refuse(stray.clone());
                 }
+                return !is_gone;
             }
         }
+        true
+    }
+
+    /// Decides what becomes of a route that the kernel refused. Returns whether that is a refusal
+    /// to tell of.
+    fn route_failed(
+        &mut self,
+        route: RouteId,
+        verb: Verb,
+        errno: i32,
+        renumber: bool,
+        outcome: &mut Outcome,
+    ) -> bool {
+        self.had_refused = true;
+        if self.fresh.is_some() {
+            // The end of the reading tells what is there.
+            return false;
+        }
+        if renumber {
+            self.enqueue(route);
+            return true;
+        }
+        let state = self.store.state_mut(route);
+        if errno == errno::EEXIST && !state.has(DOUBTED) {
+            // Somebody else's: nobody knows of one of ours there. The kernel cannot be asked for
+            // one prefix of a table; a reading that looks at all of it follows, some time.
+            state.flags |= DOUBTED;
+            outcome.doubt = true;
+            if verb == Verb::Add {
+                self.shadow(route);
+                return false;
+            }
+        }
+        self.refused.insert(route);
+        true
     }
 
     /// Forgets a route that is neither wanted nor there.

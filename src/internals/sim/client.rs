@@ -154,6 +154,22 @@ impl SimClient {
         self.core.received(vni)
     }
 
+    /// As [`Self::received`], with how many servers have each route.
+    pub fn received_from(&self, vni: Vni) -> Vec<(Route, usize, bool)> {
+        let mut routes = Vec::new();
+        let rest = self.core.walk(None, Some(vni), usize::MAX, |met| {
+            routes.push((met.route, met.announcers.ids().len(), met.is_suppressed));
+        });
+        assert!(rest.is_none(), "a walk without a limit ended early");
+        routes.sort_unstable();
+        routes
+    }
+
+    /// How many routes of a VNI are held, suppressed ones among them.
+    pub fn routes_in(&self, vni: Vni) -> usize {
+        self.core.routes_in(vni)
+    }
+
     /// All that is not suppressed, in order.
     pub fn visible(&self) -> Vec<(Vni, Route)> {
         self.core.received_everywhere()

@@ -104,20 +104,30 @@ fn object_that_does_not_go_is_looked_at() {
 }
 
 #[test]
-fn route_of_somebody_else_raises_doubt_once() {
+fn route_that_the_kernel_has_already_is_shadowed_at_once_and_raises_doubt_once() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     plan.add(Vni(1), &route("10.0.0.0/24", 1));
-    for (errno, doubt) in [
-        (errno::EPERM, false),
-        (errno::EEXIST, true),
-        (errno::EEXIST, false),
-    ] {
-        let (_, outcome) = batch(&mut plan, &mut model, no_routes(errno));
-        assert_eq!(outcome.doubt, doubt);
-        assert_eq!(plan.counts().failed, 1);
-        plan.retry_all();
-    }
+    let failed_shadowed = |plan: &Plan| (plan.counts().failed, plan.counts().shadowed);
+    let (_, outcome) = batch(&mut plan, &mut model, no_routes(errno::EPERM));
+    assert!(!outcome.doubt);
+    assert_eq!((outcome.refused, failed_shadowed(&plan)), (1, (1, 0)));
+    plan.retry_all();
+    let (_, outcome) = batch(&mut plan, &mut model, no_routes(errno::EEXIST));
+    assert!(outcome.doubt);
+    assert_eq!((outcome.refused, failed_shadowed(&plan)), (0, (0, 1)));
+    plan.retry_all();
+    let meanwhile = run(&mut plan, &mut model);
+    assert!(matches!(meanwhile[..], [Op::DeleteObject { .. }]));
+    // A reading finds nobody there, and the kernel says the same again: so it is refused.
+    let mut walk = super::super::model::Walk::begin(&mut plan);
+    while walk.step(&mut plan, &model) {}
+    assert_eq!(plan.review_some(100), Verdict::Done);
+    let (_, outcome) = batch(&mut plan, &mut model, no_routes(errno::EEXIST));
+    assert!(!outcome.doubt);
+    assert_eq!((outcome.refused, failed_shadowed(&plan)), (1, (1, 0)));
+    plan.retry_all();
     run(&mut plan, &mut model);
+    assert_eq!((failed_shadowed(&plan), model.routes.len()), ((0, 0), 1));
     // Ours is there, and the next time is another matter.
     plan.add(Vni(1), &route("10.0.0.0/24", 2));
     let (_, outcome) = batch(&mut plan, &mut model, no_routes(errno::EEXIST));
