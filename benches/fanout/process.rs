@@ -53,6 +53,10 @@ impl Process {
         Self { child, address }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// User and system time so far.
     pub(crate) fn cpu(&self) -> Duration {
         procfs::cpu(self.child.id())

@@ -1,12 +1,15 @@
 //! Peers that cost more than their bytes, against a server with two workers.
 //!
-//! `cargo bench --bench siege [-- [--short] [ROW...]]`. Each row is a siege of its own, with
+//! `cargo bench --bench siege [-- [--short] [--scale] [ROW...]]`. Each row is a siege of its own, with
 //! a new server: the release binary. Healthy sessions on both workers send KEEPALIVEs all the
 //! time; the bench reports the longest wait for an answer before and during the siege, the
 //! memory of the server, and how many healthy sessions were closed.
 //!
 //! `--short` takes a tenth of the size and fails if a healthy session was closed, or if a limit
-//! is passed that even a slow machine keeps.
+//! is passed that even a slow machine keeps. A row that takes longer than [`ROW_TIME`] ends the
+//! bench in any case.
+//!
+//! `--scale` loads a whole fabric instead, and has a third of it leave.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -19,9 +22,11 @@ mod process;
 #[path = "../../tests/common/procfs.rs"]
 mod procfs;
 mod rows;
+mod scale;
 mod wire;
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use healthy::Healthy;
@@ -34,6 +39,19 @@ const QUIET: Duration = Duration::from_millis(500);
 /// Of a short run: the longest wait beyond quiet, and the peak of memory.
 const SHORT_WAIT: Duration = Duration::from_secs(2);
 const SHORT_MEMORY_MIB: f64 = 256.0;
+
+/// No row takes longer.
+const ROW_TIME: Duration = Duration::from_secs(300);
+
+/// All sessions come from one address, and at once.
+const MANY: [&str; 6] = [
+    "--max-sessions",
+    "100000",
+    "--max-sessions-per-address",
+    "100000",
+    "--max-accepts-per-second",
+    "100000",
+];
 
 /// A siege. It may measure a wait of its own.
 enum Siege {
@@ -79,6 +97,10 @@ fn main() {
         .filter(|it| !it.starts_with("--"))
         .collect();
     process::raise_descriptor_limit();
+    if arguments.iter().any(|it| it == "--scale") {
+        scale::run(if is_short { 10 } else { 1 });
+        return;
+    }
     println!("siege                      quiet ms   worst ms   idle MiB   peak MiB   closed");
     let mut failures = Vec::new();
     for (name, siege) in &ROWS {
@@ -87,6 +109,22 @@ fn main() {
         }
     }
     assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// Kills the server unless what it returns is dropped in time: the bench fails, whatever it
+/// waits for.
+fn within(time: Duration, server: u32) -> Sender<()> {
+    let (in_time, over) = channel();
+    std::thread::spawn(move || {
+        if over.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
+            println!("not over after {} s", time.as_secs());
+            let kill = std::process::Command::new("kill")
+                .args(["-9", &server.to_string()])
+                .status();
+            assert!(kill.is_ok_and(|it| it.success()));
+        }
+    });
+    in_time
 }
 
 fn free_address() -> SocketAddr {
@@ -103,6 +141,7 @@ fn run(name: &str, siege: &Siege, is_short: bool) -> Option<String> {
     let mut arguments = vec!["--workers", "2", "--http", &http_text, "--control", path];
     // Most besiegers send no KEEPALIVEs.
     arguments.extend(["--keepalive", "60"]);
+    arguments.extend(MANY);
     let server = Process::server(&arguments);
     let field = Field {
         server: server.address,
@@ -110,6 +149,7 @@ fn run(name: &str, siege: &Siege, is_short: bool) -> Option<String> {
         control,
         divisor: if is_short { 10 } else { 1 },
     };
+    let _in_time = within(ROW_TIME, server.id());
     let healthy = Healthy::start(server.address);
     std::thread::sleep(QUIET);
     let quiet = healthy.take_worst();

@@ -68,7 +68,7 @@ fn toggles(vni: u32, count: u32) -> Vec<u8> {
 pub(crate) fn shared_joins(field: &Field) {
     let _table = field.announcer(VNI, field.sized(200_000));
     let mut besieger = field.announcer(VNI, 1);
-    Field::push(&mut besieger, &toggles(VNI, 50));
+    Field::push(&mut besieger, &toggles(VNI, field.sized(4_500)));
     linger();
 }
 
@@ -82,14 +82,17 @@ pub(crate) fn own_joins(field: &Field) {
 /// A peer unsubscribes with a long queue that it does not read.
 pub(crate) fn unread_unsubscribes(field: &Field) {
     let vnis = field.sized(5_000);
-    let mut source = session(field.server);
-    for vni in 1..=vnis {
-        source.write_all(&announcements(vni, 0..100)).unwrap();
-    }
-    barrier(&mut source);
     let mut besieger = session(field.server);
     let all = |request: fn(u32) -> Vec<u8>| (1..=vnis).flat_map(request).collect::<Vec<u8>>();
     Field::push(&mut besieger, &all(subscribe));
+    let mut source = session(field.server);
+    // Changes of so many VNIs are a piece each.
+    for round in 0..100 {
+        let changes = (1..=vnis).flat_map(|vni| update(false, vni, round));
+        source.write_all(&changes.collect::<Vec<u8>>()).unwrap();
+    }
+    barrier(&mut source);
+    field.settle();
     Field::push(&mut besieger, &all(unsubscribe));
     linger();
 }
@@ -160,7 +163,7 @@ pub(crate) fn empty_subscriptions(field: &Field) {
 
 /// Of two peers that share a route, one flaps it among other changes.
 pub(crate) fn shared_flaps(field: &Field) {
-    let mut subscribers = field.sessions(field.sized(4_000).min(800));
+    let mut subscribers = field.sessions(field.sized(4_000));
     for stream in &mut subscribers {
         stream.write_all(&subscribe(VNI)).unwrap();
         barrier(stream);
@@ -208,7 +211,7 @@ pub(crate) fn unread_monitor(field: &Field) {
 /// Many sessions subscribe to many VNIs at the same time.
 pub(crate) fn mass_subscription(field: &Field) {
     let mut besiegers = field.sessions(field.sized(5_000));
-    let all: Vec<u8> = (1..=100).flat_map(subscribe).collect();
+    let all: Vec<u8> = (1..=400).flat_map(subscribe).collect();
     for stream in &mut besiegers {
         Field::push(stream, &all);
     }
@@ -219,7 +222,7 @@ pub(crate) fn mass_subscription(field: &Field) {
 /// Many peers announce one route, and leave.
 pub(crate) fn crowded_route(field: &Field) {
     let mut besiegers = field.sessions(field.sized(1_500));
-    let all = announcements(VNI, 0..100);
+    let all = announcements(VNI, 0..field.sized(300));
     for stream in &mut besiegers {
         stream.write_all(&all).unwrap();
     }

@@ -1,4 +1,5 @@
 //! What peers send, encoded without the library.
+#![allow(dead_code, reason = "every test and benchmark uses its part")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -47,15 +48,19 @@ pub(crate) fn announcements(vni: u32, numbers: std::ops::Range<u32>) -> Vec<u8> 
     numbers.flat_map(|it| update(false, vni, it)).collect()
 }
 
+/// HELLO of a peer that reassembles frames, with an interval of 60 s: it is not paced.
+pub(crate) fn hello() -> Vec<u8> {
+    // Extensions: version 1, capability STREAM.
+    let extensions = [0xc2, 0x3e, 4, 8, 1, 16, 1];
+    frame(1, &[&[8, 60][..], &extensions].concat())
+}
+
 /// A session whose handshake is over, of a peer that reassembles frames: it is not paced.
 pub(crate) fn session(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     // Or a KEEPALIVE behind a request waits for the acknowledgement of that.
     stream.set_nodelay(true).unwrap();
-    // HELLO with an interval of 60 s and extensions: version 1, capability STREAM.
-    let extensions = [0xc2, 0x3e, 4, 8, 1, 16, 1];
-    let hello = frame(1, &[&[8, 60][..], &extensions].concat());
-    stream.write_all(&hello).unwrap();
+    stream.write_all(&hello()).unwrap();
     stream.write_all(&KEEPALIVE).unwrap();
     until_keepalive(&mut stream);
     stream

@@ -155,8 +155,14 @@ pub struct Status {
 pub struct KernelStatus {
     /// Destinations that should be in the kernel.
     pub desired: u64,
-    /// Destinations that are in the kernel with our mark, right or not yet right.
+    /// Those of them that are in the kernel with our mark, right or not yet right.
     pub installed: u64,
+    /// Destinations that an earlier process left in the kernel and that nobody has announced yet:
+    /// they stay until their VNIs are settled. Not counted in `installed`.
+    pub settling: u64,
+    /// Destinations that wait for a tunnel device that is missing or down, or does not
+    /// encapsulate. They are installed as soon as it is there.
+    pub waiting: u64,
     /// Destinations that the kernel refused; they are tried again, after at most a minute.
     pub failed: u64,
     /// Destinations where somebody else's route stands in the way of ours, which comes when
@@ -185,12 +191,14 @@ pub struct KernelStatus {
     pub device_up: bool,
     /// Whether routes use nexthop objects; if not, they carry their hops.
     pub uses_nexthop_objects: bool,
-    /// Whether the kernel holds all that is desired and nothing else of ours, nothing waits,
-    /// nothing failed, and nobody undoes it.
+    /// Whether the kernel holds all that is desired and nothing else of ours but what is settling,
+    /// nothing waits, nothing failed, and nobody undoes it.
     pub in_sync: bool,
     /// Whether the writer runs.
     pub running: bool,
-    /// What went wrong since all was last in sync: what the kernel refused, and why.
+    /// What is wrong, the newest of it: what the kernel refused and why, routes of others in the
+    /// place of ours, a device that is not there, somebody who removes routes, or a call that
+    /// failed. None once it is over.
     pub last_error: Option<String>,
     /// The last announced route that could not be installed as it was announced, and why: no
     /// tunnel can lead to its next hop, another VNI announces it into the same table, or it has
@@ -218,7 +226,11 @@ impl KernelStatus {
             return Some("kernel: the writer of routes has ended".into());
         }
         if let Some(obstacle) = &self.obstacle {
-            return Some(format!("kernel: {obstacle}"));
+            let (waiting, desired) = (self.waiting, self.desired);
+            return Some(match waiting {
+                0 => format!("kernel: {obstacle}"),
+                _ => format!("kernel: {obstacle}: {waiting} of {desired} destinations wait for it"),
+            });
         }
         if !self.device_up {
             return Some("kernel: the tunnel device is missing or down".into());
@@ -282,7 +294,7 @@ mod tests {
         };
         assert_eq!(ready.not_ready(), None);
         let surplus = KernelStatus {
-            installed: 3,
+            settling: 1,
             ..ready.clone()
         };
         assert_eq!(surplus.not_ready(), None, "one is yet to be removed");
@@ -299,6 +311,15 @@ mod tests {
                     ..ready.clone()
                 },
                 "somebody else removes routes",
+            ),
+            (
+                KernelStatus {
+                    obstacle: Some("tunnel device two does not exist".into()),
+                    installed: 1,
+                    waiting: 1,
+                    ..ready.clone()
+                },
+                "tunnel device two does not exist: 1 of 2 destinations wait for it",
             ),
             (
                 KernelStatus {

@@ -145,7 +145,7 @@ impl HostileKernel {
         let ends = Ends {
             commands: receiver,
             clients: Arc::default(),
-            shared: Arc::default(),
+            gauges: Arc::default(),
         };
         Self {
             writer: Writer::new(script, plan, mark, config, ends),

@@ -41,11 +41,28 @@ impl Obstacle {
     }
 }
 
-/// The thread's side of [`KernelStatus`].
+/// What may be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The kernel could not be read or written to.
+    Call,
+    /// The kernel refused something.
+    Refused,
+    /// Routes of others stand in the way.
+    Shadowed,
+    /// Somebody undoes what is written.
+    Fight,
+    /// A device takes no routes.
+    Device,
+}
+
+/// What the thread publishes of its state; [`KernelStatus`] is a copy.
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct Gauges {
     desired: AtomicU64,
     installed: AtomicU64,
+    settling: AtomicU64,
+    waiting: AtomicU64,
     failed: AtomicU64,
     shadowed: AtomicU64,
     strays: AtomicU64,
@@ -65,14 +82,17 @@ pub(super) struct Shared {
     pub(super) running: AtomicBool,
     /// At the end the routes stay, whatever the settings say.
     pub(super) keeps_routes: AtomicBool,
-    last_error: Mutex<Option<String>>,
+    /// What is wrong, the newest last; each kind at most once.
+    errors: Mutex<Vec<(Trouble, String)>>,
     last_warning: Mutex<Option<String>>,
 }
 
-impl Shared {
+impl Gauges {
     pub(super) fn publish(&self, counts: &Counts, obstacle: Obstacle, in_sync: bool) {
         self.desired.store(counts.desired as u64, Relaxed);
         self.installed.store(counts.installed as u64, Relaxed);
+        self.settling.store(counts.unannounced as u64, Relaxed);
+        self.waiting.store(counts.waiting as u64, Relaxed);
         self.failed.store(counts.failed as u64, Relaxed);
         self.uninstallable
             .store(counts.uninstallable as u64, Relaxed);
@@ -83,12 +103,25 @@ impl Shared {
         self.obstacle.store(obstacle as u8, Relaxed);
         let was_in_sync = self.in_sync.swap(in_sync, Relaxed);
         if in_sync && !was_in_sync {
-            *self.last_error.lock() = None;
+            self.errors.lock().clear();
         }
     }
 
-    pub(super) fn set_error(&self, text: String) {
-        *self.last_error.lock() = Some(text);
+    /// Says what is wrong, in place of what was said of the same kind before.
+    pub(super) fn set_error(&self, trouble: Trouble, text: String) {
+        let mut errors = self.errors.lock();
+        match errors.iter_mut().find(|(kind, _)| *kind == trouble) {
+            Some((_, before)) if *before == text => {}
+            _ => {
+                errors.retain(|(kind, _)| *kind != trouble);
+                errors.push((trouble, text));
+            }
+        }
+    }
+
+    /// Says that something is no longer wrong.
+    pub(super) fn end_error(&self, trouble: Trouble) {
+        self.errors.lock().retain(|(kind, _)| *kind != trouble);
     }
 
     pub(super) fn set_warning(&self, text: String) {
@@ -111,6 +144,8 @@ impl Shared {
         KernelStatus {
             desired: self.desired.load(Relaxed),
             installed: self.installed.load(Relaxed),
+            settling: self.settling.load(Relaxed),
+            waiting: self.waiting.load(Relaxed),
             failed: self.failed.load(Relaxed),
             uninstallable: self.uninstallable.load(Relaxed),
             unreachable: self.unreachable.load(Relaxed),
@@ -130,7 +165,7 @@ impl Shared {
             uses_nexthop_objects: self.uses_objects.load(Relaxed),
             in_sync: self.in_sync.load(Relaxed),
             running: self.running.load(Relaxed),
-            last_error: self.last_error.lock().clone(),
+            last_error: self.errors.lock().last().map(|(_, text)| text.clone()),
             last_warning: self.last_warning.lock().clone(),
         }
     }

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use super::claim::Claimed;
 use super::message::Mark;
 use super::room::Clients;
-use super::stats::Shared;
+use super::stats::Gauges;
 use super::writer::{Change, Command, Ends, Next, Writer, WriterConfig};
 use crate::core::kernel_plan::model::{EINVAL, Installed, place};
 use crate::core::kernel_plan::{Mode, Plan, PlanConfig, Scope, errno};
@@ -38,7 +38,7 @@ struct Bench {
     writer: Writer<Net>,
     commands: Sender<Command>,
     clients: Arc<Clients>,
-    shared: Arc<Shared>,
+    gauges: Arc<Gauges>,
     now: Instant,
 }
 
@@ -69,7 +69,7 @@ impl Bench {
         };
         let (commands, receiver) = bounded(100_000);
         let clients = Arc::<Clients>::default();
-        let shared = Arc::new(Shared::default());
+        let gauges = Arc::new(Gauges::default());
         let writer = Writer::new(
             net.clone(),
             plan,
@@ -78,7 +78,7 @@ impl Bench {
             Ends {
                 commands: receiver,
                 clients: Arc::clone(&clients),
-                shared: Arc::clone(&shared),
+                gauges: Arc::clone(&gauges),
             },
         );
         Self {
@@ -86,7 +86,7 @@ impl Bench {
             writer,
             commands,
             clients,
-            shared,
+            gauges,
             now: Instant::now(),
         }
     }
@@ -122,7 +122,7 @@ impl Bench {
             match self.writer.turn(self.now) {
                 Next::Stop => return true,
                 Next::Again => self.now += Duration::from_micros(10),
-                Next::Wait(_) if self.shared.snapshot().in_sync => return true,
+                Next::Wait(_) if self.gauges.snapshot().in_sync => return true,
                 Next::Wait(at) => {
                     assert!(at > self.now, "a wait that does not wait");
                     self.now = at;
@@ -237,7 +237,7 @@ fn route_of_somebody_else_holds_nobody_back_and_ours_comes_when_it_goes() {
     let answer = bench.flush();
     assert!(!bench.settle(SECOND));
     assert!(answer.try_recv().unwrap().is_ok());
-    let stats = bench.shared.snapshot();
+    let stats = bench.gauges.snapshot();
     assert_eq!(
         (stats.shadowed, stats.desired, stats.installed),
         (1, 300, 299)

@@ -22,7 +22,7 @@ use super::message::{self, Mark, kind};
 use super::parse;
 use super::room::Clients;
 use super::socket::{KernelSocket, Netlink};
-use super::stats::{KernelStatus, Shared};
+use super::stats::{Gauges, KernelStatus};
 use super::writer::{Change, Command, Ends, Next, Writer, WriterConfig};
 use crate::core::kernel_plan::{Mode, Plan, PlanConfig, errno};
 use crate::core::time::after;
@@ -63,7 +63,7 @@ pub struct KernelWriter {
 struct Inner {
     commands: Sender<Command>,
     wake: Arc<Wake>,
-    shared: Arc<Shared>,
+    gauges: Arc<Gauges>,
     thread: Mutex<Option<JoinHandle<()>>>,
     life: Life,
     clients: Arc<Clients>,
@@ -148,11 +148,11 @@ impl KernelWriter {
             asleep: AtomicBool::new(false),
             turns: Turns::default(),
         });
-        let shared = Arc::new(Shared::default());
+        let gauges = Arc::new(Gauges::default());
         let uses_objects = parts.mode == Mode::Objects;
-        shared.uses_objects.store(uses_objects, Relaxed);
-        shared.running.store(true, Relaxed);
-        shared.set_device(&config.device);
+        gauges.uses_objects.store(uses_objects, Relaxed);
+        gauges.running.store(true, Relaxed);
+        gauges.set_device(&config.device);
         let clients = Arc::<Clients>::default();
         let (commands, receiver) = bounded(COMMANDS);
         let writer_config = WriterConfig {
@@ -165,7 +165,7 @@ impl KernelWriter {
         let ends = Ends {
             commands: receiver,
             clients: Arc::clone(&clients),
-            shared: Arc::clone(&shared),
+            gauges: Arc::clone(&gauges),
         };
         let writer = Writer::new(parts.net, parts.plan, parts.mark, writer_config, ends);
         let life = Life::default();
@@ -174,7 +174,7 @@ impl KernelWriter {
             inner: Arc::new(Inner {
                 commands,
                 wake,
-                shared,
+                gauges,
                 thread: Mutex::new(Some(thread)),
                 life,
                 clients,
@@ -276,7 +276,7 @@ impl KernelWriter {
     /// Returns what the writer last published of its state.
     #[must_use]
     pub fn stats(&self) -> KernelStatus {
-        self.inner.shared.snapshot()
+        self.inner.gauges.snapshot()
     }
 
     /// The loop of the writer's thread, to see whether it turns.
@@ -321,7 +321,7 @@ impl KernelWriter {
     ///
     /// As of [`Self::shutdown`].
     pub fn abandon(&self, timeout: Duration) -> Result<()> {
-        self.inner.shared.keeps_routes.store(true, Relaxed);
+        self.inner.gauges.keeps_routes.store(true, Relaxed);
         self.inner.shutdown(timeout)
     }
 }
@@ -415,13 +415,13 @@ where
 /// The thread.
 fn run<N: Netlink>(writer: &mut Writer<N>, mut poll: Poll, wake: &Wake) {
     /// Marks the thread as ended, even after a panic.
-    struct Ended(Arc<Shared>);
+    struct Ended(Arc<Gauges>);
     impl Drop for Ended {
         fn drop(&mut self) {
             self.0.running.store(false, Relaxed);
         }
     }
-    let _ended = Ended(writer.shared());
+    let _ended = Ended(writer.gauges());
     let mut events = Events::with_capacity(4);
     loop {
         wake.turns.count();

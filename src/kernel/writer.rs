@@ -30,9 +30,9 @@ use super::device::Device;
 use super::message::Mark;
 use super::room::{Clients, Slot};
 use super::socket::Netlink;
-use super::stats::{Obstacle, Shared};
+use super::stats::{Gauges, Obstacle, Trouble};
 use crate::core::client::Event;
-use crate::core::kernel_plan::{Op, Plan, Scope};
+use crate::core::kernel_plan::{Op, Place, Plan, Scope};
 use crate::core::limit::Throttle;
 use crate::core::types::{Route, Vni};
 use crate::error::Error;
@@ -124,7 +124,7 @@ struct Ending {
 pub(super) struct Ends {
     pub(super) commands: Receiver<Command>,
     pub(super) clients: Arc<Clients>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) gauges: Arc<Gauges>,
 }
 
 /// Owns the plan and the sockets.
@@ -137,7 +137,7 @@ pub(super) struct Writer<N> {
     devices: Vec<Device>,
     commands: Receiver<Command>,
     clients: Arc<Clients>,
-    shared: Arc<Shared>,
+    gauges: Arc<Gauges>,
     sequence: u32,
     ops: Vec<Op>,
     out: Vec<u8>,
@@ -153,6 +153,8 @@ pub(super) struct Writer<N> {
     known: bool,
     /// All tables were read, not only those of our VNIs.
     known_everywhere: bool,
+    /// The last reading is or was one of all tables.
+    reads_everywhere: bool,
     /// The kernel is being read, and new routes are written meanwhile.
     writes_while_reading: bool,
     is_first_reading: bool,
@@ -172,8 +174,8 @@ pub(super) struct Writer<N> {
     told_orphans: Option<String>,
     fights: Fights,
     ways: Ways,
-    /// Routes of ours that wait for others to go, when that was last told.
-    shadowed: usize,
+    /// How many routes of ours wait for others to go, and one of them, when that was last told.
+    shadowed: Option<(usize, Place)>,
     burst: Option<Burst>,
     /// Routes removed since [`Change`] announced all routes of a VNI: that list may still
     /// have them.
@@ -208,7 +210,7 @@ impl<N: Netlink> Writer<N> {
             config,
             commands: ends.commands,
             clients: ends.clients,
-            shared: ends.shared,
+            gauges: ends.gauges,
             sequence: 0,
             ops: Vec::new(),
             out: Vec::new(),
@@ -219,6 +221,7 @@ impl<N: Netlink> Writer<N> {
             timers: Timers::default(),
             known: false,
             known_everywhere: false,
+            reads_everywhere: false,
             writes_while_reading: false,
             is_first_reading: true,
             forgets: true,
@@ -230,7 +233,7 @@ impl<N: Netlink> Writer<N> {
             told_orphans: None,
             fights: Fights::default(),
             ways,
-            shadowed: 0,
+            shadowed: None,
             burst: None,
             removed: BTreeMap::new(),
             shadows: Throttle::new(LINES),
@@ -276,8 +279,13 @@ impl<N: Netlink> Writer<N> {
         }
         match self.fights.end(now) {
             Some(end) => self.timers.set(Timer::Peace, end),
-            None => self.timers.clear(Timer::Peace),
+            None if self.timers.is_set(Timer::Peace) => {
+                self.timers.clear(Timer::Peace);
+                self.gauges.end_error(Trouble::Fight);
+            }
+            None => {}
         }
+        self.end_troubles(now);
         self.publish();
         if self.answer(now) || self.orphaned {
             return Next::Stop;
@@ -322,8 +330,8 @@ impl<N: Netlink> Writer<N> {
     /// Notes that a call failed: the kernel's state is unknown until it is read.
     fn distrust(&mut self, doing: &str, error: &io::Error, now: Instant) {
         log::warn!("kernel routes: cannot {doing}: {error}; reading the kernel's state again");
-        self.shared
-            .set_error(format!("cannot {doing} routes: {error}"));
+        let text = format!("cannot {doing} routes: {error}");
+        self.gauges.set_error(Trouble::Call, text);
         self.known = false;
         self.forgets = true;
         self.timers.set(Timer::Resync, now + RESYNC_RETRY);
@@ -375,11 +383,12 @@ impl<N: Netlink> Writer<N> {
     /// Answers the callers that wait. Returns whether the writer is to end.
     fn answer(&mut self, now: Instant) -> bool {
         let done = self.plan.is_idle() && self.can_write() && !self.awaits_reading;
-        let problem = self.problem();
-        if done || problem.is_some() && self.known {
+        let is_stuck = self.known && !self.can_write();
+        if done || is_stuck {
+            let is_waiting = is_stuck || self.plan.counts().waiting > 0;
+            let problem = self.problem().filter(|_| is_waiting);
             for reply in self.flushes.drain(..) {
                 let result = match &problem {
-                    _ if done => Ok(()),
                     Some(problem) => Err(Error::Netlink(format!("{problem}: routes wait"))),
                     None => Ok(()),
                 };
@@ -391,7 +400,7 @@ impl<N: Netlink> Writer<N> {
             return false;
         };
         // Without its device the kernel has none of our routes.
-        let nothing_left = done || self.known && !self.can_write();
+        let nothing_left = done || is_stuck;
         if !nothing_left && now < ending.deadline {
             return false;
         }
@@ -404,11 +413,23 @@ impl<N: Netlink> Writer<N> {
         true
     }
 
+    /// Forgets errors that are over.
+    fn end_troubles(&mut self, now: Instant) {
+        if !self.plan.is_idle() {
+            return;
+        }
+        self.tell_shadowed(now);
+        if !self.plan.has_refused() && !self.timers.is_set(Timer::Resync) {
+            self.gauges.end_error(Trouble::Refused);
+        }
+    }
+
     fn publish(&self) {
         let counts = self.plan.counts();
         let fights = self.timers.is_set(Timer::Peace);
         let in_sync = self.can_write()
             && self.plan.is_idle()
+            && counts.waiting == 0
             && counts.failed == 0
             && counts.shadowed == 0
             && counts.strays == 0
@@ -425,7 +446,7 @@ impl<N: Netlink> Writer<N> {
             (Some(Device::Up { .. }) | None, true) => Obstacle::Fight,
             (Some(Device::Up { .. }) | None, false) => Obstacle::None,
         };
-        self.shared.publish(&counts, obstacle, in_sync);
+        self.gauges.publish(&counts, obstacle, in_sync);
     }
 
     /// Whether a reading goes on that has a reason.
@@ -435,8 +456,8 @@ impl<N: Netlink> Writer<N> {
     }
 
     /// Where the writer publishes.
-    pub(super) fn shared(&self) -> Arc<Shared> {
-        Arc::clone(&self.shared)
+    pub(super) fn gauges(&self) -> Arc<Gauges> {
+        Arc::clone(&self.gauges)
     }
 
     /// Whether commands wait, for the thread to look at before it sleeps.

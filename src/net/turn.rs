@@ -204,6 +204,11 @@ impl<K: Copy + Eq + Hash, C: Ready> Turn<K, C> {
         !self.reads.is_over()
     }
 
+    /// Returns how many connections wait to be read.
+    pub(crate) fn readers(&self) -> usize {
+        self.readers.len()
+    }
+
     /// Holds the next connection instead of reading it, if `is_held` says so. Returns whether.
     pub(crate) fn hold_next(&mut self, is_held: impl FnOnce(K) -> bool) -> bool {
         match self.readers.front() {

@@ -61,8 +61,9 @@ pub struct ServerConfig {
     pub max_vnis_per_peer: usize,
     /// Bytes of tables, queues, sessions and watches; `None`: half of what the process may
     /// have, by its control group, its resource limits and the machine. From 7/8 of it on new
-    /// sessions, routes and subscriptions are refused, beyond it the sessions that hold most are
-    /// closed (`MemoryLimit`), one after the other. Default: `None`.
+    /// sessions, routes and subscriptions are refused. Beyond it tables give back their history,
+    /// then the sessions that hold most are closed (`MemoryLimit`), one after the other.
+    /// Default: `None`.
     pub memory_limit: Option<usize>,
     /// Whether peers without reassembly (Go MetalBond, RustBond 0.1) are sent whole frames
     /// in small chunks, and no faster than they read. Default: `Auto`.

@@ -7,6 +7,7 @@ mod report;
 mod request;
 
 use std::io::IoSlice;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,16 +23,25 @@ use super::mail::{AcceptorMail, WorkerMail};
 use super::stats::WorkerStats;
 use super::watch::WatchSender;
 use crate::core::pace::{Memory, SendQueue};
-use crate::core::reflector::{Message, Shard};
+use crate::core::reflector::{Message, Phase, Shard};
 use crate::core::rib::PeerId;
 use crate::net::{
     Conn, Mailbox, Peer, Postbox, READ_BUDGET, Ready, Stream, Turn, WRITE_BUDGET, Written,
 };
 
+/// Bytes of a session that the shard is given at once: what they cost shows only then.
+const READ_SLICE: usize = 8 * 1024;
+
+/// Bytes that all sessions which wait to be read share, so that one of thousands that only sends
+/// a KEEPALIVE does not wait for the tables of the others; each has this many at least.
+const READ_SHARED: usize = 4 * READ_BUDGET;
+const READ_LEAST: usize = 2 * 1024;
+
 /// Pieces of shared frames in one `writev`.
 const SLICES: usize = 64;
 
-/// Weight of the mail taken in one turn; about four milliseconds of updates.
+/// Weight of the mail taken in one turn. What messages cost, the shard's meter knows; this is for
+/// connections and requests, of which it knows nothing.
 const MAIL_PER_TURN: usize = 8192;
 
 const WAKE: Token = Token(usize::MAX);
@@ -69,6 +79,8 @@ pub(super) struct Worker {
     user_timeout: Duration,
     journal: Journal,
     buffer: Box<[u8]>,
+    /// The part of the buffer that the last turn had no room for, and whose it is.
+    unread: Option<(PeerId, Range<usize>)>,
 }
 
 impl Worker {
@@ -94,6 +106,7 @@ impl Worker {
             user_timeout,
             journal: Journal::new(),
             buffer: vec![0; READ_BUDGET].into_boxed_slice(),
+            unread: None,
         }
     }
 
@@ -170,7 +183,8 @@ impl Worker {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let is_behind = self.turn.has_readers() || self.turn.has_writers() || self.has_mail;
+        let has_sockets = self.turn.has_readers() || self.turn.has_writers();
+        let is_behind = has_sockets || self.has_mail || self.unread.is_some();
         if is_behind || self.shard.has_work() || self.has_watch_steps() {
             return Some(Duration::ZERO);
         }
@@ -210,8 +224,16 @@ impl Worker {
 
     /// Does what is due. A session is silent only if its socket has nothing to read.
     fn handle_timeouts(&mut self, now: Instant) {
-        let Self { shard, turn, .. } = self;
-        shard.handle_timeouts(now, |id| turn.poll_readable(id, Conn::poll_readable));
+        let Self {
+            shard,
+            turn,
+            unread,
+            ..
+        } = self;
+        let is_unread = |id| unread.as_ref().is_some_and(|it| it.0 == id);
+        shard.handle_timeouts(now, |id| {
+            is_unread(id) || turn.poll_readable(id, Conn::poll_readable)
+        });
     }
 
     /// Takes the mail, as much as one turn is to cost. Returns `false` when told to stop.
@@ -227,7 +249,7 @@ impl Worker {
                 WorkerMail::Stop => return false,
             }
             budget = budget.saturating_sub(weight);
-            if budget == 0 {
+            if budget == 0 || self.shard.is_over(Phase::Mail) {
                 self.has_mail = true;
                 break;
             }
@@ -285,41 +307,66 @@ impl Worker {
 
     fn read_sockets(&mut self, now: Instant) {
         self.release_held();
+        if let Some((id, bytes)) = self.unread.take() {
+            self.feed(id, bytes, now);
+            self.post(Some(id));
+        }
         self.turn.begin_reads();
-        while self.turn.has_reads_left() {
+        // Those that this turn has no room for are the first of the next one.
+        while self.turn.has_reads_left() && self.unread.is_none() {
+            let readers = self.turn.readers().max(1);
+            let mut budget = (READ_SHARED / readers).clamp(READ_LEAST, READ_BUDGET);
+            if self.holds.has_full() {
+                let holds = &self.holds;
+                if self.turn.hold_next(|id| holds.is_held(id)) {
+                    self.stats.held_up.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                budget = budget.min(READ_WHILE_FULL);
+            }
             let Self {
                 turn,
-                holds,
                 shard,
                 stats,
                 buffer,
                 ..
             } = self;
-            let mut budget = buffer.len();
-            if holds.has_full() {
-                if turn.hold_next(|id| holds.is_held(id)) {
-                    stats.held_up.fetch_add(1, Ordering::Relaxed);
-                    continue;
+            let mut read = None;
+            turn.read_next(|id, conn| match conn.read(&mut buffer[..budget]) {
+                Ok(count) => {
+                    add(&stats.bytes_received, count);
+                    read = Some((id, count));
+                    count
                 }
-                budget = READ_WHILE_FULL;
-            }
-            let buffer = &mut buffer[..budget];
-            let mut reader = None;
-            turn.read_next(|id, conn| {
-                reader = Some(id);
-                match conn.read(buffer) {
-                    Ok(count) => {
-                        add(&stats.bytes_received, count);
-                        shard.receive(id, &buffer[..count], now);
-                        count
-                    }
-                    Err(reason) => {
-                        shard.close(id, reason, now);
-                        0
-                    }
+                Err(reason) => {
+                    shard.close(id, reason, now);
+                    0
                 }
             });
-            self.post(reader);
+            if let Some((id, count)) = read {
+                self.feed(id, 0..count, now);
+            }
+            self.post(read.map(|it| it.0));
+            if self.shard.is_over(Phase::Reads) {
+                break;
+            }
+        }
+    }
+
+    /// Gives the shard a part of the buffer, as far as the turn has room.
+    fn feed(&mut self, id: PeerId, bytes: Range<usize>, now: Instant) {
+        let mut rest = bytes;
+        loop {
+            let end = rest.end.min(rest.start + READ_SLICE);
+            self.shard.receive(id, &self.buffer[rest.start..end], now);
+            rest.start = end;
+            if rest.is_empty() {
+                return;
+            }
+            if self.shard.is_over(Phase::Reads) {
+                self.unread = Some((id, rest));
+                return;
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustbond::kernel::{KernelConfig, KernelWriter};
 
-use crate::netns::{DEVICE, in_namespace, ip, ip_batch, make_device};
+use crate::netns::{DEVICE, in_namespace, installed, ip, ip_batch, make_device};
 use crate::writer::*;
 
 /// What `ip` prints without the numbers of objects, which a repair may change.
@@ -120,6 +120,138 @@ fn route_that_was_there_before_us_is_left_alone() {
             writer.stats().in_sync
         });
         assert!(shown("fd00::/64").contains("2001:db8::1"));
+    });
+}
+
+/// It was called refused for 5 s, and how many there had been was told after they came.
+#[test]
+fn route_in_the_place_of_somebody_elses_is_shadowed_at_once_and_told_as_long_as_that() {
+    in_namespace("at-once", || {
+        make_device();
+        let writer = start(config());
+        writer.synced(VNI);
+        ip("-4 route add 10.0.0.0/24 dev lo proto static table 100");
+        ip("-6 route add fd00::/64 dev lo proto static metric 1024 table 100");
+        for prefix in ["10.0.0.0/24", "10.0.1.0/24", "fd00::/64"] {
+            writer.add(VNI, route(prefix, 1));
+        }
+        writer.flush(WAIT).unwrap();
+        let stats = writer.stats();
+        assert_eq!((stats.shadowed, stats.failed, stats.installed), (2, 0, 1));
+        let told = || writer.stats().last_error.unwrap_or_default();
+        assert!(told().starts_with("2 of our routes"), "{}", told());
+        ip("-4 route del 10.0.0.0/24 table 100 proto static");
+        eventually("one comes", WAIT, || writer.stats().installed == 2);
+        eventually("one is left", WAIT, || {
+            told().starts_with("1 of our routes") && told().contains("fd00::/64")
+        });
+        assert!(!writer.stats().in_sync);
+        ip("-6 route del fd00::/64 table 100 proto static");
+        eventually("all come", WAIT, || writer.stats().in_sync);
+        assert_eq!((told(), writer.stats().shadowed), (String::new(), 0));
+    });
+}
+
+/// The new form of the route came beside the old one, and so before theirs.
+#[test]
+fn route_behind_somebody_elses_stays_behind_it_in_another_form() {
+    in_namespace("behind", || {
+        make_device();
+        for (before, after) in [(fallback(), config()), (config(), fallback())] {
+            let writer = start(before);
+            writer.synced(VNI);
+            writer.add(VNI, route("10.0.0.0/24", 1));
+            writer.flush(WAIT).unwrap();
+            writer.shutdown(WAIT).unwrap();
+            ip("-4 route prepend blackhole 10.0.0.0/24 proto static table 100");
+
+            let writer = start(after);
+            writer.add(VNI, route("10.0.0.0/24", 1));
+            writer.synced(VNI);
+            writer.flush(WAIT).unwrap();
+            let shown_now = shown("10.0.0.0/24");
+            assert!(shown_now.starts_with("blackhole"), "{shown_now}");
+            eventually("it waits", WAIT, || writer.stats().shadowed == 1);
+            ip("-4 route del blackhole 10.0.0.0/24 proto static table 100");
+            eventually("it comes", WAIT, || writer.stats().in_sync);
+            assert!(shown("10.0.0.0/24").contains("dst 2001:db8::1 "));
+            writer.remove(VNI, route("10.0.0.0/24", 1));
+            writer.flush(WAIT).unwrap();
+            assert_eq!(table(100), "");
+            writer.shutdown(WAIT).unwrap();
+        }
+    });
+}
+
+/// The kernel deletes the routes of an object with it, whoever put them there.
+#[test]
+fn nexthop_object_stays_as_long_as_somebody_elses_route_leads_to_it() {
+    in_namespace("borrowed", || {
+        make_device();
+        let writer = start(config());
+        writer.synced(VNI);
+        writer.add(VNI, route("10.0.0.0/24", 1));
+        writer.add(VNI, route("10.0.1.0/24", 2));
+        writer.add(VNI, route("10.0.1.0/24", 3));
+        writer.flush(WAIT).unwrap();
+        let id_of = |prefix: &str| {
+            let line = shown(prefix);
+            let mut words = line.split_whitespace().skip_while(|it| *it != "nhid");
+            words.nth(1).unwrap().to_owned()
+        };
+        let ids = [id_of("10.0.0.0/24"), id_of("10.0.1.0/24")];
+        for (n, id) in ids.iter().enumerate() {
+            ip(&format!(
+                "-4 route add 10.5{n}.0.0/16 nhid {id} table 300 proto static"
+            ));
+        }
+        // The destinations: a group leads elsewhere when a member goes.
+        let theirs = || {
+            let mut all = installed("300");
+            all.retain(|it| it.starts_with("10."));
+            all
+        };
+        let before = theirs();
+        assert_eq!(before.len(), 2);
+        // A whole turn: it has seen them.
+        writer.flush(WAIT).unwrap();
+        let routes = [("10.0.0.0/24", 1), ("10.0.1.0/24", 2), ("10.0.1.0/24", 3)];
+        for (prefix, hop) in routes {
+            writer.remove(VNI, route(prefix, hop));
+        }
+        writer.flush(WAIT).unwrap();
+        assert_eq!(table(100), "");
+        assert_eq!(theirs(), before);
+        writer.shutdown(WAIT).unwrap();
+
+        // The next one finds them by reading, and another end leaves them too.
+        let writer = start(KernelConfig {
+            cleanup_on_exit: true,
+            ..config()
+        });
+        writer.synced(VNI);
+        writer.add(VNI, route("10.0.0.0/24", 4));
+        writer.flush(WAIT).unwrap();
+        assert_eq!(theirs(), before);
+        writer.shutdown(WAIT).unwrap();
+        assert_eq!(theirs(), before);
+
+        // So does one whose routes do not use objects, for which these are left over.
+        let writer = start(fallback());
+        writer.synced(VNI);
+        writer.flush(WAIT).unwrap();
+        assert_eq!(theirs(), before);
+        writer.shutdown(WAIT).unwrap();
+
+        let writer = start(config());
+        writer.synced(VNI);
+        writer.flush(WAIT).unwrap();
+        let objects = || ip("nexthop show proto 254").lines().count();
+        assert_eq!(objects(), 3, "two, and a group");
+        ip("-4 route del 10.50.0.0/16 table 300");
+        eventually("one goes", WAIT, || objects() == 2);
+        ip("-4 route del 10.51.0.0/16 table 300");
+        eventually("all go", WAIT, || objects() == 0);
     });
 }
 

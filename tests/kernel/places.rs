@@ -193,6 +193,67 @@ fn vni_may_have_a_device_of_its_own_and_the_routes_of_others_do_not_wait_for_it(
     });
 }
 
+/// They were tried and refused, with growing pauses.
+#[test]
+fn routes_whose_device_is_missing_wait_for_it_and_are_not_tried() {
+    in_namespace("wait", || {
+        make_device();
+        let mixed = KernelConfig {
+            vni_tables: BTreeMap::from([(VNI, 100), (Vni(8), 200)]),
+            vni_devices: BTreeMap::from([(Vni(8), SECOND.into())]),
+            ..config()
+        };
+        let writer = KernelWriter::start(mixed).unwrap();
+        for n in 0..20 {
+            for vni in [VNI, Vni(8)] {
+                writer.add(vni, nth_v4(n, 1));
+                writer.add(vni, nth_v6(n, 1));
+                writer.add(vni, nth_v6(n, 2));
+            }
+        }
+        writer.synced(VNI);
+        writer.synced(Vni(8));
+        let counts = || {
+            let stats = writer.stats();
+            (stats.desired, stats.installed, stats.waiting, stats.failed)
+        };
+        let flush = || writer.flush(WAIT).map_err(|error| error.to_string());
+        let error = flush().unwrap_err();
+        assert!(error.contains(SECOND) && error.contains("wait"), "{error}");
+        assert_eq!(counts(), (80, 40, 40, 0));
+        let stats = writer.stats();
+        assert!(!stats.in_sync);
+        assert!(stats.obstacle.unwrap().contains(SECOND));
+        assert!(stats.last_error.unwrap().contains(SECOND));
+        // Whatever else is written, they are not.
+        for n in 0..20 {
+            writer.add(VNI, nth_v4(100 + n, 1));
+            writer.add(Vni(8), nth_v4(100 + n, 1));
+        }
+        flush().unwrap_err();
+        assert_eq!(counts(), (120, 60, 60, 0));
+        assert_eq!(writer.stats().messages, stats.messages + 20);
+
+        make_second_device();
+        eventually("they come", WAIT, || counts() == (120, 120, 0, 0));
+        eventually("all is well", WAIT, || writer.stats().in_sync);
+        assert_eq!((flush(), writer.stats().last_error), (Ok(()), None));
+        ip(&format!("link del {SECOND}"));
+        eventually("they wait again", WAIT, || {
+            let counts = counts();
+            assert_eq!(counts.3, 0, "none is refused");
+            counts == (120, 60, 60, 0)
+        });
+        make_second_device();
+        eventually("they come again", WAIT, || counts() == (120, 120, 0, 0));
+        // The first one is waited for in the same way.
+        ip(&format!("link set {DEVICE} down"));
+        eventually("noticed", WAIT, || counts() == (120, 60, 60, 0));
+        ip(&format!("link set {DEVICE} up"));
+        eventually("all is well", WAIT, || writer.stats().in_sync);
+    });
+}
+
 #[test]
 fn routes_that_a_client_left_under_another_protocol_are_named_and_can_be_flushed() {
     in_namespace("protocol", || {

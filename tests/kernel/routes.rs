@@ -194,7 +194,7 @@ fn routes_with_many_next_hops_are_read_back() {
         assert_eq!(found.len(), 100);
         assert!(found.iter().all(|it| it.next_hops.len() == 250));
         let writer = start(config);
-        assert_eq!(writer.stats().installed, 100);
+        assert_eq!(writer.stats().settling, 100);
         announce(&writer);
         writer.synced(VNI);
         writer.flush(WAIT).unwrap();

@@ -316,3 +316,62 @@ fn missing_device_is_waited_for() {
         assert_eq!(writer.stats().last_error, None);
     });
 }
+
+#[test]
+fn largest_numbers_are_written_and_adopted() {
+    in_namespace("largest", || {
+        make_device();
+        let config = KernelConfig {
+            vni_tables: BTreeMap::from([(Vni(u32::MAX), u32::MAX)]),
+            metric: Some(u32::MAX),
+            protocol: 255,
+            nexthop_ids: u32::MAX - 65_536..u32::MAX,
+            ..config()
+        };
+        for messages in [5, 0] {
+            let writer = start(config.clone());
+            for n in 0..2 {
+                writer.add(Vni(u32::MAX), nth_v4(0, n));
+                writer.add(Vni(u32::MAX), nth_v6(0, n));
+            }
+            writer.synced(Vni(u32::MAX));
+            writer.flush(WAIT).unwrap();
+            let stats = writer.stats();
+            assert!(stats.in_sync, "{stats:?}");
+            assert_eq!((stats.installed, stats.messages), (2, messages));
+            writer.shutdown(WAIT).unwrap();
+        }
+        let flushed = rustbond::kernel::flush(255, config.nexthop_ids.clone(), None).unwrap();
+        assert_eq!((flushed.routes, flushed.nexthop_objects), (2, 3));
+    });
+}
+
+/// More were called installed than wanted.
+#[test]
+fn routes_of_an_earlier_process_are_counted_apart_until_they_settle() {
+    in_namespace("settling", || {
+        make_device();
+        let writer = start(config());
+        for n in 0..22 {
+            writer.add(VNI, nth_v4(n, 1));
+        }
+        writer.flush(WAIT).unwrap();
+        writer.shutdown(WAIT).unwrap();
+
+        let writer = start(config());
+        let counts = || {
+            let stats = writer.stats();
+            (stats.desired, stats.installed, stats.settling)
+        };
+        assert_eq!(counts(), (0, 0, 22));
+        for n in 0..20 {
+            writer.add(VNI, nth_v4(n, 1));
+        }
+        writer.flush(WAIT).unwrap();
+        assert_eq!(counts(), (20, 20, 2));
+        writer.synced(VNI);
+        writer.flush(WAIT).unwrap();
+        assert_eq!(counts(), (20, 20, 0));
+        assert_eq!(table(100).matches("unicast").count(), 20);
+    });
+}

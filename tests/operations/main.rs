@@ -13,11 +13,19 @@ mod netns;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 #[path = "../common/process.rs"]
 mod process;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+#[path = "../common/procfs.rs"]
+mod procfs;
 #[path = "../common/support.rs"]
 mod support;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+#[path = "../../benches/siege/wire.rs"]
+mod wire;
 
 #[cfg(feature = "http")]
 mod http;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod memory;
 #[cfg(all(feature = "cli", feature = "netlink", target_os = "linux"))]
 mod namespaces;
 #[cfg(all(feature = "cli", target_os = "linux"))]

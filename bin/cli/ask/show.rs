@@ -361,6 +361,15 @@ fn kernel_lines(kernel: &Value, line: &mut impl FnMut(&'static str, String)) {
             ),
         );
     }
+    let (waiting, settling) = (number("waiting"), number("settling"));
+    if waiting > 0 || settling > 0 {
+        line(
+            "",
+            format!(
+                "{waiting} waiting for a tunnel device, {settling} of an earlier process settling"
+            ),
+        );
+    }
     let unreachable = number("unreachable");
     if unreachable > 0 {
         line("", format!("no route to {unreachable} next hops"));

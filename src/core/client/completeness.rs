@@ -97,7 +97,7 @@ enum Handshake {
 
 /// What is known of a subscribed VNI.
 #[derive(Debug)]
-struct Table {
+struct VniState {
     /// When it was subscribed to; `None` until the core tells the time.
     asked_since: Option<Instant>,
     is_synced: bool,
@@ -108,7 +108,7 @@ struct Table {
     is_expired: bool,
 }
 
-impl Table {
+impl VniState {
     fn is_open(&self) -> bool {
         !self.is_synced || !self.is_settled || !self.ages.is_empty()
     }
@@ -128,7 +128,7 @@ pub(super) struct Completeness {
     /// Since when a server has been telling a table again.
     asked_again: BTreeMap<(ServerId, Vni), Instant>,
     /// The subscribed VNIs.
-    tables: BTreeMap<Vni, Table>,
+    vnis: BTreeMap<Vni, VniState>,
     /// Those of them that were subscribed to since the core last told the time.
     fresh: Vec<Vni>,
     /// How often a table was completed, or its copies became stale or went.
@@ -147,7 +147,7 @@ impl Completeness {
             lacking: BTreeSet::new(),
             refusing: BTreeSet::new(),
             asked_again: BTreeMap::new(),
-            tables: BTreeMap::new(),
+            vnis: BTreeMap::new(),
             fresh: Vec::new(),
             changes: 0,
             due: None,
@@ -170,20 +170,20 @@ impl Completeness {
 
     /// A VNI is subscribed to.
     pub(super) fn subscribed(&mut self, vni: Vni) {
-        let table = Table {
+        let state = VniState {
             asked_since: None,
             is_synced: false,
             is_settled: false,
             ages: Ages::default(),
             is_expired: false,
         };
-        self.tables.insert(vni, table);
+        self.vnis.insert(vni, state);
         self.fresh.push(vni);
     }
 
     /// A VNI is not subscribed to any more, and has no routes.
     pub(super) fn unsubscribed(&mut self, vni: Vni) {
-        self.tables.remove(&vni);
+        self.vnis.remove(&vni);
         self.forget_refusals(|_, of| of == vni);
         for server in self.servers.values_mut() {
             match server {
@@ -259,7 +259,7 @@ impl Completeness {
         let settle_time = self.patience.settle_time;
         let loading = match standing {
             Standing::Established { complete, .. } => {
-                let all = self.tables.keys().copied();
+                let all = self.vnis.keys().copied();
                 all.filter(|vni| !complete.contains(vni)).collect()
             }
             Standing::Retrying { loading, .. } => std::mem::take(loading),
@@ -294,15 +294,15 @@ impl Completeness {
     /// Returns the age of what becomes stale at `now`.
     pub(super) fn age(&self, vni: Vni, cause: Cause, now: Instant) -> Age {
         let stale_time = self.patience.stale_time;
-        let table = self.tables.get(&vni);
-        table.map_or(Age::FIRST, |it| it.ages.of(cause, now, stale_time))
+        let state = self.vnis.get(&vni);
+        state.map_or(Age::FIRST, |it| it.ages.of(cause, now, stale_time))
     }
 
     /// Routes of a VNI became stale.
     pub(super) fn became_stale(&mut self, vni: Vni, age: Age, cause: Cause, now: Instant) {
         self.changes += 1;
-        if let Some(table) = self.tables.get_mut(&vni) {
-            let start = table.ages.begin(age, cause, now);
+        if let Some(state) = self.vnis.get_mut(&vni) {
+            let start = state.ages.begin(age, cause, now);
             self.note(start.checked_add(self.patience.stale_time));
         }
     }
@@ -314,8 +314,8 @@ impl Completeness {
             complete.insert(vni);
             self.asked_again.remove(&(server, vni));
         }
-        if let Some(table) = self.tables.get_mut(&vni) {
-            table.is_expired = false;
+        if let Some(state) = self.vnis.get_mut(&vni) {
+            state.is_expired = false;
         }
         self.judge_where_it_counts(vni, now);
     }
@@ -382,8 +382,8 @@ impl Completeness {
     /// Does what is due at `now`.
     pub(super) fn handle_timeouts(&mut self, now: Instant) {
         for vni in std::mem::take(&mut self.fresh) {
-            if let Some(table) = self.tables.get_mut(&vni) {
-                table.asked_since.get_or_insert(now);
+            if let Some(state) = self.vnis.get_mut(&vni) {
+                state.asked_since.get_or_insert(now);
                 self.note(now.checked_add(self.patience.stale_time));
             }
         }
@@ -391,9 +391,9 @@ impl Completeness {
             return;
         }
         let stale_time = self.patience.stale_time;
-        for (vni, table) in &mut self.tables {
-            while let Some(age) = table.ages.take_over(now, stale_time) {
-                table.is_expired = true;
+        for (vni, state) in &mut self.vnis {
+            while let Some(age) = state.ages.take_over(now, stale_time) {
+                state.is_expired = true;
                 self.changes += 1;
                 self.verdicts.push_back(Verdict::Expire(*vni, age));
             }
@@ -425,30 +425,30 @@ impl Completeness {
 
     /// Whether the consumers were told that a VNI is synced; `None` if it is not subscribed to.
     pub(super) fn is_synced(&self, vni: Vni) -> Option<bool> {
-        Some(self.tables.get(&vni)?.is_synced)
+        Some(self.vnis.get(&vni)?.is_synced)
     }
 
     /// Whether the routes of a VNI went when the stale time was over, and no server has told its
     /// table since.
     pub(super) fn is_expired(&self, vni: Vni) -> bool {
-        let is_expired = self.tables.get(&vni).is_some_and(|table| table.is_expired);
+        let is_expired = self.vnis.get(&vni).is_some_and(|state| state.is_expired);
         is_expired && self.speakers(vni).next().is_none()
     }
 
     /// Whether the consumers were told that a VNI is settled.
     pub(super) fn is_settled(&self, vni: Vni) -> bool {
-        self.tables.get(&vni).is_some_and(|table| table.is_settled)
+        self.vnis.get(&vni).is_some_and(|state| state.is_settled)
     }
 
     /// The VNIs that are synced, each with whether it is settled too.
     pub(super) fn synced(&self) -> impl Iterator<Item = (Vni, bool)> + '_ {
-        let synced = self.tables.iter().filter(|(_, table)| table.is_synced);
-        synced.map(|(vni, table)| (*vni, table.is_settled))
+        let synced = self.vnis.iter().filter(|(_, state)| state.is_synced);
+        synced.map(|(vni, state)| (*vni, state.is_settled))
     }
 
     /// Judges all VNIs that something is to be said about.
     pub(super) fn evaluate(&mut self, now: Instant) {
-        let open = self.tables.iter().filter(|(_, table)| table.is_open());
+        let open = self.vnis.iter().filter(|(_, state)| state.is_open());
         for vni in open.map(|(vni, _)| *vni).collect::<Vec<_>>() {
             self.judge(vni, now);
         }
@@ -465,28 +465,28 @@ impl Completeness {
     }
 
     fn judge(&mut self, vni: Vni, now: Instant) {
-        let Some(table) = self.tables.get(&vni).filter(|table| table.is_open()) else {
+        let Some(state) = self.vnis.get(&vni).filter(|state| state.is_open()) else {
             return;
         };
-        let (is_synced, is_settled) = (table.is_synced, table.is_settled);
-        let sweeps = !table.ages.is_empty() && self.has_spoken(vni, Vouching::Needed, now);
+        let (is_synced, is_settled) = (state.is_synced, state.is_settled);
+        let sweeps = !state.ages.is_empty() && self.has_spoken(vni, Vouching::Needed, now);
         let syncs = !is_synced && self.is_whole(vni, Vouching::NotNeeded, now);
         let settles =
             (is_synced || syncs) && !is_settled && self.is_whole(vni, Vouching::Needed, now);
-        let Some(table) = self.tables.get_mut(&vni) else {
+        let Some(state) = self.vnis.get_mut(&vni) else {
             return;
         };
         if sweeps {
-            table.ages.clear();
+            state.ages.clear();
             self.changes += 1;
             self.verdicts.push_back(Verdict::Sweep(vni));
         }
         if syncs {
-            table.is_synced = true;
+            state.is_synced = true;
             self.verdicts.push_back(Verdict::Synced(vni));
         }
         if settles {
-            table.is_settled = true;
+            state.is_settled = true;
             self.verdicts.push_back(Verdict::Settled(vni));
         }
     }
@@ -499,14 +499,14 @@ impl Completeness {
                 || (self.is_overdue(*vni, now) && self.speakers(*vni).next().is_some())
         };
         let sources = self.imports.get(&vni).into_iter().flatten();
-        let mut subscribed = sources.filter(|from| self.tables.contains_key(from));
+        let mut subscribed = sources.filter(|from| self.vnis.contains_key(from));
         has_spoken(&vni) && subscribed.all(has_spoken)
     }
 
     /// Whether at least one server speaks for a VNI, all that do vouch if that is needed, and
     /// nobody is at hand who may still tell.
     fn has_spoken(&self, vni: Vni, vouching: Vouching, now: Instant) -> bool {
-        let asked_since = self.tables.get(&vni).and_then(|table| table.asked_since);
+        let asked_since = self.vnis.get(&vni).and_then(|state| state.asked_since);
         let is_awaited = |(server, standing): (&ServerId, &Standing)| match standing {
             Standing::Coming => true,
             Standing::Away => false,
@@ -544,7 +544,7 @@ impl Completeness {
 
     /// Whether a VNI was subscribed to a stale time ago.
     fn is_overdue(&self, vni: Vni, now: Instant) -> bool {
-        let asked_since = self.tables.get(&vni).and_then(|table| table.asked_since);
+        let asked_since = self.vnis.get(&vni).and_then(|state| state.asked_since);
         asked_since.is_some_and(|it| is_past(it, self.patience.stale_time, now))
     }
 
@@ -555,9 +555,9 @@ impl Completeness {
     /// Returns the next deadline after `now`; any, without it.
     fn next_due(&self, now: Option<Instant>) -> Option<Instant> {
         let stale_time = self.patience.stale_time;
-        let ends = self.tables.values().filter(|it| it.is_open());
-        let ends = ends.flat_map(|table| {
-            let begins = table.ages.oldest().into_iter().chain(table.asked_since);
+        let ends = self.vnis.values().filter(|it| it.is_open());
+        let ends = ends.flat_map(|state| {
+            let begins = state.ages.oldest().into_iter().chain(state.asked_since);
             begins.filter_map(|it| it.checked_add(stale_time))
         });
         let servers = self

@@ -11,13 +11,15 @@
 //! into a [`Buffer`].
 
 mod buffer;
+mod progress;
 #[cfg(test)]
 mod tests;
 
 use std::io::IoSlice;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub(crate) use buffer::Buffer;
+use progress::Progress;
 
 use crate::core::pace::{
     CHUNK, Finding, Framing, LegacyPacing, Overrun, Pacer, Pacing, SendQueue, Trial, Window,
@@ -94,8 +96,8 @@ pub(crate) struct Connection<Q> {
     pace: Pace,
     /// Of a client whose server reassembles, until its way is known not to be slow.
     trial: Option<Box<Trial>>,
-    /// Since when the peer takes nothing, while something waits.
-    stalled_since: Option<Instant>,
+    /// How the peer takes what waits for it, while something waits.
+    progress: Option<Progress>,
     /// To be ended once everything that waits is sent.
     is_draining: bool,
 }
@@ -117,7 +119,7 @@ impl<Q: Queue> Connection<Q> {
             queue: Q::default(),
             pace,
             trial,
-            stalled_since: None,
+            progress: None,
             is_draining: false,
         }
     }
@@ -281,12 +283,13 @@ impl<Q: Queue> Connection<Q> {
             }
         };
         if self.queue.is_empty() {
-            self.stalled_since = None;
+            self.progress = None;
             if let Pace::Client(pacer) = &mut self.pace {
                 pacer.all_sent(now);
             }
-        } else if count > 0 || self.stalled_since.is_none() {
-            self.stalled_since = Some(now);
+        } else {
+            let progress = self.progress.get_or_insert_with(|| Progress::new(now));
+            progress.took(count, now);
         }
         if self.is_draining {
             self.end_if_drained();
@@ -303,15 +306,14 @@ impl<Q: Queue> Connection<Q> {
     /// When [`Self::handle_timeout`] has something to do, if the session lives.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let due = self.session.poll_timeout()?;
-        let hold = self.stalled_since.map(|since| since + self.send_hold());
-        Some(hold.map_or(due, |hold| hold.min(due)))
+        Some(self.send_hold_end().map_or(due, |end| end.min(due)))
     }
 
     /// Does what is due at `now`: a KEEPALIVE, or the end of a peer that is silent or takes
     /// nothing.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.session.handle_timeout(now);
-        if self.is_stalled(now, self.send_hold()) {
+        if self.send_hold_end().is_some_and(|end| now >= end) {
             self.session.close(CloseReason::SendHold);
         }
     }
@@ -373,13 +375,14 @@ impl<Q: Queue> Connection<Q> {
         }
     }
 
-    /// Whether the peer has taken nothing for `limit` of what waits for it.
-    pub(crate) fn is_stalled(&self, now: Instant, limit: Duration) -> bool {
-        self.stalled_since.is_some_and(|since| now >= since + limit)
+    /// Whether something has waited for half a second of which the peer took next to nothing.
+    pub(crate) fn is_slow(&self, now: Instant) -> bool {
+        self.progress.as_ref().is_some_and(|it| it.is_slow(now))
     }
 
-    /// How long a peer may take nothing from a queue that is not empty (RFC 9687).
-    fn send_hold(&self) -> Duration {
-        self.session.timeout() * 2
+    /// When a peer that takes nothing from a queue that is not empty is given up (RFC 9687).
+    fn send_hold_end(&self) -> Option<Instant> {
+        let hold = self.session.timeout() * 2;
+        self.progress.as_ref().map(|it| it.stall_after(hold))
     }
 }

@@ -1,5 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
 
+use std::time::Duration;
+
 use super::*;
 use crate::core::wire::{Extensions, Hello, encode_hello, frame_len};
 

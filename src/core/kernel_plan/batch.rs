@@ -107,7 +107,7 @@ impl Plan {
             self.forget_if_empty(id);
             return;
         }
-        if self.is_held(id, state) {
+        if self.is_kept_as_found(id, state) {
             return;
         }
         self.write(id, state, ops);
@@ -136,8 +136,8 @@ impl Plan {
         let (verb, target, installed) = if hops == NONE {
             (Verb::Delete, self.target(state.installed), NONE)
         } else {
-            // It comes when theirs goes.
-            if self.shadowed.contains(&id) {
+            // It comes when theirs goes, or when its device comes.
+            if self.shadowed.contains(&id) || self.awaits_device(state) {
                 return;
             }
             let Some(object) = self.object_for(hops, ops) else {
@@ -165,7 +165,7 @@ impl Plan {
     /// Whether a route that was there before us stays as it is until the table is complete.
     ///
     /// Its other hops may be announced yet: rewriting it now would write it twice.
-    fn is_held(&self, id: RouteId, state: State) -> bool {
+    fn is_kept_as_found(&self, id: RouteId, state: State) -> bool {
         if !state.has(ADOPTED) || self.tables[usize::from(state.table)].is_complete() {
             return false;
         }
@@ -314,6 +314,10 @@ impl Plan {
                 continue;
             }
             let object = self.objects.object(slot);
+            if self.is_borrowed(object.id) {
+                // The routes of these groups move one by one.
+                continue;
+            }
             let last_member = |&group: &u32| match &self.objects.object(group).kind {
                 Kind::Group { members } => self.present(members) == [slot],
                 Kind::StandIn | Kind::Single { .. } => true,
@@ -353,8 +357,12 @@ impl Plan {
     fn collect(&mut self, limit: usize, ops: &mut Vec<Op>) {
         while ops.len() < limit
             && self.may_delete_leftovers()
-            && let Some(id) = self.objects.leftovers.pop()
+            && let Some((id, addresses)) = self.objects.leftovers.pop()
         {
+            if self.is_borrowed(id) || self.objects.leftovers.is_kept(&addresses) {
+                self.objects.leftovers.keep(addresses);
+                continue;
+            }
             self.objects.note(id);
             ops.push(Op::DeleteObject { id });
         }
@@ -374,8 +382,9 @@ impl Plan {
     }
 
     pub(super) fn is_unused(&self, slot: u32) -> bool {
-        let set = self.objects.get(slot).map_or(NONE, |object| object.set);
-        self.has_no_users(slot) && !self.is_kept_for_refused(slot, set)
+        let object = self.objects.get(slot);
+        let (id, set) = object.map_or((0, NONE), |it| (it.id, it.set));
+        self.has_no_users(slot) && !self.is_borrowed(id) && !self.is_kept_for_refused(slot, set)
     }
 
     /// Whether an object exists that no route and no group uses.

@@ -40,6 +40,11 @@ impl Plan {
         if known.is_none() && !self.tables[usize::from(position)].is_complete() {
             self.store.state_mut(id).flags |= ADOPTED;
         }
+        if state.has(DOUBTED) {
+            // What the kernel said is there was this one.
+            self.store.state_mut(id).flags &= !DOUBTED;
+            self.shadowed.remove(&id);
+        }
         self.set_installed(id, slot);
         self.enqueue(id);
         Change::None

@@ -11,8 +11,11 @@
 //! ```
 
 mod batch;
+mod borrowed;
 mod catalog;
 mod changes;
+mod counts;
+mod held;
 mod hops;
 mod intern;
 #[cfg(any(test, feature = "internals"))]
@@ -38,7 +41,10 @@ use std::ops::Range;
 use ipnet::IpNet;
 
 use crate::core::types::{NextHopType, Route, Vni};
+use borrowed::Borrowed;
 use catalog::{Announcement, Catalog};
+pub(crate) use counts::Counts;
+use counts::Presence;
 use intern::NONE;
 use objects::{Kind, Object, Objects};
 pub(crate) use op::{Change, Hop, Op, Place, Seen, Target, Tunnelled, Verb};
@@ -119,27 +125,6 @@ pub(crate) enum Doubtful {
     TooMany,
 }
 
-/// Counts for the outside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// Destinations that should be in the kernel.
-    pub(crate) desired: usize,
-    /// Destinations of ours that are in the kernel.
-    pub(crate) installed: usize,
-    /// Destinations that the kernel refused; they are tried again.
-    pub(crate) failed: usize,
-    /// Destinations where somebody else's route stands in the way of ours.
-    pub(crate) shadowed: usize,
-    /// Routes of ours that are to be deleted where they stand.
-    pub(crate) strays: usize,
-    /// Routes with a next hop that cannot be encapsulated to.
-    pub(crate) uninstallable: usize,
-    /// Underlay addresses that cannot be reached.
-    pub(crate) unreachable: usize,
-    /// Nexthop objects in the kernel.
-    pub(crate) objects: usize,
-}
-
 /// Desired and installed state, and the work between them.
 pub(crate) struct Plan {
     config: PlanConfig,
@@ -149,6 +134,7 @@ pub(crate) struct Plan {
     catalog: Catalog,
     store: Store,
     objects: Objects,
+    borrowed: Borrowed,
     /// Routes to look at.
     queue: Queue,
     /// Routes that lost one of several hops: a burst of them is often a hypervisor that
@@ -156,6 +142,8 @@ pub(crate) struct Plan {
     settling: Vec<RouteId>,
     /// Underlay addresses that cannot be reached.
     track: Track,
+    /// Devices that take no routes: see [`Hop::device`].
+    held: BTreeSet<u8>,
     /// Routes that the kernel refused and that wait for their next try.
     refused: Refused,
     /// Destinations where somebody else's route stands in the way of ours.
@@ -205,9 +193,11 @@ impl Plan {
             catalog: Catalog::new(config.seed, single_v6),
             store: Store::new(config.seed),
             objects: Objects::new(config.nexthop_ids.clone(), config.protocol),
+            borrowed: Borrowed::default(),
             queue: Queue::default(),
             settling: Vec::new(),
             track: Track::default(),
+            held: BTreeSet::new(),
             refused: Refused::default(),
             shadowed: BTreeSet::new(),
             strays: Strays::default(),
@@ -396,17 +386,6 @@ impl Plan {
         !self.lost.is_empty() || !self.lost_objects.is_empty()
     }
 
-    pub(crate) fn counts(&self) -> Counts {
-        Counts {
-            failed: self.refused.len(),
-            shadowed: self.shadowed.len(),
-            strays: self.strays.len(),
-            objects: self.objects.len(),
-            unreachable: self.track.len(),
-            ..self.counts
-        }
-    }
-
     /// The position of the table that a route belongs in, unless it is left out.
     fn table_for(&self, vni: Vni, route: &Route) -> Option<u16> {
         let left_out = self
@@ -430,12 +409,12 @@ impl Plan {
         let set = self.catalog.acquire_set(&self.scratch);
         let state = self.store.state_mut(id);
         let old = std::mem::replace(&mut state.desired, set);
-        let installed = state.installed;
+        let (table, installed) = (state.table, state.installed);
         let was_parked = self.refused.remove(id);
         let old_hops = self.catalog.hop_set(old, id.family());
         let hops = self.catalog.hop_set(set, id.family());
-        self.counts.desired += usize::from(hops != NONE);
-        self.counts.desired -= usize::from(old_hops != NONE);
+        let before = Presence::of(old_hops, installed);
+        self.recount(table, before, Presence::of(hops, installed));
         self.catalog.want(hops);
         let shrinks = hops != NONE
             && old_hops != NONE
@@ -448,7 +427,6 @@ impl Plan {
         if shrinks && !was_parked {
             self.settle_later(id);
         } else {
-            let table = self.store.state_mut(id).table;
             self.enqueue_as(id, Urgency::New(table));
         }
     }
@@ -516,10 +494,11 @@ impl Plan {
     /// Notes what the kernel has for a destination.
     fn set_installed(&mut self, id: RouteId, installed: u32) {
         self.touch(id);
+        let before = self.presence(id);
         let state = self.store.state_mut(id);
+        let table = state.table;
         let old = std::mem::replace(&mut state.installed, installed);
-        self.counts.installed += usize::from(installed != NONE);
-        self.counts.installed -= usize::from(old != NONE);
+        self.recount(table, before, self.presence(id));
         self.objects.retain(installed);
         self.objects.release(old);
     }

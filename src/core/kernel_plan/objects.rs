@@ -53,6 +53,8 @@ pub(super) struct Objects {
 pub(super) struct Leftovers {
     groups: BTreeMap<u32, Vec<Ipv6Addr>>,
     hops: BTreeMap<u32, Ipv6Addr>,
+    /// Addresses of groups that stay: routes of others lead to them.
+    kept: BTreeSet<Ipv6Addr>,
 }
 
 impl Leftovers {
@@ -83,10 +85,21 @@ impl Leftovers {
         self.hops.remove(&id).is_some() || self.groups.remove(&id).is_some()
     }
 
-    /// The next one to delete: groups before their members.
-    pub(super) fn pop(&mut self) -> Option<u32> {
-        let group = self.groups.pop_first().map(|(id, _)| id);
-        group.or_else(|| self.hops.pop_first().map(|(id, _)| id))
+    /// The next one to delete, and where it leads: groups before their members.
+    pub(super) fn pop(&mut self) -> Option<(u32, Vec<Ipv6Addr>)> {
+        let hop = |(id, address)| (id, vec![address]);
+        let group = self.groups.pop_first();
+        group.or_else(|| self.hops.pop_first().map(hop))
+    }
+
+    /// Keeps the hops of a group that stays.
+    pub(super) fn keep(&mut self, addresses: Vec<Ipv6Addr>) {
+        self.kept.extend(addresses);
+    }
+
+    /// Whether this is a hop of a group that stays.
+    pub(super) fn is_kept(&self, addresses: &[Ipv6Addr]) -> bool {
+        matches!(addresses, [address] if self.kept.contains(address))
     }
 }
 
@@ -135,6 +148,7 @@ impl Objects {
     /// Notes from now on which objects change.
     pub(super) fn watch(&mut self) {
         self.changed = Some(BTreeSet::new());
+        self.leftovers.kept.clear();
     }
 
     /// Notes no longer which objects change.

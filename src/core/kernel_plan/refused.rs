@@ -51,6 +51,13 @@ impl Refused {
         next.is_some()
     }
 
+    /// Keeps only some of the routes; how long the pauses of the others were is forgotten.
+    pub(super) fn retain(&mut self, stays: impl Fn(RouteId) -> bool) {
+        self.routes.retain(|&id, _| stays(id));
+        self.trying.retain(|&id, _| stays(id));
+        self.due.retain(|&(_, id)| stays(id));
+    }
+
     pub(super) fn contains(&self, id: RouteId) -> bool {
         self.routes.contains_key(&id)
     }

@@ -1,7 +1,10 @@
 //! What the kernel's answers to a batch mean.
 
+use std::collections::BTreeMap;
+
 use super::store::{BESIDE, DOUBTED};
-use super::{ADOPTED, CARRIED, NONE, Op, Plan, RouteId, Stray, Target, Verb};
+use super::strays::Due;
+use super::{ADOPTED, CARRIED, NONE, Op, Place, Plan, RouteId, Stray, Target, Verb};
 
 /// Error numbers of Linux that decide something here.
 pub(crate) mod errno {
@@ -37,6 +40,19 @@ pub(crate) struct Outcome {
     pub(crate) doubt: bool,
     /// The tunnel device is not what it was.
     pub(crate) device: bool,
+    /// How many operations were refused, without deletions of what is gone and routes that
+    /// somebody else's stand in the way of.
+    pub(crate) refused: usize,
+    /// Position of the first of them.
+    pub(crate) first_refused: Option<usize>,
+}
+
+/// What made operations of a batch fail that were right.
+struct Cause {
+    /// A number of an object was taken: other ones are tried.
+    renumber: bool,
+    /// Where strays of ours stand.
+    strays: BTreeMap<Place, Due>,
 }
 
 impl Plan {
@@ -57,9 +73,16 @@ impl Plan {
         if renumber {
             self.disown(ops, failures, &taken);
         }
+        let cause = Cause {
+            renumber,
+            strays: self.strays_in_the_way(ops, failures),
+        };
         for failure in failures.iter().rev() {
             outcome.device |= matches!(failure.errno, errno::ENODEV | errno::ENETDOWN);
-            self.failed(&ops[failure.at], failure.errno, renumber, &mut outcome);
+            if self.failed(&ops[failure.at], failure.errno, &cause, &mut outcome) {
+                outcome.refused += 1;
+                outcome.first_refused = Some(failure.at);
+            }
         }
         let mut failures = failures.iter().peekable();
         for (at, op) in ops.iter().enumerate() {
@@ -154,7 +177,20 @@ impl Plan {
         }
     }
 
-    fn failed(&mut self, op: &Op, errno: i32, renumber: bool, outcome: &mut Outcome) {
+    /// Where the kernel has something already, and that may be a stray of ours. One look at all
+    /// strays for a batch.
+    fn strays_in_the_way(&self, ops: &[Op], failures: &[Failure]) -> BTreeMap<Place, Due> {
+        let there = failures.iter().filter(|it| it.errno == errno::EEXIST);
+        let places = there.filter_map(|failure| match &ops[failure.at] {
+            Op::Route { place, .. } => Some(*place),
+            _ => None,
+        });
+        self.strays.among(&places.collect())
+    }
+
+    /// Takes back an operation. Returns whether that is a refusal to tell of.
+    fn failed(&mut self, op: &Op, errno: i32, cause: &Cause, outcome: &mut Outcome) -> bool {
+        let is_gone = matches!(errno, errno::ESRCH | errno::ENOENT);
         match *op {
             Op::AddHop { object, id, .. } | Op::AddGroup { object, id, .. } => {
                 if errno == errno::EEXIST {
@@ -167,14 +203,18 @@ impl Plan {
                 }
             }
             Op::ReplaceGroup { .. } => outcome.resync = true,
-            Op::DeleteObject { .. } => outcome.resync |= errno != errno::ENOENT,
+            Op::DeleteObject { .. } => {
+                outcome.resync |= errno != errno::ENOENT;
+                return !is_gone;
+            }
             Op::Route {
                 route,
                 verb: Verb::Delete,
                 ..
-            } if matches!(errno, errno::ESRCH | errno::ENOENT) => {
+            } if is_gone => {
                 self.strays.release(route);
                 self.forget_if_empty(route);
+                return false;
             }
             Op::Route {
                 route,
@@ -186,32 +226,56 @@ impl Plan {
                 if verb != Verb::Delete {
                     self.objects.release(previous);
                 }
-                self.had_refused = true;
-                if self.fresh.is_some() {
-                    // The end of the reading tells what is there.
-                    return;
-                }
-                let state = self.store.state_mut(route);
-                if renumber {
-                    self.enqueue(route);
-                    return;
-                }
-                if errno == errno::EEXIST && !state.has(DOUBTED) {
-                    // Somebody else's, or one of ours that we do not know: a reading tells.
-                    state.flags |= DOUBTED;
-                    outcome.doubt = true;
-                }
-                self.refused.insert(route);
+                return self.route_failed(op, errno, cause, outcome);
             }
             Op::Sweep(ref stray) => {
                 self.strays.in_flight -= 1;
-                if matches!(errno, errno::ESRCH | errno::ENOENT) {
+                if is_gone {
                     self.objects.release(stray.object);
                 } else {
                     self.strays.refuse(stray.clone());
                 }
+                return !is_gone;
             }
         }
+        true
+    }
+
+    /// Decides what becomes of a route that the kernel refused. Returns whether that is a refusal
+    /// to tell of.
+    fn route_failed(&mut self, op: &Op, errno: i32, cause: &Cause, outcome: &mut Outcome) -> bool {
+        let Op::Route {
+            route,
+            verb,
+            ref place,
+            ..
+        } = *op
+        else {
+            return false;
+        };
+        self.had_refused = true;
+        if self.fresh.is_some() {
+            // The end of the reading tells what is there.
+            return false;
+        }
+        let stray = cause.strays.get(place);
+        if cause.renumber || stray == Some(&Due::Now) {
+            self.enqueue(route);
+            return cause.renumber;
+        }
+        let state = self.store.state_mut(route);
+        if errno == errno::EEXIST && !state.has(DOUBTED) {
+            // Somebody else's: nobody knows of one of ours there. The kernel cannot be asked for
+            // one prefix of a table; a reading that looks at all of it follows, some time.
+            state.flags |= DOUBTED;
+            outcome.doubt = true;
+            if verb == Verb::Add && stray.is_none() {
+                self.shadow(route);
+                return false;
+            }
+        }
+        self.refused.insert(route);
+        true
     }
 
     /// Forgets a route that is neither wanted nor there.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 
-use super::store::BESIDE;
+use super::store::{BESIDE, DOUBTED};
 use super::{
     ADOPTED, Change, Family, Hop, Kind, Mode, NONE, Object, Place, Plan, QUEUED, RouteId, SETTLING,
     State, Target, named,
@@ -17,9 +17,12 @@ impl Plan {
         self.abandon_review();
         for id in self.store.ids() {
             if self.store.get(id).is_some() {
+                let before = self.presence(id);
                 let state = self.store.state_mut(id);
                 state.installed = NONE;
                 state.flags &= !BESIDE;
+                let table = state.table;
+                self.recount(table, before, self.presence(id));
             }
         }
         for slot in self.objects.slots().collect::<Vec<_>>() {
@@ -39,7 +42,6 @@ impl Plan {
         self.lost_objects.clear();
         self.foreign = None;
         self.fresh = Some(VecDeque::new());
-        self.counts.installed = 0;
     }
 
     /// Does the same as [`Self::saw_hop_by`] for the first of our devices.
@@ -197,6 +199,10 @@ impl Plan {
             return;
         }
         if !is_in_place || installed == NONE || state.installed != NONE {
+            if is_in_place && self.foreign == Some(place) {
+                // Beside this one would be before theirs.
+                self.shadowed.insert(id);
+            }
             self.saw_stray(place, protocol, target);
             return;
         }
@@ -219,6 +225,7 @@ impl Plan {
         if let Some(id) = self.destination(place)
             && self.store.state_mut(id).installed == NONE
         {
+            self.store.state_mut(id).flags &= !DOUBTED;
             self.shadowed.insert(id);
         }
     }

@@ -267,13 +267,12 @@ impl Plan {
         }
         match (self.shadowed.contains(&id), review.shadowed.contains(&id)) {
             (false, true) if self.wanted_hops(id, state) != NONE => self.shadow(id),
+            (true, true) => self.store.state_mut(id).flags &= !DOUBTED,
             (true, false) => {
                 self.shadowed.remove(&id);
-                self.refused.remove(id);
-                self.store.state_mut(id).flags &= !DOUBTED;
                 self.enqueue(id);
             }
-            (false, _) | (true, true) => {}
+            (false, _) => {}
         }
         if !is_lost && !self.in_sync(id, state) {
             self.enqueue(id);
@@ -297,8 +296,9 @@ impl Plan {
                     self.found_route(place, self.config.protocol, &target);
                 }
             }
-            if review.shadowed.contains(&id) {
-                self.shadow(id);
+            match review.shadowed.contains(&id) {
+                true => self.shadow(id),
+                false => drop(self.shadowed.remove(&id)),
             }
             self.enqueue(id);
         }

@@ -15,6 +15,8 @@ pub(super) struct Spot {
     pub(super) device: u8,
     /// VNIs that are not complete yet.
     pub(super) waiting: BTreeSet<Vni>,
+    /// Destinations that are announced and not in the kernel.
+    pub(super) absent: usize,
 }
 
 impl Spot {
@@ -39,6 +41,7 @@ pub(super) fn find_or_add(spots: &mut Vec<Spot>, table: u32, metrics: [u32; 2], 
             metrics,
             device,
             waiting: BTreeSet::new(),
+            absent: 0,
         });
     }
     u16::try_from(position).expect("the configuration allows 65,535 tables")

@@ -34,6 +34,15 @@ impl Stray {
     }
 }
 
+/// When a stray is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// In one of the next batches.
+    Now,
+    /// When its successor came, or when the kernel no longer refuses it.
+    Later,
+}
+
 /// All strays.
 #[derive(Default)]
 pub(super) struct Strays {
@@ -74,6 +83,18 @@ impl Strays {
         let waiting = self.waiting.values().flatten();
         let all = waiting.chain(&self.ready).chain(&self.refused);
         all.map(|it| (it.place, it.target.clone())).collect()
+    }
+
+    /// Those of the places where strays stand.
+    pub(super) fn among(&self, places: &BTreeSet<Place>) -> BTreeMap<Place, Due> {
+        if places.is_empty() {
+            return BTreeMap::new();
+        }
+        let now = self.ready.iter().map(|it| (it.place, Due::Now));
+        let waiting = self.waiting.values().flatten().chain(&self.refused);
+        let later = waiting.map(|it| (it.place, Due::Later));
+        let all = now.chain(later);
+        all.filter(|(place, _)| places.contains(place)).collect()
     }
 
     /// Forgets all, for a new reading.

@@ -3,6 +3,7 @@
 mod burst;
 mod chaos;
 mod found;
+mod held;
 mod places;
 mod refused;
 mod review;
@@ -74,6 +75,7 @@ fn run(plan: &mut Plan, model: &mut Model) -> Vec<Op> {
         if ops.is_empty() {
             plan.batch(16, &mut ops);
         }
+        plan.assert_counts();
         if ops.is_empty() {
             assert!(plan.is_idle());
             return done;

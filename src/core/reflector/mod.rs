@@ -27,9 +27,11 @@ mod message;
 mod meter;
 mod outbox;
 mod owner;
+mod pile;
 mod read;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::io::IoSlice;
 use std::time::Instant;
@@ -39,13 +41,16 @@ pub(crate) use coalesce::coalesce_frames;
 pub(crate) use config::ShardConfig;
 use home::Home;
 pub(crate) use home::{PeerCounters, Report, SessionView};
-use memory::Shedding;
+use memory::{Measure, Relief};
 pub(crate) use memory::{Pressure, Usage};
 use message::Request;
 pub(crate) use message::{Message, Topology};
+use meter::Meter;
+pub(crate) use meter::Phase;
 use owner::Owner;
 pub(crate) use owner::{Limits, RouteCursor};
 pub(crate) use read::Gauges;
+use work::Kind;
 
 use crate::core::pace::{Framing, SendQueue};
 use crate::core::rib::PeerId;
@@ -64,7 +69,16 @@ pub(crate) struct Shard {
     memory_limit: usize,
     /// Bytes at the other shards, when they were last heard of.
     remote_bytes: usize,
-    shedding: Shedding,
+    relief: Relief,
+    /// What is left of this turn.
+    meter: Meter,
+    /// Units of a [`Meter`] in a turn.
+    per_turn: usize,
+    /// The work that the next turn begins with.
+    next_work: Kind,
+    /// What the last turn cost.
+    #[cfg(test)]
+    used: usize,
 }
 
 impl Shard {
@@ -78,7 +92,12 @@ impl Shard {
             outgoing: (0..topology.shards()).map(|_| Vec::new()).collect(),
             memory_limit: config.memory_limit,
             remote_bytes: 0,
-            shedding: Shedding::default(),
+            relief: Relief::default(),
+            meter: Meter::of(meter::PER_TURN),
+            per_turn: meter::PER_TURN,
+            next_work: Kind::FIRST,
+            #[cfg(test)]
+            used: 0,
         }
     }
 
@@ -124,7 +143,8 @@ impl Shard {
 
     /// Takes bytes that came from a peer.
     pub(crate) fn receive(&mut self, id: PeerId, mut bytes: &[u8], now: Instant) {
-        while let Some(request) = self.home.receive(id, &mut bytes, now) {
+        self.meter.charge(1 + bytes.len() / meter::READ_BYTES);
+        while let Some(request) = self.home.receive(id, &mut bytes, now, &mut self.meter) {
             self.route_request(id, request);
         }
         self.home.settle(id);
@@ -136,7 +156,8 @@ impl Shard {
     pub(crate) fn deliver(&mut self, messages: Vec<Message>, now: Instant) {
         self.home.set_now(now);
         for message in messages {
-            self.handle(message);
+            let cost = self.handle(message);
+            self.meter.charge(cost);
         }
     }
 
@@ -149,34 +170,48 @@ impl Shard {
         self.route_departures();
     }
 
-    /// When [`Self::handle_timeouts`] has something to do.
+    /// When [`Self::handle_timeouts`] or [`Self::turn`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.home.poll_timeout()
+        let due = [self.home.poll_timeout(), self.relief.poll_timeout()];
+        due.into_iter().flatten().min()
     }
 
     /// Ends a turn of the caller's loop: sends on what changed in it.
     pub(crate) fn turn(&mut self, now: Instant) {
         self.home.set_now(now);
         self.relieve(now);
-        self.owner.turn();
-        self.route_owners_messages();
-        self.home.turn();
-        self.route_departures();
-        self.route_held_requests();
+        self.work();
+        #[cfg(test)]
+        {
+            self.used = self.meter.used();
+        }
+        self.meter = Meter::of(self.per_turn);
+    }
+
+    /// Whether no more of what a phase brings is to be taken before the next [`Self::turn`].
+    pub(crate) fn is_over(&self, phase: Phase) -> bool {
+        self.meter.is_over(phase)
     }
 
     /// Does what is to be done when memory is short.
     fn relieve(&mut self, now: Instant) {
         let used = self.usage().total() + self.remote_bytes;
-        let pressure = Pressure::at(used, self.memory_limit);
-        self.owner.set_pressure(pressure);
-        self.home.set_pressure(pressure);
-        if self.shedding.is_due(pressure, now) {
-            let queue = self.home.greatest_queue();
-            let announcer = self.owner.greatest_announcer();
-            let greatest = queue.into_iter().chain(announcer).max_by_key(|it| it.1);
-            if let Some((peer, _)) = greatest.filter(|it| it.1 > 0) {
-                self.send(self.topology.home(peer), Message::Shed { peer });
+        let is_reclaiming = self.owner.is_reclaiming();
+        let limit = self.memory_limit;
+        let measure = self.relief.measure(used, limit, is_reclaiming, now);
+        let room = memory::short_from(limit).saturating_sub(used);
+        self.owner.set_pressure(self.relief.pressure(), room);
+        self.home.set_pressure(self.relief.pressure());
+        match measure {
+            Measure::Nothing => {}
+            Measure::Reclaim => self.owner.begin_reclaiming(),
+            Measure::Shed => {
+                let queue = self.home.greatest_queue();
+                let announcer = self.owner.greatest_announcer();
+                let greatest = queue.into_iter().chain(announcer).max_by_key(|it| it.1);
+                if let Some((peer, _)) = greatest.filter(|it| it.1 > 0) {
+                    self.send(self.topology.home(peer), Message::Shed { peer });
+                }
             }
         }
     }
@@ -251,7 +286,8 @@ impl Shard {
 
     /// To be called when a connection that was full takes bytes again.
     pub(crate) fn resume(&mut self, id: PeerId, now: Instant) {
-        self.home.resume(id, now);
+        self.home.resume(id, now, &mut self.meter);
+        self.route_held_requests();
     }
 
     /// Drops the first `count` bytes for a peer: they were sent at `now`.
@@ -279,15 +315,18 @@ impl Shard {
             }
             Request::Unsubscribe(vni) => Message::Unsubscribe { peer: id, vni },
         };
+        self.meter.charge(meter::VNI);
         self.send(self.topology.owner(request.vni()), message);
     }
 
     fn route_update(&mut self, id: PeerId, update: Update) {
         let owner = self.topology.owner(update.vni);
         if owner == self.id {
+            self.meter.charge(meter::UPDATE);
             self.owner.update(id, &update);
             return;
         }
+        self.meter.charge(1);
         match self.outgoing[owner].last_mut() {
             Some(Message::Updates { peer, updates }) if *peer == id => updates.push(update),
             _ => self.outgoing[owner].push(Message::Updates {
@@ -320,19 +359,23 @@ impl Shard {
 
     fn send(&mut self, shard: usize, message: Message) {
         if shard == self.id {
+            // On the account of what made the message.
             self.handle(message);
         } else {
             self.outgoing[shard].push(message);
         }
     }
 
-    /// Hands a message to the owner or the home here.
-    fn handle(&mut self, message: Message) {
+    /// Hands a message to the owner or the home here. Returns what that cost, in units of a
+    /// [`Meter`].
+    fn handle(&mut self, message: Message) -> usize {
+        let mut cost = meter::VNI;
         match message {
             Message::Updates { peer, updates } => {
                 for update in &updates {
                     self.owner.update(peer, update);
                 }
+                cost += meter::UPDATE * updates.len();
             }
             Message::Subscribe { peer, vni, epoch } => self.owner.subscribe(peer, vni, epoch),
             Message::Unsubscribe { peer, vni } => self.owner.unsubscribe(peer, vni),
@@ -342,8 +385,11 @@ impl Shard {
                 vni,
                 epoch,
                 spans,
-            } => self.home.begin_flow(peer, vni, epoch, spans),
-            Message::Changes { vni, spans } => self.home.queue_changes(vni, &spans),
+            } => {
+                cost += meter::JOIN + meter::SPAN * spans.len();
+                self.home.begin_flow(peer, vni, epoch, spans);
+            }
+            Message::Changes { vni, spans } => cost += self.home.queue_changes(vni, &spans),
             Message::Refused { peer, routes, last } => {
                 let (vni, why) = last;
                 let code = NoticeCode::REFUSED_ANNOUNCEMENT;
@@ -355,5 +401,6 @@ impl Shard {
             }
         }
         self.route_owners_messages();
+        cost
     }
 }

@@ -1,9 +1,17 @@
 //! What a session has yet to be sent: references to shared frames, and little else.
 
+mod leftovers;
+mod rewrite;
+#[cfg(test)]
+mod tests;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
+
+pub(crate) use leftovers::Leftovers;
+use rewrite::Rewrite;
 
 use crate::core::connection::{Queue, Which};
 use crate::core::rib::{Segment, Span, count_frames};
@@ -55,8 +63,14 @@ impl Item {
 /// The epoch of the rest of a frame, which is sent whatever becomes of its subscription.
 const BEGUN: u32 = u32::MAX;
 
-/// Dead items that are dropped in one go at most; about 0.1 ms.
-const DROPS_AT_ONCE: usize = 4096;
+/// Dead items that are dropped at once when something else is done with a queue.
+const DROPS_AT_ONCE: usize = 16;
+
+/// Ended subscriptions that are forgotten at once.
+const ENDED_AT_ONCE: usize = 1024;
+
+/// Items that are looked at to learn what a queue is like; the rest is taken to be alike.
+const LOOKS: usize = 1000;
 
 /// The queue of one session.
 #[derive(Debug, Default)]
@@ -71,6 +85,8 @@ pub(crate) struct Outbox {
     counted: u32,
     /// What is known of subscriptions while they begin and end.
     flows: Option<Box<Flows>>,
+    /// While the changes are coalesced.
+    rewrite: Option<Box<Rewrite>>,
     /// UPDATEs sent so far.
     updates: u64,
     /// END_OF_RIBs sent so far.
@@ -102,7 +118,8 @@ impl Outbox {
 
     /// Brings the bytes of all queues up to date with this one, without the frames themselves.
     pub(crate) fn count_bytes(&mut self, all: &mut usize) {
-        let bytes = self.items.capacity() * size_of::<Item>();
+        let rewrite = self.rewrite.as_ref().map_or(0, |it| it.heap_bytes());
+        let bytes = self.items.capacity() * size_of::<Item>() + rewrite;
         let before = self.counted();
         if bytes != before {
             self.counted = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -118,12 +135,15 @@ impl Outbox {
     /// Returns about how many bytes would be free without this queue: of frames that others
     /// hold, too, a share.
     pub(crate) fn holds(&self) -> usize {
-        // More are not looked at; the rest is taken to be alike.
-        const LOOKS: usize = 1000;
-        let step = self.items.len() / LOOKS + 1;
-        let looked_at = self.items.iter().step_by(step);
-        let shares = looked_at.map(|it| it.left() / Arc::strong_count(it.span.segment()));
-        shares.sum::<usize>() * step + self.counted()
+        let holds = |items: &VecDeque<Item>| {
+            let step = items.len() / LOOKS + 1;
+            let looked_at = items.iter().step_by(step);
+            let shares = looked_at.map(|it| it.left() / Arc::strong_count(it.span.segment()));
+            shares.sum::<usize>() * step
+        };
+        let rewrite = self.rewrite.as_ref();
+        let rewritten = rewrite.map_or(0, |it| it.queues().map(holds).sum());
+        holds(&self.items) + rewritten + self.counted()
     }
 
     /// Appends changes of a VNI.
@@ -206,20 +226,28 @@ impl Outbox {
         self.flows.as_ref().is_some_and(|it| !it.ended.is_empty())
     }
 
-    fn forget_ended(&mut self) {
-        if let Some(flows) = &mut self.flows {
-            flows.ended.clear();
-        }
+    /// Whether subscriptions that have ended are to be forgotten by [`Self::begin_rewrite`]: so
+    /// that they are never many more than what waits.
+    pub(crate) fn wants_sweep(&self) -> bool {
+        let ended = self.flows.as_ref().map_or(0, |it| it.ended.len());
+        ended > self.items.len() + ENDED_AT_ONCE && self.rewrite.is_none()
     }
 
     fn push_back(&mut self, span: Span, kind: Kind, epoch: u32) {
         self.bytes += span.len();
-        self.items.push_back(Item {
+        let item = Item {
             span,
             sent: 0,
             kind,
             epoch,
-        });
+        };
+        match (&mut self.rewrite, kind) {
+            (Some(rewrite), Kind::Delta(_)) => rewrite.push_behind(item),
+            // Tables come before the changes of their VNI in any case.
+            (_, Kind::Control | Kind::Table(_) | Kind::EndOfRib(_) | Kind::Delta(_)) => {
+                self.items.push_back(item);
+            }
+        }
     }
 
     /// Ends a subscription: what waits of it is not sent, apart from a frame that was begun.
@@ -229,16 +257,12 @@ impl Outbox {
         {
             begun.epoch = BEGUN;
         }
-        if self.items.is_empty() {
+        if self.is_empty() {
             return;
         }
         let flows = self.flows.get_or_insert_default();
         flows.ended.insert(vni, epoch);
-        // So that ended subscriptions are never more than what waits.
-        if flows.ended.len() > self.items.len() + 64 {
-            self.drop_all_dead();
-        }
-        self.drop_dead();
+        self.drop_dead(DROPS_AT_ONCE);
     }
 
     fn is_dead(&self, item: &Item) -> bool {
@@ -255,37 +279,29 @@ impl Outbox {
                 .is_some_and(|ended| item.epoch <= *ended)
     }
 
-    /// Drops dead items at the front, within bounds. Returns whether some are left there.
-    pub(crate) fn drop_dead(&mut self) -> bool {
-        for _ in 0..DROPS_AT_ONCE {
-            if !self.has_dead_front() {
-                break;
-            }
+    /// Drops dead items at the front, at most `count`. Returns how many.
+    pub(crate) fn drop_dead(&mut self, count: usize) -> usize {
+        let mut dropped = 0;
+        while dropped < count && self.has_dead_front() {
             if let Some(item) = self.items.pop_front() {
                 self.discount(&item);
             }
+            dropped += 1;
         }
-        if self.items.is_empty() {
-            self.forget_ended();
+        if self.is_empty() {
+            if !self.wants_sweep()
+                && let Some(flows) = &mut self.flows
+            {
+                flows.ended.clear();
+            }
             self.coalesced_bytes = 0;
         }
-        self.has_dead_front()
+        dropped
     }
 
     /// Whether nothing can be sent before [`Self::drop_dead`] has been called again.
     pub(crate) fn has_dead_front(&self) -> bool {
         self.items.front().is_some_and(|item| self.is_dead(item))
-    }
-
-    fn drop_all_dead(&mut self) {
-        for item in std::mem::take(&mut self.items) {
-            if self.is_dead(&item) {
-                self.discount(&item);
-            } else {
-                self.items.push_back(item);
-            }
-        }
-        self.forget_ended();
     }
 
     /// Takes note that an item is dropped.
@@ -344,75 +360,18 @@ impl Outbox {
     pub(crate) fn has_grown(&self) -> bool {
         self.delta_bytes > self.coalesced_bytes + self.coalesced_bytes / 8
     }
-
-    /// Reduces the changes to what they amount to, apart from a frame that was begun. Returns
-    /// whether that was worth the effort.
-    ///
-    /// Changes that can hardly shrink stay as they are: shared with all who must send them.
-    ///
-    /// Calls `reduce` with the changes of each VNI.
-    pub(crate) fn coalesce(&mut self, mut reduce: impl FnMut(Vec<Span>) -> Vec<Span>) -> bool {
-        if self.has_ended() {
-            self.drop_all_dead();
-        }
-        if !self.can_shrink() {
-            self.coalesced_bytes = self.delta_bytes;
-            return false;
-        }
-        let keep = self.isolate_begun_frame();
-        let mut deltas: BTreeMap<(Vni, u32), Vec<Span>> = BTreeMap::new();
-        let mut rest = VecDeque::new();
-        for (at, item) in self.items.drain(..).enumerate() {
-            match item.kind {
-                Kind::Delta(vni) if at >= keep => {
-                    deltas.entry((vni, item.epoch)).or_default().push(item.span);
-                }
-                Kind::Control | Kind::Table(_) | Kind::EndOfRib(_) | Kind::Delta(_) => {
-                    rest.push_back(item);
-                }
-            }
-        }
-        // Behind the tables: those of a VNI come before its changes, and VNIs do
-        // not depend on each other.
-        self.items = rest;
-        for ((vni, epoch), spans) in deltas {
-            for span in reduce(spans) {
-                self.push_back(span, Kind::Delta(vni), epoch);
-            }
-        }
-        self.recount();
-        self.coalesced_bytes = self.delta_bytes;
-        true
-    }
-
-    /// Whether coalescing could take an eighth off the changes.
-    ///
-    /// What cancels out is pairs of a withdrawal and an announcement.
-    fn can_shrink(&self) -> bool {
-        let (mut bytes, mut removed) = (0, 0);
-        for item in &self.items {
-            if matches!(item.kind, Kind::Delta(_)) {
-                bytes += item.span.len();
-                removed += item.span.removed_bytes();
-            }
-        }
-        2 * removed.min(bytes - removed) >= bytes / 8
-    }
-
-    fn recount(&mut self) {
-        let is_delta = |item: &&Item| matches!(item.kind, Kind::Delta(_));
-        self.bytes = self.items.iter().map(Item::left).sum();
-        self.delta_bytes = self.items.iter().filter(is_delta).map(Item::left).sum();
-    }
 }
 
 impl Queue for Outbox {
     fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.items.is_empty() && self.rewrite.is_none()
     }
 
     fn is_blocked(&self) -> bool {
-        self.has_dead_front()
+        match self.items.front() {
+            Some(front) => self.is_dead(front),
+            None => self.rewrite.is_some(),
+        }
     }
 
     // The rest of a frame stands alone; there are no chunks to go on with.
@@ -514,10 +473,10 @@ impl Queue for Outbox {
             self.items.pop_front();
         }
         if self.has_ended() {
-            self.drop_dead();
+            self.drop_dead(DROPS_AT_ONCE);
         }
         debug_assert_eq!(count, 0, "no more can be sent than was lent");
-        if self.items.is_empty() {
+        if self.is_empty() {
             self.coalesced_bytes = 0;
             // A queue that once was long must not cost an idle session its memory.
             if self.items.capacity() > 32 {

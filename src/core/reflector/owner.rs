@@ -3,6 +3,7 @@
 mod bare;
 mod joins;
 mod read;
+mod reclaim;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -33,10 +34,10 @@ pub(crate) struct Owner {
     /// Changed, and not yet handed out.
     dirty: VecDeque<Vni>,
     joins: Joins,
-    /// What joins may still cost in this turn.
-    join_meter: Meter,
     departures: VecDeque<(PeerId, BTreeSet<Vni>)>,
     compacting: VecDeque<Vni>,
+    /// Tables that are to give back what they can spare; the next one last.
+    reclaiming: Vec<Vni>,
     /// Messages for homes, with the number of the shard.
     outgoing: Vec<(usize, Message)>,
     routes: usize,
@@ -59,6 +60,8 @@ pub(crate) struct Owner {
     /// Handed out, and in no log.
     segments: Segments,
     pressure: Pressure,
+    /// Bytes that tables may grow by until the next turn.
+    room: usize,
 }
 
 /// How much may be announced.
@@ -120,9 +123,9 @@ impl Owner {
             hops: NextHops::new(seed),
             dirty: VecDeque::new(),
             joins: Joins::new(seed),
-            join_meter: Meter::full(),
             departures: VecDeque::new(),
             compacting: VecDeque::new(),
+            reclaiming: Vec::new(),
             outgoing: Vec::new(),
             routes: 0,
             limits,
@@ -136,12 +139,14 @@ impl Owner {
             table_bytes: 0,
             segments: Segments::default(),
             pressure: Pressure::None,
+            room: usize::MAX,
         }
     }
 
-    /// Says how short memory is.
-    pub(super) fn set_pressure(&mut self, pressure: Pressure) {
+    /// Says how short memory is, and how many bytes there are until it is short.
+    pub(super) fn set_pressure(&mut self, pressure: Pressure, room: usize) {
         self.pressure = pressure;
+        self.room = room;
     }
 
     fn history(&self) -> History {
@@ -171,13 +176,11 @@ impl Owner {
         match update.action {
             Action::Add => {
                 if let Err(why) = self.admit(peer, vni) {
-                    let (routes, last) = self.refused.entry(peer).or_insert((0, (vni, why)));
-                    *routes += 1;
-                    *last = (vni, why);
+                    self.refuse(peer, vni, why);
                     return;
                 }
                 let (bare, seed) = (&mut self.bare, self.seed);
-                self.vnis.entry(vni).or_insert_with(|| {
+                let owned = self.vnis.entry(vni).or_insert_with(|| {
                     Box::new(Owned {
                         table: VniTable::new(vni, seed),
                         by_shard: bare.take(vni),
@@ -186,6 +189,12 @@ impl Owner {
                         counted: 0,
                     })
                 });
+                let growth = owned.table.growth();
+                if growth > self.room {
+                    self.refuse(peer, vni, Refusal::Memory);
+                    return;
+                }
+                self.room -= growth;
             }
             Action::Remove => {
                 if !self.vnis.contains_key(&vni) {
@@ -196,6 +205,12 @@ impl Owner {
         self.change(vni, peer, |table, hops| {
             table.apply(hops, peer, update.action, &update.route);
         });
+    }
+
+    fn refuse(&mut self, peer: PeerId, vni: Vni, why: Refusal) {
+        let (routes, last) = self.refused.entry(peer).or_insert((0, (vni, why)));
+        *routes += 1;
+        *last = (vni, why);
     }
 
     /// Returns why a peer may not announce one more route in a VNI.
@@ -229,30 +244,25 @@ impl Owner {
         Ok(())
     }
 
-    /// Sends a session the table of a VNI, and its changes from now on.
-    ///
-    /// At once, if nobody waits and the turn has room; otherwise the session waits in line.
+    /// Has a session sent the table of a VNI, and its changes from then on: at the end of the
+    /// turn, or when those before it are served.
     pub(super) fn subscribe(&mut self, peer: PeerId, vni: Vni, epoch: u32) {
-        let join = Join { peer, vni, epoch };
-        if self.joins.is_empty() && !self.join_meter.is_spent() {
-            self.join(join);
-        } else {
-            self.joins.push(join);
-        }
+        self.joins.push(Join { peer, vni, epoch });
     }
 
     /// Serves those who wait for a table.
-    fn serve_joins(&mut self) {
-        while !self.join_meter.is_spent() && !self.joins.is_empty() {
-            self.join_meter.charge(1);
+    pub(super) fn serve_joins(&mut self, meter: &mut Meter) {
+        while !meter.is_spent() && !self.joins.is_empty() {
+            meter.charge(1);
             if let Some(join) = self.joins.pop() {
-                self.join(join);
+                self.join(join, meter);
             }
         }
     }
 
-    fn join(&mut self, Join { peer, vni, epoch }: Join) {
-        self.flush(vni);
+    fn join(&mut self, Join { peer, vni, epoch }: Join, meter: &mut Meter) {
+        let fresh = self.flush(vni);
+        meter.charge(fresh + meter::SEAL * usize::from(fresh > 0));
         let home = self.topology.home(peer);
         let mut spans = Vec::new();
         match self.vnis.get_mut(&vni) {
@@ -265,8 +275,7 @@ impl Owner {
             }
             None => self.bare.add(vni, home),
         }
-        self.join_meter
-            .charge(meter::JOIN + meter::SPAN * spans.len());
+        meter.charge(meter::JOIN + meter::SPAN * spans.len());
         let message = Message::Table {
             peer,
             vni,
@@ -302,56 +311,67 @@ impl Owner {
         }
     }
 
-    /// Ends a turn: hands out what changed and does some of the work that waits.
-    pub(super) fn turn(&mut self) {
-        self.segments.sweep();
-        self.depart();
-        self.join_meter = Meter::full();
-        self.serve_joins();
+    /// Begins the work of a turn.
+    pub(super) fn begin_work(&mut self) {
         for (peer, (routes, last)) in self.refused.drain() {
             let home = self.topology.home(peer);
             let message = Message::Refused { peer, routes, last };
             self.outgoing.push((home, message));
         }
-        let mut meter = Meter::full();
+    }
+
+    /// Looks which segments are still held.
+    pub(super) fn sweep_segments(&mut self, meter: &mut Meter) {
+        self.segments.sweep(meter);
+    }
+
+    /// Hands out what changed.
+    pub(super) fn hand_out(&mut self, meter: &mut Meter) {
         while !meter.is_spent()
             && let Some(vni) = self.dirty.pop_front()
         {
             meter.charge(meter::VNI + self.flush(vni));
         }
-        self.compact();
     }
 
     /// Rewrites some of the logs that have outgrown their tables.
-    fn compact(&mut self) {
-        let (mut meter, history) = (Meter::full(), self.history());
+    pub(super) fn compact(&mut self, meter: &mut Meter) {
+        let history = self.history();
         while !meter.is_spent()
             && let Some(vni) = self.compacting.pop_front()
         {
             meter.charge(meter::VNI + self.flush(vni));
-            let Some(owned) = self.vnis.get_mut(&vni) else {
-                continue;
-            };
-            let budget = meter.steps(meter::SLOT);
-            let compacted = owned.table.compact(&self.hops, budget);
-            meter.charge(meter::SLOT * compacted.slots);
-            // What somebody still sends is on nobody's account any more.
-            for segment in compacted.old.iter().filter(|it| Arc::strong_count(it) > 1) {
-                meter.charge(1);
-                self.segments.add(segment);
-            }
-            owned.count_bytes(&mut self.table_bytes);
-            owned.compacting = owned.table.wants_compaction(history);
-            if owned.compacting {
-                self.compacting.push_back(vni);
+            self.compact_some(vni, meter);
+            if let Some(owned) = self.vnis.get_mut(&vni) {
+                owned.compacting = owned.table.wants_compaction(history);
+                if owned.compacting {
+                    self.compacting.push_back(vni);
+                }
             }
         }
+    }
+
+    /// Rewrites some of the log of a VNI, of which nothing is fresh.
+    fn compact_some(&mut self, vni: Vni, meter: &mut Meter) {
+        let Some(owned) = self.vnis.get_mut(&vni) else {
+            return;
+        };
+        let budget = meter.steps(meter::SLOT);
+        let compacted = owned.table.compact(&self.hops, budget);
+        meter.charge(meter::SLOT * compacted.slots);
+        // What somebody still sends is on nobody's account any more.
+        for segment in compacted.old.iter().filter(|it| Arc::strong_count(it) > 1) {
+            meter.charge(1);
+            self.segments.add(segment);
+        }
+        owned.count_bytes(&mut self.table_bytes);
     }
 
     /// Whether another turn has something to do without any input.
     pub(super) fn has_work(&self) -> bool {
         !self.departures.is_empty()
             || !self.compacting.is_empty()
+            || !self.reclaiming.is_empty()
             || !self.joins.is_empty()
             || !self.dirty.is_empty()
     }
@@ -369,8 +389,7 @@ impl Owner {
     }
 
     /// Withdraws routes of peers that are gone.
-    fn depart(&mut self) {
-        let mut meter = Meter::full();
+    pub(super) fn depart(&mut self, meter: &mut Meter) {
         while !meter.is_spent()
             && let Some((peer, vnis)) = self.departures.front_mut()
         {
@@ -436,7 +455,7 @@ impl Owner {
     }
 
     /// Hands what is fresh in a table to the shards that have subscribers. Returns what that
-    /// costs them, in units of a [`Meter`].
+    /// costs this shard, in units of a [`Meter`].
     fn flush(&mut self, vni: Vni) -> usize {
         let history = self.history();
         let Some(owned) = self.vnis.get_mut(&vni) else {
@@ -457,7 +476,8 @@ impl Owner {
                 let spans = spans.clone();
                 self.outgoing.push((shard, Message::Changes { vni, spans }));
             }
-            cost = spans.len() * owned.subscribers() / self.topology.shards();
+            let here = owned.by_shard.get(self.topology.owner(vni));
+            cost = spans.len() * (1 + here.map_or(0, |it| *it as usize));
         }
         for span in spans.iter().filter(|it| !it.is_in_log()) {
             self.segments.add(span.segment());

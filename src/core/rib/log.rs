@@ -267,10 +267,16 @@ impl Log {
     /// Whether a compaction is under way or worth beginning.
     pub(crate) fn wants_compaction(&self, history: History) -> bool {
         let allowed = match history {
-            History::Usual => self.live_bytes,
-            History::Short => self.live_bytes / 4,
+            History::Usual => self.live_bytes.max(HISTORY_BYTES),
+            History::Short => (self.live_bytes / 4).max(HISTORY_BYTES),
+            History::Least => self.live_bytes / 16,
         };
-        self.compaction.is_some() || self.store.bytes > self.live_bytes + allowed.max(HISTORY_BYTES)
+        self.is_compacting() || self.store.bytes > self.live_bytes + allowed
+    }
+
+    /// Whether a compaction is under way.
+    pub(crate) fn is_compacting(&self) -> bool {
+        self.compaction.is_some()
     }
 
     /// Begins a compaction, if none is under way. Returns the first slot that is not rewritten.

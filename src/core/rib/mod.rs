@@ -61,6 +61,8 @@ pub(crate) enum History {
     Usual,
     /// A quarter of that: memory is short.
     Short,
+    /// Hardly any: memory is needed, and nobody changes the table.
+    Least,
 }
 
 /// What a step of a compaction did.
@@ -108,6 +110,11 @@ impl VniTable {
     /// Returns the bytes that it has allocated, its log included, with itself.
     pub(crate) fn heap_bytes(&self) -> usize {
         size_of::<Self>() + self.routes.heap_bytes() + self.log.heap_bytes()
+    }
+
+    /// How many bytes more one more route may take: a large table grows by leaps.
+    pub(crate) fn growth(&self) -> usize {
+        self.routes.growth()
     }
 
     /// Whether no route is left.
@@ -181,6 +188,11 @@ impl VniTable {
             Span::whole(segment).for_peer(peer, &mut |span| spans.push(span));
         }
         spans
+    }
+
+    /// Whether [`Self::compact`] has begun and not finished.
+    pub(crate) fn is_compacting(&self) -> bool {
+        self.log.is_compacting()
     }
 
     /// Whether [`Self::compact`] has work.

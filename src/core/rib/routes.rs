@@ -13,6 +13,8 @@
 #[cfg(any(test, feature = "internals"))]
 mod check;
 mod index;
+#[cfg(test)]
+pub(super) mod looks;
 
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
@@ -110,6 +112,13 @@ impl Key {
     }
 }
 
+/// Looks at an announcement; tests count how often.
+fn look<T>(look: impl FnOnce() -> T) -> T {
+    #[cfg(test)]
+    looks::count();
+    look()
+}
+
 /// With at most so many slots there is no index.
 const SMALL: usize = 16;
 
@@ -153,6 +162,18 @@ impl Routes {
     pub(crate) fn heap_bytes(&self) -> usize {
         let index = self.index.as_ref().map_or(0, |it| it.heap_bytes());
         self.slots.capacity() * size_of::<Announcement>() + index
+    }
+
+    /// How many bytes more it may take for one more route: a large table grows by leaps.
+    pub(crate) fn growth(&self) -> usize {
+        let is_full = self.free == Slot::NONE && self.slots.len() == self.slots.capacity();
+        let index = self.index.as_ref().map_or(0, |it| it.growth());
+        index
+            + if is_full {
+                size_of_val(&*self.slots)
+            } else {
+                0
+            }
     }
 
     pub(crate) fn announced_by(&self, peer: PeerId) -> usize {
@@ -305,14 +326,16 @@ impl Routes {
     /// Looks through the slots.
     fn position(&self, is_it: impl Fn(&Announcement) -> bool) -> Option<u32> {
         let mut slots = (0..).zip(&self.slots);
-        slots.find(|(_, it)| is_it(it)).map(|(slot, _)| slot)
+        slots
+            .find(|(_, it)| look(|| is_it(it)))
+            .map(|(slot, _)| slot)
     }
 
     fn find(&self, key: &Key) -> Option<u32> {
         let Some(index) = &self.index else {
             return self.position(|it| it.role == EntryRole::First && it.key() == *key);
         };
-        let is_it = |&slot: &u32| self.slots[slot as usize].key() == *key;
+        let is_it = |&slot: &u32| look(|| self.slots[slot as usize].key() == *key);
         let hash = self.hasher.hash_one(key);
         index.first.find(hash, is_it).copied()
     }
@@ -323,7 +346,7 @@ impl Routes {
         let begin = (ring != Slot::NONE).then_some(ring);
         let further = std::iter::successors(begin, move |&slot| {
             let next = self.slots[slot as usize].sibling;
-            (next != ring).then_some(next)
+            look(|| (next != ring).then_some(next))
         });
         std::iter::once(first).chain(further)
     }
@@ -339,7 +362,7 @@ impl Routes {
         }
         let is_it = |&slot: &u32| {
             let entry = &self.slots[slot as usize];
-            entry.peer == peer && entry.key() == *key
+            look(|| entry.peer == peer && entry.key() == *key)
         };
         let Some(index) = &self.index else {
             return self.chain(first).find(is_it);

@@ -147,6 +147,13 @@ impl Span {
             && (self.start, self.end) == (other.start, other.end)
     }
 
+    /// Returns a number that is the same for the same part of the same segment, for as long as
+    /// somebody holds it.
+    pub(crate) fn print(&self) -> u64 {
+        let part = u64::from(self.start) << 32 | u64::from(self.end);
+        part ^ (Arc::as_ptr(&self.segment) as u64).rotate_left(16)
+    }
+
     /// Whether the log of its table has the segment itself, and no copy of it.
     pub(crate) fn is_in_log(&self) -> bool {
         self.segment.bytes.len() >= SHARED_BYTES

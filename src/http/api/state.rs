@@ -160,6 +160,8 @@ impl ClientJson {
 struct KernelJson<'a> {
     desired: u64,
     installed: u64,
+    settling: u64,
+    waiting: u64,
     failed: u64,
     shadowed: u64,
     uninstallable: u64,
@@ -187,6 +189,8 @@ impl<'a> KernelJson<'a> {
         Self {
             desired: status.desired,
             installed: status.installed,
+            settling: status.settling,
+            waiting: status.waiting,
             failed: status.failed,
             shadowed: status.shadowed,
             uninstallable: status.uninstallable,

@@ -223,8 +223,18 @@ pub(super) const WHOLE: &[Family<Whole>] = &[
     ),
     Family::gauge(
         "metalbond_kernel_routes_installed",
-        "Destinations that are in the kernel.",
+        "Those of them that are in the kernel.",
         |to, it| of_kernel(to, it, |it| it.installed),
+    ),
+    Family::gauge(
+        "metalbond_kernel_routes_settling",
+        "Destinations in the kernel that an earlier process left and nobody announced yet.",
+        |to, it| of_kernel(to, it, |it| it.settling),
+    ),
+    Family::gauge(
+        "metalbond_kernel_routes_waiting",
+        "Destinations that wait for a tunnel device.",
+        |to, it| of_kernel(to, it, |it| it.waiting),
     ),
     Family::gauge(
         "metalbond_kernel_routes_failed",

@@ -253,7 +253,9 @@
       ["Sent", count(status.updates_sent), server ? `updates, ${bytes(server.bytes_sent)} in all` : "updates"],
       kernel
         ? ["Kernel", `${count(kernel.installed)}${kernel.in_sync ? "" : ` / ${count(kernel.desired)}`}`,
-          kernel.last_error || (kernel.device_up ? (kernel.in_sync ? "routes in sync" : "routes, catching up") : "tunnel device is down"),
+          [kernel.last_error || (kernel.device_up ? (kernel.in_sync ? "routes in sync" : "routes, catching up") : "tunnel device is down"),
+            kernel.waiting ? `${count(kernel.waiting)} waiting for a tunnel device` : "",
+            kernel.settling ? `${count(kernel.settling)} of an earlier process settling` : ""].filter(Boolean).join(", "),
           kernel.failed || !kernel.device_up ? "bad" : kernel.in_sync ? "" : "warn"]
         : server
           ? ["Slow peers", count(server.folds), "queues folded", ""]

@@ -50,7 +50,7 @@ impl<N: Netlink> Writer<N> {
                 }
                 Command::Shutdown(reply, deadline) => {
                     self.ending = Some(Ending { reply, deadline });
-                    self.config.cleanup_on_exit &= !self.shared.keeps_routes.load(Relaxed);
+                    self.config.cleanup_on_exit &= !self.gauges.keeps_routes.load(Relaxed);
                     if self.config.cleanup_on_exit {
                         self.plan.clear();
                     }
@@ -92,7 +92,7 @@ impl<N: Netlink> Writer<N> {
             ),
         };
         log::warn!(vni = vni.0; "kernel routes: {text}");
-        self.shared.set_warning(text);
+        self.gauges.set_warning(text);
     }
 
     fn remove(&mut self, vni: Vni, route: Route) {

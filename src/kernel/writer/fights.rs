@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::kernel::stats::Shared;
+use crate::kernel::stats::{Gauges, Trouble};
 
 /// What was lost, and is repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(super) struct Fights([Kind; Cause::COUNT]);
 impl Fights {
     /// Counts a loss, once for a burst. Returns when to repair it: at once, unless it happens
     /// again and again.
-    pub(super) fn lost(&mut self, cause: Cause, now: Instant, shared: &Shared) -> Instant {
+    pub(super) fn lost(&mut self, cause: Cause, now: Instant, gauges: &Gauges) -> Instant {
         let kind = &mut self.0[cause as usize];
         if let (Some(counted), Some(repair)) = (kind.counted, kind.repair)
             && now < counted + BURST
@@ -69,7 +69,7 @@ impl Fights {
             }
             return repair;
         }
-        shared.repairs[cause as usize].fetch_add(1, Relaxed);
+        gauges.repairs[cause as usize].fetch_add(1, Relaxed);
         if kind.repair.is_none_or(|at| now > at + MEMORY) {
             *kind = Kind::default();
         }
@@ -91,7 +91,7 @@ impl Fights {
                 pause.as_secs()
             );
             log::warn!("kernel routes: {text}");
-            shared.set_error(text);
+            gauges.set_error(Trouble::Fight, text);
         }
         kind.repair = Some(at);
         at
@@ -113,40 +113,40 @@ mod tests {
     #[test]
     fn repairs_within_a_burst_wait_longer_and_longer() {
         let begin = Instant::now();
-        let shared = Shared::default();
+        let gauges = Gauges::default();
         let mut fights = Fights::default();
         let mut now = begin;
         let mut repairs = 0;
         while now < begin + BURST {
-            now = fights.lost(Cause::Route, now, &shared) + Duration::from_millis(1);
+            now = fights.lost(Cause::Route, now, &gauges) + Duration::from_millis(1);
             repairs += 1;
         }
         assert_eq!(repairs, 8);
-        assert_eq!(shared.snapshot().repairs.routes, 1);
+        assert_eq!(gauges.snapshot().repairs.routes, 1);
     }
 
     #[test]
     fn repairs_that_are_undone_again_and_again_wait_longer_and_longer() {
         let mut now = Instant::now();
-        let shared = Shared::default();
+        let gauges = Gauges::default();
         let mut fights = Fights::default();
         let mut pauses = Vec::new();
         for _ in 0..14 {
-            let at = fights.lost(Cause::Route, now, &shared);
+            let at = fights.lost(Cause::Route, now, &gauges);
             pauses.push((at - now).as_secs());
             let again = at + Duration::from_millis(1);
-            assert_eq!(fights.lost(Cause::Route, now, &shared), at, "of one burst");
+            assert_eq!(fights.lost(Cause::Route, now, &gauges), at, "of one burst");
             now = again.max(now + BURST);
         }
         assert_eq!(pauses, [0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert!(fights.end(now).is_some());
-        let at = fights.lost(Cause::Object, now, &shared);
+        let at = fights.lost(Cause::Object, now, &gauges);
         assert_eq!(at, now, "another kind is another matter");
         let end = fights.end(now).unwrap();
         assert_eq!(fights.end(end), None);
         let later = end + Duration::from_millis(1);
-        assert_eq!(fights.lost(Cause::Route, later, &shared), later);
+        assert_eq!(fights.lost(Cause::Route, later, &gauges), later);
         assert_eq!(fights.end(later), None);
-        assert_eq!(shared.snapshot().repairs.routes, 15);
+        assert_eq!(gauges.snapshot().repairs.routes, 15);
     }
 }

@@ -65,6 +65,7 @@ impl<N: Netlink> Writer<N> {
                         self.ways_changed(now);
                     }
                     let seen = self.seen(message, &route);
+                    self.watch_borrowers(&route, &seen);
                     let change = self.plan.route_changed(place_of(&route), &seen);
                     self.happened(change, Cause::Route, now);
                 }
@@ -81,15 +82,34 @@ impl<N: Netlink> Writer<N> {
             (is_named || device.index() == Some(link.index)) && !is_unchanged
         });
         if let Some((device, _)) = changed {
-            // The kernel drops the routes of a device that goes down, and says nothing. One
-            // that comes may be of another kind, and routes may lead by one that goes.
-            self.known_everywhere = false;
-            self.forgets = true;
             let at = match device {
-                Device::Up { .. } => self.fights.lost(Cause::Device, now, &self.shared),
+                Device::Up { .. } => self.fights.lost(Cause::Device, now, &self.gauges),
                 _ => now,
             };
+            self.devices_changed();
             self.request_resync(at);
+        }
+    }
+
+    /// Notes that the next reading begins from nothing, because devices changed.
+    ///
+    /// The kernel drops the routes of a device that goes down, and says nothing. One that comes
+    /// may be of another kind, and routes may lead by one that goes.
+    pub(super) fn devices_changed(&mut self) {
+        self.known_everywhere = false;
+        self.forgets = true;
+    }
+
+    /// Notes who leads to objects of ours.
+    fn watch_borrowers(&mut self, route: &RouteSeen, seen: &Seen) {
+        match seen {
+            Seen::Put(_) | Seen::Gone(_) | Seen::Unknown => {}
+            Seen::Left => self.plan.borrower_left(place_of(route)),
+            Seen::Replaced => {
+                self.plan.borrower_left(place_of(route));
+                self.borrowed(route);
+            }
+            Seen::First | Seen::Behind => self.borrowed(route),
         }
     }
 
@@ -117,7 +137,7 @@ impl<N: Netlink> Writer<N> {
             Change::Shadowed => self.tell_shadowed(now),
             Change::Lost => {
                 if !self.timers.is_set(Timer::Repair) {
-                    let at = self.fights.lost(cause, now, &self.shared);
+                    let at = self.fights.lost(cause, now, &self.gauges);
                     self.timers.set(Timer::Repair, at);
                 }
             }

@@ -1,5 +1,6 @@
 //! Readings of what the kernel holds: the device, nexthop objects, routes.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv6Addr;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use crate::kernel::device::{Device, query_device};
 use crate::kernel::message::NO_DEVICE;
 use crate::kernel::parse::{self, ObjectKind, RouteSeen};
 use crate::kernel::socket::Netlink;
+use crate::kernel::stats::Trouble;
 
 /// Datagrams of a reading, of 32 KiB each, before the kernel gets a batch again.
 const SLICE: usize = 2;
@@ -59,6 +61,10 @@ impl<N: Netlink> Writer<N> {
         // Another client may have come or gone since the last reading.
         self.claims = self.net.claims();
         self.claims.retain(|it| *it != self.config.claimed);
+        self.reads_everywhere = tables == Tables::All;
+        if self.reads_everywhere {
+            self.plan.begin_borrowers();
+        }
         let reading = self.reading_of(tables);
         if self.forgets {
             return self.read_from_nothing(reading, now);
@@ -97,12 +103,15 @@ impl<N: Netlink> Writer<N> {
 
     /// Notes that all was read.
     fn have_read(&mut self, is_torn: bool, now: Instant) {
-        self.shared.resyncs.fetch_add(1, Relaxed);
+        self.gauges.resyncs.fetch_add(1, Relaxed);
         self.known_everywhere = true;
         self.awaits_reading = false;
+        self.gauges.end_error(Trouble::Call);
         self.ways_changed(now);
         if is_torn {
             self.timers.set_if_unset(Timer::Doubt, now + DOUBT_PAUSE);
+        } else if self.reads_everywhere {
+            self.plan.end_borrowers();
         }
         self.tell_shadowed(now);
         self.tell_orphans(now);
@@ -186,49 +195,70 @@ impl<N: Netlink> Writer<N> {
     /// Looks for the devices. Returns whether one is not as it was.
     fn find_devices(&mut self) -> io::Result<bool> {
         let devices = self.query_devices()?;
+        Ok(self.note_devices(devices))
+    }
+
+    /// Notes what the devices are. Returns whether one is not as it was.
+    pub(super) fn note_devices(&mut self, devices: Vec<Device>) -> bool {
         let before = std::mem::replace(&mut self.devices, devices);
-        for (number, device) in (0..).zip(&self.devices) {
+        let mut held = BTreeSet::new();
+        for (number, device) in (0_u8..).zip(&self.devices) {
+            let at = usize::from(number);
             let index = device.usable_index().unwrap_or(NO_DEVICE);
-            match number {
+            match at {
                 0 => self.mark.device = index,
-                _ => self.mark.more[number - 1] = index,
+                _ => self.mark.more[at - 1] = index,
             }
-            let name = &self.config.devices[number];
-            let changed = before[number] != *device;
+            if !device.is_up() {
+                held.insert(number);
+            }
+            let name = &self.config.devices[at];
+            let changed = before[at] != *device;
             match device.problem(name) {
-                Some(text) => {
-                    if changed || self.is_first_reading {
-                        log::warn!("kernel routes: {text}; routes wait for it");
-                    }
-                    self.shared.set_error(text);
+                Some(text) if changed || self.is_first_reading => {
+                    log::warn!("kernel routes: {text}; routes wait for it");
                 }
+                Some(_) => {}
                 None if changed => log::info!("tunnel device {name} is up"),
                 None => {}
             }
         }
+        self.plan.hold(held);
+        match self.problem() {
+            Some(text) => self.gauges.set_error(Trouble::Device, text),
+            None => self.gauges.end_error(Trouble::Device),
+        }
         let bad = self.devices.iter().position(|it| !it.is_up());
         if let Some(name) = self.config.devices.get(bad.unwrap_or(0)) {
-            self.shared.set_device(name);
+            self.gauges.set_device(name);
         }
         self.is_first_reading = false;
-        Ok(before != self.devices)
+        before != self.devices
     }
 
-    /// Says once of which routes others stand in the way.
+    /// Says of how many routes others stand in the way, and names one; logs it if more are.
     pub(super) fn tell_shadowed(&mut self, now: Instant) {
+        let Some(place) = self.plan.shadowed_place() else {
+            if self.shadowed.take().is_some() {
+                self.gauges.end_error(Trouble::Shadowed);
+            }
+            return;
+        };
         let count = self.plan.counts().shadowed;
-        if count > self.shadowed
-            && let Some(Place { table, prefix, .. }) = self.plan.shadowed_place()
-        {
-            let text = format!(
-                "{count} of our routes wait because somebody else's stand in their place, \
-                 for example {prefix} in table {table}"
-            );
+        let before = self.shadowed.replace((count, place));
+        if before == Some((count, place)) {
+            return;
+        }
+        let Place { table, prefix, .. } = place;
+        let text = format!(
+            "{count} of our routes wait because somebody else's stand in their place, for \
+             example {prefix} in table {table}"
+        );
+        if before.is_none_or(|(before, _)| count > before) {
             let level = rare(&mut self.shadows, log::Level::Warn, now);
             log::log!(level, "kernel routes: {text}");
-            self.shared.set_error(text);
         }
-        self.shadowed = count;
+        self.gauges.set_error(Trouble::Shadowed, text);
     }
 
     /// Says what a client with other options left, which this one leaves alone; ends that when
@@ -251,10 +281,10 @@ impl<N: Netlink> Writer<N> {
             let level = rare(&mut self.shadows, log::Level::Warn, now);
             log::log!(level, "kernel routes: {text}");
             self.told_orphans = Some(text.clone());
-            self.shared.set_warning(text);
+            self.gauges.set_warning(text);
         }
         if let Some(text) = told.filter(|_| self.told_orphans.is_none()) {
-            self.shared.end_warning(&text);
+            self.gauges.end_warning(&text);
         }
     }
 
@@ -296,7 +326,29 @@ impl<N: Netlink> Writer<N> {
         let place = place_of(route);
         match self.target_of(route) {
             Some(target) => self.plan.saw_route(place, route.protocol, &target),
-            None => self.plan.saw_foreign_route(place),
+            None => {
+                self.plan.saw_foreign_route(place);
+                self.borrowed(route);
+            }
+        }
+    }
+
+    /// Notes that somebody else's route may lead to an object of ours.
+    pub(super) fn borrowed(&mut self, route: &RouteSeen) {
+        let Some(id) = route.object else {
+            return;
+        };
+        if self.plan.borrow_object(id, place_of(route))
+            && let Some(now) = self.now
+        {
+            let level = rare(&mut self.shadows, log::Level::Warn, now);
+            log::log!(
+                level,
+                "kernel routes: somebody else's route to {} in table {} leads to nexthop object \
+                 {id} of this client, which stays as long as that route",
+                route.prefix,
+                route.table
+            );
         }
     }
 

@@ -10,6 +10,7 @@ use crate::core::kernel_plan::{Failure, Op, Stray};
 use crate::kernel::message::{self, encode_op, kind};
 use crate::kernel::parse::{self, Answer};
 use crate::kernel::socket::Netlink;
+use crate::kernel::stats::Trouble;
 
 /// A burst of withdraws has ended when none came for this long. A longer burst may pause
 /// longer, because the sender of a long burst pauses now and then on a busy machine ...
@@ -110,18 +111,19 @@ impl<N: Netlink> Writer<N> {
     fn complete(&mut self, ops: &[Op], failures: &[(Failure, Answer)], now: Instant) {
         let plain: Vec<Failure> = failures.iter().map(|(failure, _)| *failure).collect();
         let outcome = self.plan.completed(ops, &plain);
-        if let Some((failure, answer)) = failures.first() {
+        let first = outcome.first_refused;
+        if let Some((failure, answer)) = failures.iter().find(|it| Some(it.0.at) == first) {
             let text = describe(&ops[failure.at], answer);
             let is_quiet = self.timers.get(Timer::LogPause).is_some_and(|at| now < at);
             if !is_quiet {
                 self.timers.set(Timer::LogPause, now + LOG_PAUSE);
                 log::warn!(
                     "kernel routes: refused {} of {}: {text}",
-                    failures.len(),
+                    outcome.refused,
                     ops.len()
                 );
             }
-            self.shared.set_error(text);
+            self.gauges.set_error(Trouble::Refused, text);
         }
         if outcome.resync {
             self.request_resync(now + RESYNC_PAUSE);
@@ -135,7 +137,11 @@ impl<N: Netlink> Writer<N> {
             match self.query_devices() {
                 // The devices are as before; these routes are tried again like others.
                 Ok(devices) if devices == self.devices => {}
-                Ok(_) => self.request_resync(now),
+                Ok(devices) => {
+                    self.note_devices(devices);
+                    self.devices_changed();
+                    self.request_resync(now);
+                }
                 Err(error) => self.distrust("write", &error, now),
             }
         }
@@ -160,8 +166,8 @@ impl<N: Netlink> Writer<N> {
             }
             message::request_ack(&mut self.out[last..]);
             self.net.send(&self.out)?;
-            self.shared.messages.fetch_add(count as u64, Relaxed);
-            self.shared.batches.fetch_add(1, Relaxed);
+            self.gauges.messages.fetch_add(count as u64, Relaxed);
+            self.gauges.batches.fetch_add(1, Relaxed);
             self.collect(first, count, done, &mut failures)?;
             done += count;
         }

@@ -13,11 +13,7 @@ impl Completeness {
     /// those of VNIs of which each session has told the whole table once.
     pub(in crate::core::client) fn spare(&self) -> VecDeque<(Vni, Age)> {
         let mut spare = Vec::new();
-        for (vni, table) in self
-            .tables
-            .iter()
-            .filter(|(_, table)| !table.ages.is_empty())
-        {
+        for (vni, state) in self.vnis.iter().filter(|(_, state)| !state.ages.is_empty()) {
             let tells_again = |server: &ServerId| self.asked_again.contains_key(&(*server, *vni));
             let is_loading = |(server, standing): (&ServerId, &Standing)| {
                 matches!(standing, Standing::Established { complete, .. }
@@ -28,7 +24,7 @@ impl Completeness {
             }
             let is_told_again = self.servers.keys().any(tells_again);
             let which = |cause| cause == Cause::Lost || !is_told_again;
-            let clocks = table.ages.of_cause(which);
+            let clocks = state.ages.of_cause(which);
             spare.extend(clocks.map(|(start, age)| (start, *vni, age)));
         }
         spare.sort_by_key(|(start, vni, _)| (*start, *vni));
@@ -38,7 +34,7 @@ impl Completeness {
     /// Returns whether a session has a table to tell, for the first time or again.
     pub(in crate::core::client) fn is_telling(&self) -> bool {
         let is_loading = |standing: &Standing| match standing {
-            Standing::Established { complete, .. } => complete.len() < self.tables.len(),
+            Standing::Established { complete, .. } => complete.len() < self.vnis.len(),
             Standing::Coming | Standing::Retrying { .. } | Standing::Away => false,
         };
         self.servers.values().any(is_loading)

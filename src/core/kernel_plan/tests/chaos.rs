@@ -234,6 +234,7 @@ fn chaos(steps: usize, seeds: Range<u64>) {
                 }
                 _ => sides[number].plan.retry(8),
             }
+            sides[number].plan.assert_counts();
         }
         settle(&mut sides, &mut model);
         let wanted = [sides[0].places(), sides[1].places()];

@@ -104,24 +104,74 @@ fn object_that_does_not_go_is_looked_at() {
 }
 
 #[test]
-fn route_of_somebody_else_raises_doubt_once() {
+fn route_that_the_kernel_has_already_is_shadowed_at_once_and_raises_doubt_once() {
     let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
     plan.add(Vni(1), &route("10.0.0.0/24", 1));
-    for (errno, doubt) in [
-        (errno::EPERM, false),
-        (errno::EEXIST, true),
-        (errno::EEXIST, false),
-    ] {
-        let (_, outcome) = batch(&mut plan, &mut model, no_routes(errno));
-        assert_eq!(outcome.doubt, doubt);
-        assert_eq!(plan.counts().failed, 1);
-        plan.retry_all();
-    }
+    let failed_shadowed = |plan: &Plan| (plan.counts().failed, plan.counts().shadowed);
+    let (_, outcome) = batch(&mut plan, &mut model, no_routes(errno::EPERM));
+    assert!(!outcome.doubt);
+    assert_eq!((outcome.refused, failed_shadowed(&plan)), (1, (1, 0)));
+    plan.retry_all();
+    let (_, outcome) = batch(&mut plan, &mut model, no_routes(errno::EEXIST));
+    assert!(outcome.doubt);
+    assert_eq!((outcome.refused, failed_shadowed(&plan)), (0, (0, 1)));
+    plan.retry_all();
+    let meanwhile = run(&mut plan, &mut model);
+    assert!(matches!(meanwhile[..], [Op::DeleteObject { .. }]));
+    // A reading finds nobody there, and the kernel says the same again: so it is refused.
+    let mut walk = super::super::model::Walk::begin(&mut plan);
+    while walk.step(&mut plan, &model) {}
+    assert_eq!(plan.review_some(100), Verdict::Done);
+    let (_, outcome) = batch(&mut plan, &mut model, no_routes(errno::EEXIST));
+    assert!(!outcome.doubt);
+    assert_eq!((outcome.refused, failed_shadowed(&plan)), (1, (1, 0)));
+    plan.retry_all();
     run(&mut plan, &mut model);
+    assert_eq!((failed_shadowed(&plan), model.routes.len()), ((0, 0), 1));
     // Ours is there, and the next time is another matter.
     plan.add(Vni(1), &route("10.0.0.0/24", 2));
     let (_, outcome) = batch(&mut plan, &mut model, no_routes(errno::EEXIST));
     assert!(outcome.doubt);
+}
+
+/// Its old one is still to be deleted there: nobody else's stands in the way.
+#[test]
+fn route_that_finds_an_old_one_of_ours_in_its_place_is_not_called_shadowed() {
+    let (mut plan, mut model) = (plan_in(Mode::Objects), Model::default());
+    let prefixes = ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"];
+    for prefix in prefixes {
+        plan.add(Vni(1), &route(prefix, 1));
+    }
+    run(&mut plan, &mut model);
+    for prefix in prefixes {
+        plan.add(Vni(1), &route(prefix, 2));
+        plan.remove(Vni(1), &route(prefix, 1));
+    }
+    let mut ops = Vec::new();
+    plan.settle(&mut ops);
+    assert_eq!(ops, []);
+    batch(&mut plan, &mut model, |_| None);
+    assert_eq!(plan.counts().strays, 3);
+    let mut small = |plan: &mut Plan| {
+        let mut ops = Vec::new();
+        plan.batch(2, &mut ops);
+        let failures = execute(&mut model, &ops, |_| None);
+        plan.completed(&ops, &failures);
+        failures.len()
+    };
+    plan.remove(Vni(1), &route(prefixes[2], 2));
+    assert_eq!(small(&mut plan), 0);
+    plan.add(Vni(1), &route(prefixes[2], 2));
+    assert_eq!(small(&mut plan), 1, "the kernel has the old one");
+    let counts = plan.counts();
+    assert_eq!((counts.shadowed, counts.failed, counts.strays), (0, 0, 1));
+    run(&mut plan, &mut model);
+    let counts = plan.counts();
+    assert_eq!(
+        (counts.installed, counts.shadowed, counts.failed),
+        (3, 0, 0)
+    );
+    assert_eq!(model.resolved().len(), 3);
 }
 
 #[test]

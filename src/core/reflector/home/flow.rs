@@ -1,27 +1,18 @@
 //! The subscriptions of a home's sessions, and what the owners of the VNIs send for them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::peer::{Stage, Subscription};
 use super::subscribers::Subscriber;
 use super::{Home, Report};
 use crate::core::reflector::memory::Pressure;
 use crate::core::reflector::message::{Refusal, Request};
-use crate::core::reflector::meter::{self, Meter};
+use crate::core::reflector::meter::{self, Meter, Phase};
 use crate::core::reflector::outbox::Outbox;
 use crate::core::rib::{PeerId, Segment, Span};
 use crate::core::session::CloseReason;
 use crate::core::types::Vni;
 use crate::core::wire::{Capabilities, MessageType, NoticeCode, encode_subscription};
-
-/// A peer that takes nothing for this long is stalled, not just busy.
-///
-/// Coalescing the queue of a peer that reads would cost more than it saves: a burst
-/// of new routes does not get shorter.
-const STALL: Duration = Duration::from_millis(500);
-
-/// Queues purged in one turn at most, each by a step; about 1 ms.
-const PURGES_PER_TURN: usize = 8;
 
 impl Home {
     /// Begins a subscription. Returns what the owner is to be asked, if it is news and allowed.
@@ -82,6 +73,9 @@ impl Home {
         if outbox.has_dead_front() {
             self.purging.push_back(id);
         }
+        if outbox.wants_sweep() {
+            self.stand_in_line(id);
+        }
         self.end_flow(vni, ended);
         self.ask_for_tables(id);
         self.reports.push_back(Report::Unsubscribed(id, vni));
@@ -89,20 +83,21 @@ impl Home {
     }
 
     /// Goes on dropping what nobody wants any more of the queues.
-    pub(super) fn purge(&mut self) {
-        let mut rounds = PURGES_PER_TURN;
-        while rounds > 0
+    pub(in crate::core::reflector) fn purge(&mut self, meter: &mut Meter) {
+        while !meter.is_spent()
             && let Some(id) = self.purging.pop_front()
         {
-            rounds -= 1;
+            meter.charge(meter::VNI);
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
-            if peer.connection.queue_mut().drop_dead() {
+            let queue = peer.connection.queue_mut();
+            let dropped = queue.drop_dead(meter.steps(meter::ITEM));
+            meter.charge(meter::ITEM * dropped);
+            if queue.has_dead_front() {
                 self.purging.push_back(id);
             } else {
-                self.ask_for_tables(id);
-                self.settle(id);
+                self.unblocked(id);
             }
         }
     }
@@ -168,8 +163,7 @@ impl Home {
     }
 
     /// Takes sessions that are gone off the subscribers of their VNIs, here and at the owners.
-    pub(super) fn end_flows(&mut self) {
-        let mut meter = Meter::full();
+    pub(in crate::core::reflector) fn end_flows(&mut self, meter: &mut Meter) {
         while !meter.is_spent()
             && let Some((id, vnis)) = self.leaving.front_mut()
         {
@@ -190,8 +184,9 @@ impl Home {
         }
     }
 
-    /// Queues changes of a VNI for all its subscribers, each without its own.
-    pub(in crate::core::reflector) fn queue_changes(&mut self, vni: Vni, spans: &[Span]) {
+    /// Queues changes of a VNI for all its subscribers, each without its own. Returns what that
+    /// costs, in units of a [`Meter`].
+    pub(in crate::core::reflector) fn queue_changes(&mut self, vni: Vni, spans: &[Span]) -> usize {
         let subscribers = self.subscribers.take(vni);
         for &Subscriber { peer, epoch } in subscribers.list() {
             self.queue(peer, |outbox| {
@@ -201,7 +196,9 @@ impl Home {
                 }
             });
         }
+        let cost = spans.len() * subscribers.list().len();
         self.subscribers.put_back(subscribers);
+        cost
     }
 
     /// Queues changes for a session whose subscription is active, within its limits.
@@ -213,9 +210,11 @@ impl Home {
         let waiting = peer.connection.queue().delta_bytes();
         let (soft, hard) = (self.config.soft_limit, self.config.hard_limit);
         if waiting > soft.min(hard / 2) {
-            let due = waiting > hard / 2 || peer.connection.is_stalled(self.now, STALL);
+            // Coalescing the queue of a peer that reads would cost more than it saves: a burst of
+            // new routes does not get shorter.
+            let due = waiting > hard / 2 || peer.connection.is_slow(self.now);
             if due && peer.connection.queue().has_doubled() {
-                self.coalesce(id);
+                self.stand_in_line(id);
             }
             self.end_if_too_slow(id);
         }
@@ -231,7 +230,7 @@ impl Home {
     }
 
     /// Ends a session past its hard limit. One that stands in line is given half as much again.
-    fn end_if_too_slow(&mut self, id: PeerId) {
+    pub(super) fn end_if_too_slow(&mut self, id: PeerId) {
         let hard = self.config.hard_limit;
         if let Some(peer) = self.peers.get_mut(&id) {
             let grace = if peer.is_in_line { hard / 2 } else { 0 };
@@ -244,15 +243,24 @@ impl Home {
 
     /// To be called when a connection that was full takes bytes again.
     ///
-    /// A peer that stalled is spared what it missed and what was undone meanwhile.
-    pub(in crate::core::reflector) fn resume(&mut self, id: PeerId, now: Instant) {
+    /// A peer that was slow is spared what it missed and what was undone meanwhile: before it is
+    /// sent more, if nobody stands in line before it.
+    pub(in crate::core::reflector) fn resume(
+        &mut self,
+        id: PeerId,
+        now: Instant,
+        meter: &mut Meter,
+    ) {
         let soft_limit = self.config.soft_limit;
         if let Some(peer) = self.peers.get(&id)
-            && peer.connection.is_stalled(now, STALL)
+            && peer.connection.is_slow(now)
             && peer.connection.queue().delta_bytes() > soft_limit
             && peer.connection.queue().has_grown()
         {
-            self.coalesce(id);
+            self.stand_in_line(id);
+            if self.laggards.is_first(id) {
+                meter.lend_phase(Phase::Writes, |meter| self.coalesce_in_line(meter));
+            }
         }
     }
 }

@@ -3,29 +3,25 @@
 use std::collections::VecDeque;
 
 use super::Home;
-use crate::core::reflector::coalesce::coalesce;
-use crate::core::reflector::meter::{self, Meter};
-use crate::core::rib::{PeerId, Span};
-
-/// Results that are kept for others with the same changes.
-const RESULTS: usize = 4;
+use crate::core::connection::Queue;
+use crate::core::reflector::coalesce::Results;
+use crate::core::reflector::meter::Meter;
+use crate::core::rib::PeerId;
 
 /// The line of those sessions, and what was found for those before them.
 #[derive(Debug)]
 pub(super) struct Laggards {
+    /// The first one's queue may be half done.
     line: VecDeque<PeerId>,
-    meter: Meter,
-    /// Changes, and what they amount to. Those who stalled at the same time miss the same. Kept
-    /// while somebody stands in line.
-    results: VecDeque<(Vec<Span>, Vec<Span>)>,
+    /// Kept while somebody stands in line.
+    results: Results,
 }
 
 impl Laggards {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self {
             line: VecDeque::new(),
-            meter: Meter::full(),
-            results: VecDeque::new(),
+            results: Results::new(seed),
         }
     }
 
@@ -33,62 +29,75 @@ impl Laggards {
         self.line.is_empty()
     }
 
-    /// Returns what changes amount to; shared with all who asked for the same.
-    fn reduce(&mut self, changes: Vec<Span>, seed: u64, new: &mut impl FnMut(&Span)) -> Vec<Span> {
-        let is_same = |other: &[Span]| {
-            other.len() == changes.len() && other.iter().zip(&changes).all(|(a, b)| a.is_same(b))
-        };
-        self.meter.charge(changes.len() / 8);
-        if let Some((_, result)) = self.results.iter().find(|it| is_same(&it.0)) {
-            return result.clone();
-        }
-        let bytes: usize = changes.iter().map(Span::len).sum();
-        self.meter.charge(bytes / meter::COALESCED_BYTES);
-        let result = coalesce(&changes, seed);
-        result.iter().for_each(new);
-        self.results.truncate(RESULTS - 1);
-        self.results.push_front((changes, result.clone()));
-        result
+    /// Whether `id` is next.
+    pub(super) fn is_first(&self, id: PeerId) -> bool {
+        self.line.front() == Some(&id)
     }
 }
 
 impl Home {
-    /// Coalesces the changes of a session, now or when its turn in the line has come.
-    pub(super) fn coalesce(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        if !self.laggards.meter.is_spent() {
-            self.coalesce_now(id);
-        } else if !std::mem::replace(&mut peer.is_in_line, true) {
+    /// Has the changes of a session coalesced when its turn in the line has come.
+    pub(super) fn stand_in_line(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && !std::mem::replace(&mut peer.is_in_line, true)
+        {
             self.laggards.line.push_back(id);
         }
     }
 
-    fn coalesce_now(&mut self, id: PeerId) {
-        let seed = self.config.seed;
-        let (laggards, segments) = (&mut self.laggards, &mut self.segments);
+    /// Serves the line.
+    pub(in crate::core::reflector) fn coalesce_in_line(&mut self, meter: &mut Meter) {
+        while !meter.is_spent()
+            && let Some(&id) = self.laggards.line.front()
+        {
+            meter.charge(1);
+            if self.coalesce(id, meter) {
+                self.laggards.line.pop_front();
+            }
+        }
+        let results = &mut self.laggards.results;
+        for segment in results.take_made() {
+            self.segments.add(&segment);
+        }
+        if self.laggards.line.is_empty() {
+            results.forget(0);
+        }
+        self.leftovers.push_spans(results.take_discarded());
+    }
+
+    /// Goes on with the first of the line. Returns whether its queue is done.
+    fn coalesce(&mut self, id: PeerId, meter: &mut Meter) -> bool {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return true;
+        };
+        let queue = peer.connection.queue_mut();
+        if !queue.is_rewritten() {
+            let is_worth_it = u64::from(queue.begin_rewrite(meter));
+            peer.counters.coalesced += is_worth_it;
+            self.counters.coalesced += is_worth_it;
+        }
+        let is_done = queue.go_on(&mut self.laggards.results, meter);
+        peer.is_in_line = !is_done;
+        if is_done {
+            self.end_if_too_slow(id);
+        }
+        self.unblocked(id);
+        is_done
+    }
+
+    /// To be called when something was dropped from a queue, or moved to where it is sent from.
+    pub(super) fn unblocked(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        peer.is_in_line = false;
-        laggards.meter.charge(1);
-        let new = &mut |span: &Span| segments.add(span.segment());
-        let is_worth_it = peer.coalesce(|changes| laggards.reduce(changes, seed, new));
-        self.counters.coalesced += u64::from(is_worth_it);
-        self.purging.push_back(id);
-    }
-
-    /// Serves the line.
-    pub(super) fn coalesce_in_line(&mut self) {
-        self.laggards.meter = Meter::full();
-        while !self.laggards.meter.is_spent()
-            && let Some(id) = self.laggards.line.pop_front()
-        {
-            self.coalesce_now(id);
+        peer.connection
+            .queue_mut()
+            .count_bytes(&mut self.queue_bytes);
+        if peer.connection.queue().is_empty() {
+            // As if it had been sent.
+            peer.connection.advance(0, self.now);
         }
-        if self.laggards.is_empty() {
-            self.laggards.results.clear();
-        }
+        self.ask_for_tables(id);
+        self.settle(id);
     }
 }

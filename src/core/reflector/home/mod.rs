@@ -19,6 +19,8 @@ pub(crate) use peer::PeerCounters;
 use super::config::ShardConfig;
 use super::memory::{Pressure, Segments};
 use super::message::{Refusal, Request};
+use super::meter::{self, Meter};
+use super::outbox::Leftovers;
 use crate::core::map::{Map, map};
 use crate::core::pace::{Framing, Overrun, SendQueue};
 use crate::core::rib::PeerId;
@@ -108,6 +110,8 @@ pub(super) struct Home {
     /// Their subscriptions.
     departing: Map<PeerId, Map<Vni, Subscription>>,
     laggards: Laggards,
+    /// Of sessions that ended.
+    leftovers: Leftovers,
     /// Bytes of the queues themselves.
     queue_bytes: usize,
     /// Private copies of changes.
@@ -136,7 +140,8 @@ impl Home {
             purging: VecDeque::new(),
             leaving: VecDeque::new(),
             departing: map(config.seed),
-            laggards: Laggards::new(),
+            laggards: Laggards::new(config.seed),
+            leftovers: Leftovers::default(),
             queue_bytes: 0,
             segments: Segments::default(),
             pressure: Pressure::None,
@@ -202,6 +207,7 @@ impl Home {
         id: PeerId,
         bytes: &mut &[u8],
         now: Instant,
+        meter: &mut Meter,
     ) -> Option<Request> {
         self.now = now;
         loop {
@@ -212,8 +218,14 @@ impl Home {
                     self.counters.updates += 1;
                     Some(Request::Update(update))
                 }
-                Event::Subscribe(vni) => self.subscribe(id, vni),
-                Event::Unsubscribe(vni) => self.unsubscribe(id, vni),
+                Event::Subscribe(vni) => {
+                    meter.charge(meter::REQUEST);
+                    self.subscribe(id, vni)
+                }
+                Event::Unsubscribe(vni) => {
+                    meter.charge(meter::REQUEST);
+                    self.unsubscribe(id, vni)
+                }
                 Event::Established => {
                     peer.was_established = true;
                     self.established += 1;
@@ -278,24 +290,28 @@ impl Home {
     }
 
     /// Ends the sessions that passed their hard limit in this turn.
-    fn end_doomed(&mut self) {
+    pub(super) fn end_doomed(&mut self) {
         for id in std::mem::take(&mut self.doomed) {
             self.settle(id);
         }
     }
 
-    /// Ends a turn: does some of the work that waits.
-    pub(super) fn turn(&mut self) {
-        self.segments.sweep();
-        self.end_doomed();
-        self.coalesce_in_line();
-        self.end_flows();
-        self.purge();
+    /// Looks which private copies are still held.
+    pub(super) fn sweep_segments(&mut self, meter: &mut Meter) {
+        self.segments.sweep(meter);
+    }
+
+    /// Drops some of what waited for sessions that are gone.
+    pub(super) fn drop_leftovers(&mut self, meter: &mut Meter) {
+        self.leftovers.drop_some(meter);
     }
 
     /// Whether another turn has something to do without any input.
     pub(super) fn has_work(&self) -> bool {
-        !self.leaving.is_empty() || !self.purging.is_empty() || !self.laggards.is_empty()
+        !self.leaving.is_empty()
+            || !self.purging.is_empty()
+            || !self.laggards.is_empty()
+            || !self.leftovers.is_empty()
     }
 
     /// Requests that were held back and are due.
@@ -376,6 +392,9 @@ impl Home {
         peer.connection
             .queue_mut()
             .count_bytes(&mut self.queue_bytes);
+        if peer.connection.queue().wants_sweep() {
+            self.stand_in_line(id);
+        }
         self.ask_for_tables(id);
         self.settle(id);
     }
@@ -458,7 +477,7 @@ impl Home {
     }
 
     fn remove(&mut self, id: PeerId, reason: CloseReason) {
-        let Some(peer) = self.peers.remove(&id) else {
+        let Some(mut peer) = self.peers.remove(&id) else {
             return;
         };
         self.established -= usize::from(peer.was_established);
@@ -473,6 +492,8 @@ impl Home {
             self.leaving.push_back((id, vnis));
             self.departing.insert(id, peer.subscriptions);
         }
+        self.leftovers
+            .push_queue(std::mem::take(peer.connection.queue_mut()));
         self.gone.push(id);
         self.reports.push_back(Report::Closed(id, reason));
     }

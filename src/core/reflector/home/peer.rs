@@ -9,7 +9,7 @@ use crate::core::limit::Quiet;
 use crate::core::map::{Map, map};
 use crate::core::reflector::config::ShardConfig;
 use crate::core::reflector::outbox::Outbox;
-use crate::core::rib::{PeerId, Span};
+use crate::core::rib::PeerId;
 use crate::core::session::MessageCounts;
 use crate::core::types::Vni;
 use crate::core::wire::Notice;
@@ -136,15 +136,6 @@ impl Peer {
             self.ready = self.connection.is_sendable();
             self.ready
         }
-    }
-
-    /// Coalesces the queued changes by key. Returns whether that was worth the effort.
-    ///
-    /// Calls `reduce` with the changes of each VNI.
-    pub(super) fn coalesce(&mut self, reduce: impl FnMut(Vec<Span>) -> Vec<Span>) -> bool {
-        let is_worth_it = self.connection.queue_mut().coalesce(reduce);
-        self.counters.coalesced += u64::from(is_worth_it);
-        is_worth_it
     }
 
     /// What the session looks like.

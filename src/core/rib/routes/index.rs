@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 
-use super::{Announcement, EntryRole, Slot};
+use super::{Announcement, EntryRole, Slot, look};
 use crate::core::rib::PeerId;
 
 /// A peer and its announcements.
@@ -57,17 +57,28 @@ impl Index {
             + self.announcers.allocation_size()
     }
 
+    /// How many bytes more it may take for one more route.
+    pub(super) fn growth(&self) -> usize {
+        let doubled = |is_full: bool, bytes: usize| if is_full { bytes } else { 0 };
+        let (first, further) = (&self.first, &self.further);
+        doubled(first.len() == first.capacity(), first.allocation_size())
+            + doubled(
+                further.len() == further.capacity(),
+                further.allocation_size(),
+            )
+    }
+
     /// The announcer of a peer, if it announces something.
     pub(super) fn announcer(&self, hasher: &FixedState, peer: PeerId) -> Option<&Announcer> {
         self.announcers
-            .find(hasher.hash_one(peer), |it| it.peer == peer)
+            .find(hasher.hash_one(peer), |it| look(|| it.peer == peer))
     }
 
     /// The announcer of a peer, which may be a new one.
     pub(super) fn announcer_mut(&mut self, hasher: &FixedState, peer: PeerId) -> &mut Announcer {
         let entry = self.announcers.entry(
             hasher.hash_one(peer),
-            |it| it.peer == peer,
+            |it| look(|| it.peer == peer),
             |it| hasher.hash_one(it.peer),
         );
         let new = || Announcer {
@@ -81,7 +92,7 @@ impl Index {
 
 /// Removes a slot from a table.
 pub(super) fn remove(table: &mut HashTable<u32>, hash: u64, slot: u32) {
-    if let Ok(indexed) = table.find_entry(hash, |&it| it == slot) {
+    if let Ok(indexed) = table.find_entry(hash, |&it| look(|| it == slot)) {
         indexed.remove();
     }
 }
