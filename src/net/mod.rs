@@ -28,4 +28,4 @@ pub(crate) use socket_file::connect_path;
 #[cfg(feature = "http")]
 pub(crate) use socket_file::{Access, Bound};
 pub(crate) use stream::Stream;
-pub(crate) use turn::{READ_BUDGET, Ready, Turn, WRITE_BUDGET, Written};
+pub(crate) use turn::{READ_BUDGET, Ready, Turn, WRITE_BUDGET, Waiting, Written};

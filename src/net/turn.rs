@@ -1,12 +1,18 @@
 //! The turn of a loop: which of its connections read and write, in what order, and how much.
 //!
 //! Edge-triggered readiness is announced once. A connection that is ready therefore stands in
-//! a list until it has been served; one that has more to do after its share goes to the end.
+//! a list until it has been served; one that has more to do after its share goes to the end, and
+//! those that had nothing to be read until now are read sooner.
 //! Budgets keep a turn short, so that a KEEPALIVE never waits for somebody's bulk. Connections
 //! that a turn did not come to are the first of the next one.
 
+mod readers;
+
 use std::collections::VecDeque;
 use std::hash::Hash;
+
+use readers::Readers;
+pub(crate) use readers::Waiting;
 
 use crate::core::map::{Map, map};
 use crate::core::pace::Framing;
@@ -80,7 +86,7 @@ impl Round {
 #[derive(Debug)]
 pub(crate) struct Turn<K, C> {
     slots: Map<K, Slot<C>>,
-    readers: VecDeque<K>,
+    readers: Readers<K>,
     /// Those that wait to be read, and must not be until [`Turn::release`].
     held: Vec<K>,
     writers: VecDeque<K>,
@@ -96,7 +102,7 @@ impl<K: Copy + Eq + Hash, C: Ready> Turn<K, C> {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             slots: map(seed),
-            readers: VecDeque::new(),
+            readers: Readers::new(),
             held: Vec::new(),
             writers: VecDeque::new(),
             chunk_writers: VecDeque::new(),
@@ -153,7 +159,7 @@ impl<K: Copy + Eq + Hash, C: Ready> Turn<K, C> {
         };
         update(&mut slot.conn);
         if slot.conn.is_readable() && !std::mem::replace(&mut slot.in_readers, true) {
-            self.readers.push_back(key);
+            self.readers.push(key, Waiting::News);
         }
         if slot.conn.is_writable() && !std::mem::replace(&mut slot.in_writers, true) {
             self.push_writer(key, framing());
@@ -169,7 +175,7 @@ impl<K: Copy + Eq + Hash, C: Ready> Turn<K, C> {
         poll(&mut slot.conn);
         let is_readable = slot.conn.is_readable();
         if is_readable && !std::mem::replace(&mut slot.in_readers, true) {
-            self.readers.push_back(key);
+            self.readers.push(key, Waiting::News);
         }
         is_readable
     }
@@ -209,25 +215,32 @@ impl<K: Copy + Eq + Hash, C: Ready> Turn<K, C> {
         self.readers.len()
     }
 
+    /// Returns what the connection has that is read next, if one is.
+    pub(crate) fn next_waiting(&self) -> Option<Waiting> {
+        self.readers.next().map(|it| it.1)
+    }
+
     /// Holds the next connection instead of reading it, if `is_held` says so. Returns whether.
     pub(crate) fn hold_next(&mut self, is_held: impl FnOnce(K) -> bool) -> bool {
-        match self.readers.front() {
-            Some(&key) if is_held(key) => self.held.push(key),
+        match self.readers.next() {
+            Some((key, _)) if is_held(key) => self.held.push(key),
             _ => return false,
         }
-        self.readers.pop_front();
+        self.readers.pop();
         self.reads.spend(0);
         true
     }
 
     /// Lets the connections that were held read again, in their order.
     pub(crate) fn release(&mut self) {
-        self.readers.extend(self.held.drain(..));
+        for key in self.held.drain(..) {
+            self.readers.push(key, Waiting::Rest);
+        }
     }
 
     /// Has `read` read from the next connection; it returns how many bytes it took.
     pub(crate) fn read_next(&mut self, read: impl FnOnce(K, &mut C) -> usize) {
-        let Some(key) = self.readers.pop_front() else {
+        let Some(key) = self.readers.pop() else {
             return;
         };
         let mut count = 0;
@@ -235,7 +248,7 @@ impl<K: Copy + Eq + Hash, C: Ready> Turn<K, C> {
             count = read(key, &mut slot.conn);
             slot.in_readers = slot.conn.is_readable();
             if slot.in_readers {
-                self.readers.push_back(key);
+                self.readers.push(key, Waiting::Rest);
             }
         }
         self.reads.spend(count);

@@ -26,16 +26,20 @@ use crate::core::pace::{Memory, SendQueue};
 use crate::core::reflector::{Message, Phase, Shard};
 use crate::core::rib::PeerId;
 use crate::net::{
-    Conn, Mailbox, Peer, Postbox, READ_BUDGET, Ready, Stream, Turn, WRITE_BUDGET, Written,
+    Conn, Mailbox, Peer, Postbox, READ_BUDGET, Ready, Stream, Turn, WRITE_BUDGET, Waiting, Written,
 };
 
 /// Bytes of a session that the shard is given at once: what they cost shows only then.
 const READ_SLICE: usize = 8 * 1024;
 
 /// Bytes that all sessions which wait to be read share, so that one of thousands that only sends
-/// a KEEPALIVE does not wait for the tables of the others; each has this many at least.
+/// a KEEPALIVE does not wait for the tables of the others.
 const READ_SHARED: usize = 4 * READ_BUDGET;
-const READ_LEAST: usize = 2 * 1024;
+
+/// Bytes of a session that are read at least: of one whose socket was empty until now, and of one
+/// of which more was left.
+const READ_NEWS: usize = 128;
+const READ_REST: usize = 2 * 1024;
 
 /// Pieces of shared frames in one `writev`.
 const SLICES: usize = 64;
@@ -314,8 +318,12 @@ impl Worker {
         self.turn.begin_reads();
         // Those that this turn has no room for are the first of the next one.
         while self.turn.has_reads_left() && self.unread.is_none() {
+            let least = match self.turn.next_waiting() {
+                Some(Waiting::News) => READ_NEWS,
+                Some(Waiting::Rest) | None => READ_REST,
+            };
             let readers = self.turn.readers().max(1);
-            let mut budget = (READ_SHARED / readers).clamp(READ_LEAST, READ_BUDGET);
+            let mut budget = (READ_SHARED / readers).clamp(least, READ_BUDGET);
             if self.holds.has_full() {
                 let holds = &self.holds;
                 if self.turn.hold_next(|id| holds.is_held(id)) {
