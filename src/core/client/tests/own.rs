@@ -189,7 +189,6 @@ fn flapping_announcement_that_no_server_proves_to_have_read_costs_no_memory() {
     assert!(world.core.unproven(A) <= 1024);
     world.server(A).is_mute = false;
     world.with_core(|core, _| core.announce(V, own(1)));
-    // The answer that it did not give is missing in the count of all: it takes some more.
     world.pass(std::time::Duration::from_secs(6));
     for number in [1, 2] {
         let states = world.core.announcement(V, own(number)).unwrap();

@@ -45,7 +45,7 @@ pub(super) struct Script {
     pub(super) is_blocked: bool,
     /// What it sends stays on its way.
     pub(super) is_held: bool,
-    /// It reads and says nothing.
+    /// It reads and says nothing for now: like every server it answers all in the end.
     pub(super) is_mute: bool,
     /// Its policy forbids this VNI.
     pub(super) refuses: Option<Vni>,
@@ -75,6 +75,7 @@ pub(super) struct Talk {
     pub(super) subscribed: BTreeSet<Vni>,
     pub(super) announced: BTreeSet<(Vni, Route)>,
     pub(super) heard: Vec<Heard>,
+    unanswered: Vec<Heard>,
 }
 
 impl Script {
@@ -143,7 +144,10 @@ impl Script {
                 MessageType::EndOfRib => panic!("clients never send END_OF_RIB"),
             };
             talk.heard.push(heard);
-            if !self.is_mute {
+            talk.unanswered.push(heard);
+        }
+        if !self.is_mute {
+            for heard in std::mem::take(&mut talk.unanswered) {
                 self.answer(&mut talk, heard);
             }
         }
