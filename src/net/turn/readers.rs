@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 /// Connections with news that are read before one of which more was left.
-const NEWS_FOR_ONE: usize = 8;
+const NEWS_FOR_ONE: usize = 16;
 
 /// What a connection has to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
