@@ -57,6 +57,9 @@ use crate::core::rib::PeerId;
 use crate::core::session::CloseReason;
 use crate::core::wire::{NoticeCode, Update};
 
+/// A session that holds less than the mean by this factor is never closed for memory.
+const SMALL_SHARE: usize = 8;
+
 /// One shard: the home of some sessions and the owner of some VNIs.
 #[derive(Debug)]
 pub(crate) struct Shard {
@@ -209,7 +212,11 @@ impl Shard {
                 let queue = self.home.greatest_queue();
                 let announcer = self.owner.greatest_announcer();
                 let greatest = queue.into_iter().chain(announcer).max_by_key(|it| it.1);
-                if let Some((peer, _)) = greatest.filter(|it| it.1 > 0) {
+                // A shard knows its own sessions alone: the greatest of them may be small beside
+                // those of another, which closes its own.
+                let sessions = (self.home.len() + 1) * self.topology.shards();
+                let least = used / (SMALL_SHARE * sessions);
+                if let Some((peer, _)) = greatest.filter(|it| it.1 > least) {
                     self.send(self.topology.home(peer), Message::Shed { peer });
                 }
             }

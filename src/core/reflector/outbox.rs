@@ -105,6 +105,17 @@ struct Flows {
     tables_out: Vec<Vni>,
 }
 
+impl Flows {
+    /// About how many bytes it has allocated, with itself.
+    fn heap_bytes(&self) -> usize {
+        // A tree of such small entries keeps about twice their size.
+        const ENTRY: usize = 2 * size_of::<(Vni, u32)>();
+        size_of::<Self>()
+            + (self.ended.len() + self.tables.len()) * ENTRY
+            + self.tables_out.capacity() * size_of::<Vni>()
+    }
+}
+
 impl Outbox {
     /// Bytes that wait, tables included.
     pub(crate) fn bytes(&self) -> usize {
@@ -119,7 +130,8 @@ impl Outbox {
     /// Brings the bytes of all queues up to date with this one, without the frames themselves.
     pub(crate) fn count_bytes(&mut self, all: &mut usize) {
         let rewrite = self.rewrite.as_ref().map_or(0, |it| it.heap_bytes());
-        let bytes = self.items.capacity() * size_of::<Item>() + rewrite;
+        let flows = self.flows.as_ref().map_or(0, |it| it.heap_bytes());
+        let bytes = self.items.capacity() * size_of::<Item>() + rewrite + flows;
         let before = self.counted();
         if bytes != before {
             self.counted = u32::try_from(bytes).unwrap_or(u32::MAX);

@@ -73,6 +73,7 @@ impl Home {
         if outbox.has_dead_front() {
             self.purging.push_back(id);
         }
+        outbox.count_bytes(&mut self.queue_bytes);
         if outbox.wants_sweep() {
             self.stand_in_line(id);
         }
@@ -134,6 +135,7 @@ impl Home {
             let mut frame = Vec::new();
             encode_subscription(&mut frame, MessageType::EndOfRib, vni);
             let span = Span::whole(Segment::unmarked(frame, 1, 0));
+            self.segments.add(span.segment());
             peer.connection
                 .queue_mut()
                 .push_end_of_rib(vni, epoch, span);
@@ -188,17 +190,20 @@ impl Home {
     /// costs, in units of a [`Meter`].
     pub(in crate::core::reflector) fn queue_changes(&mut self, vni: Vni, spans: &[Span]) -> usize {
         let subscribers = self.subscribers.take(vni);
+        let mut items = 0;
         for &Subscriber { peer, epoch } in subscribers.list() {
             self.queue(peer, |outbox| {
                 for span in spans {
-                    let push = &mut |span| outbox.push_delta(vni, epoch, span);
+                    let push = &mut |span| {
+                        items += 1;
+                        outbox.push_delta(vni, epoch, span);
+                    };
                     span.clone().for_peer(peer, push);
                 }
             });
         }
-        let cost = spans.len() * subscribers.list().len();
         self.subscribers.put_back(subscribers);
-        cost
+        items
     }
 
     /// Queues changes for a session whose subscription is active, within its limits.

@@ -320,6 +320,62 @@ fn table_whose_next_leap_does_not_fit_refuses_and_closes_nobody() {
     }
 }
 
+/// Each shard closes the greatest of its own: not one that is small beside those of another.
+#[test]
+fn small_session_is_not_closed_for_what_another_shard_holds() {
+    const LIMIT: usize = 10 << 20;
+    let mut world = World::new(
+        1,
+        ShardConfig {
+            memory_limit: LIMIT,
+            ..wide()
+        },
+    );
+    let small = world.connect();
+    (0..10).for_each(|it| world.update(small, Vni(1), Action::Add, route(it)));
+    world.run_until_quiet();
+    let press = |world: &mut World| {
+        world.shards[0].set_remote_bytes(2 * LIMIT);
+        for _ in 0..10 {
+            world.now += Duration::from_secs(1);
+            world.turn(0);
+        }
+        world.shards[0].set_remote_bytes(0);
+        world.turn(0);
+    };
+    press(&mut world);
+    assert_eq!(world.closed, []);
+    let great = world.connect();
+    (0..20_000).for_each(|it| world.update(great, Vni(2), Action::Add, route(it)));
+    world.run_until_quiet();
+    press(&mut world);
+    assert_eq!(world.closed, [(great, CloseReason::MemoryLimit)]);
+}
+
+/// A session that reads nothing may wait for the ends of many tables that are empty.
+#[test]
+fn ends_of_tables_that_wait_are_on_the_account() {
+    const VNIS: u32 = 5000;
+    let mut world = World::new(1, wide());
+    let reader = world.connect();
+    world.run_until_quiet();
+    let before = world.shards[0].usage().queues;
+    for vni in 0..VNIS {
+        world.subscribe(reader, Vni(vni));
+    }
+    while world.shards[0].has_work() {
+        world.turn(0);
+    }
+    // A frame of its own with its counts, its place in the queue, and what is known of the table.
+    let each = (world.shards[0].usage().queues - before) / VNIS as usize;
+    assert!(each >= 150, "{each} bytes");
+    world.check();
+    for _ in 0..20 {
+        world.turn(0);
+    }
+    assert!(world.shards[0].usage().queues < before + 64 * 1024);
+}
+
 /// Tables that nobody changes give back their history before a session is closed.
 #[test]
 fn idle_tables_give_back_their_history_before_sessions_are_closed() {
