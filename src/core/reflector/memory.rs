@@ -4,8 +4,9 @@
 //! below 7/8 of the limit   nothing
 //! from there on            no new routes and subscriptions; logs are compacted sooner;
 //!                          no route for which a table would have to grow up to there
-//! from the limit on        tables give back their history; then, or past the limit by a
-//!                          sixteenth, the session that holds most is closed, now and then
+//! from the limit on        who subscribed waits for its table; tables give back their history;
+//!                          then, or past the limit by a sixteenth, the session that holds most
+//!                          is closed, now and then
 //! ```
 
 use std::collections::VecDeque;

@@ -252,12 +252,17 @@ impl Owner {
 
     /// Serves those who wait for a table.
     pub(super) fn serve_joins(&mut self, meter: &mut Meter) {
-        while !meter.is_spent() && !self.joins.is_empty() {
+        while !meter.is_spent() && self.has_joins() {
             meter.charge(1);
             if let Some(join) = self.joins.pop() {
                 self.join(join, meter);
             }
         }
+    }
+
+    /// Whether somebody waits for a table and there is memory to queue it.
+    fn has_joins(&self) -> bool {
+        self.pressure != Pressure::Over && !self.joins.is_empty()
     }
 
     fn join(&mut self, Join { peer, vni, epoch }: Join, meter: &mut Meter) {
@@ -372,7 +377,7 @@ impl Owner {
         !self.departures.is_empty()
             || !self.compacting.is_empty()
             || !self.reclaiming.is_empty()
-            || !self.joins.is_empty()
+            || self.has_joins()
             || !self.dirty.is_empty()
     }
 

@@ -376,6 +376,44 @@ fn ends_of_tables_that_wait_are_on_the_account() {
     assert!(world.shards[0].usage().queues < before + 64 * 1024);
 }
 
+/// What was admitted costs more when it is served: tables that are queued must fit then.
+#[test]
+fn tables_wait_while_memory_is_over_the_limit() {
+    const LIMIT: usize = 8 << 20;
+    let mut world = World::new(
+        1,
+        ShardConfig {
+            memory_limit: LIMIT,
+            ..wide()
+        },
+    );
+    let all: Vec<u8> = about_all(&[MessageType::Subscribe], 0..8000, 1);
+    for _ in 0..10 {
+        let reader = world.connect();
+        world.send(reader, &all);
+        world.clients.remove(&reader);
+    }
+    let patient = world.connect();
+    world.subscribe(patient, Vni(90_000));
+    let mut most = 0;
+    // One that reads nothing is closed each 200 ms.
+    for _ in 0..300 {
+        world.now += Duration::from_millis(10);
+        world.turn(0);
+        while world.write(patient, usize::MAX) > 0 {}
+        most = most.max(world.shards[0].usage().total());
+    }
+    assert!(most < LIMIT + LIMIT / 4, "{most} bytes of {LIMIT}");
+    assert!(
+        world
+            .closed
+            .iter()
+            .all(|it| it.1 == CloseReason::MemoryLimit)
+    );
+    assert!(world.closed.iter().all(|it| it.0 != patient));
+    assert!(world.clients[&patient].complete.contains(&Vni(90_000)));
+}
+
 /// Tables that nobody changes give back their history before a session is closed.
 #[test]
 fn idle_tables_give_back_their_history_before_sessions_are_closed() {
