@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Changes --> Reduction: the same as known ones? --> their result
-//!                        otherwise a Fold        --> result, kept for others
+//!                        otherwise a Coalescer   --> result, kept for others
 //! ```
 
 use std::collections::VecDeque;
@@ -128,7 +128,7 @@ pub(super) enum Reduction {
         known: Arc<Known>,
         at: usize,
     },
-    Folding(Box<Fold>),
+    Coalescing(Box<Coalescer>),
     Done(Vec<Span>),
 }
 
@@ -149,7 +149,7 @@ impl Reduction {
                 changes,
                 at: 0,
             },
-            None => Self::Folding(Box::new(Fold::new(changes, results.seed))),
+            None => Self::Coalescing(Box::new(Coalescer::new(changes, results.seed))),
         }
     }
 
@@ -163,7 +163,7 @@ impl Reduction {
                 let theirs = &known.changes.spans;
                 let is_same = (at..end).all(|it| changes.spans.get(it).is_same(theirs.get(it)));
                 if !is_same {
-                    return Self::Folding(Box::new(Fold::new(changes, results.seed)));
+                    return Self::Coalescing(Box::new(Coalescer::new(changes, results.seed)));
                 }
                 if end < changes.spans.len() {
                     let at = end;
@@ -172,12 +172,12 @@ impl Reduction {
                 results.discarded.push(changes.spans);
                 Self::Done(known.result.clone())
             }
-            Self::Folding(mut fold) => {
-                if !fold.step(meter) {
-                    return Self::Folding(fold);
+            Self::Coalescing(mut coalescer) => {
+                if !coalescer.step(meter) {
+                    return Self::Coalescing(coalescer);
                 }
-                let result = fold.result.clone();
-                results.keep(fold.changes, fold.result);
+                let result = coalescer.result.clone();
+                results.keep(coalescer.changes, coalescer.result);
                 Self::Done(result)
             }
             Self::Done(result) => Self::Done(result),
@@ -188,7 +188,7 @@ impl Reduction {
     pub(super) fn into_spans(self) -> Pile<Span> {
         match self {
             Self::Comparing { changes, .. } => changes.spans,
-            Self::Folding(fold) => fold.changes.spans,
+            Self::Coalescing(coalescer) => coalescer.changes.spans,
             Self::Done(_) => Pile::default(),
         }
     }
@@ -211,7 +211,7 @@ const _: () = assert!(size_of::<Story>() == 12);
 /// A route that ends as it began is not mentioned. The first change of a route tells how it
 /// began: an ADD means absent, a REMOVE present.
 #[derive(Debug)]
-pub(super) struct Fold {
+pub(super) struct Coalescer {
     changes: Changes,
     hasher: FixedState,
     /// Spans that are read.
@@ -225,7 +225,7 @@ pub(super) struct Fold {
     result: Vec<Span>,
 }
 
-impl Fold {
+impl Coalescer {
     fn new(changes: Changes, seed: u64) -> Self {
         let parts = (changes.bytes / PART_BYTES + 1).next_power_of_two();
         Self {
@@ -350,7 +350,7 @@ pub(crate) fn coalesce_frames(frames: &[u8]) -> Vec<u8> {
             Reduction::Done(spans) => {
                 return spans.iter().flat_map(|it| it.bytes().to_vec()).collect();
             }
-            on @ (Reduction::Comparing { .. } | Reduction::Folding(_)) => reduction = on,
+            on @ (Reduction::Comparing { .. } | Reduction::Coalescing(_)) => reduction = on,
         }
     }
 }

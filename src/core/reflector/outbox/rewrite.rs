@@ -169,7 +169,7 @@ impl Outbox {
                     Reduction::Done(result) => {
                         rewrite.reduced_bytes += self.put_back(flow, bytes, result);
                     }
-                    on @ (Reduction::Comparing { .. } | Reduction::Folding(_)) => {
+                    on @ (Reduction::Comparing { .. } | Reduction::Coalescing(_)) => {
                         rewrite.reducing = Some((flow, bytes, on));
                     }
                 }
