@@ -167,34 +167,30 @@ impl Connection<Buffer> {
 
     /// Whether more may be encoded.
     pub(crate) fn has_room(&mut self) -> bool {
-        let (is_paced, position) = (self.is_paced(), self.queue.position());
+        let position = self.queue.position();
         self.queue.bytes() < OUT_BYTES
             && match &mut self.pace {
-                Pace::Server(window) if is_paced => window.has_room(position),
-                Pace::Unlimited | Pace::Undecided { .. } | Pace::Client(_) | Pace::Server(_) => {
-                    let trial = self.trial.as_mut();
-                    trial.is_none_or(|trial| trial.has_room(position))
-                }
+                Pace::Server(window) => window.has_room(position),
+                Pace::Trial(trial) => trial.has_room(position),
+                Pace::Unlimited | Pace::Undecided { .. } | Pace::Client(_) => true,
             }
     }
 
-    /// Ends a window or a trial that is full: nothing more is encoded until the server has answered the
-    /// KEEPALIVE that stands behind it.
+    /// Ends a window or a trial that is full: nothing more is encoded until the server has
+    /// answered the KEEPALIVE that stands behind it.
     ///
     /// `barrier`: one KEEPALIVE serves all that is told in a row.
     pub(crate) fn close_full_window(&mut self, barrier: &mut Option<u64>) {
-        let (is_paced, position) = (self.is_paced(), self.queue.position());
-        if !is_paced
-            && let Some(trial) = &mut self.trial
-            && trial.wants_barrier(position)
-        {
-            trial.close(*barrier.get_or_insert_with(|| self.session.barrier()));
-        }
-        if is_paced
-            && let Pace::Server(window) = &mut self.pace
-            && window.wants_barrier(position)
-        {
-            window.close(*barrier.get_or_insert_with(|| self.session.barrier()));
+        let position = self.queue.position();
+        let mut barrier = || *barrier.get_or_insert_with(|| self.session.barrier());
+        match &mut self.pace {
+            Pace::Server(window) if window.wants_barrier(position) => window.close(barrier()),
+            Pace::Trial(trial) if trial.wants_barrier(position) => trial.close(barrier()),
+            Pace::Unlimited
+            | Pace::Undecided { .. }
+            | Pace::Client(_)
+            | Pace::Server(_)
+            | Pace::Trial(_) => {}
         }
     }
 }

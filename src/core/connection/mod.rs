@@ -86,6 +86,8 @@ enum Pace {
     Client(Box<Pacer>),
     /// To a server, until its HELLO offers reassembly.
     Server(Box<Window>),
+    /// To a server that reassembles, until the way to it is known not to be slow.
+    Trial(Box<Trial>),
 }
 
 /// A connection that was made.
@@ -94,8 +96,6 @@ pub(crate) struct Connection<Q> {
     session: Session,
     queue: Q,
     pace: Pace,
-    /// Of a client whose server reassembles, until its way is known not to be slow.
-    trial: Option<Box<Trial>>,
     /// How the peer takes what waits for it, while something waits.
     progress: Option<Progress>,
     /// To be ended once everything that waits is sent.
@@ -112,13 +112,10 @@ impl<Q: Queue> Connection<Q> {
             (LegacyPacing::Auto, Role::Server) => Pace::Undecided { pacing, halvings },
             (LegacyPacing::Auto, Role::Client) => Pace::Server(Box::new(Window::new(pacing))),
         };
-        let has_trial = matches!(pace, Pace::Server(_));
-        let trial = has_trial.then(|| Box::new(Trial::new()));
         Self {
             session: Session::new(config, now),
             queue: Q::default(),
             pace,
-            trial,
             progress: None,
             is_draining: false,
         }
@@ -172,21 +169,18 @@ impl<Q: Queue> Connection<Q> {
     /// `None`: all of `input` is taken, or the session is closed.
     pub(crate) fn receive(&mut self, input: &mut &[u8], now: Instant) -> Option<Event> {
         let event = self.session.next_event(now, input);
-        if let Some(trial) = &mut self.trial
-            && matches!(event, Some(Event::KeepaliveReply))
-        {
+        self.decide_pace(now);
+        if matches!(event, Some(Event::KeepaliveReply)) {
             let (_, answered) = self.session.keepalives();
-            if trial.answered(answered, now) == Finding::Fast {
-                self.trial = None;
+            match &mut self.pace {
+                Pace::Server(window) => window.answered(answered),
+                Pace::Trial(trial) => {
+                    if trial.answered(answered, now) == Finding::Fast {
+                        self.pace = Pace::Unlimited;
+                    }
+                }
+                Pace::Unlimited | Pace::Undecided { .. } | Pace::Client(_) => {}
             }
-        }
-        match &mut self.pace {
-            Pace::Undecided { .. } => self.decide_pace(now),
-            Pace::Server(window) if matches!(event, Some(Event::KeepaliveReply)) => {
-                let (_, answered) = self.session.keepalives();
-                window.answered(answered);
-            }
-            Pace::Unlimited | Pace::Client(_) | Pace::Server(_) => {}
         }
         event
     }
@@ -211,14 +205,23 @@ impl<Q: Queue> Connection<Q> {
         }
     }
 
+    /// Takes the pace that the peer's HELLO asks for, once it is there.
     fn decide_pace(&mut self, now: Instant) {
-        if let Pace::Undecided { pacing, halvings } = self.pace
-            && self.session.knows_peer()
-        {
-            self.pace = match self.session.is_legacy() {
-                true => Pace::Client(Box::new(Pacer::new(pacing, halvings, now))),
-                false => Pace::Unlimited,
-            };
+        match self.pace {
+            Pace::Undecided { pacing, halvings } if self.session.knows_peer() => {
+                self.pace = match self.session.is_legacy() {
+                    true => Pace::Client(Box::new(Pacer::new(pacing, halvings, now))),
+                    false => Pace::Unlimited,
+                };
+            }
+            Pace::Server(_) if self.session.capabilities().contains(Capabilities::STREAM) => {
+                self.pace = Pace::Trial(Box::default());
+            }
+            Pace::Undecided { .. }
+            | Pace::Unlimited
+            | Pace::Client(_)
+            | Pace::Server(_)
+            | Pace::Trial(_) => {}
         }
     }
 
@@ -228,7 +231,7 @@ impl<Q: Queue> Connection<Q> {
             && !self.queue.is_blocked()
             && match &self.pace {
                 Pace::Client(pacer) => pacer.room().is_some() || self.queue.has_urgent(),
-                Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => true,
+                Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) | Pace::Trial(_) => true,
             }
     }
 
@@ -243,9 +246,8 @@ impl<Q: Queue> Connection<Q> {
 
     fn is_paced(&self) -> bool {
         match self.pace {
-            Pace::Unlimited | Pace::Undecided { .. } => false,
-            Pace::Client(_) => true,
-            Pace::Server(_) => !self.session.capabilities().contains(Capabilities::STREAM),
+            Pace::Unlimited | Pace::Undecided { .. } | Pace::Trial(_) => false,
+            Pace::Client(_) | Pace::Server(_) => true,
         }
     }
 
@@ -256,31 +258,30 @@ impl<Q: Queue> Connection<Q> {
                 Some(room) => self.queue.gather_chunk(slices, room, Which::All),
                 None => self.queue.gather_chunk(slices, CHUNK, Which::Urgent),
             },
-            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => match self.framing() {
-                Framing::Stream => self.queue.gather(slices, budget),
-                Framing::Chunk => self.queue.gather_chunk(slices, CHUNK, Which::All),
-            },
+            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) | Pace::Trial(_) => {
+                match self.framing() {
+                    Framing::Stream => self.queue.gather(slices, budget),
+                    Framing::Chunk => self.queue.gather_chunk(slices, CHUNK, Which::All),
+                }
+            }
         }
     }
 
     /// Drops the first `count` bytes: they were sent at `now`. Returns whether a chunk was cut.
     pub(crate) fn advance(&mut self, count: usize, now: Instant) -> bool {
-        let is_cut = match self.framing() {
+        let framing = self.framing();
+        match &mut self.pace {
+            Pace::Client(pacer) => pacer.sent(count, now),
+            Pace::Server(window) => window.sent(now),
+            Pace::Trial(trial) => trial.sent(now),
+            Pace::Unlimited | Pace::Undecided { .. } => {}
+        }
+        let is_cut = match framing {
             Framing::Stream => {
-                if let Some(trial) = &mut self.trial {
-                    trial.sent(now);
-                }
                 self.queue.advance(count);
                 false
             }
-            Framing::Chunk => {
-                match &mut self.pace {
-                    Pace::Client(pacer) => pacer.sent(count, now),
-                    Pace::Server(window) => window.sent(now),
-                    Pace::Unlimited | Pace::Undecided { .. } => {}
-                }
-                self.queue.advance_chunk(count)
-            }
+            Framing::Chunk => self.queue.advance_chunk(count),
         };
         if self.queue.is_empty() {
             self.progress = None;
@@ -331,7 +332,7 @@ impl<Q: Queue> Connection<Q> {
     /// When [`Self::handle_pace_timeout`] has something to do.
     pub(crate) fn poll_pace(&self) -> Option<Instant> {
         match &self.pace {
-            Pace::Unlimited | Pace::Undecided { .. } => None,
+            Pace::Unlimited | Pace::Undecided { .. } | Pace::Trial(_) => None,
             Pace::Client(pacer) => pacer.poll_timeout(),
             Pace::Server(window) => window.poll_timeout(),
         }
@@ -340,7 +341,7 @@ impl<Q: Queue> Connection<Q> {
     /// Does what the pace has due at `now`. Returns whether [`Self::report_queue`] is to be called.
     pub(crate) fn handle_pace_timeout(&mut self, now: Instant) -> bool {
         match &mut self.pace {
-            Pace::Unlimited | Pace::Undecided { .. } => false,
+            Pace::Unlimited | Pace::Undecided { .. } | Pace::Trial(_) => false,
             Pace::Client(pacer) => pacer.handle_timeout(now),
             Pace::Server(window) => {
                 window.handle_timeout(now);
@@ -354,7 +355,7 @@ impl<Q: Queue> Connection<Q> {
     pub(crate) fn report_queue(&mut self, queue: SendQueue, now: Instant) -> Option<u64> {
         match &mut self.pace {
             Pace::Client(pacer) => pacer.report_queue(queue, now),
-            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => None,
+            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) | Pace::Trial(_) => None,
         }
     }
 
@@ -363,7 +364,7 @@ impl<Q: Queue> Connection<Q> {
         match &self.pace {
             Pace::Client(pacer) => Some(pacer.rate()),
             Pace::Server(window) if self.session.is_legacy() => Some(window.rate()),
-            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => None,
+            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) | Pace::Trial(_) => None,
         }
     }
 
@@ -371,7 +372,7 @@ impl<Q: Queue> Connection<Q> {
     pub(crate) fn overrun(&self) -> Option<Overrun> {
         match &self.pace {
             Pace::Client(pacer) => pacer.overrun(),
-            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) => None,
+            Pace::Unlimited | Pace::Undecided { .. } | Pace::Server(_) | Pace::Trial(_) => None,
         }
     }
 

@@ -47,15 +47,17 @@ pub(crate) enum Finding {
     Open,
 }
 
-impl Trial {
-    pub(crate) const fn new() -> Self {
+impl Default for Trial {
+    fn default() -> Self {
         Self {
             size: FIRST,
             start: None,
             barrier: None,
         }
     }
+}
 
+impl Trial {
     /// Returns whether more may be queued at a position.
     pub(crate) fn has_room(&mut self, position: u64) -> bool {
         let start = *self.start.get_or_insert(position);
@@ -128,7 +130,7 @@ mod tests {
 
     #[test]
     fn quick_answers_end_the_trial_after_a_few_rounds() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::default();
         for expected in [8, 16, 32] {
             let expected = (expected * 1024, Finding::Open);
             assert_eq!(round(&mut trial, Duration::from_millis(100)), expected);
@@ -140,7 +142,7 @@ mod tests {
     #[test]
     fn server_that_does_not_answer_one_keepalive_is_sent_more_after_the_next() {
         let now = Instant::now();
-        let mut trial = Trial::new();
+        let mut trial = Trial::default();
         assert!(trial.has_room(0) && !trial.has_room(FIRST));
         trial.close(7);
         trial.sent(now);
@@ -150,7 +152,7 @@ mod tests {
 
     #[test]
     fn slow_answers_keep_the_bytes_few() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::default();
         let sizes = [3, 3, 2, 3].map(|it| round(&mut trial, Duration::from_secs(it)).0);
         assert_eq!(sizes, [FIRST, LEAST, LEAST, LEAST]);
         let more = [1, 1].map(|it| round(&mut trial, Duration::from_secs(it)).0);
