@@ -145,17 +145,6 @@ fn vni_may_have_a_device_of_its_own_and_the_routes_of_others_do_not_wait_for_it(
         };
         let text = KernelWriter::start(one_table).err().unwrap().to_string();
         assert!(text.contains("two devices"), "{text}");
-        let announce = |writer: &KernelWriter| {
-            for n in 0..20 {
-                for vni in [VNI, Vni(8)] {
-                    writer.add(vni, nth_v4(n, 1));
-                    writer.add(vni, nth_v6(n, 1));
-                    writer.add(vni, nth_v6(n, 2));
-                }
-            }
-            writer.synced(VNI);
-            writer.synced(Vni(8));
-        };
         let by = || [(100, DEVICE), (200, SECOND)].map(|(number, it)| count_by(number, it));
         // The second device is missing: its routes wait, the others do not.
         let writer = KernelWriter::start(mixed.clone()).unwrap();
@@ -193,6 +182,19 @@ fn vni_may_have_a_device_of_its_own_and_the_routes_of_others_do_not_wait_for_it(
     });
 }
 
+/// 40 destinations in each of two VNIs, with all their tables told.
+fn announce(writer: &KernelWriter) {
+    for n in 0..20 {
+        for vni in [VNI, Vni(8)] {
+            writer.add(vni, nth_v4(n, 1));
+            writer.add(vni, nth_v6(n, 1));
+            writer.add(vni, nth_v6(n, 2));
+        }
+    }
+    writer.synced(VNI);
+    writer.synced(Vni(8));
+}
+
 /// They were tried and refused, with growing pauses.
 #[test]
 fn routes_whose_device_is_missing_wait_for_it_and_are_not_tried() {
@@ -204,15 +206,7 @@ fn routes_whose_device_is_missing_wait_for_it_and_are_not_tried() {
             ..config()
         };
         let writer = KernelWriter::start(mixed).unwrap();
-        for n in 0..20 {
-            for vni in [VNI, Vni(8)] {
-                writer.add(vni, nth_v4(n, 1));
-                writer.add(vni, nth_v6(n, 1));
-                writer.add(vni, nth_v6(n, 2));
-            }
-        }
-        writer.synced(VNI);
-        writer.synced(Vni(8));
+        announce(&writer);
         let counts = || {
             let stats = writer.stats();
             (stats.desired, stats.installed, stats.waiting, stats.failed)

@@ -15,6 +15,13 @@ fn wide() -> ShardConfig {
     }
 }
 
+fn limited(memory_limit: usize) -> ShardConfig {
+    ShardConfig {
+        memory_limit,
+        ..wide()
+    }
+}
+
 fn queued(world: &World, peer: PeerId) -> usize {
     let mut queued = 0;
     for shard in &world.shards {
@@ -264,10 +271,6 @@ fn memory_limit_refuses_what_is_new_then_closes_who_holds_most() {
     let used = world.shards[0].usage();
     assert!((2000 * 70..2000 * 200).contains(&used.tables), "{used:?}");
     assert!(used.sessions > 0);
-    let limited = |limit| ShardConfig {
-        memory_limit: limit,
-        ..wide()
-    };
     world.shards[0].reconfigure(limited(used.total() + used.total() / 16));
     world.run_until_quiet();
     let frames = about_all(&[MessageType::Subscribe], 5..6, 1);
@@ -296,13 +299,7 @@ fn memory_limit_refuses_what_is_new_then_closes_who_holds_most() {
 fn table_whose_next_leap_does_not_fit_refuses_and_closes_nobody() {
     for limit in (2048..5000).step_by(300) {
         let memory_limit = limit * 1024;
-        let mut world = World::new(
-            1,
-            ShardConfig {
-                memory_limit,
-                ..wide()
-            },
-        );
+        let mut world = World::new(1, limited(memory_limit));
         let announcer = world.connect();
         for number in 0..60_000 {
             world.update(announcer, Vni(1), Action::Add, route(number));
@@ -324,13 +321,7 @@ fn table_whose_next_leap_does_not_fit_refuses_and_closes_nobody() {
 #[test]
 fn small_session_is_not_closed_for_what_another_shard_holds() {
     const LIMIT: usize = 10 << 20;
-    let mut world = World::new(
-        1,
-        ShardConfig {
-            memory_limit: LIMIT,
-            ..wide()
-        },
-    );
+    let mut world = World::new(1, limited(LIMIT));
     let small = world.connect();
     (0..10).for_each(|it| world.update(small, Vni(1), Action::Add, route(it)));
     world.run_until_quiet();
@@ -380,13 +371,7 @@ fn ends_of_tables_that_wait_are_on_the_account() {
 #[test]
 fn tables_wait_while_memory_is_over_the_limit() {
     const LIMIT: usize = 8 << 20;
-    let mut world = World::new(
-        1,
-        ShardConfig {
-            memory_limit: LIMIT,
-            ..wide()
-        },
-    );
+    let mut world = World::new(1, limited(LIMIT));
     let all: Vec<u8> = about_all(&[MessageType::Subscribe], 0..8000, 1);
     for _ in 0..10 {
         let reader = world.connect();
@@ -430,10 +415,7 @@ fn idle_tables_give_back_their_history_before_sessions_are_closed() {
     world.run_until_quiet();
     let used = world.shards[0].usage();
     assert!(used.tables > 200 * 1500, "{used:?}");
-    world.shards[0].reconfigure(ShardConfig {
-        memory_limit: used.total() - 1,
-        ..wide()
-    });
+    world.shards[0].reconfigure(limited(used.total() - 1));
     for _ in 0..100 {
         world.now += Duration::from_millis(10);
         world.turn(0);
@@ -452,10 +434,7 @@ fn idle_tables_give_back_their_history_before_sessions_are_closed() {
 #[test]
 fn tables_that_slow_readers_pin_are_on_the_account_and_bounded() {
     let limit = 3_000_000;
-    let config = ShardConfig {
-        memory_limit: limit,
-        ..wide()
-    };
+    let config = limited(limit);
     let mut world = World::new(1, config);
     let announcer = world.connect();
     let vni = Vni(1);
