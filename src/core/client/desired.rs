@@ -21,6 +21,8 @@ pub(super) struct Desired<K> {
 struct Entry {
     wanted: bool,
     told: u32,
+    /// Of them, those that may have forgotten it.
+    doubted: u32,
     /// Servers that were told and have read it.
     read: u32,
     /// Servers in whose queue it stands.
@@ -102,16 +104,19 @@ impl<K: Copy + Ord> Desired<K> {
         };
         entry.queued &= !server.mask();
         let was_told = entry.told & server.mask() != 0;
+        let is_sure = entry.doubted & server.mask() == 0;
         let tell = match (entry.wanted, was_told) {
-            (true, false) => {
+            (true, true) if is_sure => Tell::Nothing,
+            (true, _) => {
                 entry.told |= server.mask();
+                entry.doubted &= !server.mask();
                 Tell::Wanted
             }
             (false, true) => {
                 entry.untell(server);
                 Tell::Unwanted
             }
-            (true, true) | (false, false) => Tell::Nothing,
+            (false, false) => Tell::Nothing,
         };
         self.drop_if_settled(key);
         tell
@@ -133,9 +138,8 @@ impl<K: Copy + Ord> Desired<K> {
             let was_told = entry.told & server.mask() != 0;
             if which(key) && (entry.wanted || was_told) {
                 doubtful.push(*key);
-                if entry.wanted {
-                    entry.untell(server);
-                }
+                entry.doubted |= entry.told & server.mask();
+                entry.read &= !server.mask();
             }
         }
         doubtful
@@ -158,7 +162,7 @@ impl<K: Copy + Ord> Desired<K> {
         if let Some(entry) = self.entries.get_mut(key)
             && entry.episode == episode.0
         {
-            entry.read |= entry.told & server.mask();
+            entry.read |= entry.told & !entry.doubted & server.mask();
         }
     }
 
@@ -194,6 +198,7 @@ impl<K: Copy + Ord> Desired<K> {
 impl Entry {
     fn untell(&mut self, server: ServerBit) {
         self.told &= !server.mask();
+        self.doubted &= !server.mask();
         self.read &= !server.mask();
     }
 

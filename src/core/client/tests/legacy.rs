@@ -1,5 +1,6 @@
 //! How much a server without reassembly is sent, and in which pieces.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::script::Heard;
@@ -119,6 +120,33 @@ fn announcement_renewed_before_the_withdrawal_is_sent_is_acknowledged() {
     let states = world.core.announcement(V, own(0)).unwrap();
     let read = crate::core::client::AnnouncementState::Acknowledged;
     assert_eq!(states[&A], read);
+}
+
+/// Go MetalBond takes an UNSUBSCRIBE for a withdrawal of all that a peer announces, RustBond 0.1
+/// does not: until the client has announced again, nobody knows.
+#[test]
+fn announcement_withdrawn_while_the_server_may_have_forgotten_it_is_withdrawn_there() {
+    for (kind, moment) in [Go, OldRust]
+        .into_iter()
+        .flat_map(|it| (0..20).map(move |at| (it, at)))
+    {
+        let mut world = talkative(kind, LegacyPacing::Auto, DEFAULT_RATE);
+        world.with_core(|core, _| core.subscribe(V));
+        world.server(A).is_held = false;
+        world.pass(Duration::from_secs(60));
+        assert_eq!(updates(&world), COUNT as usize);
+        world.with_core(|core, _| core.unsubscribe(V));
+        // Some are announced again by then, the others wait for the pace.
+        world.pass(Duration::from_millis(20) * moment);
+        world.with_core(|core, _| {
+            for number in 0..COUNT {
+                assert!(core.withdraw(V, own(number)));
+            }
+        });
+        world.pass(Duration::from_secs(60));
+        assert_eq!(world.talk(A).announced, BTreeSet::new(), "{kind:?}");
+        assert_eq!(world.core.held(), 0, "{kind:?}");
+    }
 }
 
 #[test]
