@@ -298,7 +298,8 @@ fn route_that_was_put_before_ours_is_left_alone() {
         ip("-4 route del 10.0.0.0/24 dev lo proto static table 100");
         ip("-4 route del blackhole 10.0.0.0/24 proto static table 100");
         let moved = || shown("10.0.0.0/24").contains("dst 2001:db8::3 ");
-        eventually("theirs went", Duration::from_secs(1), moved);
+        // Long before the check of every five minutes.
+        eventually("theirs went", WAIT, moved);
         assert!(writer.stats().in_sync);
         for prefix in ["10.0.0.0/24", "10.0.1.0/24"] {
             writer.remove(VNI, route(prefix, 3));
