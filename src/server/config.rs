@@ -35,9 +35,9 @@ pub struct ServerConfig {
     /// Bytes of changes waiting for a session that takes nothing, from which on they are
     /// coalesced by route. Costs that much for each stalled session. Default: 256 KiB.
     pub queue_soft_limit: usize,
-    /// Bytes of changes waiting for a session that end it (`TooSlow`). They are shared
-    /// with all others that wait for the same. At least 8 MiB, which one burst can need.
-    /// Default: 64 MiB.
+    /// Bytes of changes waiting for a session that end it (`TooSlow`); half as much again while
+    /// it stands in line to have them coalesced. They are shared with all others that wait for
+    /// the same. At least 8 MiB, which one burst can need. Default: 64 MiB.
     pub queue_hard_limit: usize,
     /// Connections at once; more are closed as they come. Costs up to 4 KiB each, and
     /// what the kernel takes. Default: 32,768.

@@ -50,9 +50,9 @@ impl Shard {
         self.home.for_each_session(each);
     }
 
-    /// Bytes of changes that wait for a session, of the one with most.
+    /// Bytes of changes that wait for a session that is past its limit, if there is one.
     #[cfg(feature = "internals")]
-    pub(crate) fn most_changes_queued(&self) -> usize {
-        self.home.most_changes_queued()
+    pub(crate) fn past_limit(&self) -> Option<usize> {
+        self.home.past_limit()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::peer::{Stage, Subscription};
+use super::peer::{Peer, Stage, Subscription};
 use super::subscribers::Subscriber;
 use super::{Home, Report};
 use crate::core::reflector::memory::Pressure;
@@ -234,15 +234,14 @@ impl Home {
         }
     }
 
-    /// Ends a session past its hard limit. One that stands in line is given half as much again.
+    /// Ends a session past its limit.
     pub(super) fn end_if_too_slow(&mut self, id: PeerId) {
         let hard = self.config.hard_limit;
-        if let Some(peer) = self.peers.get_mut(&id) {
-            let grace = if peer.is_in_line { hard / 2 } else { 0 };
-            if peer.connection.queue().delta_bytes() > hard.saturating_add(grace) {
-                peer.connection.close(CloseReason::TooSlow);
-                self.doomed.push(id);
-            }
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.connection.queue().delta_bytes() > limit(hard, peer)
+        {
+            peer.connection.close(CloseReason::TooSlow);
+            self.doomed.push(id);
         }
     }
 
@@ -268,4 +267,11 @@ impl Home {
             }
         }
     }
+}
+
+/// Bytes of changes past which a session is ended: one that stands in line to have them coalesced
+/// is given half as much again.
+pub(super) fn limit(hard_limit: usize, peer: &Peer) -> usize {
+    let grace = if peer.is_in_line { hard_limit / 2 } else { 0 };
+    hard_limit.saturating_add(grace)
 }

@@ -527,13 +527,12 @@ impl Home {
         }
     }
 
-    /// Bytes of changes that wait for a session, of the one with most.
+    /// Bytes of changes that wait for a session that is past its limit, if there is one.
     #[cfg(feature = "internals")]
-    pub(super) fn most_changes_queued(&self) -> usize {
-        let mut most = 0;
-        for (_, peer) in &self.peers {
-            most = most.max(peer.connection.queue().delta_bytes());
-        }
-        most
+    pub(super) fn past_limit(&self) -> Option<usize> {
+        let limit = |peer: &Peer| flow::limit(self.config.hard_limit, peer);
+        let waiting = |peer: &Peer| peer.connection.queue().delta_bytes();
+        let past = self.peers.iter().filter(|(_, it)| waiting(it) > limit(it));
+        past.map(|(_, it)| waiting(it)).max()
     }
 }
