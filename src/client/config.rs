@@ -27,14 +27,15 @@ pub struct ClientConfig {
     /// How long routes of a lost server stay at most (RFC 9494 calls that stale); 0 removes
     /// them at once. They go earlier when every server at hand has told its table and none of
     /// them has the route. If more servers are lost one after the other, routes may go after
-    /// half of the time. Default: 300 s.
+    /// half of the time. A server that is connected and never completes its table is waited for
+    /// as long, and for at least a minute. Default: 300 s.
     pub stale_time: Duration,
     /// How long after its start a server does not vouch for what is missing, because its
     /// announcers are on their way back (RFC 4724 calls that selection deferral). For as long,
     /// and until the next attempt after that has failed, a lost server is waited for too. More
     /// than `retry_max` of all announcers survives the restart of servers without a single
     /// event; 0 trusts every server at once. A server that does not say how long it is up
-    /// counts as restarted whenever its connection was lost. Default: 15 s.
+    /// counts as started when its session is established. Default: 15 s.
     pub settle_time: Duration,
     /// Shortest wait before a server that failed is tried again; less than 10 ms means 10 ms.
     /// Default: 5 s.

@@ -70,6 +70,8 @@ pub(super) struct Engine {
     turn: Turn<ServerId, Conn>,
     published: Arc<Published>,
     states: BTreeMap<ServerId, ConnectionState>,
+    /// How many servers are connected under another name.
+    twins: usize,
     waiting: Vec<Waiting>,
     /// The consumers of events, if the client has a thread.
     pub(super) sinks: Vec<Sink>,
@@ -101,6 +103,7 @@ impl Engine {
             turn: Turn::new(crate::random::seed()),
             published,
             states: BTreeMap::new(),
+            twins: 0,
             waiting: Vec::new(),
             sinks: Vec::new(),
             buffer: vec![0; READ_BUDGET].into_boxed_slice(),
@@ -282,16 +285,18 @@ impl Engine {
 
     /// Tells the log and the callers that wait what is new.
     fn publish(&mut self, now: Instant) {
-        let states = self.core.states();
-        if states != self.states {
+        let (states, twins) = (self.core.states(), self.core.twins());
+        if states != self.states || twins != self.twins {
             for (server, state) in &states {
                 if self.states.get(server) != Some(state) {
                     self.log_state(*server, *state, now);
                 }
             }
-            self.published
-                .edit(|status| status.states.clone_from(&states));
-            self.states = states;
+            self.published.edit(|status| {
+                status.states.clone_from(&states);
+                status.twins = twins;
+            });
+            (self.states, self.twins) = (states, twins);
         }
         for report in self.core.take_reports() {
             log::warn!("{report}");

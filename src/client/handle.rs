@@ -334,5 +334,5 @@ fn has_any(status: &Status) -> bool {
 }
 
 fn has_all(status: &Status) -> bool {
-    status.established() > 0 && status.established() == status.states.len()
+    status.established() > 0 && status.established() == status.servers()
 }

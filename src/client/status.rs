@@ -46,6 +46,8 @@ pub(super) struct Published {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Status {
     pub(super) states: BTreeMap<ServerId, ConnectionState>,
+    /// How many of them are connected under another name.
+    pub(super) twins: usize,
     pub(super) names: BTreeMap<ServerId, String>,
     pub(super) is_closed: bool,
     /// It was closed by a panic.
@@ -60,8 +62,13 @@ impl Status {
             .count()
     }
 
+    /// How many servers there are, each counted once.
+    pub(super) fn servers(&self) -> usize {
+        self.states.len() - self.twins
+    }
+
     pub(super) fn state(&self) -> ClientState {
-        let (connected, total) = (self.established(), self.states.len());
+        let (connected, total) = (self.established(), self.servers());
         match connected {
             _ if self.has_failed => ClientState::Failed,
             _ if self.is_closed => ClientState::Closed,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Engine;
 use super::dial::{Addresses, Dial};
 use crate::core::client::{ConnectionState, ServerId};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::Endpoint;
 
 /// Different complaints about a server that are remembered.
@@ -32,6 +32,11 @@ impl Server {
     /// A server to be reached from the address `bind` if that is given.
     pub(super) fn new(name: String, bind: Option<IpAddr>) -> Result<Self> {
         let endpoint: Endpoint = name.parse()?;
+        if endpoint.port() == Some(0) {
+            return Err(Error::InvalidConfig(format!(
+                "server {name}: nobody listens on port 0"
+            )));
+        }
         Ok(Self {
             name,
             endpoint: endpoint.with_source(bind),

@@ -9,6 +9,7 @@
 //! then takes the answers from [`Completeness::poll_verdict`]. Nothing here holds a route.
 
 mod ages;
+mod refusals;
 mod spare;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,6 +21,11 @@ use crate::core::limit::after;
 use crate::core::types::Vni;
 use ages::Ages;
 pub(super) use ages::Cause;
+use refusals::Refusing;
+
+/// A server that never completes its table is waited for as long as stale copies stay, and at
+/// least so long.
+const TABLE_TIME: Duration = Duration::from_secs(60);
 
 /// How long servers are waited for.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +35,21 @@ pub(super) struct Patience {
     /// How long after its start a server does not vouch for what is missing, and how long after
     /// its loss it is awaited.
     pub(super) settle_time: Duration,
+}
+
+impl Patience {
+    /// How long a server may take to tell a table.
+    fn table_time(&self) -> Duration {
+        self.stale_time.max(TABLE_TIME)
+    }
+
+    /// How long copies stay that are stale for a reason.
+    fn time(&self, cause: Cause) -> Duration {
+        match cause {
+            Cause::Lost => self.stale_time,
+            Cause::AskedAgain => self.table_time(),
+        }
+    }
 }
 
 /// What is to be done.
@@ -76,14 +97,11 @@ enum Standing {
     },
 }
 
-/// Why the announcers of a server may still be on their way back to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Whether the network lost a server: it may have lost its announcers at the same time, however
+/// long it has been up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// No attempt failed and no session ended since it was added.
     None,
-    /// It may have been restarted.
-    Restarted,
-    /// The network lost it: it may have lost its announcers at the same time.
     CutOff,
 }
 
@@ -104,13 +122,13 @@ struct VniState {
     is_settled: bool,
     /// When its stale copies became stale.
     ages: Ages,
-    /// The stale time ended before a server told the table again.
+    /// The stale time ended before the servers told the table again.
     is_expired: bool,
 }
 
 impl VniState {
     fn is_open(&self) -> bool {
-        !self.is_synced || !self.is_settled || !self.ages.is_empty()
+        !self.is_synced || !self.is_settled || self.is_expired || !self.ages.is_empty()
     }
 }
 
@@ -124,7 +142,7 @@ pub(super) struct Completeness {
     /// The tables of servers of which something was refused, for want of room.
     lacking: BTreeSet<(ServerId, Vni)>,
     /// The tables that servers refuse to tell: they do not count for them.
-    refusing: BTreeSet<(ServerId, Vni)>,
+    refusing: Refusing,
     /// Since when a server has been telling a table again.
     asked_again: BTreeMap<(ServerId, Vni), Instant>,
     /// The subscribed VNIs.
@@ -145,7 +163,7 @@ impl Completeness {
             imports: BTreeMap::new(),
             servers: BTreeMap::new(),
             lacking: BTreeSet::new(),
-            refusing: BTreeSet::new(),
+            refusing: Refusing::default(),
             asked_again: BTreeMap::new(),
             vnis: BTreeMap::new(),
             fresh: Vec::new(),
@@ -185,6 +203,7 @@ impl Completeness {
     pub(super) fn unsubscribed(&mut self, vni: Vni) {
         self.vnis.remove(&vni);
         self.forget_refusals(|_, of| of == vni);
+        self.refusing.hasten();
         for server in self.servers.values_mut() {
             match server {
                 Standing::Established { complete: of, .. }
@@ -246,7 +265,7 @@ impl Completeness {
         };
         self.servers.insert(server, standing);
         self.note((vouches_from > now).then_some(vouches_from));
-        self.note(now.checked_add(self.patience.stale_time));
+        self.note(now.checked_add(self.patience.table_time()));
     }
 
     /// The session with a server is over. The caller marks its routes and calls
@@ -293,17 +312,17 @@ impl Completeness {
 
     /// Returns the age of what becomes stale at `now`.
     pub(super) fn age(&self, vni: Vni, cause: Cause, now: Instant) -> Age {
-        let stale_time = self.patience.stale_time;
         let state = self.vnis.get(&vni);
-        state.map_or(Age::FIRST, |it| it.ages.of(cause, now, stale_time))
+        state.map_or(Age::FIRST, |it| it.ages.of(cause, now, &self.patience))
     }
 
     /// Routes of a VNI became stale.
     pub(super) fn became_stale(&mut self, vni: Vni, age: Age, cause: Cause, now: Instant) {
         self.changes += 1;
         if let Some(state) = self.vnis.get_mut(&vni) {
-            let start = state.ages.begin(age, cause, now);
-            self.note(start.checked_add(self.patience.stale_time));
+            state.ages.begin(age, cause, now);
+            let due = state.ages.due(&self.patience);
+            self.note(due);
         }
     }
 
@@ -313,9 +332,7 @@ impl Completeness {
         if let Some(Standing::Established { complete, .. }) = self.servers.get_mut(&server) {
             complete.insert(vni);
             self.asked_again.remove(&(server, vni));
-        }
-        if let Some(state) = self.vnis.get_mut(&vni) {
-            state.is_expired = false;
+            self.refusing.end(server, vni);
         }
         self.judge_where_it_counts(vni, now);
     }
@@ -323,13 +340,6 @@ impl Completeness {
     /// A route of a server's was refused: its table of the VNI is not whole.
     pub(super) fn refused(&mut self, server: ServerId, vni: Vni) {
         self.lacking.insert((server, vni));
-    }
-
-    /// A server refuses to tell the table of a VNI. Returns whether that is news.
-    pub(super) fn refuses(&mut self, server: ServerId, vni: Vni, now: Instant) -> bool {
-        let is_news = self.refusing.insert((server, vni));
-        self.judge_where_it_counts(vni, now);
-        is_news
     }
 
     /// All that was refused of a server's table is withdrawn.
@@ -342,19 +352,11 @@ impl Completeness {
     pub(super) fn asked_again(&mut self, server: ServerId, vni: Vni, now: Instant) {
         self.changes += 1;
         self.lacking.remove(&(server, vni));
-        self.refusing.remove(&(server, vni));
         if let Some(Standing::Established { complete, .. }) = self.servers.get_mut(&server) {
             complete.remove(&vni);
-            self.asked_again.insert((server, vni), now);
-            self.note(now.checked_add(self.patience.stale_time));
+            self.asked_again.entry((server, vni)).or_insert(now);
+            self.note(now.checked_add(self.patience.table_time()));
         }
-    }
-
-    fn forget_refusals(&mut self, which: impl Fn(ServerId, Vni) -> bool) {
-        self.lacking.retain(|(server, vni)| !which(*server, *vni));
-        self.refusing.retain(|(server, vni)| !which(*server, *vni));
-        self.asked_again
-            .retain(|(server, vni), _| !which(*server, *vni));
     }
 
     /// Returns whether a server knows best what a VNI has: it has told the whole table, and its
@@ -384,15 +386,14 @@ impl Completeness {
         for vni in std::mem::take(&mut self.fresh) {
             if let Some(state) = self.vnis.get_mut(&vni) {
                 state.asked_since.get_or_insert(now);
-                self.note(now.checked_add(self.patience.stale_time));
+                self.note(now.checked_add(self.patience.table_time()));
             }
         }
         if self.due.is_none_or(|due| due > now) {
             return;
         }
-        let stale_time = self.patience.stale_time;
         for (vni, state) in &mut self.vnis {
-            while let Some(age) = state.ages.take_over(now, stale_time) {
+            while let Some(age) = state.ages.take_over(now, &self.patience) {
                 state.is_expired = true;
                 self.changes += 1;
                 self.verdicts.push_back(Verdict::Expire(*vni, age));
@@ -423,16 +424,11 @@ impl Completeness {
         self.verdicts.pop_front()
     }
 
-    /// Whether the consumers were told that a VNI is synced; `None` if it is not subscribed to.
+    /// Whether the consumers were told that a VNI is synced, and no routes went since because the
+    /// servers did not return in time; `None` if it is not subscribed to.
     pub(super) fn is_synced(&self, vni: Vni) -> Option<bool> {
-        Some(self.vnis.get(&vni)?.is_synced)
-    }
-
-    /// Whether the routes of a VNI went when the stale time was over, and no server has told its
-    /// table since.
-    pub(super) fn is_expired(&self, vni: Vni) -> bool {
-        let is_expired = self.vnis.get(&vni).is_some_and(|state| state.is_expired);
-        is_expired && self.speakers(vni).next().is_none()
+        let state = self.vnis.get(&vni)?;
+        Some(state.is_synced && !state.is_expired)
     }
 
     /// Whether the consumers were told that a VNI is settled.
@@ -469,6 +465,7 @@ impl Completeness {
             return;
         };
         let (is_synced, is_settled) = (state.is_synced, state.is_settled);
+        let returns = state.is_expired && self.is_whole(vni, Vouching::NotNeeded, now);
         let sweeps = !state.ages.is_empty() && self.has_spoken(vni, Vouching::Needed, now);
         let syncs = !is_synced && self.is_whole(vni, Vouching::NotNeeded, now);
         let settles =
@@ -476,6 +473,9 @@ impl Completeness {
         let Some(state) = self.vnis.get_mut(&vni) else {
             return;
         };
+        if returns {
+            state.is_expired = false;
+        }
         if sweeps {
             state.ages.clear();
             self.changes += 1;
@@ -491,13 +491,11 @@ impl Completeness {
         }
     }
 
-    /// Whether the servers have spoken for a VNI and for all that it imports, or had the stale
-    /// time to do so.
+    /// Whether the servers have spoken for a VNI and for all that it imports, or had enough time
+    /// to do so.
     fn is_whole(&self, vni: Vni, vouching: Vouching, now: Instant) -> bool {
-        let has_spoken = |vni: &Vni| {
-            self.has_spoken(*vni, vouching, now)
-                || (self.is_overdue(*vni, now) && self.speakers(*vni).next().is_some())
-        };
+        let has_spoken =
+            |vni: &Vni| self.has_spoken(*vni, vouching, now) || self.is_overdue(*vni, now);
         let sources = self.imports.get(&vni).into_iter().flatten();
         let mut subscribed = sources.filter(|from| self.vnis.contains_key(from));
         has_spoken(&vni) && subscribed.all(has_spoken)
@@ -522,13 +520,14 @@ impl Completeness {
                 if complete.contains(&vni) {
                     let vouches = *vouches_from <= now && !self.lacking.contains(&of);
                     vouching == Vouching::Needed && !vouches
-                } else if self.refusing.contains(&of) {
-                    false
                 } else {
                     let again = self.asked_again.get(&of);
+                    if again.is_none() && self.refusing.contains(*server, vni) {
+                        return false;
+                    }
                     let since = again.map_or(*since, |again| *again);
                     let begin = asked_since.map(|asked| asked.max(since));
-                    begin.is_none_or(|it| !is_past(it, self.patience.stale_time, now))
+                    begin.is_none_or(|it| !is_past(it, self.patience.table_time(), now))
                 }
             }
         };
@@ -542,10 +541,18 @@ impl Completeness {
         })
     }
 
-    /// Whether a VNI was subscribed to a stale time ago.
+    /// Whether a server that speaks for a VNI has been there for so long that all others had
+    /// time to tell their tables as well, or could not.
     fn is_overdue(&self, vni: Vni, now: Instant) -> bool {
         let asked_since = self.vnis.get(&vni).and_then(|state| state.asked_since);
-        asked_since.is_some_and(|it| is_past(it, self.patience.stale_time, now))
+        let table_time = self.patience.table_time();
+        let has_waited = |since: Instant| {
+            asked_since.is_some_and(|asked| is_past(asked.max(since), table_time, now))
+        };
+        self.speakers(vni).any(|standing| match standing {
+            Standing::Established { since, .. } => has_waited(*since),
+            Standing::Coming | Standing::Retrying { .. } | Standing::Away => false,
+        })
     }
 
     fn note(&mut self, deadline: Option<Instant>) {
@@ -554,11 +561,12 @@ impl Completeness {
 
     /// Returns the next deadline after `now`; any, without it.
     fn next_due(&self, now: Option<Instant>) -> Option<Instant> {
-        let stale_time = self.patience.stale_time;
+        let table_time = self.patience.table_time();
         let ends = self.vnis.values().filter(|it| it.is_open());
         let ends = ends.flat_map(|state| {
-            let begins = state.ages.oldest().into_iter().chain(state.asked_since);
-            begins.filter_map(|it| it.checked_add(stale_time))
+            let asked = state.asked_since;
+            let asked = asked.and_then(|it| it.checked_add(table_time));
+            state.ages.due(&self.patience).into_iter().chain(asked)
         });
         let servers = self
             .servers
@@ -570,11 +578,11 @@ impl Completeness {
                     since,
                     vouches_from,
                     ..
-                } => [Some(vouches_from), since.checked_add(stale_time)],
+                } => [Some(vouches_from), since.checked_add(table_time)],
             })
             .flatten();
         let again = self.asked_again.values();
-        let again = again.filter_map(|it| it.checked_add(stale_time));
+        let again = again.filter_map(|it| it.checked_add(table_time));
         let is_ahead = |due: &Instant| now.is_none_or(|now| *due > now);
         ends.chain(servers).chain(again).filter(is_ahead).min()
     }

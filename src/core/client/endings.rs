@@ -1,13 +1,16 @@
 //! How sessions with servers end, and what follows from that.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::completeness::{Cause, Verdict};
 use super::events::Event;
 use super::report::Report;
 use super::server::Phase;
+use super::view::ServerBit;
 use super::{Core, ServerId};
 use crate::core::session::CloseReason;
+use crate::core::types::Vni;
 
 /// How long a server that is connected under another name is left alone.
 const TWIN_WAIT: Duration = Duration::from_secs(60);
@@ -100,10 +103,7 @@ impl Core {
         // What is to go by now is older than this loss.
         self.obey();
         for vni in link.vnis() {
-            let age = self.completeness.age(vni, Cause::Lost, now);
-            if self.view.lose(bit, vni, age, echoes) {
-                self.completeness.became_stale(vni, age, Cause::Lost, now);
-            }
+            self.lose_table(bit, vni, echoes, now);
         }
         if was_established && !self.completeness.has_established() && self.view.len() > 0 {
             self.reports.push(Report::AllLost {
@@ -117,22 +117,31 @@ impl Core {
         self.view.push(&Event::ServerDown(server, reason));
     }
 
+    /// What a server told of a VNI is stale from now on.
+    pub(super) fn lose_table(&mut self, bit: ServerBit, vni: Vni, echoes: bool, now: Instant) {
+        let age = self.completeness.age(vni, Cause::Lost, now);
+        if self.view.lose(bit, vni, age, echoes) {
+            self.completeness.became_stale(vni, age, Cause::Lost, now);
+        }
+    }
+
     /// Does what the completeness of the tables calls for.
     pub(super) fn obey(&mut self) {
-        let (mut routes, mut vnis) = (0, 0);
+        let (mut routes, mut vnis) = (0, BTreeSet::new());
         while let Some(verdict) = self.completeness.poll_verdict() {
             match verdict {
                 Verdict::Sweep(vni) => self.view.sweep(vni),
                 Verdict::Expire(vni, age) => {
                     let expired = self.view.expire(vni, age);
                     routes += expired;
-                    vnis += usize::from(expired > 0);
+                    vnis.extend((expired > 0).then_some(vni));
                 }
                 Verdict::Synced(vni) => self.view.push(&Event::Synced(vni)),
                 Verdict::Settled(vni) => self.view.push(&Event::Settled(vni)),
             }
         }
         if routes > 0 {
+            let vnis = vnis.len();
             self.reports.push(Report::Expired { routes, vnis });
         }
     }

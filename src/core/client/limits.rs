@@ -19,10 +19,6 @@ use crate::core::wire::NoticeCode;
 /// Pause between two requests for tables that did not fit.
 const ASK_PAUSE: Duration = Duration::from_secs(10);
 
-/// The shortest stale time with which there are any: a table must be told again before its old
-/// copies go.
-const ASK_STALE_TIME: Duration = Duration::from_secs(1);
-
 /// Pause between the first refusal and its report, so that the numbers say something.
 const REPORT_DELAY: Duration = Duration::from_secs(1);
 
@@ -230,6 +226,20 @@ impl Core {
         }
     }
 
+    /// Asks for the tables again that servers refused a while ago.
+    pub(super) fn ask_refusing(&mut self, now: Instant) {
+        for (server, vni) in self.completeness.take_due_refusals(now) {
+            let Some(link) = self.servers.get_mut(&server).and_then(Server::link_mut) else {
+                continue;
+            };
+            let mut wants = Wants {
+                subscriptions: &mut self.subscriptions,
+                announcements: &mut self.announcements,
+            };
+            link.ask_again(vni, &mut wants);
+        }
+    }
+
     /// When [`Self::handle_refusals`] has something to do.
     pub(super) fn refusals_due(&self) -> Option<Instant> {
         self.refusals
@@ -237,6 +247,7 @@ impl Core {
             .into_iter()
             .chain(self.refusals.spare.report_at)
             .chain(self.asks_at())
+            .chain(self.completeness.refusals_due())
             .min()
     }
 
@@ -250,8 +261,7 @@ impl Core {
         let taken = self.view.len() + self.view.most_copies();
         let room = limits.routes.saturating_sub(taken) + self.spare_room();
         let is_room = missing > 0 && room >= missing.min(limits.routes / 8).max(1);
-        let has_time = self.config.stale_time >= ASK_STALE_TIME;
-        self.refusals.next_ask.filter(|_| is_room && has_time)
+        self.refusals.next_ask.filter(|_| is_room)
     }
 
     /// Returns how many stale copies may give way, as far as is known: none while a table is told

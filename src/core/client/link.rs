@@ -298,16 +298,14 @@ impl Link {
 
     /// How long the server has had announcers, as far as is known.
     ///
-    /// A legacy server does not say. It counts as started a moment ago after any failure, else as
-    /// one that has been there for ever.
+    /// A legacy server does not say: it counts as started a moment ago.
     pub(super) fn uptime(&self, doubt: Doubt) -> Duration {
         let extensions = self.session().hello().and_then(|hello| hello.extensions);
         match (extensions.filter(|_| !self.is_legacy()), doubt) {
-            (_, Doubt::CutOff) | (None, Doubt::Restarted) => Duration::ZERO,
-            (Some(extensions), Doubt::None | Doubt::Restarted) => {
+            (_, Doubt::CutOff) | (None, _) => Duration::ZERO,
+            (Some(extensions), Doubt::None) => {
                 Duration::from_secs(extensions.uptime_seconds.into())
             }
-            (None, Doubt::None) => Duration::MAX,
         }
     }
 

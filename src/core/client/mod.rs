@@ -352,7 +352,7 @@ impl Core {
                         link.flush(*flush);
                     }
                     let uptime = link.uptime(entry.doubt);
-                    entry.doubt = entry.doubt.min(Doubt::Restarted);
+                    entry.doubt = Doubt::None;
                     entry.established_at = Some(now);
                     self.completeness.established(server, uptime, now);
                     self.view.push(&Event::ServerUp(server));
@@ -403,6 +403,7 @@ impl Core {
         self.completeness.handle_timeouts(now);
         self.obey();
         self.handle_refusals(now);
+        self.ask_refusing(now);
     }
 
     /// When [`Self::handle_timeouts`] or [`Self::poll_dial`] has something to do.

@@ -47,7 +47,9 @@ impl Core {
         }
         let (what, is_news) = match *code {
             NoticeCode::REFUSED_SUBSCRIPTION if self.subscriptions.contains(vni) => {
-                let is_news = self.completeness.refuses(server, *vni, now);
+                let (bit, vni) = (entry.bit, *vni);
+                self.lose_table(bit, vni, false, now);
+                let is_news = self.completeness.refuses(server, vni, now);
                 self.obey();
                 (Refused::Subscription, is_news)
             }

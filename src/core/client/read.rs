@@ -24,6 +24,12 @@ impl Core {
         self.servers.get(&server)?.twin
     }
 
+    /// How many servers are connected under another name.
+    pub(crate) fn twins(&self) -> usize {
+        let servers = self.servers.values();
+        servers.filter(|it| it.twin.is_some()).count()
+    }
+
     /// The state of every server's connection.
     pub(crate) fn states(&self) -> BTreeMap<ServerId, ConnectionState> {
         let state = |server: &Server| match &server.phase {
@@ -146,8 +152,7 @@ impl Core {
         if !self.is_established() {
             return Some("no server is established".into());
         }
-        let is_missing =
-            |vni: &Vni| self.is_synced(*vni) == Some(false) || self.completeness.is_expired(*vni);
+        let is_missing = |vni: &Vni| self.is_synced(*vni) == Some(false);
         let missing = self.subscribed().into_iter().find(is_missing);
         if let Some(vni) = missing {
             return Some(format!("VNI {vni}: the table is not complete"));

@@ -101,11 +101,9 @@ impl Server {
     pub(super) fn lose(&mut self, reason: CloseReason, now: Instant) -> Option<Box<Link>> {
         self.last_loss = Some(reason);
         self.notices.end_session();
-        let doubt = match reason.is_path_failure() {
-            true => Doubt::CutOff,
-            false => Doubt::Restarted,
-        };
-        self.doubt = self.doubt.max(doubt);
+        if reason.is_path_failure() {
+            self.doubt = Doubt::CutOff;
+        }
         self.since = now;
         if let Some(since) = self.established_at.take() {
             self.flaps.count(now);

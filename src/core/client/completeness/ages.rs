@@ -1,9 +1,9 @@
 //! The clocks of the stale copies of a VNI.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::is_past;
+use super::{Patience, is_past};
 use crate::core::client::view::Age;
 
 /// Losses at different moments that have a clock each. Later ones share the youngest clock, until
@@ -50,14 +50,14 @@ impl Ages {
     }
 
     /// Returns the age of what becomes stale at `now`.
-    pub(super) fn of(&self, cause: Cause, now: Instant, stale_time: Duration) -> Age {
+    pub(super) fn of(&self, cause: Cause, now: Instant, patience: &Patience) -> Age {
         let is_taken = |age: &Age| self.clocks.iter().any(|clock| clock.age == *age);
         let free = || Age::all().find(|age| !is_taken(age));
         let Some(youngest) = self.clocks.back() else {
             return Age::FIRST;
         };
         let is_crowded =
-            self.clocks.len() >= OWN && !is_past(youngest.start, stale_time / SHARES, now);
+            self.clocks.len() >= OWN && !is_past(youngest.start, patience.stale_time / SHARES, now);
         let is_same = youngest.start == now && youngest.cause == cause;
         match is_same || is_crowded {
             true => youngest.age,
@@ -65,33 +65,30 @@ impl Ages {
         }
     }
 
-    /// Something of an age became stale. Returns when that began.
-    pub(super) fn begin(&mut self, age: Age, cause: Cause, now: Instant) -> Instant {
+    /// Something of an age became stale.
+    pub(super) fn begin(&mut self, age: Age, cause: Cause, now: Instant) {
         if let Some(clock) = self.clocks.iter_mut().find(|it| it.age == age) {
             // Where they share a clock, what is told again is not lost.
             if cause == Cause::AskedAgain {
                 clock.cause = cause;
             }
-            return clock.start;
+            return;
         }
         let start = now;
         self.clocks.push_back(Clock { age, start, cause });
-        now
     }
 
-    /// Takes an age whose stale time is over.
-    pub(super) fn take_over(&mut self, now: Instant, stale_time: Duration) -> Option<Age> {
-        let &Clock { age, start, .. } = self.clocks.front()?;
-        if !is_past(start, stale_time, now) {
-            return None;
-        }
-        self.clocks.pop_front();
-        Some(age)
+    /// Takes an age whose time is over.
+    pub(super) fn take_over(&mut self, now: Instant, patience: &Patience) -> Option<Age> {
+        let is_over = |it: &Clock| is_past(it.start, patience.time(it.cause), now);
+        let at = self.clocks.iter().position(is_over)?;
+        self.clocks.remove(at).map(|clock| clock.age)
     }
 
-    /// Returns when the oldest began.
-    pub(super) fn oldest(&self) -> Option<Instant> {
-        self.clocks.front().map(|clock| clock.start)
+    /// Returns when the first time is over.
+    pub(super) fn due(&self, patience: &Patience) -> Option<Instant> {
+        let due = |it: &Clock| it.start.checked_add(patience.time(it.cause));
+        self.clocks.iter().filter_map(due).min()
     }
 
     /// The ages whose cause is one that `which` takes, each with its begin.
@@ -108,9 +105,14 @@ impl Ages {
 mod tests {
     #![allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
 
+    use std::time::Duration;
+
     use super::*;
 
-    const STALE_TIME: Duration = Duration::from_secs(310);
+    const PATIENCE: Patience = Patience {
+        stale_time: Duration::from_secs(310),
+        settle_time: Duration::ZERO,
+    };
 
     /// However often servers are lost, there is a clock, and none is early by more than a share.
     #[test]
@@ -119,11 +121,13 @@ mod tests {
             let mut ages = Ages::default();
             let mut now = Instant::now();
             for number in 0..2_000 {
-                while ages.take_over(now, STALE_TIME).is_some() {}
-                let age = ages.of(Cause::Lost, now, STALE_TIME);
-                let start = ages.begin(age, Cause::Lost, now);
-                let early = now - start;
-                assert!(early < STALE_TIME / SHARES, "{pause_ms} ms: {early:?}");
+                while ages.take_over(now, &PATIENCE).is_some() {}
+                let age = ages.of(Cause::Lost, now, &PATIENCE);
+                ages.begin(age, Cause::Lost, now);
+                let clock = ages.clocks.iter().find(|it| it.age == age).unwrap();
+                let early = now - clock.start;
+                let share = PATIENCE.stale_time / SHARES;
+                assert!(early < share, "{pause_ms} ms: {early:?}");
                 assert!(number >= OWN || early.is_zero(), "each has its own");
                 now += Duration::from_millis(pause_ms);
             }
@@ -134,11 +138,31 @@ mod tests {
     fn losses_at_one_moment_share_a_clock() {
         let now = Instant::now();
         let mut ages = Ages::default();
-        let of = |ages: &Ages, cause, now| ages.of(cause, now, STALE_TIME);
+        let of = |ages: &Ages, cause, now| ages.of(cause, now, &PATIENCE);
         ages.begin(of(&ages, Cause::Lost, now), Cause::Lost, now);
         assert_eq!(of(&ages, Cause::Lost, now), Age::FIRST);
         assert_ne!(of(&ages, Cause::AskedAgain, now), Age::FIRST);
         let later = now + Duration::from_millis(1);
         assert_ne!(of(&ages, Cause::Lost, later), Age::FIRST);
+    }
+
+    /// A table that is told again takes its time, however short the stale time is.
+    #[test]
+    fn copies_that_are_told_again_outlive_those_that_are_lost() {
+        let start = Instant::now();
+        let patience = Patience {
+            stale_time: Duration::ZERO,
+            ..PATIENCE
+        };
+        let mut ages = Ages::default();
+        let again = ages.of(Cause::AskedAgain, start, &patience);
+        ages.begin(again, Cause::AskedAgain, start);
+        let lost = ages.of(Cause::Lost, start, &patience);
+        ages.begin(lost, Cause::Lost, start);
+        assert_eq!(ages.due(&patience), Some(start));
+        assert_eq!(ages.take_over(start, &patience), Some(lost));
+        assert_eq!(ages.take_over(start, &patience), None);
+        let due = ages.due(&patience).unwrap();
+        assert_eq!(ages.take_over(due, &patience), Some(again));
     }
 }

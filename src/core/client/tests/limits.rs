@@ -358,3 +358,46 @@ fn imported_copies_count_against_the_limit() {
     assert_eq!(world.core.route_count(), 6);
     assert_eq!(world.core.refused(), (5, 5));
 }
+
+/// What the client gave up to have all of a table is still there.
+#[test]
+fn table_that_is_refused_when_it_is_asked_for_again_is_not_swept() {
+    let mut world = world(&[Modern, Modern], 100);
+    fill(&mut world, A, 0..150);
+    world.say(B, Add, V, route(0));
+    world.up(A);
+    world.up(B);
+    assert_eq!(world.core.refused().1, 50);
+    world.replay();
+    let gone: Vec<Route> = world.view(V).into_iter().skip(1).take(60).collect();
+    world.server(A).refuses = Some(V);
+    for route in &gone {
+        world.say(A, Remove, V, *route);
+    }
+    world.pass(A_WHILE);
+    assert_eq!(removed(&world.replay()), 60, "those that it withdrew");
+    world.server(A).refuses = None;
+    world.pass(A_WHILE * 2);
+    assert_eq!(removed(&world.replay()), 0);
+    assert_eq!(world.core.route_count(), 90);
+    assert_eq!(world.core.not_ready(), None);
+}
+
+/// A stale time of zero is for servers that are lost.
+#[test]
+fn refused_routes_arrive_without_a_stale_time_too() {
+    let mut config = config();
+    config.limits = Limits { routes: 5, vnis: 2 };
+    config.stale_time = Duration::ZERO;
+    let mut world = World::with(&[Modern], config);
+    world.core.subscribe(V);
+    fill(&mut world, A, 0..8);
+    world.up(A);
+    world.replay();
+    for route in world.view(V).into_iter().take(3) {
+        world.say(A, Remove, V, route);
+    }
+    world.pass(A_WHILE);
+    assert_eq!((world.core.route_count(), world.core.refused().1), (5, 0));
+    assert_eq!(removed(&world.replay()), 3);
+}

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use super::script::Heard;
 use super::script::Kind::Modern;
 use super::world::World;
 use super::*;
 use crate::core::client::Refused;
 use crate::core::client::events::Event;
 use crate::core::types::Action::Add;
+use crate::core::wire::{Notice, NoticeCode, encode_notice};
 
 /// A world whose server B refuses the VNI.
 fn world() -> World {
@@ -85,4 +87,63 @@ fn refusal_ends_with_its_session() {
     assert_eq!(world.view(V).len(), 2, "B tells its table again");
     let said = world.core.peers(world.now)[1].1.last_notice.clone();
     assert_eq!(said, None);
+}
+
+/// Policies and limits change; nobody says so.
+#[test]
+fn refused_table_is_asked_for_again_and_more_and_more_rarely() {
+    let mut world = world();
+    world.up(A);
+    world.up(B);
+    world.say(B, Add, V, route(2));
+    let asked = |world: &World| {
+        let heard = world.talk(B).heard.iter();
+        heard.filter(|it| **it == Heard::Subscribe(V)).count()
+    };
+    assert_eq!(asked(&world), 1);
+    world.pass(Duration::from_secs(9));
+    assert_eq!(asked(&world), 1);
+    world.pass(Duration::from_secs(3600));
+    assert!((8..20).contains(&asked(&world)), "{}", asked(&world));
+    assert_eq!(refusals(&world.replay()).len(), 1, "it is no news");
+    world.server(B).refuses = None;
+    world.pass(Duration::from_secs(301));
+    assert_eq!(world.view(V).len(), 2);
+    let before = asked(&world);
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(asked(&world), before);
+}
+
+/// It ends the flow: the server does not count from then on, and what it told may be elsewhere.
+#[test]
+fn refusal_of_a_table_that_is_complete_makes_its_routes_stale() {
+    let mut world = world();
+    world.server(B).refuses = None;
+    world.say(B, Add, V, route(2));
+    world.up(A);
+    world.up(B);
+    assert_eq!(world.view(V).len(), 2);
+    world.with_core(|core, now| core.receive(B, &refusal(), now));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.view(V), [route(1)].into(), "A vouches");
+    let mut world = self::world();
+    world.server(B).refuses = None;
+    world.say(B, Add, V, route(2));
+    world.up(A);
+    world.up(B);
+    world.with_core(|core, now| core.receive(A, &refusal(), now));
+    world.down(B);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.view(V), [route(2)].into(), "A does not count");
+}
+
+fn refusal() -> Vec<u8> {
+    let notice = Notice {
+        code: NoticeCode::REFUSED_SUBSCRIPTION,
+        vni: V,
+        text: "no".into(),
+    };
+    let mut frame = Vec::new();
+    encode_notice(&mut frame, &notice);
+    frame
 }

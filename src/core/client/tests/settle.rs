@@ -249,20 +249,111 @@ fn uptime_that_a_server_tells_counts_toward_the_settle_time() {
     }
 }
 
+/// It may have been started a moment ago, with its announcers still on their way.
 #[test]
-fn legacy_server_vouches_at_once_on_its_first_connection_only() {
+fn legacy_server_vouches_after_the_settle_time_on_its_first_connection_too() {
     for kind in [Go, OldRust] {
         let mut world = settling(&[kind]);
         world.up(A);
-        assert!(world.replay().contains(&Settled(V)), "{kind:?}");
-        let mut world = settling(&[kind]);
-        world.pass(SECOND);
-        world.up(A);
-        world.pass(SETTLE - SECOND);
-        assert!(!world.replay().contains(&Settled(V)), "{kind:?}");
-        world.pass(SECOND);
+        let events = world.replay();
+        assert!(events.contains(&Synced(V)), "{kind:?}: not delayed");
+        assert!(!events.contains(&Settled(V)), "{kind:?}");
+        world.pass(SETTLE + SECOND);
         assert!(world.replay().contains(&Settled(V)), "{kind:?}");
     }
+}
+
+/// A server in the place of another that is removed does not end what that one had.
+#[test]
+fn routes_of_a_legacy_server_that_is_replaced_stay_until_the_new_one_vouches() {
+    for kind in [Go, OldRust] {
+        let mut world = settling(&[kind]);
+        world.server(A).table = [(V, route(1))].into();
+        world.up(A);
+        world.pass(SETTLE * 2);
+        let new = world.add(kind);
+        world.core.remove_server(A, world.now);
+        world.up(new);
+        assert_eq!(world.view(V), [route(1)].into(), "{kind:?}");
+        world.say(new, Add, V, route(1));
+        world.pass(SETTLE * 2);
+        let removed = world.replay().contains(&RouteRemoved(V, route(1)));
+        assert!(!removed, "{kind:?}");
+    }
+}
+
+/// However long there was no server: the first one back is not all there is.
+#[test]
+fn server_that_comes_back_after_the_stale_time_is_not_taken_for_all() {
+    for kind in KINDS {
+        let mut world = settling(&[kind, kind]);
+        world.server(A).table = [(V, route(1)), (V, route(2))].into();
+        world.server(B).table = [(V, route(2))].into();
+        world.pass(SECOND);
+        world.up(A);
+        world.up(B);
+        world.replay();
+        kill(&mut world, A);
+        kill(&mut world, B);
+        world.pass(HOLD * 2);
+        assert_eq!(world.core.route_count(), 0, "{kind:?}");
+        assert_eq!(world.core.is_synced(V), Some(false), "{kind:?}");
+        world.server(A).table = [(V, route(1)), (V, route(2))].into();
+        start(&mut world, A);
+        world.shake_hands(A);
+        world.server(A).is_held = true;
+        start(&mut world, B);
+        world.up(B);
+        world.pass(SECOND * 3);
+        assert!(world.is_established(A) && world.is_established(B));
+        let why = world.core.not_ready();
+        assert!(why.is_some(), "{kind:?}: the other is at hand");
+        world.server(A).is_held = false;
+        world.pass(SECOND * 20);
+        assert_eq!(world.core.not_ready(), None, "{kind:?}");
+        assert_eq!(world.core.is_synced(V), Some(true), "{kind:?}");
+        assert_eq!(world.view(V), [route(1), route(2)].into(), "{kind:?}");
+    }
+}
+
+/// The kernel is pruned at that moment, of what a client before this one left.
+#[test]
+fn vni_is_not_settled_by_an_empty_server_however_long_it_was_awaited() {
+    let mut world = settling(&[Modern]);
+    world.pass(HOLD * 3);
+    start(&mut world, A);
+    world.up(A);
+    let back = world.now;
+    while !world.replay().contains(&Settled(V)) {
+        world.pass(SECOND);
+    }
+    assert!(
+        world.now >= back + SETTLE - SECOND,
+        "{:?}",
+        world.now - back
+    );
+}
+
+/// Without a stale time a table is complete when it is complete.
+#[test]
+fn stale_time_of_zero_does_not_shorten_the_wait_for_a_table() {
+    let mut config = config();
+    config.stale_time = Duration::ZERO;
+    let mut world = World::with(&[Modern, Modern], config);
+    world.core.subscribe(V);
+    world.server(A).table = [(V, route(1)), (V, route(2))].into();
+    world.server(B).table = [(V, route(2))].into();
+    world.server(A).is_there = true;
+    world.dial();
+    world.shake_hands(A);
+    world.server(A).is_held = true;
+    world.up(B);
+    world.pass(SECOND * 3);
+    assert_eq!(world.core.is_synced(V), Some(false));
+    world.server(A).is_held = false;
+    world.pass(SECOND);
+    assert_eq!(world.core.is_synced(V), Some(true));
+    assert_eq!(world.core.route_count(), 2);
 }
 
 #[test]
