@@ -100,7 +100,7 @@ impl Table {
 
     /// Hands out what is fresh, as at the end of a turn; its bytes.
     pub fn flush(&mut self) -> usize {
-        self.table.take_fresh().iter().map(|span| span.len()).sum()
+        self.table.take_fresh(&self.hops).iter().map(|span| span.len()).sum()
     }
 
     /// Joins a subscriber; the bytes of its initial table.
@@ -112,7 +112,7 @@ impl Table {
     /// Compacts as much as one turn does; whether more is wanted.
     pub fn compact(&mut self) -> bool {
         if self.table.wants_compaction(History::Usual) {
-            self.table.compact(&self.hops, 8192);
+            self.table.compact(&self.hops, History::Usual, 8192);
         }
         self.table.wants_compaction(History::Usual)
     }

@@ -1,6 +1,6 @@
 //! The table of a VNI and its subscribers' shares, one step at a time.
 
-use crate::core::rib::{NextHops, PeerId, Span, VniTable};
+use crate::core::rib::{History, NextHops, PeerId, Span, VniTable};
 use crate::core::types::{Action, Route, Vni};
 use crate::inspect::TableSummary;
 
@@ -47,7 +47,7 @@ impl Rib {
 
     /// What is fresh, for those who joined before.
     pub fn take_fresh(&mut self) -> Spans {
-        Spans(self.table.take_fresh())
+        Spans(self.table.take_fresh(&self.hops))
     }
 
     /// The initial table of a peer; with nothing fresh left to take.
@@ -57,7 +57,7 @@ impl Rib {
 
     /// One step of a compaction, wanted or not; with nothing fresh left to take.
     pub fn compact(&mut self, budget: usize) {
-        self.table.compact(&self.hops, budget);
+        self.table.compact(&self.hops, History::Usual, budget);
     }
 
     pub fn announced_by(&self, peer: u32) -> Vec<Route> {

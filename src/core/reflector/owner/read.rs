@@ -12,6 +12,7 @@ use crate::core::types::{Route, Vni};
 pub(crate) struct RouteCursor {
     /// Those to come, the next one last.
     vnis: Vec<Vni>,
+    /// Of the next one, what is below it is to come.
     slot: Slot,
 }
 
@@ -96,7 +97,7 @@ impl Owner {
         vnis.sort_unstable_by(|a, b| b.cmp(a));
         RouteCursor {
             vnis,
-            slot: Slot::FIRST,
+            slot: Slot::END,
         }
     }
 
@@ -122,7 +123,7 @@ impl Owner {
             }
             budget = budget.saturating_sub(1);
             cursor.vnis.pop();
-            cursor.slot = Slot::FIRST;
+            cursor.slot = Slot::END;
         }
         true
     }
