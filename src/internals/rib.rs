@@ -51,13 +51,13 @@ impl Rib {
     }
 
     /// The initial table of a peer; with nothing fresh left to take.
-    pub fn join(&mut self, peer: u32) -> Spans {
-        Spans(self.table.join(PeerId(peer)))
+    pub fn join(&mut self) -> Spans {
+        Spans(self.table.join())
     }
 
-    /// One step of a compaction, wanted or not; with nothing fresh left to take.
+    /// One step of a compaction, if that can spare something; with nothing fresh left to take.
     pub fn compact(&mut self, budget: usize) {
-        self.table.compact(&self.hops, History::Usual, budget);
+        self.table.compact(&self.hops, History::Least, budget);
     }
 
     pub fn announced_by(&self, peer: u32) -> Vec<Route> {

@@ -276,7 +276,7 @@ impl Owner {
                     owned.by_shard = vec![0; self.topology.shards()].into_boxed_slice();
                 }
                 owned.by_shard[home] += 1;
-                spans = owned.table.join(peer);
+                spans = owned.table.join();
             }
             None => self.bare.add(vni, home),
         }

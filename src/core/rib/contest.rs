@@ -87,10 +87,7 @@ impl State {
 }
 
 /// What a log has to say when the holders of a route change.
-pub(super) fn difference(
-    before: Holders,
-    after: Holders,
-) -> impl Iterator<Item = (Mark, Action)> {
+pub(super) fn difference(before: Holders, after: Holders) -> impl Iterator<Item = (Mark, Action)> {
     use Holders::{Nobody, One, Several};
     let (ends, begins) = match (before, after) {
         (Nobody, Nobody) | (Several, Several) => (None, None),
@@ -104,7 +101,8 @@ pub(super) fn difference(
         (Several, One(b)) => (Some(Mark::Only(b)), None),
     };
     let ends = ends.map(|mark| (mark, Action::Remove));
-    ends.into_iter().chain(begins.map(|mark| (mark, Action::Add)))
+    ends.into_iter()
+        .chain(begins.map(|mark| (mark, Action::Add)))
 }
 
 #[cfg(test)]

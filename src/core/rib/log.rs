@@ -142,12 +142,7 @@ impl Store {
 
 impl Fresh {
     /// Appends a frame, as `encode` appends it. Returns its length.
-    fn append(
-        &mut self,
-        mark: Mark,
-        action: Action,
-        encode: impl FnOnce(&mut Vec<u8>),
-    ) -> usize {
+    fn append(&mut self, mark: Mark, action: Action, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
         let begin = self.frames.len();
         encode(self.frames.tail());
         let len = self.frames.len() - begin;
@@ -250,7 +245,10 @@ impl Log {
                 }
             }
             if let Some(compaction) = &mut self.compaction {
-                let (before, after) = (before.below(compaction.cursor), after.below(compaction.cursor));
+                let (before, after) = (
+                    before.below(compaction.cursor),
+                    after.below(compaction.cursor),
+                );
                 for (mark, action) in difference(before, after) {
                     compaction.frame.clear();
                     encode(&mut compaction.frame, action, &route);

@@ -201,17 +201,14 @@ impl VniTable {
         self.log.take_fresh()
     }
 
-    /// Everything `peer` sees now, for a subscriber that joins.
+    /// The log, for a subscriber that joins: what a peer gets of it ([`Span::for_peer`]) is what
+    /// it sees now.
     ///
     /// To be called with nothing fresh left to take, so that the joiner hears
     /// every change either in these spans or after them.
-    pub(crate) fn join(&mut self, peer: PeerId) -> Vec<Span> {
+    pub(crate) fn join(&mut self) -> Vec<Span> {
         debug_assert!(!self.log.has_fresh());
-        let mut spans = Vec::new();
-        for segment in self.log.seal() {
-            Span::whole(segment).for_peer(peer, &mut |span| spans.push(span));
-        }
-        spans
+        self.log.seal().map(Span::whole).collect()
     }
 
     /// Whether [`Self::compact`] has begun and not finished.
@@ -231,7 +228,12 @@ impl VniTable {
 
     /// Rewrites up to `budget` routes of a log that has outgrown its table; or, if it has not,
     /// gives back memory of routes that are gone.
-    pub(crate) fn compact(&mut self, hops: &NextHops, history: History, budget: usize) -> Compacted {
+    pub(crate) fn compact(
+        &mut self,
+        hops: &NextHops,
+        history: History,
+        budget: usize,
+    ) -> Compacted {
         debug_assert!(!self.log.has_fresh());
         if !self.log.wants_compaction(history) {
             return Compacted {

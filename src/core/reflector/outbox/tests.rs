@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::core::reflector::coalesce::Results;
 use crate::core::reflector::meter::Meter;
+use crate::core::rib::{Mark, SegmentBuilder};
 use crate::core::scripted::hear;
 use crate::core::types::{Action, Destination, NextHop, Route};
 use crate::core::wire::{
@@ -32,6 +33,9 @@ struct Flow {
     /// Frames of an ended subscription that are still sent: one that was begun.
     strays: usize,
 }
+
+const PEER: PeerId = PeerId(1);
+const OTHER: PeerId = PeerId(2);
 
 struct World {
     random: fastrand::Rng,
@@ -98,12 +102,23 @@ impl World {
         flow.epoch = self.epoch;
         (flow.is_active, flow.is_complete) = (true, false);
         flow.read.clear();
-        for &route in &flow.table {
-            let mut frame = Vec::new();
-            encode_update(&mut frame, Action::Add, vni, &route);
-            let span = Span::whole(Segment::unmarked(frame, 1, 0));
+        // Among them what it announces itself.
+        let mut segment = SegmentBuilder::default();
+        for (number, &route) in (100..).zip(&flow.table) {
+            for (owner, route) in [(OTHER, route), (PEER, self::route(number))] {
+                let mut frame = Vec::new();
+                encode_update(&mut frame, Action::Add, vni, &route);
+                segment.push(Mark::AllBut(owner), Action::Add, &frame);
+            }
             self.pushed += 1;
-            self.outbox.push_table(vni, self.epoch, span);
+            if self.random.u8(..4) == 0 {
+                let part = Span::whole(segment.take());
+                self.outbox.push_table(PEER, vni, self.epoch, part);
+            }
+        }
+        if !segment.is_empty() {
+            let part = Span::whole(segment.take());
+            self.outbox.push_table(PEER, vni, self.epoch, part);
         }
         let mut frame = Vec::new();
         encode_subscription(&mut frame, MessageType::EndOfRib, vni);

@@ -153,7 +153,11 @@ impl Owner {
         for vni in vnis {
             self.flush(vni);
             if let Some(owned) = self.vnis.get_mut(&vni) {
-                tables.push((vni, owned.table.join(PeerId::NOBODY)));
+                let mut seen = Vec::new();
+                for span in owned.table.join() {
+                    span.for_peer(PeerId::NOBODY, &mut |span| seen.push(span));
+                }
+                tables.push((vni, seen));
             }
         }
         tables
