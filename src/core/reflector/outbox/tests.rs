@@ -279,3 +279,41 @@ fn ended_subscriptions_are_forgotten_in_steps() {
     assert!(!outbox.has_ended());
     assert_eq!(outbox.items.len(), 1, "what is alive still waits");
 }
+
+/// A log of which every other frame is the session's own.
+#[test]
+fn table_of_many_pieces_is_cut_a_segment_at_a_time() {
+    const SEGMENTS: u32 = 50;
+    const FRAMES: u32 = 500;
+    let mut outbox = Outbox::default();
+    let mut segment = SegmentBuilder::default();
+    for number in 0..SEGMENTS * FRAMES {
+        let owner = if number % 2 == 0 { PEER } else { OTHER };
+        let mut frame = Vec::new();
+        encode_update(&mut frame, Action::Add, Vni(1), &route(number));
+        segment.push(Mark::AllBut(owner), Action::Add, &frame);
+        if number % FRAMES == FRAMES - 1 {
+            outbox.push_table(PEER, Vni(1), 1, Span::whole(segment.take()));
+        }
+    }
+    let pieces = FRAMES as usize / 2;
+    let mut most = outbox.items.len();
+    let mut heard = Vec::new();
+    let mut reassembler = Reassembler::default();
+    while !outbox.is_empty() {
+        let mut slices = [IoSlice::new(&[]); 16];
+        let filled = outbox.gather(&mut slices, usize::MAX);
+        assert!(filled > 0, "there is always something to send");
+        let bytes: Vec<u8> = slices[..filled].iter().flat_map(|it| it.to_vec()).collect();
+        let mut rest = &bytes[..];
+        while let Some(frame) = reassembler.next(&mut rest).unwrap() {
+            heard.push(decode_update(frame.payload).unwrap().route);
+        }
+        outbox.advance(bytes.len());
+        most = most.max(outbox.items.len());
+    }
+    assert!(most < SEGMENTS as usize + pieces, "{most} items at once");
+    let expected = (0..SEGMENTS * FRAMES).filter(|it| it % 2 == 1);
+    assert!(heard.into_iter().eq(expected.map(route)));
+    assert_eq!((outbox.bytes(), outbox.has_table(Vni(1))), (0, false));
+}
