@@ -100,19 +100,26 @@ impl Table {
 
     /// Hands out what is fresh, as at the end of a turn; its bytes.
     pub fn flush(&mut self) -> usize {
-        self.table.take_fresh().iter().map(|span| span.len()).sum()
+        self.table
+            .take_fresh(&self.hops)
+            .iter()
+            .map(|span| span.len())
+            .sum()
     }
 
     /// Joins a subscriber; the bytes of its initial table.
     pub fn join(&mut self, peer: u32) -> usize {
-        let spans = self.table.join(PeerId(peer));
-        spans.iter().map(|span| span.len()).sum()
+        let mut bytes = 0;
+        for span in self.table.join() {
+            span.for_peer(PeerId(peer), &mut |span| bytes += span.len());
+        }
+        bytes
     }
 
     /// Compacts as much as one turn does; whether more is wanted.
     pub fn compact(&mut self) -> bool {
         if self.table.wants_compaction(History::Usual) {
-            self.table.compact(&self.hops, 8192);
+            self.table.compact(&self.hops, History::Usual, 8192);
         }
         self.table.wants_compaction(History::Usual)
     }

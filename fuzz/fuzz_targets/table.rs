@@ -148,7 +148,7 @@ impl World {
                 if !self.subscribers.contains_key(&id) {
                     self.flush();
                     let mut has = BTreeSet::new();
-                    read(&mut has, &self.rib.join(id), id);
+                    read(&mut has, &self.rib.join(), id);
                     self.subscribers.insert(id, has);
                 }
             }

@@ -10,6 +10,7 @@
     clippy::iter_over_hash_type
 )]
 
+pub(crate) mod arena;
 pub(crate) mod client;
 pub(crate) mod connection;
 #[cfg(all(feature = "netlink", target_os = "linux"))]
@@ -17,6 +18,7 @@ pub(crate) mod kernel_plan;
 pub(crate) mod limit;
 pub(crate) mod map;
 pub(crate) mod pace;
+pub(crate) mod parted;
 pub(crate) mod reflector;
 pub(crate) mod rib;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The table of a VNI and its subscribers' shares, one step at a time.
 
-use crate::core::rib::{NextHops, PeerId, Span, VniTable};
+use crate::core::rib::{History, NextHops, PeerId, Span, VniTable};
 use crate::core::types::{Action, Route, Vni};
 use crate::inspect::TableSummary;
 
@@ -47,17 +47,17 @@ impl Rib {
 
     /// What is fresh, for those who joined before.
     pub fn take_fresh(&mut self) -> Spans {
-        Spans(self.table.take_fresh())
+        Spans(self.table.take_fresh(&self.hops))
     }
 
     /// The initial table of a peer; with nothing fresh left to take.
-    pub fn join(&mut self, peer: u32) -> Spans {
-        Spans(self.table.join(PeerId(peer)))
+    pub fn join(&mut self) -> Spans {
+        Spans(self.table.join())
     }
 
-    /// One step of a compaction, wanted or not; with nothing fresh left to take.
+    /// One step of a compaction, if that can spare something; with nothing fresh left to take.
     pub fn compact(&mut self, budget: usize) {
-        self.table.compact(&self.hops, budget);
+        self.table.compact(&self.hops, History::Least, budget);
     }
 
     pub fn announced_by(&self, peer: u32) -> Vec<Route> {

@@ -19,6 +19,8 @@ pub(super) const PER_TURN: usize = 80 * 1024;
 /// What a kind of work has of a turn before the next kind has its share, as a divisor.
 const SHARES: usize = 4;
 
+/// Reading from a session, however little: what the kernel does for that is among it.
+pub(super) const READ: usize = 24;
 /// Bytes of a session that are read for a unit.
 pub(super) const READ_BYTES: usize = 16;
 /// Beginning or ending a subscription.

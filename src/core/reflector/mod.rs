@@ -146,7 +146,8 @@ impl Shard {
 
     /// Takes bytes that came from a peer.
     pub(crate) fn receive(&mut self, id: PeerId, mut bytes: &[u8], now: Instant) {
-        self.meter.charge(1 + bytes.len() / meter::READ_BYTES);
+        self.meter
+            .charge(meter::READ + bytes.len() / meter::READ_BYTES);
         while let Some(request) = self.home.receive(id, &mut bytes, now, &mut self.meter) {
             self.route_request(id, request);
         }
@@ -208,18 +209,36 @@ impl Shard {
         match measure {
             Measure::Nothing => {}
             Measure::Reclaim => self.owner.begin_reclaiming(),
-            Measure::Shed => {
-                let queue = self.home.greatest_queue();
-                let announcer = self.owner.greatest_announcer();
-                let greatest = queue.into_iter().chain(announcer).max_by_key(|it| it.1);
-                // A shard knows its own sessions alone: the greatest of them may be small beside
-                // those of another, which closes its own.
-                let sessions = (self.home.len() + 1) * self.topology.shards();
-                let least = used / (SMALL_SHARE * sessions);
-                if let Some((peer, _)) = greatest.filter(|it| it.1 > least) {
-                    self.send(self.topology.home(peer), Message::Shed { peer });
-                }
+            Measure::Shed => self.shed(used, limit),
+        }
+    }
+
+    /// Closes the sessions that hold most, until what they hold would be enough.
+    ///
+    /// Whoever announces most is closed only where tables take more than what waits for sessions:
+    /// it is not closed for what others do not read.
+    fn shed(&mut self, used: usize, limit: usize) {
+        // A shard knows its own sessions alone: the greatest of them may be small beside those of
+        // another, which closes its own.
+        let sessions = (self.home.len() + 1) * self.topology.shards();
+        let least = used / (SMALL_SHARE * sessions);
+        let usage = self.usage();
+        let announcer = self.owner.greatest_announcer();
+        let announcer = announcer.filter(|_| usage.tables >= usage.queues);
+        let mut queues = self.home.greatest_queues();
+        if let Some(announcer) = announcer
+            && queues.first().is_none_or(|it| it.1 < announcer.1)
+        {
+            queues = vec![announcer];
+        }
+        let enough = used - limit + limit / 16;
+        let mut freed = 0;
+        for (peer, bytes) in queues {
+            if bytes <= least || freed >= enough {
+                return;
             }
+            freed += bytes;
+            self.send(self.topology.home(peer), Message::Shed { peer });
         }
     }
 

@@ -2,10 +2,10 @@
 
 mod leftovers;
 mod rewrite;
+mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub(crate) use leftovers::Leftovers;
 use rewrite::Rewrite;
 
 use crate::core::connection::{Queue, Which};
-use crate::core::rib::{Segment, Span, count_frames};
+use crate::core::rib::{PeerId, Segment, Span, count_frames};
 use crate::core::types::Vni;
 use crate::core::wire::frame_len;
 
@@ -25,6 +25,8 @@ enum Kind {
     Control,
     /// Part of an initial table: each route once, nothing to coalesce.
     Table(Vni),
+    /// The same, with frames that the session is not sent: it is cut when it comes to the front.
+    Uncut(Vni),
     EndOfRib(Vni),
     /// Changes of a VNI since the table.
     Delta(Vni),
@@ -52,6 +54,11 @@ impl Item {
     /// How many bytes of it are not.
     fn left(&self) -> usize {
         self.span.len() - self.sent()
+    }
+
+    /// Whether it has frames that the session is not sent.
+    fn is_uncut(&self) -> bool {
+        matches!(self.kind, Kind::Uncut(_))
     }
 
     /// The bytes that are not sent.
@@ -96,6 +103,8 @@ pub(crate) struct Outbox {
 /// Subscriptions that begin or end, as far as a queue has to know.
 #[derive(Debug, Default)]
 struct Flows {
+    /// Whose tables wait.
+    peer: Option<PeerId>,
     /// Those that have ended: what waits of their epoch, or an earlier one, is dead. It is
     /// dropped when it would be sent.
     ended: BTreeMap<Vni, u32>,
@@ -164,18 +173,6 @@ impl Outbox {
         self.push_back(span, Kind::Delta(vni), epoch);
     }
 
-    /// Appends a part of the initial table of a VNI.
-    pub(crate) fn push_table(&mut self, vni: Vni, epoch: u32, span: Span) {
-        self.count_table(vni);
-        self.push_back(span, Kind::Table(vni), epoch);
-    }
-
-    /// Appends the END_OF_RIB of a VNI.
-    pub(crate) fn push_end_of_rib(&mut self, vni: Vni, epoch: u32, span: Span) {
-        self.count_table(vni);
-        self.push_back(span, Kind::EndOfRib(vni), epoch);
-    }
-
     /// UPDATEs sent so far; those of a queued piece count when its last byte is sent.
     pub(crate) fn updates_sent(&self) -> u64 {
         self.updates
@@ -188,49 +185,10 @@ impl Outbox {
 
     fn count_sent(&mut self, kind: Kind, frames: u32) {
         match kind {
-            Kind::Table(_) | Kind::Delta(_) => self.updates += u64::from(frames),
+            Kind::Table(_) | Kind::Uncut(_) | Kind::Delta(_) => self.updates += u64::from(frames),
             Kind::EndOfRib(_) => self.ends_of_rib += u64::from(frames),
             Kind::Control => {}
         }
-    }
-
-    fn count_table(&mut self, vni: Vni) {
-        let flows = self.flows.get_or_insert_default();
-        *flows.tables.entry(vni).or_insert(0) += 1;
-    }
-
-    /// Takes note that an item has left the queue.
-    fn count_out(&mut self, kind: Kind) {
-        let (Kind::Table(vni) | Kind::EndOfRib(vni)) = kind else {
-            return;
-        };
-        if let Some(flows) = &mut self.flows
-            && let Entry::Occupied(mut items) = flows.tables.entry(vni)
-        {
-            *items.get_mut() -= 1;
-            if *items.get() == 0 {
-                items.remove();
-                flows.tables_out.push(vni);
-            }
-        }
-    }
-
-    /// Whether a part of a table of a VNI waits, of whatever subscription.
-    pub(crate) fn has_table(&self, vni: Vni) -> bool {
-        let flows = self.flows.as_ref();
-        flows.is_some_and(|it| it.tables.contains_key(&vni))
-    }
-
-    /// VNIs of which no table is left since the last call.
-    pub(crate) fn take_tables_out(&mut self) -> Vec<Vni> {
-        let Some(flows) = &mut self.flows else {
-            return Vec::new();
-        };
-        let out = std::mem::take(&mut flows.tables_out);
-        if flows.tables.is_empty() && flows.ended.is_empty() {
-            self.flows = None;
-        }
-        out
     }
 
     /// Whether something that waits may be dead.
@@ -256,10 +214,16 @@ impl Outbox {
         match (&mut self.rewrite, kind) {
             (Some(rewrite), Kind::Delta(_)) => rewrite.push_behind(item),
             // Tables come before the changes of their VNI in any case.
-            (_, Kind::Control | Kind::Table(_) | Kind::EndOfRib(_) | Kind::Delta(_)) => {
-                self.items.push_back(item);
-            }
+            (
+                _,
+                Kind::Control
+                | Kind::Table(_)
+                | Kind::Uncut(_)
+                | Kind::EndOfRib(_)
+                | Kind::Delta(_),
+            ) => self.items.push_back(item),
         }
+        self.cut_front();
     }
 
     /// Ends a subscription: what waits of it is not sent, apart from a frame that was begun.
@@ -281,7 +245,9 @@ impl Outbox {
         let Some(flows) = &self.flows else {
             return false;
         };
-        let (Kind::Table(vni) | Kind::EndOfRib(vni) | Kind::Delta(vni)) = item.kind else {
+        let (Kind::Table(vni) | Kind::Uncut(vni) | Kind::EndOfRib(vni) | Kind::Delta(vni)) =
+            item.kind
+        else {
             return false;
         };
         item.epoch != BEGUN
@@ -300,6 +266,7 @@ impl Outbox {
             }
             dropped += 1;
         }
+        self.cut_front();
         if self.is_empty() {
             if !self.wants_sweep()
                 && let Some(flows) = &mut self.flows
@@ -418,7 +385,7 @@ impl Queue for Outbox {
         let mut left = budget;
         let mut filled = 0;
         for (slice, item) in slices.iter_mut().zip(&self.items) {
-            if left == 0 || self.is_dead(item) {
+            if left == 0 || item.is_uncut() || self.is_dead(item) {
                 break;
             }
             let bytes = item.rest();
@@ -436,7 +403,7 @@ impl Queue for Outbox {
         let mut filled = 0;
         for (slice, item) in slices.iter_mut().zip(&self.items) {
             let is_urgent = item.kind == Kind::Control || item.sent > 0;
-            if self.is_dead(item) || (which == Which::Urgent && !is_urgent) {
+            if item.is_uncut() || self.is_dead(item) || (which == Which::Urgent && !is_urgent) {
                 break;
             }
             let bytes = item.rest();
@@ -487,6 +454,7 @@ impl Queue for Outbox {
         if self.has_ended() {
             self.drop_dead(DROPS_AT_ONCE);
         }
+        self.cut_front();
         debug_assert_eq!(count, 0, "no more can be sent than was lent");
         if self.is_empty() {
             self.coalesced_bytes = 0;

@@ -276,7 +276,7 @@ impl Owner {
                     owned.by_shard = vec![0; self.topology.shards()].into_boxed_slice();
                 }
                 owned.by_shard[home] += 1;
-                spans = owned.table.join(peer);
+                spans = owned.table.join();
             }
             None => self.bare.add(vni, home),
         }
@@ -346,7 +346,7 @@ impl Owner {
             && let Some(vni) = self.compacting.pop_front()
         {
             meter.charge(meter::VNI + self.flush(vni));
-            self.compact_some(vni, meter);
+            self.compact_some(vni, history, meter);
             if let Some(owned) = self.vnis.get_mut(&vni) {
                 owned.compacting = owned.table.wants_compaction(history);
                 if owned.compacting {
@@ -357,12 +357,12 @@ impl Owner {
     }
 
     /// Rewrites some of the log of a VNI, of which nothing is fresh.
-    fn compact_some(&mut self, vni: Vni, meter: &mut Meter) {
+    fn compact_some(&mut self, vni: Vni, history: History, meter: &mut Meter) {
         let Some(owned) = self.vnis.get_mut(&vni) else {
             return;
         };
         let budget = meter.steps(meter::SLOT);
-        let compacted = owned.table.compact(&self.hops, budget);
+        let compacted = owned.table.compact(&self.hops, history, budget);
         meter.charge(meter::SLOT * compacted.slots);
         // What somebody still sends is on nobody's account any more.
         for segment in compacted.old.iter().filter(|it| Arc::strong_count(it) > 1) {
@@ -466,8 +466,8 @@ impl Owner {
         let Some(owned) = self.vnis.get_mut(&vni) else {
             return 0;
         };
-        let spans = owned.table.take_fresh();
-        let mut cost = 0;
+        let mut cost = meter::SLOT * owned.table.contested();
+        let spans = owned.table.take_fresh(&self.hops);
         if !spans.is_empty() {
             if let Some(watched) = &mut self.watched {
                 let mut seen = Vec::new();
@@ -482,7 +482,10 @@ impl Owner {
                 self.outgoing.push((shard, Message::Changes { vni, spans }));
             }
             let here = owned.by_shard.get(self.topology.owner(vni));
-            cost = spans.len() * (1 + here.map_or(0, |it| *it as usize));
+            let here = here.map_or(0, |it| *it as usize);
+            // Apart from what a subscriber has to do with itself, which was paid for when it
+            // changed, a span is at most two pieces: before and behind what is for single peers.
+            cost += 2 * spans.len() * (1 + here);
         }
         for span in spans.iter().filter(|it| !it.is_in_log()) {
             self.segments.add(span.segment());

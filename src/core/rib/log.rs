@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
-use hashbrown::HashSet;
 
 use super::History;
+use super::contest::{Contested, State, difference};
 use super::routes::Slot;
 use super::segment::{Mark, SEGMENT_BYTES, SHARED_BYTES, Segment, SegmentBuilder, Span};
-use crate::core::types::Action;
+use crate::core::types::{Action, Route};
 
 /// A log has a history as long as its live part, and at least so much, before it is compacted.
 ///
@@ -43,20 +43,8 @@ pub(crate) struct Log {
 #[derive(Debug, Default)]
 struct Fresh {
     frames: SegmentBuilder,
-    /// Frames for single peers: they follow the others as one block.
-    aside: Option<Box<Aside>>,
     full: Vec<Arc<Segment>>,
-}
-
-/// Frames for single peers that wait for the end of a segment.
-///
-/// One block among the frames of all is skipped at once; the same frames here and there
-/// would shred the segment for every subscriber.
-#[derive(Debug)]
-struct Aside {
-    frames: SegmentBuilder,
-    /// The routes they are about: the next change of one for others must not overtake them.
-    slots: HashSet<Slot, FixedState>,
+    contested: Option<Box<Contested>>,
 }
 
 #[derive(Debug)]
@@ -153,73 +141,54 @@ impl Store {
 }
 
 impl Fresh {
-    /// Where a frame with such a mark is appended.
-    fn end_for(&mut self, mark: Mark, slot: Slot, hasher: &FixedState) -> &mut SegmentBuilder {
-        match mark {
-            Mark::All | Mark::AllBut(_) => &mut self.frames,
-            Mark::Only(_) => {
-                let aside = self.aside.get_or_insert_with(|| {
-                    Box::new(Aside {
-                        frames: SegmentBuilder::default(),
-                        slots: HashSet::with_hasher(hasher.clone()),
-                    })
-                });
-                aside.slots.insert(slot);
-                &mut aside.frames
-            }
+    /// Appends a frame, as `encode` appends it. Returns its length.
+    fn append(&mut self, mark: Mark, action: Action, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let begin = self.frames.len();
+        encode(self.frames.tail());
+        let len = self.frames.len() - begin;
+        if begin + len > SEGMENT_BYTES {
+            let frame = self.frames.take_back(len);
+            self.end_segment();
+            self.frames.tail().extend_from_slice(&frame);
         }
-    }
-
-    fn len(&self) -> usize {
-        self.frames.len() + self.aside.as_ref().map_or(0, |it| it.frames.len())
+        self.frames.mark(mark, action, len);
+        len
     }
 
     /// Makes a segment of what there is.
     fn end_segment(&mut self) {
-        if let Some(aside) = self.aside.take() {
-            self.frames.append(&aside.frames);
-        }
         if !self.frames.is_empty() {
             self.full.push(self.frames.take());
         }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let contested = self.contested.as_ref().map_or(0, |it| it.heap_bytes());
+        let full: usize = self.full.iter().map(|it| it.heap_bytes()).sum();
+        size_of::<Self>() + self.frames.len() + full + contested
     }
 }
 
 impl Log {
     /// Logs a change of the route at `slot`, as `encode` appends it.
-    ///
-    /// `hasher` keeps peers from choosing colliding slots.
     pub(crate) fn append(
         &mut self,
         mark: Mark,
         action: Action,
         slot: Slot,
-        hasher: &FixedState,
         encode: impl FnOnce(&mut Vec<u8>),
     ) {
         let fresh = self.fresh.get_or_insert_default();
-        let before = fresh.len();
-        if let Mark::All | Mark::AllBut(_) = mark
-            && let Some(aside) = fresh.aside.take_if(|it| it.slots.contains(&slot))
-        {
-            fresh.frames.append(&aside.frames);
-        }
-        let mut end = fresh.end_for(mark, slot, hasher);
-        let begin = end.len();
-        encode(end.tail());
-        let len = end.len() - begin;
-        if before + len > SEGMENT_BYTES {
-            let frame = end.take_back(len);
-            fresh.end_segment();
-            end = fresh.end_for(mark, slot, hasher);
-            end.tail().extend_from_slice(&frame);
-        }
-        end.mark(mark, action, len);
+        let len = fresh.append(mark, action, encode);
         if let Some(compaction) = &mut self.compaction
             && slot < compaction.cursor
         {
-            compaction.next.push(mark, action, end.last(len));
+            compaction.next.push(mark, action, fresh.frames.last(len));
         }
+        self.count_live(mark, action, len);
+    }
+
+    fn count_live(&mut self, mark: Mark, action: Action, len: usize) {
         match (mark, action) {
             (Mark::Only(_), _) => {}
             (Mark::All | Mark::AllBut(_), Action::Add) => self.live_bytes += len,
@@ -228,12 +197,84 @@ impl Log {
         }
     }
 
+    /// Has nothing of a route logged until [`Self::settle`]; so far the log says that it is as
+    /// `before`.
+    pub(super) fn contest(&mut self, route: &Route, before: State, hasher: &FixedState) {
+        let fresh = self.fresh.get_or_insert_default();
+        let contested = fresh
+            .contested
+            .get_or_insert_with(|| Box::new(Contested::new(hasher)));
+        contested.add(route, before);
+    }
+
+    /// Whether nothing of a route is logged until [`Self::settle`].
+    pub(super) fn is_contested(&self, route: &Route) -> bool {
+        let fresh = self.fresh.as_ref();
+        let contested = fresh.and_then(|it| it.contested.as_ref());
+        contested.is_some_and(|it| it.contains(route))
+    }
+
+    /// How many routes [`Self::settle`] has to look at.
+    pub(super) fn contested(&self) -> usize {
+        let fresh = self.fresh.as_ref();
+        let contested = fresh.and_then(|it| it.contested.as_ref());
+        contested.map_or(0, |it| it.len())
+    }
+
+    /// Logs what changed of contested routes: `now` tells how one is, `encode` appends its frame.
+    pub(super) fn settle(
+        &mut self,
+        now: impl Fn(&Route) -> State,
+        encode: impl Fn(&mut Vec<u8>, Action, &Route),
+    ) {
+        let contested = self.fresh.as_mut().and_then(|it| it.contested.take());
+        let Some(contested) = contested else {
+            return;
+        };
+        // Those for single peers come last: one block is skipped at once, while the same frames
+        // here and there would shred the segment for every subscriber.
+        let mut single = Vec::new();
+        for (route, before) in contested.into_routes() {
+            let after = now(&route);
+            for (mark, action) in difference(before.holders, after.holders) {
+                match mark {
+                    Mark::All | Mark::AllBut(_) => {
+                        self.settle_one(mark, action, |out| encode(out, action, &route));
+                    }
+                    Mark::Only(peer) => single.push((peer, action, route)),
+                }
+            }
+            if let Some(compaction) = &mut self.compaction {
+                let (before, after) = (
+                    before.below(compaction.cursor),
+                    after.below(compaction.cursor),
+                );
+                for (mark, action) in difference(before, after) {
+                    compaction.frame.clear();
+                    encode(&mut compaction.frame, action, &route);
+                    compaction.next.push(mark, action, &compaction.frame);
+                }
+            }
+        }
+        single.sort_unstable_by_key(|it| it.0);
+        for (peer, action, route) in single {
+            self.settle_one(Mark::Only(peer), action, |out| encode(out, action, &route));
+        }
+    }
+
+    fn settle_one(&mut self, mark: Mark, action: Action, encode: impl FnOnce(&mut Vec<u8>)) {
+        let fresh = self.fresh.get_or_insert_default();
+        let len = fresh.append(mark, action, encode);
+        self.count_live(mark, action, len);
+    }
+
     pub(crate) fn has_fresh(&self) -> bool {
         self.fresh.is_some()
     }
 
-    /// What was appended since the last call.
+    /// What was appended since the last call; nothing is contested.
     pub(crate) fn take_fresh(&mut self) -> Vec<Span> {
+        debug_assert_eq!(self.contested(), 0);
         let Some(mut fresh) = self.fresh.take() else {
             return Vec::new();
         };
@@ -255,7 +296,7 @@ impl Log {
         let fresh = self.fresh.as_ref();
         let compaction = self.compaction.as_ref();
         self.store.heap_bytes()
-            + fresh.map_or(0, |it| size_of::<Fresh>() + it.len())
+            + fresh.map_or(0, |it| it.heap_bytes())
             + compaction.map_or(0, |it| size_of::<Compaction>() + it.next.heap_bytes())
     }
 
@@ -326,12 +367,15 @@ impl Log {
 
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn check_invariants(&self, routes: usize) {
+        if self.contested() > 0 {
+            return;
+        }
         assert_eq!(self.live_bytes == 0, routes == 0);
         let fresh = self.fresh.as_ref();
-        let (full, open) = fresh.map_or((0, 0), |it| {
-            (it.full.iter().map(|it| it.len()).sum(), it.len())
+        let fresh = fresh.map_or(0, |it| {
+            it.full.iter().map(|it| it.len()).sum::<usize>() + it.frames.len()
         });
-        assert!(self.store.bytes + full + open >= self.live_bytes);
+        assert!(self.store.bytes + fresh >= self.live_bytes);
     }
 }
 
@@ -342,8 +386,7 @@ mod tests {
     const KIB: usize = 1024;
 
     fn append(log: &mut Log, action: Action, frame: &[u8]) {
-        let hasher = FixedState::with_seed(1);
-        log.append(Mark::All, action, Slot::FIRST, &hasher, |out| {
+        log.append(Mark::All, action, Slot::FIRST, |out| {
             out.extend_from_slice(frame);
         });
     }

@@ -11,6 +11,9 @@
 //! a -> none               REMOVE, all but a
 //! ```
 //!
+//! Several changes of such a route between two times that changes are handed out are logged as
+//! what they amount to (`contest`).
+//!
 //! With these marks the log, read from its beginning, is right for every peer:
 //!
 //! ```text
@@ -18,6 +21,7 @@
 //! join  --> the log from its beginning, as spans; encoded once for everybody
 //! ```
 
+mod contest;
 mod log;
 mod next_hops;
 mod routes;
@@ -35,6 +39,7 @@ use std::sync::Arc;
 
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::encode_update;
+use contest::{Holders, State};
 use log::Log;
 pub(crate) use routes::Slot;
 use routes::{Effect, Routes};
@@ -84,7 +89,7 @@ pub(crate) struct VniTable {
 }
 
 // There may be a table in each of many VNIs.
-const _: () = assert!(size_of::<VniTable>() <= 144);
+const _: () = assert!(size_of::<VniTable>() <= 160);
 
 impl VniTable {
     /// An empty table; `seed` keeps peers from choosing colliding routes.
@@ -157,37 +162,53 @@ impl VniTable {
     }
 
     fn log(&mut self, slot: Slot, effect: Effect, by: PeerId, action: Action, route: &Route) {
-        let mark = match effect {
-            Effect::Nothing => return,
-            Effect::AllBut => Mark::AllBut(by),
-            Effect::Only(peer) => Mark::Only(peer),
-        };
         match (effect, action) {
+            (Effect::Nothing, _) => return,
             (Effect::AllBut, Action::Add) => self.tally.add(route),
             (Effect::AllBut, Action::Remove) => self.tally.remove(route),
-            (Effect::Nothing | Effect::Only(_), _) => {}
+            (Effect::Only(_), _) => {}
         }
-        let (vni, hasher) = (self.vni, self.routes.hasher());
-        let encode = |frame: &mut Vec<u8>| encode_update(frame, action, vni, route);
-        self.log.append(mark, action, slot, hasher, encode);
+        if self.log.contested() > 0 && self.log.is_contested(route) {
+            return;
+        }
+        let holders = match (effect, action) {
+            (Effect::Nothing | Effect::AllBut, _) => {
+                let vni = self.vni;
+                self.log.append(Mark::AllBut(by), action, slot, |frame| {
+                    encode_update(frame, action, vni, route);
+                });
+                return;
+            }
+            (Effect::Only(peer), Action::Add) => Holders::One(peer),
+            (Effect::Only(_), Action::Remove) => Holders::Several,
+        };
+        let before = State { holders, slot };
+        self.log.contest(route, before, self.routes.hasher());
     }
 
-    /// What was logged since the last call, for those who subscribed before.
-    pub(crate) fn take_fresh(&mut self) -> Vec<Span> {
+    /// How many routes [`Self::take_fresh`] has to look at.
+    pub(crate) fn contested(&self) -> usize {
+        self.log.contested()
+    }
+
+    /// What changed since the last call, for those who subscribed before.
+    pub(crate) fn take_fresh(&mut self, hops: &NextHops) -> Vec<Span> {
+        let (vni, routes) = (self.vni, &self.routes);
+        let encode = |frame: &mut Vec<u8>, action, route: &_| {
+            encode_update(frame, action, vni, route);
+        };
+        self.log.settle(|route| routes.state(hops, route), encode);
         self.log.take_fresh()
     }
 
-    /// Everything `peer` sees now, for a subscriber that joins.
+    /// The log, for a subscriber that joins: what a peer gets of it ([`Span::for_peer`]) is what
+    /// it sees now.
     ///
     /// To be called with nothing fresh left to take, so that the joiner hears
     /// every change either in these spans or after them.
-    pub(crate) fn join(&mut self, peer: PeerId) -> Vec<Span> {
+    pub(crate) fn join(&mut self) -> Vec<Span> {
         debug_assert!(!self.log.has_fresh());
-        let mut spans = Vec::new();
-        for segment in self.log.seal() {
-            Span::whole(segment).for_peer(peer, &mut |span| spans.push(span));
-        }
-        spans
+        self.log.seal().map(Span::whole).collect()
     }
 
     /// Whether [`Self::compact`] has begun and not finished.
@@ -197,7 +218,7 @@ impl VniTable {
 
     /// Whether [`Self::compact`] has work.
     pub(crate) fn wants_compaction(&self, history: History) -> bool {
-        self.log.wants_compaction(history)
+        self.log.wants_compaction(history) || self.routes.is_sparse()
     }
 
     /// The segments of its log.
@@ -205,9 +226,21 @@ impl VniTable {
         self.log.into_segments()
     }
 
-    /// Rewrites up to `budget` routes of a log that has outgrown its table.
-    pub(crate) fn compact(&mut self, hops: &NextHops, budget: usize) -> Compacted {
+    /// Rewrites up to `budget` routes of a log that has outgrown its table; or, if it has not,
+    /// gives back memory of routes that are gone.
+    pub(crate) fn compact(
+        &mut self,
+        hops: &NextHops,
+        history: History,
+        budget: usize,
+    ) -> Compacted {
         debug_assert!(!self.log.has_fresh());
+        if !self.log.wants_compaction(history) {
+            return Compacted {
+                slots: self.routes.shrink(budget),
+                old: Vec::new(),
+            };
+        }
         let from = self.log.begin_compaction();
         let (vni, log) = (self.vni, &mut self.log);
         let next = self.routes.visit(hops, from, budget, |route, mark| {
@@ -215,23 +248,22 @@ impl VniTable {
                 encode_update(frame, Action::Add, vni, &route);
             });
         });
+        let slots = self.routes.slots_after(from).min(budget);
         match next {
-            Some(next) => {
-                self.log.compaction_reached(next);
-                Compacted {
-                    slots: budget,
-                    old: Vec::new(),
-                }
+            Some(next) => self.log.compaction_reached(next),
+            None => {
+                let old = self.log.finish_compaction();
+                return Compacted { slots, old };
             }
-            None => Compacted {
-                slots: self.routes.slots_after(from).min(budget),
-                old: self.log.finish_compaction(),
-            },
+        }
+        Compacted {
+            slots,
+            old: Vec::new(),
         }
     }
 
-    /// Every route with all its announcers, at most `budget` slots beginning at `from`; what
-    /// comes next, if anything.
+    /// Every route with all its announcers, at most `budget` slots below `from`, first
+    /// [`Slot::END`]; what comes next, if anything.
     pub(crate) fn walk(
         &self,
         hops: &NextHops,

@@ -3,113 +3,141 @@
 use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 
+use crate::core::arena::{Arena, Item};
+use crate::core::parted::Parted;
 use crate::core::types::NextHop;
 
 /// Stands for a next hop as long as somebody holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NextHopId(u32);
 
+impl NextHopId {
+    /// Stands for none.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+}
+
 /// All next hops in use, counted.
 #[derive(Debug)]
 pub(crate) struct NextHops {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    index: HashTable<u32>,
+    slots: Arena<Slot>,
+    index: Parted<u32>,
+    /// The one found last: who announces many routes says the same again and again.
+    recent: u32,
     hasher: FixedState,
 }
 
 #[derive(Debug)]
-struct Slot {
-    next_hop: NextHop,
-    holders: u32,
+enum Slot {
+    Held { next_hop: NextHop, holders: u32 },
+    Free { next: u32 },
+}
+
+impl Item for Slot {
+    fn free(next: u32) -> Self {
+        Self::Free { next }
+    }
+
+    fn next_free(&self) -> Option<u32> {
+        match self {
+            Self::Held { .. } => None,
+            Self::Free { next } => Some(*next),
+        }
+    }
+}
+
+impl Slot {
+    fn is(&self, wanted: &NextHop) -> bool {
+        matches!(self, Self::Held { next_hop, .. } if next_hop == wanted)
+    }
 }
 
 impl NextHops {
     /// `seed` keeps peers from choosing colliding addresses.
     pub(crate) fn new(seed: u64) -> Self {
         Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            index: HashTable::new(),
+            slots: Arena::default(),
+            index: Parted::default(),
+            recent: NextHopId::NONE.0,
             hasher: FixedState::with_seed(seed),
         }
     }
 
     /// The next hop itself.
+    ///
+    /// # Panics
+    ///
+    /// If nobody holds it.
     pub(crate) fn resolve(&self, id: NextHopId) -> NextHop {
-        self.slots[id.0 as usize].next_hop
+        resolve(&self.slots, id.0)
     }
 
     /// Its id, if somebody holds it.
     pub(crate) fn find(&self, next_hop: &NextHop) -> Option<NextHopId> {
-        self.index
-            .find(self.hasher.hash_one(next_hop), |&slot| {
-                self.slots[slot as usize].next_hop == *next_hop
-            })
-            .map(|&slot| NextHopId(slot))
+        if let Some(recent) = self.slots.get(self.recent)
+            && recent.is(next_hop)
+        {
+            return Some(NextHopId(self.recent));
+        }
+        let hash = self.hasher.hash_one(next_hop);
+        let found = self.index.find(hash, |&it| self.slots[it].is(next_hop));
+        found.copied().map(NextHopId)
     }
 
     /// Its id; counts one more holder.
     pub(crate) fn hold(&mut self, next_hop: &NextHop) -> NextHopId {
-        let entry = self.index.entry(
-            self.hasher.hash_one(next_hop),
-            |&slot| self.slots[slot as usize].next_hop == *next_hop,
-            |&slot| self.hasher.hash_one(self.slots[slot as usize].next_hop),
-        );
-        match entry {
-            Entry::Occupied(entry) => {
-                let slot = *entry.get();
-                self.slots[slot as usize].holders += 1;
-                NextHopId(slot)
+        if let Some(id) = self.find(next_hop) {
+            self.recent = id.0;
+            if let Slot::Held { holders, .. } = &mut self.slots[id.0] {
+                *holders += 1;
             }
-            Entry::Vacant(entry) => {
-                let new = Slot {
-                    next_hop: *next_hop,
-                    holders: 1,
-                };
-                let slot = match self.free.pop() {
-                    Some(slot) => {
-                        self.slots[slot as usize] = new;
-                        slot
-                    }
-                    None => {
-                        self.slots.push(new);
-                        u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 next hops")
-                    }
-                };
-                entry.insert(slot);
-                NextHopId(slot)
-            }
+            return id;
         }
+        let slot = self.slots.insert(|_| Slot::Held {
+            next_hop: *next_hop,
+            holders: 1,
+        });
+        self.recent = slot;
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        let hash_of = |it: &u32| hasher.hash_one(resolve(slots, *it));
+        self.index.insert_unique(hash_of(&slot), slot, hash_of);
+        NextHopId(slot)
     }
 
     /// Counts one holder less; the last one frees the id.
     pub(crate) fn release(&mut self, id: NextHopId) {
-        let slot = &mut self.slots[id.0 as usize];
-        slot.holders -= 1;
-        if slot.holders > 0 {
-            return;
-        }
-        let hash = self.hasher.hash_one(slot.next_hop);
-        if let Ok(entry) = self.index.find_entry(hash, |&slot| slot == id.0) {
-            entry.remove();
-        }
-        self.free.push(id.0);
+        let next_hop = match &mut self.slots[id.0] {
+            Slot::Held { next_hop, holders } => {
+                *holders -= 1;
+                if *holders > 0 {
+                    return;
+                }
+                *next_hop
+            }
+            Slot::Free { .. } => unreachable!("who releases a next hop holds it"),
+        };
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        let hash_of = |it: &u32| hasher.hash_one(resolve(slots, *it));
+        let hash = hasher.hash_one(next_hop);
+        self.index.remove(hash, |&it| it == id.0, hash_of);
+        self.slots.remove(id.0);
     }
 
     /// Returns the bytes that they have allocated.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>()
-            + self.free.capacity() * size_of::<u32>()
-            + self.index.allocation_size()
+        self.slots.heap_bytes() + self.index.heap_bytes()
     }
 
     /// How many distinct next hops are held.
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn len(&self) -> usize {
         self.index.len()
+    }
+}
+
+fn resolve(slots: &Arena<Slot>, slot: u32) -> NextHop {
+    match &slots[slot] {
+        Slot::Held { next_hop, .. } => *next_hop,
+        Slot::Free { .. } => unreachable!("what has an id is held"),
     }
 }

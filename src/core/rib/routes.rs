@@ -15,6 +15,7 @@ mod check;
 mod index;
 #[cfg(test)]
 pub(super) mod looks;
+mod shrink;
 
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
@@ -23,10 +24,12 @@ use foldhash::quality::FixedState;
 use ipnet::IpNet;
 
 use super::PeerId;
+use super::contest::{Holders, State};
 use super::next_hops::{NextHopId, NextHops};
 use super::segment::Mark;
+use crate::core::arena::{Arena, Item};
 use crate::core::types::{Destination, Route};
-use index::{Index, remove};
+use index::Index;
 
 /// Where a route's first announcement is stored, from its first to its last announcer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +38,8 @@ pub(crate) struct Slot(u32);
 impl Slot {
     /// The lowest.
     pub(crate) const FIRST: Self = Self(0);
+    /// Above all that are in use.
+    pub(crate) const END: Self = Self(Self::NONE);
     const NONE: u32 = u32::MAX;
 }
 
@@ -73,7 +78,7 @@ enum EntryRole {
     First,
     /// A further announcement of one.
     Further,
-    /// Nothing; `next` is the next free slot.
+    /// Nothing; `next` is the next free slot of its chunk.
     Free,
 }
 
@@ -125,8 +130,7 @@ const SMALL: usize = 16;
 /// All announcements of a VNI.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    slots: Vec<Announcement>,
-    free: u32,
+    slots: Arena<Announcement>,
     /// How many routes there are.
     len: u32,
     /// `None` as long as there are few slots.
@@ -137,8 +141,7 @@ pub(crate) struct Routes {
 impl Routes {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
-            slots: Vec::new(),
-            free: Slot::NONE,
+            slots: Arena::default(),
             len: 0,
             index: None,
             hasher: FixedState::with_seed(seed),
@@ -161,19 +164,13 @@ impl Routes {
     /// Returns the bytes that it has allocated.
     pub(crate) fn heap_bytes(&self) -> usize {
         let index = self.index.as_ref().map_or(0, |it| it.heap_bytes());
-        self.slots.capacity() * size_of::<Announcement>() + index
+        self.slots.heap_bytes() + index
     }
 
-    /// How many bytes more it may take for one more route: a large table grows by leaps.
+    /// How many bytes more it may take for one more route: a table grows by leaps.
     pub(crate) fn growth(&self) -> usize {
-        let is_full = self.free == Slot::NONE && self.slots.len() == self.slots.capacity();
         let index = self.index.as_ref().map_or(0, |it| it.growth());
-        index
-            + if is_full {
-                size_of_val(&*self.slots)
-            } else {
-                0
-            }
+        self.slots.growth() + index
     }
 
     pub(crate) fn announced_by(&self, peer: PeerId) -> usize {
@@ -184,7 +181,7 @@ impl Routes {
             }
             None => {
                 let is_of_peer = |it: &&Announcement| it.role != EntryRole::Free && it.peer == peer;
-                self.slots.iter().filter(is_of_peer).count()
+                self.slots.iter().filter(|it| is_of_peer(&it.1)).count()
             }
         }
     }
@@ -192,7 +189,7 @@ impl Routes {
     /// The routes that `peer` announces.
     pub(crate) fn of(&self, hops: &NextHops, peer: PeerId) -> impl Iterator<Item = Route> {
         let first = self.head(peer);
-        let entry = |slot: u32| self.slots.get(slot as usize);
+        let entry = |slot: u32| (slot != Slot::NONE).then(|| &self.slots[slot]);
         let listed = std::iter::successors(entry(first), move |it| entry(it.next));
         listed.map(|it| it.key().route(hops))
     }
@@ -205,9 +202,13 @@ impl Routes {
     ) -> (Slot, Effect) {
         let next_hop = hops.hold(&route.next_hop);
         let key = Key::new(&route.destination, next_hop);
-        let Some(first) = self.find(&key) else {
+        let hash = self.hasher.hash_one(key);
+        let Some(first) = self.find_hashed(&key, hash) else {
             let slot = self.store(key, EntryRole::First, peer);
             self.len += 1;
+            if let Some(index) = &mut self.index {
+                index.insert_first(&self.slots, &self.hasher, slot, hash);
+            }
             return (Slot(slot), Effect::AllBut);
         };
         if self.announcement_of(first, &key, peer).is_some() {
@@ -215,15 +216,16 @@ impl Routes {
             return (Slot(first), Effect::Nothing);
         }
         let slot = self.store(key, EntryRole::Further, peer);
-        let alone = self.slots[first as usize];
+        self.reindex(slot);
+        let alone = self.slots[first];
         if alone.sibling == Slot::NONE {
-            self.slots[slot as usize].sibling = slot;
-            self.slots[first as usize].sibling = slot;
+            self.slots[slot].sibling = slot;
+            self.slots[first].sibling = slot;
             return (Slot(first), Effect::Only(alone.peer));
         }
-        let ring = &mut self.slots[alone.sibling as usize];
+        let ring = &mut self.slots[alone.sibling];
         let next = std::mem::replace(&mut ring.sibling, slot);
-        self.slots[slot as usize].sibling = next;
+        self.slots[slot].sibling = next;
         (Slot(first), Effect::Nothing)
     }
 
@@ -233,13 +235,37 @@ impl Routes {
         peer: PeerId,
         route: &Route,
     ) -> (Slot, Effect) {
-        let found = hops
-            .find(&route.next_hop)
-            .map(|next_hop| Key::new(&route.destination, next_hop))
-            .and_then(|key| self.announcement_of(self.find(&key)?, &key, peer));
-        match found {
-            Some(slot) => self.remove(hops, slot),
-            None => (Slot::FIRST, Effect::Nothing),
+        let nothing = (Slot::FIRST, Effect::Nothing);
+        let Some(next_hop) = hops.find(&route.next_hop) else {
+            return nothing;
+        };
+        let key = Key::new(&route.destination, next_hop);
+        let hash = self.hasher.hash_one(key);
+        let first = self.find_hashed(&key, hash);
+        match first.and_then(|first| self.announcement_of(first, &key, peer)) {
+            Some(slot) => self.remove(hops, slot, hash),
+            None => nothing,
+        }
+    }
+
+    /// Who announces a route.
+    pub(super) fn state(&self, hops: &NextHops, route: &Route) -> State {
+        let next_hop = hops.find(&route.next_hop);
+        let key = next_hop.map(|next_hop| Key::new(&route.destination, next_hop));
+        let Some(slot) = key.and_then(|key| self.find(&key)) else {
+            return State {
+                holders: Holders::Nobody,
+                slot: Slot::END,
+            };
+        };
+        let first = &self.slots[slot];
+        let holders = match first.sibling {
+            Slot::NONE => Holders::One(first.peer),
+            _ => Holders::Several,
+        };
+        State {
+            holders,
+            slot: Slot(slot),
         }
     }
 
@@ -253,14 +279,15 @@ impl Routes {
         if slot == Slot::NONE {
             return None;
         }
-        let route = self.slots[slot as usize].key().route(hops);
-        let (slot, effect) = self.remove(hops, slot);
+        let key = self.slots[slot].key();
+        let route = key.route(hops);
+        let (slot, effect) = self.remove(hops, slot, self.hasher.hash_one(key));
         Some((route, slot, effect))
     }
 
     /// How many slots there are from `from` on, used or free.
     pub(crate) fn slots_after(&self, from: Slot) -> usize {
-        self.slots.len().saturating_sub(from.0 as usize)
+        self.slots.end().saturating_sub(from.0) as usize
     }
 
     /// Every route and whom its announcement is for, at most `budget` slots beginning at
@@ -272,19 +299,24 @@ impl Routes {
         budget: usize,
         mut each: impl FnMut(Route, Mark),
     ) -> Option<Slot> {
-        let start = (from.0 as usize).min(self.slots.len());
-        let end = self.slots.len().min(start.saturating_add(budget));
-        for entry in &self.slots[start..end] {
-            if entry.role == EntryRole::First {
+        let end = self.slots.end();
+        let budget = u32::try_from(budget).unwrap_or(u32::MAX);
+        let stop = end.min(from.0.saturating_add(budget));
+        for slot in from.0..stop {
+            if let Some(entry) = self.slots.get(slot)
+                && entry.role == EntryRole::First
+            {
                 each(entry.key().route(hops), entry.mark());
             }
         }
-        let next = u32::try_from(end).expect("slots are numbered with 32 bits");
-        (end < self.slots.len()).then_some(Slot(next))
+        (stop < end).then_some(Slot(stop))
     }
 
-    /// Every route with all its announcers, at most `budget` slots beginning at `from`; what
-    /// comes next, if anything.
+    /// Every route with all its announcers, at most `budget` slots below `from`; what comes next,
+    /// if anything.
+    ///
+    /// Goes downwards: [`Self::shrink`] moves a route down, where the walk meets it again rather
+    /// than never.
     pub(crate) fn walk(
         &self,
         hops: &NextHops,
@@ -292,19 +324,21 @@ impl Routes {
         budget: usize,
         mut each: impl FnMut(Route, &[PeerId]),
     ) -> Option<Slot> {
-        let start = (from.0 as usize).min(self.slots.len());
-        let end = self.slots.len().min(start.saturating_add(budget));
+        let begin = from.0.min(self.slots.end());
+        let budget = u32::try_from(budget).unwrap_or(u32::MAX);
+        let stop = begin.saturating_sub(budget);
         let mut peers = Vec::new();
-        for (slot, entry) in (from.0..).zip(&self.slots[start..end]) {
-            if entry.role == EntryRole::First {
-                let chain = self.chain(slot).map(|it| self.slots[it as usize].peer);
+        for slot in (stop..begin).rev() {
+            if let Some(entry) = self.slots.get(slot)
+                && entry.role == EntryRole::First
+            {
+                let chain = self.chain(slot).map(|it| self.slots[it].peer);
                 peers.clear();
                 peers.extend(chain);
                 each(entry.key().route(hops), &peers);
             }
         }
-        let next = u32::try_from(end).expect("slots are numbered with 32 bits");
-        (end < self.slots.len()).then_some(Slot(next))
+        (stop > 0).then_some(Slot(stop))
     }
 
     /// The first announcement of a peer's list.
@@ -325,27 +359,30 @@ impl Routes {
 
     /// Looks through the slots.
     fn position(&self, is_it: impl Fn(&Announcement) -> bool) -> Option<u32> {
-        let mut slots = (0..).zip(&self.slots);
+        let mut slots = self.slots.iter();
         slots
             .find(|(_, it)| look(|| is_it(it)))
             .map(|(slot, _)| slot)
     }
 
     fn find(&self, key: &Key) -> Option<u32> {
+        self.find_hashed(key, self.hasher.hash_one(key))
+    }
+
+    fn find_hashed(&self, key: &Key, hash: u64) -> Option<u32> {
         let Some(index) = &self.index else {
             return self.position(|it| it.role == EntryRole::First && it.key() == *key);
         };
-        let is_it = |&slot: &u32| look(|| self.slots[slot as usize].key() == *key);
-        let hash = self.hasher.hash_one(key);
+        let is_it = |&slot: &u32| look(|| self.slots[slot].key() == *key);
         index.first.find(hash, is_it).copied()
     }
 
     /// All announcements of the route whose first is at `first`.
     fn chain(&self, first: u32) -> impl Iterator<Item = u32> + '_ {
-        let ring = self.slots[first as usize].sibling;
+        let ring = self.slots[first].sibling;
         let begin = (ring != Slot::NONE).then_some(ring);
         let further = std::iter::successors(begin, move |&slot| {
-            let next = self.slots[slot as usize].sibling;
+            let next = self.slots[slot].sibling;
             look(|| (next != ring).then_some(next))
         });
         std::iter::once(first).chain(further)
@@ -353,7 +390,7 @@ impl Routes {
 
     /// The announcement of a route by `peer`; the route's first is at `first`.
     fn announcement_of(&self, first: u32, key: &Key, peer: PeerId) -> Option<u32> {
-        let entry = &self.slots[first as usize];
+        let entry = &self.slots[first];
         if entry.peer == peer {
             return Some(first);
         }
@@ -361,7 +398,7 @@ impl Routes {
             return None;
         }
         let is_it = |&slot: &u32| {
-            let entry = &self.slots[slot as usize];
+            let entry = &self.slots[slot];
             look(|| entry.peer == peer && entry.key() == *key)
         };
         let Some(index) = &self.index else {
@@ -371,61 +408,44 @@ impl Routes {
         index.further.find(hash, is_it).copied()
     }
 
-    fn unindex_further(&mut self, slot: u32) {
-        if let Some(index) = &mut self.index {
-            let entry = &self.slots[slot as usize];
-            let hash = self.hasher.hash_one((&entry.key(), entry.peer));
-            remove(&mut index.further, hash, slot);
-        }
-    }
-
-    /// Stores an announcement at the head of its announcer's list.
+    /// Stores an announcement at the head of its announcer's list. The index is not told.
     fn store(&mut self, key: Key, role: EntryRole, peer: PeerId) -> u32 {
-        let slot = match self.free {
-            Slot::NONE => u32::try_from(self.slots.len())
-                .ok()
-                .filter(|&slot| slot != Slot::NONE)
-                .expect("fewer than 2^32 announcements fit in memory"),
-            slot => slot,
-        };
-        if self.slots.len() == SMALL && self.free == Slot::NONE && self.index.is_none() {
+        if self.index.is_none() && self.slots.len() == SMALL {
             self.build_index();
         }
-        let next = self.link(peer, slot);
-        let entry = Announcement {
-            address: key.address,
-            next_hop: key.next_hop,
-            peer,
-            previous: Slot::NONE,
-            next,
-            sibling: Slot::NONE,
-            length: key.length,
-            is_ipv6: key.is_ipv6,
-            role,
-        };
-        match self.slots.get_mut(slot as usize) {
-            Some(free) => {
-                self.free = free.next;
-                *free = entry;
-            }
-            None => {
-                // There may be many small tables: they leave little unused.
-                let capacity = self.slots.capacity();
-                if self.slots.len() == capacity && capacity < 4 * SMALL {
-                    self.slots.reserve_exact(capacity / 4 + 1);
+        let unlisted = self.index.is_none().then(|| self.head(peer));
+        let (index, hasher) = (&mut self.index, &self.hasher);
+        let mut next = Slot::NONE;
+        let slot = self.slots.insert(|slot| {
+            next = match (index, unlisted) {
+                (Some(index), _) => {
+                    let announcer = index.announcer_mut(hasher, peer);
+                    announcer.count += 1;
+                    std::mem::replace(&mut announcer.first, slot)
                 }
-                self.slots.push(entry);
+                (None, head) => head.unwrap_or(Slot::NONE),
+            };
+            Announcement {
+                address: key.address,
+                next_hop: key.next_hop,
+                peer,
+                previous: Slot::NONE,
+                next,
+                sibling: Slot::NONE,
+                length: key.length,
+                is_ipv6: key.is_ipv6,
+                role,
             }
-        }
-        if let Some(index) = &mut self.index {
-            index.insert(&self.slots, &self.hasher, slot);
+        });
+        if next != Slot::NONE {
+            self.slots[next].previous = slot;
         }
         slot
     }
 
     fn build_index(&mut self) {
         let mut index = Box::<Index>::default();
-        for (slot, entry) in (0..).zip(&self.slots) {
+        for (slot, entry) in self.slots.iter() {
             if entry.role != EntryRole::Free {
                 index.insert(&self.slots, &self.hasher, slot);
                 let announcer = index.announcer_mut(&self.hasher, entry.peer);
@@ -438,46 +458,43 @@ impl Routes {
         self.index = Some(index);
     }
 
-    /// Makes `slot` the first of the announcer's list; returns what was.
-    fn link(&mut self, peer: PeerId, slot: u32) -> u32 {
-        let next = match &mut self.index {
-            Some(index) => {
-                let announcer = index.announcer_mut(&self.hasher, peer);
-                announcer.count += 1;
-                std::mem::replace(&mut announcer.first, slot)
-            }
-            None => self.head(peer),
-        };
-        if next != Slot::NONE {
-            self.slots[next as usize].previous = slot;
+    /// Takes an announcement out of the index, which finds it by what stands in its slot.
+    fn unindex(&mut self, slot: u32) {
+        if let Some(index) = &mut self.index {
+            index.remove(&self.slots, &self.hasher, slot);
         }
-        next
     }
 
-    /// Removes an announcement; its route's slot and who must hear.
-    fn remove(&mut self, hops: &mut NextHops, slot: u32) -> (Slot, Effect) {
-        let entry = self.slots[slot as usize];
+    fn reindex(&mut self, slot: u32) {
+        if let Some(index) = &mut self.index {
+            index.insert(&self.slots, &self.hasher, slot);
+        }
+    }
+
+    /// Removes an announcement of a route with such a hash; the route's slot and who must hear.
+    fn remove(&mut self, hops: &mut NextHops, slot: u32, hash: u64) -> (Slot, Effect) {
+        let entry = self.slots[slot];
         self.unlink(&entry);
         hops.release(entry.next_hop);
         let (first, freed) = match (entry.role, entry.sibling) {
             (EntryRole::First, Slot::NONE) => {
                 if let Some(index) = &mut self.index {
-                    let hash = self.hasher.hash_one(entry.key());
-                    remove(&mut index.first, hash, slot);
+                    index.remove_first(&self.slots, &self.hasher, slot, hash);
                 }
                 self.len -= 1;
-                self.release(slot);
+                self.slots.remove(slot);
                 return (Slot(slot), Effect::AllBut);
             }
             // The route keeps its slot: a further announcement moves into it.
             (EntryRole::First, ring) => (slot, self.promote(ring, slot)),
             _ => {
-                let first = self.find(&entry.key()).expect("a stored route is indexed");
+                let first = self.find_hashed(&entry.key(), hash);
+                let first = first.expect("a stored route is indexed");
                 (first, self.leave_ring(first, slot))
             }
         };
-        self.release(freed);
-        let left = &self.slots[first as usize];
+        self.slots.remove(freed);
+        let left = &self.slots[first];
         let effect = match left.sibling {
             Slot::NONE => Effect::Only(left.peer),
             _ => Effect::Nothing,
@@ -487,18 +504,18 @@ impl Routes {
 
     /// Moves one of the further announcements to `first`. Returns the slot that is free then.
     fn promote(&mut self, ring: u32, first: u32) -> u32 {
-        let moved = self.slots[ring as usize].sibling;
-        self.unindex_further(moved);
-        let after = self.slots[moved as usize].sibling;
+        let moved = self.slots[ring].sibling;
+        self.unindex(moved);
+        let after = self.slots[moved].sibling;
         self.relocate(moved, first);
         let rest = match moved == ring {
             true => Slot::NONE,
             false => {
-                self.slots[ring as usize].sibling = after;
+                self.slots[ring].sibling = after;
                 ring
             }
         };
-        let entry = &mut self.slots[first as usize];
+        let entry = &mut self.slots[first];
         entry.role = EntryRole::First;
         entry.sibling = rest;
         moved
@@ -508,23 +525,21 @@ impl Routes {
     ///
     /// Nobody knows the one before it, so that the one after it moves into its place.
     fn leave_ring(&mut self, first: u32, slot: u32) -> u32 {
-        self.unindex_further(slot);
-        let next = self.slots[slot as usize].sibling;
+        self.unindex(slot);
+        let next = self.slots[slot].sibling;
         if next == slot {
-            self.slots[first as usize].sibling = Slot::NONE;
+            self.slots[first].sibling = Slot::NONE;
             return slot;
         }
-        self.unindex_further(next);
+        self.unindex(next);
         self.relocate(next, slot);
-        if let Some(index) = &mut self.index {
-            index.insert(&self.slots, &self.hasher, slot);
-        }
+        self.reindex(slot);
         // In a ring of two the one that moved is its own next one.
-        if self.slots[slot as usize].sibling == next {
-            self.slots[slot as usize].sibling = slot;
+        if self.slots[slot].sibling == next {
+            self.slots[slot].sibling = slot;
         }
-        if self.slots[first as usize].sibling == next {
-            self.slots[first as usize].sibling = slot;
+        if self.slots[first].sibling == next {
+            self.slots[first].sibling = slot;
         }
         next
     }
@@ -532,10 +547,10 @@ impl Routes {
     /// Takes an announcement out of its announcer's list.
     fn unlink(&mut self, entry: &Announcement) {
         if entry.next != Slot::NONE {
-            self.slots[entry.next as usize].previous = entry.previous;
+            self.slots[entry.next].previous = entry.previous;
         }
         if entry.previous != Slot::NONE {
-            self.slots[entry.previous as usize].next = entry.next;
+            self.slots[entry.previous].next = entry.next;
         }
         let Some(index) = &mut self.index else {
             return;
@@ -559,23 +574,36 @@ impl Routes {
 
     /// Moves an announcement to `to`, whose own has left its announcer's list.
     fn relocate(&mut self, from: u32, to: u32) {
-        let entry = self.slots[from as usize];
+        let entry = self.slots[from];
         match (entry.previous, &mut self.index) {
             (Slot::NONE, Some(index)) => index.announcer_mut(&self.hasher, entry.peer).first = to,
             (Slot::NONE, None) => {}
-            (previous, _) => self.slots[previous as usize].next = to,
+            (previous, _) => self.slots[previous].next = to,
         }
         if entry.next != Slot::NONE {
-            self.slots[entry.next as usize].previous = to;
+            self.slots[entry.next].previous = to;
         }
-        self.slots[to as usize] = entry;
+        self.slots[to] = entry;
+    }
+}
+
+impl Item for Announcement {
+    fn free(next: u32) -> Self {
+        Self {
+            address: [0; 16],
+            next_hop: NextHopId::NONE,
+            peer: PeerId::NOBODY,
+            previous: Slot::NONE,
+            next,
+            sibling: Slot::NONE,
+            length: 0,
+            is_ipv6: false,
+            role: EntryRole::Free,
+        }
     }
 
-    fn release(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
-        entry.role = EntryRole::Free;
-        entry.next = self.free;
-        self.free = slot;
+    fn next_free(&self) -> Option<u32> {
+        (self.role == EntryRole::Free).then_some(self.next)
     }
 }
 

@@ -200,13 +200,18 @@ impl Span {
         front
     }
 
+    /// Whether `peer` gets all of the segment that it is part of.
+    pub(crate) fn is_whole_for(&self, peer: PeerId) -> bool {
+        self.segment.only.is_none() && runs_of(&self.segment.all_but, peer).is_empty()
+    }
+
     /// Hands `push` what `peer` gets of the span.
     ///
     /// Costs a binary search and the peer's own runs, however many frames there are; in a
     /// segment with frames for single peers, their blocks too.
     pub(crate) fn for_peer(mut self, peer: PeerId, push: &mut impl FnMut(Self)) {
         // Nearly every subscriber gets nearly every segment whole.
-        if self.segment.only.is_none() && runs_of(&self.segment.all_but, peer).is_empty() {
+        if self.is_whole_for(peer) {
             push(self);
             return;
         }

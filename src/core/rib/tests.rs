@@ -65,7 +65,7 @@ impl World {
     }
 
     fn flush(&mut self) {
-        let fresh = self.table.take_fresh();
+        let fresh = self.table.take_fresh(&self.hops);
         for (&peer, subscriber) in &mut self.subscribers {
             subscriber.read(peer, &fresh);
         }
@@ -91,9 +91,18 @@ impl World {
 
     fn join(&mut self, peer: PeerId) {
         self.flush();
-        let spans = self.table.join(peer);
+        let spans = self.table.join();
         let subscriber = self.subscribers.entry(peer).or_default();
         subscriber.read(peer, &spans);
+    }
+
+    /// What a peer gets of the log.
+    fn table_of(&mut self, peer: u32) -> Vec<Span> {
+        let mut pieces = Vec::new();
+        for span in self.table.join() {
+            span.for_peer(PeerId(peer), &mut |piece| pieces.push(piece));
+        }
+        pieces
     }
 
     /// Changes a route to and fro until the log has outgrown its table.
@@ -120,7 +129,7 @@ impl World {
     fn compact(&mut self, budget: usize) {
         self.flush();
         if self.table.wants_compaction(History::Usual) {
-            self.table.compact(&self.hops, budget);
+            self.table.compact(&self.hops, History::Usual, budget);
         }
     }
 
@@ -133,7 +142,7 @@ impl World {
         peers.insert(PeerId::NOBODY);
         for peer in peers {
             let mut joiner = Subscriber::default();
-            joiner.read(peer, &self.table.join(peer));
+            joiner.read(peer, &self.table.join());
             assert_eq!(joiner.has, self.truth.seen_by(peer, VNI), "{peer:?} joins");
         }
     }
@@ -148,13 +157,13 @@ impl World {
         assert_eq!(self.table.len(), live.len());
         assert_eq!(self.table.summary().routes(), live.len());
         let mut seen = BTreeMap::new();
-        let mut from = Some(Slot::FIRST);
+        let mut from = Some(Slot::END);
         while let Some(at) = from {
             from = self.table.walk(&self.hops, at, 7, |route, by| {
                 let told_twice = seen.insert(route, by.iter().copied().collect());
                 assert!(told_twice.is_none());
             });
-            assert!(from.is_none_or(|next| next > at), "a walk that ends");
+            assert!(from.is_none_or(|next| next < at), "a walk that ends");
         }
         assert_eq!(seen, live);
         let hops: BTreeSet<NextHop> = live.keys().map(|route| route.next_hop).collect();
@@ -290,7 +299,9 @@ fn log_read_from_its_beginning_is_right_for_every_peer() {
                 }
                 _ => {
                     world.flush();
-                    world.table.compact(&world.hops, random.usize(1..4));
+                    world
+                        .table
+                        .compact(&world.hops, History::Usual, random.usize(1..4));
                     compactions += 1;
                 }
             }
@@ -315,7 +326,7 @@ fn changes_for_single_peers_do_not_shred_what_all_hear() {
         };
         world.apply(2, action, 0);
     }
-    let fresh = world.table.take_fresh();
+    let fresh = world.table.take_fresh(&world.hops);
     assert_eq!(fresh.len(), 1, "a notice ends no segment");
     let pieces = |peer| {
         let mut pieces = 0;
@@ -377,8 +388,8 @@ fn joiners_share_the_segments_of_the_log() {
         world.apply(1, Action::Add, number);
     }
     world.flush();
-    let first = world.table.join(PeerId(2));
-    let second = world.table.join(PeerId(3));
+    let first = world.table_of(2);
+    let second = world.table_of(3);
     assert!(first.len() > 5 && first.len() == second.len());
     for (a, b) in first.iter().zip(&second) {
         assert!(
@@ -386,7 +397,7 @@ fn joiners_share_the_segments_of_the_log() {
             "nothing is encoded twice"
         );
     }
-    assert!(world.table.join(PeerId(1)).is_empty());
+    assert!(world.table_of(1).is_empty());
 }
 
 #[test]
@@ -395,9 +406,9 @@ fn joins_between_single_changes_do_not_shred_the_log() {
     for number in 0..1000 {
         world.apply(1, Action::Add, number);
         world.flush();
-        world.table.join(PeerId(2));
+        world.table_of(2);
     }
-    assert_eq!(world.table.join(PeerId(2)).len(), 1);
+    assert_eq!(world.table_of(2).len(), 1);
 }
 
 #[test]
@@ -486,11 +497,11 @@ fn peers_that_share_a_route_share_the_log() {
     world.apply(1, Action::Add, 100);
     world.apply(2, Action::Add, 100);
     world.flush();
-    let log = world.table.join(PeerId(3));
+    let log = world.table_of(3);
     let log = log[0].bytes().as_ptr_range();
     let log = log.start..log.start.wrapping_add(SEGMENT_BYTES);
     for peer in [1, 2] {
-        for span in world.table.join(PeerId(peer)) {
+        for span in world.table_of(peer) {
             assert!(log.contains(&span.bytes().as_ptr()), "peer {peer}");
         }
     }
@@ -513,7 +524,7 @@ fn compaction_leaves_one_announcement_of_each_route() {
     world.outgrow(9, 0);
     world.compact_all();
     let frames = |world: &mut World, peer| {
-        let spans = world.table.join(PeerId(peer));
+        let spans = world.table_of(peer);
         spans.iter().map(Span::frames).sum::<u32>()
     };
     assert_eq!(frames(&mut world, 7), 102, "nothing but what lives");
@@ -547,4 +558,98 @@ fn no_session_has_the_id_of_nobody_or_of_this_process() {
             .any(|it| sessions.contains(&it.0))
     );
     assert_ne!(PeerId::NOBODY, PeerId::SELF);
+}
+
+/// Two that flap a route they share in opposite order cost the others nothing.
+#[test]
+fn routes_that_are_shared_and_flap_do_not_shred_what_all_hear() {
+    const PAIRS: u32 = 200;
+    let mut world = World::new();
+    world.join(PeerId(9));
+    world.join(PeerId(1));
+    for number in 0..PAIRS {
+        world.apply(1, Action::Add, number);
+    }
+    world.flush();
+    for round in 0..10 {
+        for number in 0..PAIRS {
+            world.apply(2, Action::Add, number);
+            world.apply(1, Action::Remove, number);
+            world.apply(2, Action::Remove, number);
+            world.apply(1, Action::Add, number);
+            world.apply(3, Action::Add, 1000 + round * PAIRS + number);
+        }
+    }
+    let fresh = world.table.take_fresh(&world.hops);
+    let mut pieces = Vec::new();
+    for span in &fresh {
+        let push = &mut |span: Span| pieces.push(span.len());
+        span.clone().for_peer(PeerId(9), push);
+    }
+    assert!(pieces.len() <= 2 * fresh.len(), "{pieces:?}");
+    for (&peer, subscriber) in &mut world.subscribers {
+        subscriber.read(peer, &fresh);
+    }
+    assert_eq!(world.subscribers[&PeerId(9)].frames, 11 * PAIRS as usize);
+    world.check();
+    world.check_joins();
+}
+
+/// What amounts to nothing is not told, whatever happened meanwhile.
+#[test]
+fn shared_route_that_ends_as_it_began_is_not_told() {
+    let mut world = World::new();
+    world.join(PeerId(9));
+    world.apply(1, Action::Add, 0);
+    world.flush();
+    for _ in 0..100 {
+        world.apply(2, Action::Add, 0);
+        world.apply(1, Action::Remove, 0);
+        world.apply(2, Action::Remove, 0);
+        // In the slot that is free now.
+        world.apply(1, Action::Add, 3);
+        world.apply(1, Action::Add, 0);
+        world.apply(1, Action::Remove, 3);
+    }
+    world.flush();
+    let told = world.subscribers[&PeerId(9)].frames;
+    assert_eq!(told, 1 + 200, "the route that nobody shares, to and fro");
+    world.check();
+    world.check_joins();
+}
+
+/// One route that stays does not hold the memory of those that are gone.
+#[test]
+fn table_gives_back_the_memory_of_routes_that_are_gone() {
+    const COUNT: u32 = 50_000;
+    const STAY: u32 = 50;
+    let mut world = World::new();
+    // Each fourth is shared by two, each eighth by three.
+    let peers = |number: u32| 1..=1 + u32::from(number % 4 == 0) + u32::from(number % 8 == 0);
+    let apply = |world: &mut World, action, number| {
+        let route = route(number);
+        for peer in peers(number).map(PeerId) {
+            world.table.apply(&mut world.hops, peer, action, &route);
+            world.truth.apply(peer, action, VNI, route);
+        }
+    };
+    for number in 0..COUNT {
+        apply(&mut world, Action::Add, number);
+    }
+    let full = world.table.heap_bytes();
+    let stays = |number: &u32| number % (COUNT / STAY) == 0;
+    for number in (0..COUNT).filter(|it| !stays(it)) {
+        apply(&mut world, Action::Remove, number);
+    }
+    let mut steps = 0;
+    while world.table.wants_compaction(History::Usual) {
+        world.compact(500);
+        steps += 1;
+        assert!(steps < COUNT, "an end");
+    }
+    assert!(steps > 10);
+    let left = world.table.heap_bytes();
+    assert!(left < full / 50, "{left} of {full}");
+    world.check();
+    world.check_joins();
 }

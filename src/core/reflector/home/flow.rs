@@ -124,7 +124,7 @@ impl Home {
         let at = self.subscribers.push(vni, Subscriber { peer: id, epoch });
         subscription.set_stage(Stage::Active { at });
         for span in spans {
-            peer.connection.queue_mut().push_table(vni, epoch, span);
+            peer.connection.queue_mut().push_table(id, vni, epoch, span);
         }
         if peer
             .connection

@@ -13,7 +13,7 @@ const SESSION_HEAP: usize = 300;
 const SUBSCRIPTION: usize = 21;
 
 /// How many of the sessions for which most waits are looked at.
-const LOOKS: usize = 8;
+const LOOKS: usize = 64;
 
 impl Home {
     /// Returns what the home has allocated.
@@ -33,22 +33,23 @@ impl Home {
         self.pressure = pressure;
     }
 
-    /// The session whose queue holds most, and about how many bytes that are.
-    pub(in crate::core::reflector) fn greatest_queue(&self) -> Option<(PeerId, usize)> {
-        let mut waiting: Vec<(usize, PeerId)> = Vec::new();
-        for (&id, peer) in &self.peers {
-            let bytes = peer.connection.queue().bytes();
-            if waiting.len() < LOOKS || waiting.last().is_some_and(|it| bytes > it.0) {
-                waiting.push((bytes, id));
-                waiting.sort_unstable_by(|a, b| b.cmp(a));
-                waiting.truncate(LOOKS);
-            }
+    /// The sessions whose queues hold most, the greatest first, and about how many bytes each.
+    pub(in crate::core::reflector) fn greatest_queues(&self) -> Vec<(PeerId, usize)> {
+        let bytes = |peer: &Peer| peer.connection.queue().bytes();
+        let waiting = self.peers.iter().filter(|(_, peer)| bytes(peer) > 0);
+        let mut waiting: Vec<(usize, PeerId)> =
+            waiting.map(|(&id, peer)| (bytes(peer), id)).collect();
+        if waiting.len() > LOOKS {
+            waiting.select_nth_unstable_by(LOOKS, |a, b| b.cmp(a));
+            waiting.truncate(LOOKS);
         }
         let holds = waiting.into_iter().filter_map(|(_, id)| {
             let peer = self.peers.get(&id)?;
             Some((id, peer.connection.queue().holds()))
         });
-        holds.max_by_key(|it| it.1)
+        let mut holds: Vec<(PeerId, usize)> = holds.collect();
+        holds.sort_unstable_by_key(|&(id, bytes)| (std::cmp::Reverse(bytes), id));
+        holds
     }
 
     /// Ends a session because it holds most when memory is short.

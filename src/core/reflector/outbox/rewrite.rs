@@ -160,10 +160,24 @@ impl Outbox {
         let Some(mut rewrite) = self.rewrite.take() else {
             return true;
         };
+        let is_over = self.rewrite_some(&mut rewrite, results, meter);
+        if !is_over {
+            self.rewrite = Some(rewrite);
+        }
+        self.cut_front();
+        is_over
+    }
+
+    fn rewrite_some(
+        &mut self,
+        rewrite: &mut Rewrite,
+        results: &mut Results,
+        meter: &mut Meter,
+    ) -> bool {
         while !meter.is_spent() {
             if let Some(item) = rewrite.input.pop_front() {
                 meter.charge(meter::ITEM);
-                self.sort(&mut rewrite, item, meter);
+                self.sort(rewrite, item, meter);
             } else if let Some((flow, bytes, reduction)) = rewrite.reducing.take() {
                 match reduction.step(results, meter) {
                     Reduction::Done(result) => {
@@ -187,7 +201,6 @@ impl Outbox {
                 return true;
             }
         }
-        self.rewrite = Some(rewrite);
         false
     }
 
@@ -195,7 +208,7 @@ impl Outbox {
     fn sort(&mut self, rewrite: &mut Rewrite, item: Item, meter: &mut Meter) {
         let (is_delta, vni) = match item.kind {
             Kind::Delta(vni) => (true, vni),
-            Kind::Table(vni) | Kind::EndOfRib(vni) => (false, vni),
+            Kind::Table(vni) | Kind::Uncut(vni) | Kind::EndOfRib(vni) => (false, vni),
             Kind::Control => {
                 self.items.push_back(item);
                 return;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::core::reflector::coalesce::Results;
 use crate::core::reflector::meter::Meter;
+use crate::core::rib::{Mark, SegmentBuilder};
 use crate::core::scripted::hear;
 use crate::core::types::{Action, Destination, NextHop, Route};
 use crate::core::wire::{
@@ -32,6 +33,9 @@ struct Flow {
     /// Frames of an ended subscription that are still sent: one that was begun.
     strays: usize,
 }
+
+const PEER: PeerId = PeerId(1);
+const OTHER: PeerId = PeerId(2);
 
 struct World {
     random: fastrand::Rng,
@@ -98,12 +102,23 @@ impl World {
         flow.epoch = self.epoch;
         (flow.is_active, flow.is_complete) = (true, false);
         flow.read.clear();
-        for &route in &flow.table {
-            let mut frame = Vec::new();
-            encode_update(&mut frame, Action::Add, vni, &route);
-            let span = Span::whole(Segment::unmarked(frame, 1, 0));
+        // Among them what it announces itself.
+        let mut segment = SegmentBuilder::default();
+        for (number, &route) in (100..).zip(&flow.table) {
+            for (owner, route) in [(OTHER, route), (PEER, self::route(number))] {
+                let mut frame = Vec::new();
+                encode_update(&mut frame, Action::Add, vni, &route);
+                segment.push(Mark::AllBut(owner), Action::Add, &frame);
+            }
             self.pushed += 1;
-            self.outbox.push_table(vni, self.epoch, span);
+            if self.random.u8(..4) == 0 {
+                let part = Span::whole(segment.take());
+                self.outbox.push_table(PEER, vni, self.epoch, part);
+            }
+        }
+        if !segment.is_empty() {
+            let part = Span::whole(segment.take());
+            self.outbox.push_table(PEER, vni, self.epoch, part);
         }
         let mut frame = Vec::new();
         encode_subscription(&mut frame, MessageType::EndOfRib, vni);
@@ -263,4 +278,42 @@ fn ended_subscriptions_are_forgotten_in_steps() {
     assert!(steps >= 30, "{steps} steps");
     assert!(!outbox.has_ended());
     assert_eq!(outbox.items.len(), 1, "what is alive still waits");
+}
+
+/// A log of which every other frame is the session's own.
+#[test]
+fn table_of_many_pieces_is_cut_a_segment_at_a_time() {
+    const SEGMENTS: u32 = 50;
+    const FRAMES: u32 = 500;
+    let mut outbox = Outbox::default();
+    let mut segment = SegmentBuilder::default();
+    for number in 0..SEGMENTS * FRAMES {
+        let owner = if number % 2 == 0 { PEER } else { OTHER };
+        let mut frame = Vec::new();
+        encode_update(&mut frame, Action::Add, Vni(1), &route(number));
+        segment.push(Mark::AllBut(owner), Action::Add, &frame);
+        if number % FRAMES == FRAMES - 1 {
+            outbox.push_table(PEER, Vni(1), 1, Span::whole(segment.take()));
+        }
+    }
+    let pieces = FRAMES as usize / 2;
+    let mut most = outbox.items.len();
+    let mut heard = Vec::new();
+    let mut reassembler = Reassembler::default();
+    while !outbox.is_empty() {
+        let mut slices = [IoSlice::new(&[]); 16];
+        let filled = outbox.gather(&mut slices, usize::MAX);
+        assert!(filled > 0, "there is always something to send");
+        let bytes: Vec<u8> = slices[..filled].iter().flat_map(|it| it.to_vec()).collect();
+        let mut rest = &bytes[..];
+        while let Some(frame) = reassembler.next(&mut rest).unwrap() {
+            heard.push(decode_update(frame.payload).unwrap().route);
+        }
+        outbox.advance(bytes.len());
+        most = most.max(outbox.items.len());
+    }
+    assert!(most < SEGMENTS as usize + pieces, "{most} items at once");
+    let expected = (0..SEGMENTS * FRAMES).filter(|it| it % 2 == 1);
+    assert!(heard.into_iter().eq(expected.map(route)));
+    assert_eq!((outbox.bytes(), outbox.has_table(Vni(1))), (0, false));
 }

@@ -12,6 +12,7 @@ use crate::core::types::{Route, Vni};
 pub(crate) struct RouteCursor {
     /// Those to come, the next one last.
     vnis: Vec<Vni>,
+    /// Of the next one, what is below it is to come.
     slot: Slot,
 }
 
@@ -96,7 +97,7 @@ impl Owner {
         vnis.sort_unstable_by(|a, b| b.cmp(a));
         RouteCursor {
             vnis,
-            slot: Slot::FIRST,
+            slot: Slot::END,
         }
     }
 
@@ -122,7 +123,7 @@ impl Owner {
             }
             budget = budget.saturating_sub(1);
             cursor.vnis.pop();
-            cursor.slot = Slot::FIRST;
+            cursor.slot = Slot::END;
         }
         true
     }
@@ -152,7 +153,11 @@ impl Owner {
         for vni in vnis {
             self.flush(vni);
             if let Some(owned) = self.vnis.get_mut(&vni) {
-                tables.push((vni, owned.table.join(PeerId::NOBODY)));
+                let mut seen = Vec::new();
+                for span in owned.table.join() {
+                    span.for_peer(PeerId::NOBODY, &mut |span| seen.push(span));
+                }
+                tables.push((vni, seen));
             }
         }
         tables

@@ -31,7 +31,7 @@ impl Owner {
                 owned.is_some_and(|it| it.table.wants_compaction(History::Least))
             };
             if wants(self) {
-                self.compact_some(vni, meter);
+                self.compact_some(vni, History::Least, meter);
             }
             let owned = self.vnis.get(&vni);
             if !owned.is_some_and(|it| it.table.is_compacting()) {

@@ -467,3 +467,37 @@ fn tables_that_slow_readers_pin_are_on_the_account_and_bounded() {
     let used = world.shards[0].usage();
     assert!(used.total() < limit / 2, "{used:?}");
 }
+
+/// Each of many that read nothing holds a little; the one they wait for announces much more.
+#[test]
+fn announcer_is_not_closed_for_what_others_do_not_read() {
+    let mut world = World::new(1, wide());
+    let announcer = world.connect();
+    let vni = Vni(1);
+    let stalled: Vec<PeerId> = (0..100).map(|_| world.connect()).collect();
+    for &reader in &stalled {
+        world.subscribe(reader, vni);
+    }
+    for round in 0..100 {
+        for number in round * 50..round * 50 + 50 {
+            world.update(announcer, vni, Action::Add, route(number));
+            for _ in 0..4 {
+                world.update(announcer, vni, Action::Remove, route(number));
+                world.update(announcer, vni, Action::Add, route(number));
+            }
+        }
+        world.turn(0);
+    }
+    let used = world.shards[0].usage();
+    assert!(used.queues > used.tables, "{used:?}");
+    let limit = used.total() * 7 / 8;
+    world.shards[0].reconfigure(limited(limit));
+    for _ in 0..50 {
+        world.now += Duration::from_millis(100);
+        world.turn(0);
+    }
+    let closed: Vec<PeerId> = world.closed.iter().map(|it| it.0).collect();
+    assert!(closed.len() > 10, "{closed:?}");
+    assert!(closed.iter().all(|it| stalled.contains(it)), "{closed:?}");
+    assert!(world.shards[0].usage().total() < limit);
+}

@@ -1,22 +1,21 @@
 //! What must hold of the announcements of a VNI at any time.
 
-use super::{Announcement, EntryRole, Routes, Slot};
+use super::{EntryRole, Routes, Slot};
 use crate::core::rib::PeerId;
 
 impl Routes {
     pub(crate) fn check_invariants(&self) {
-        let firsts = self.slots.iter().filter(|it| it.role == EntryRole::First);
-        assert_eq!(firsts.count(), self.len());
-        let further = |it: &&Announcement| it.role == EntryRole::Further;
-        let further = self.slots.iter().filter(further).count();
+        let count = |role| self.slots.iter().filter(|it| it.1.role == role).count();
+        let (first, further) = (count(EntryRole::First), count(EntryRole::Further));
+        assert_eq!(first, self.len());
+        assert_eq!(first + further, self.slots.len());
         if let Some(index) = &self.index {
             assert_eq!(index.first.len(), self.len());
             assert_eq!(index.further.len(), further);
-            let used = self.slots.iter().filter(|it| it.role != EntryRole::Free);
             let listed: u32 = index.announcers.iter().map(|it| it.count).sum();
-            assert_eq!(used.count(), listed as usize);
+            assert_eq!(first + further, listed as usize);
         }
-        for (slot, entry) in (0..).zip(&self.slots) {
+        for (slot, entry) in self.slots.iter() {
             if entry.role == EntryRole::Further {
                 let first = self.find(&entry.key()).expect("the route is there");
                 assert!(self.chain(first).any(|it| it == slot));
@@ -37,7 +36,7 @@ impl Routes {
         assert_eq!(self.head(peer), head);
         let (mut previous, mut slot) = (Slot::NONE, head);
         for _ in 0..self.announced_by(peer) {
-            let entry = &self.slots[slot as usize];
+            let entry = &self.slots[slot];
             assert_eq!((entry.peer, entry.previous), (peer, previous));
             previous = std::mem::replace(&mut slot, entry.next);
         }

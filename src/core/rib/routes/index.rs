@@ -6,6 +6,8 @@ use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 
 use super::{Announcement, EntryRole, Slot, look};
+use crate::core::arena::Arena;
+use crate::core::parted::Parted;
 use crate::core::rib::PeerId;
 
 /// A peer and its announcements.
@@ -20,52 +22,113 @@ pub(super) struct Announcer {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// The first ones, by route.
-    pub(super) first: HashTable<u32>,
+    pub(super) first: Parted<u32>,
     /// The further ones, by route and announcer.
-    pub(super) further: HashTable<u32>,
+    pub(super) further: Parted<u32>,
     /// By peer.
     pub(super) announcers: HashTable<Announcer>,
 }
 
+/// How an announcement is found that is the first one of its route.
+fn first_hash(slots: &Arena<Announcement>, hasher: &FixedState, slot: u32) -> u64 {
+    hasher.hash_one(slots[slot].key())
+}
+
+/// How a further one is found.
+fn further_hash(slots: &Arena<Announcement>, hasher: &FixedState, slot: u32) -> u64 {
+    let entry = &slots[slot];
+    hasher.hash_one((&entry.key(), entry.peer))
+}
+
 impl Index {
+    /// Adds the announcement at a slot, the first one of a route with this hash, without its
+    /// announcer.
+    pub(super) fn insert_first(
+        &mut self,
+        slots: &Arena<Announcement>,
+        hasher: &FixedState,
+        slot: u32,
+        hash: u64,
+    ) {
+        let hash_of = |slot: &u32| first_hash(slots, hasher, *slot);
+        self.first.insert_unique(hash, slot, hash_of);
+    }
+
     /// Adds the announcement at a slot, without its announcer.
-    pub(super) fn insert(&mut self, slots: &[Announcement], hasher: &FixedState, slot: u32) {
-        let first_hash = |slot: u32| hasher.hash_one(slots[slot as usize].key());
-        let further_hash = |slot: u32| {
-            let entry = &slots[slot as usize];
-            hasher.hash_one((&entry.key(), entry.peer))
-        };
-        match slots[slot as usize].role {
+    pub(super) fn insert(&mut self, slots: &Arena<Announcement>, hasher: &FixedState, slot: u32) {
+        let first = |slot: &u32| first_hash(slots, hasher, *slot);
+        let further = |slot: &u32| further_hash(slots, hasher, *slot);
+        match slots[slot].role {
+            EntryRole::First => self.insert_first(slots, hasher, slot, first(&slot)),
+            EntryRole::Further => self.further.insert_unique(further(&slot), slot, further),
+            EntryRole::Free => {}
+        }
+    }
+
+    /// Removes the announcement at a slot, the first one of a route with this hash, without its
+    /// announcer.
+    pub(super) fn remove_first(
+        &mut self,
+        slots: &Arena<Announcement>,
+        hasher: &FixedState,
+        slot: u32,
+        hash: u64,
+    ) {
+        let hash_of = |slot: &u32| first_hash(slots, hasher, *slot);
+        let is_it = |it: &u32| look(|| *it == slot);
+        let removed = self.first.remove(hash, is_it, hash_of);
+        debug_assert!(removed.is_some(), "what is stored is indexed");
+    }
+
+    /// Removes the announcement at a slot, without its announcer.
+    pub(super) fn remove(&mut self, slots: &Arena<Announcement>, hasher: &FixedState, slot: u32) {
+        let further = |slot: &u32| further_hash(slots, hasher, *slot);
+        match slots[slot].role {
             EntryRole::First => {
-                let hash = first_hash(slot);
-                self.first.insert_unique(hash, slot, |&it| first_hash(it));
+                let hash = first_hash(slots, hasher, slot);
+                self.remove_first(slots, hasher, slot, hash);
             }
             EntryRole::Further => {
-                let hash = further_hash(slot);
-                self.further
-                    .insert_unique(hash, slot, |&it| further_hash(it));
+                let is_it = |it: &u32| look(|| *it == slot);
+                let removed = self.further.remove(further(&slot), is_it, further);
+                debug_assert!(removed.is_some(), "what is stored is indexed");
             }
             EntryRole::Free => {}
+        }
+    }
+
+    /// Finds the announcement at `from` at `to` from now on, where it stands as well.
+    pub(super) fn renumber(
+        &mut self,
+        slots: &Arena<Announcement>,
+        hasher: &FixedState,
+        from: u32,
+        to: u32,
+    ) {
+        let is_it = |it: &u32| *it == from;
+        let number = match slots[from].role {
+            EntryRole::First => self.first.find_mut(first_hash(slots, hasher, from), is_it),
+            EntryRole::Further => self
+                .further
+                .find_mut(further_hash(slots, hasher, from), is_it),
+            EntryRole::Free => None,
+        };
+        if let Some(number) = number {
+            *number = to;
         }
     }
 
     /// Returns the bytes that it has allocated, with itself.
     pub(super) fn heap_bytes(&self) -> usize {
         size_of::<Self>()
-            + self.first.allocation_size()
-            + self.further.allocation_size()
+            + self.first.heap_bytes()
+            + self.further.heap_bytes()
             + self.announcers.allocation_size()
     }
 
     /// How many bytes more it may take for one more route.
     pub(super) fn growth(&self) -> usize {
-        let doubled = |is_full: bool, bytes: usize| if is_full { bytes } else { 0 };
-        let (first, further) = (&self.first, &self.further);
-        doubled(first.len() == first.capacity(), first.allocation_size())
-            + doubled(
-                further.len() == further.capacity(),
-                further.allocation_size(),
-            )
+        self.first.growth() + self.further.growth()
     }
 
     /// The announcer of a peer, if it announces something.
@@ -87,12 +150,5 @@ impl Index {
             count: 0,
         };
         entry.or_insert_with(new).into_mut()
-    }
-}
-
-/// Removes a slot from a table.
-pub(super) fn remove(table: &mut HashTable<u32>, hash: u64, slot: u32) {
-    if let Ok(indexed) = table.find_entry(hash, |&it| look(|| it == slot)) {
-        indexed.remove();
     }
 }
