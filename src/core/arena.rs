@@ -353,7 +353,8 @@ mod tests {
         }
     }
 
-    const COUNT: u32 = 100 * CHUNK as u32;
+    const OF_CHUNK: u32 = 1024;
+    const COUNT: u32 = 100 * OF_CHUNK;
 
     fn filled() -> Arena<Thing> {
         let mut arena = Arena::default();
@@ -374,7 +375,7 @@ mod tests {
     #[test]
     fn lowest_free_number_is_used_first() {
         let mut arena = filled();
-        let freed = [5000, 17, 99 * CHUNK as u32, 5001, 1024];
+        let freed = [5000, 17, 99 * OF_CHUNK, 5001, 1024];
         for it in freed {
             assert_eq!(arena.remove(it), Thing::Used(it));
         }
@@ -392,14 +393,14 @@ mod tests {
     fn empty_chunks_give_back_their_memory() {
         let mut arena = filled();
         let full = arena.heap_bytes();
-        for it in (0..COUNT).filter(|it| it % (50 * CHUNK as u32) != 0) {
+        for it in (0..COUNT).filter(|it| it % (50 * OF_CHUNK) != 0) {
             arena.remove(it);
         }
-        assert_eq!((arena.len(), arena.end()), (2, 51 * CHUNK as u32));
+        assert_eq!((arena.len(), arena.end()), (2, 51 * OF_CHUNK));
         assert!(arena.heap_bytes() < full / 20);
         assert!(arena.is_sparse());
-        assert_eq!(arena.last_chunk(), 50 * CHUNK as u32..51 * CHUNK as u32);
-        arena.remove(50 * CHUNK as u32);
+        assert_eq!(arena.last_chunk(), 50 * OF_CHUNK..51 * OF_CHUNK);
+        arena.remove(50 * OF_CHUNK);
         assert_eq!((arena.len(), arena.last_chunk().start), (1, 0));
         assert!(!arena.is_sparse());
         arena.remove(0);

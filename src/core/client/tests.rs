@@ -3,6 +3,7 @@
 //! "Go row" is a row of what a Go peer does, as `tests/common/double` lists it.
 #![allow(clippy::disallowed_methods, reason = "a test begins at some moment")]
 
+mod absence;
 mod desired;
 mod flush;
 mod legacy;

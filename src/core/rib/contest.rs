@@ -18,25 +18,9 @@
 use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 
-use super::routes::Slot;
-use super::{Mark, PeerId};
+use super::Mark;
+use super::routes::{Holders, State};
 use crate::core::types::{Action, Route};
-
-/// Who announces a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Holders {
-    Nobody,
-    One(PeerId),
-    Several,
-}
-
-/// A route at some moment.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct State {
-    pub(super) holders: Holders,
-    /// Of no meaning if nobody holds it.
-    pub(super) slot: Slot,
-}
 
 /// Routes of which nothing is logged until changes are handed out, as they were.
 #[derive(Debug)]
@@ -76,16 +60,6 @@ impl Contested {
     }
 }
 
-impl State {
-    /// The state as a log has it that is rewritten up to `cursor`.
-    pub(super) fn below(self, cursor: Slot) -> Holders {
-        match self.holders {
-            Holders::One(_) | Holders::Several if self.slot < cursor => self.holders,
-            Holders::Nobody | Holders::One(_) | Holders::Several => Holders::Nobody,
-        }
-    }
-}
-
 /// What a log has to say when the holders of a route change.
 pub(super) fn difference(before: Holders, after: Holders) -> impl Iterator<Item = (Mark, Action)> {
     use Holders::{Nobody, One, Several};
@@ -108,6 +82,7 @@ pub(super) fn difference(before: Holders, after: Holders) -> impl Iterator<Item 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::rib::PeerId;
 
     /// What a peer sees: the route, if somebody else holds it.
     fn sees(peer: PeerId, holders: Holders) -> bool {

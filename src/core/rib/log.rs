@@ -5,8 +5,8 @@ use std::sync::Arc;
 use foldhash::quality::FixedState;
 
 use super::History;
-use super::contest::{Contested, State, difference};
-use super::routes::Slot;
+use super::contest::{Contested, difference};
+use super::routes::{Slot, State};
 use super::segment::{Mark, SEGMENT_BYTES, SHARED_BYTES, Segment, SegmentBuilder, Span};
 use crate::core::types::{Action, Route};
 

@@ -39,10 +39,9 @@ use std::sync::Arc;
 
 use crate::core::types::{Action, Route, Vni};
 use crate::core::wire::encode_update;
-use contest::{Holders, State};
 use log::Log;
 pub(crate) use routes::Slot;
-use routes::{Effect, Routes};
+use routes::{Effect, Holders, Routes, State};
 
 /// Who announces: a session, for as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
