@@ -86,7 +86,7 @@ pub struct Table {
 impl Default for Table {
     fn default() -> Self {
         Self {
-            table: VniTable::new(Vni(1), 1),
+            table: VniTable::new(Vni(1)),
             hops: NextHops::new(1),
         }
     }

@@ -27,10 +27,9 @@ pub(crate) trait Item {
 /// Items by number. A number is used again once its item is removed.
 #[derive(Debug)]
 pub(crate) struct Arena<T> {
-    /// The first grows little by little: there may be many small arenas.
-    chunks: Vec<Chunk<T>>,
-    /// `None` as long as there is one chunk.
-    room: Option<Box<Room<T>>>,
+    /// Grows little by little: there may be many small arenas.
+    first: Chunk<T>,
+    more: Option<Box<More<T>>>,
 }
 
 #[derive(Debug)]
@@ -41,9 +40,10 @@ struct Chunk<T> {
     used: u32,
 }
 
-/// Where there is room in many chunks.
+/// The other chunks, and where there is room in all of them.
 #[derive(Debug)]
-struct Room<T> {
+struct More<T> {
+    chunks: Vec<Chunk<T>>,
     /// A bit for each chunk that has room.
     with_room: Vec<u64>,
     /// Words of `with_room` that are known to be zero.
@@ -108,8 +108,8 @@ impl<T: Item> Chunk<T> {
 impl<T> Default for Arena<T> {
     fn default() -> Self {
         Self {
-            chunks: Vec::new(),
-            room: None,
+            first: Chunk::default(),
+            more: None,
         }
     }
 }
@@ -121,37 +121,32 @@ impl<T: Item> Arena<T> {
     ///
     /// If there are 2^32 of them: they would not fit in memory.
     pub(crate) fn insert(&mut self, item: impl FnOnce(u32) -> T) -> u32 {
-        let Some(room) = &mut self.room else {
-            if self.chunks.is_empty() {
-                self.chunks.reserve_exact(1);
-                self.chunks.push(Chunk::default());
+        let Some(more) = &mut self.more else {
+            if self.first.has_room() {
+                self.first.items.reserve_exact(self.first.leap());
+                return number(self.first.insert(0, item));
             }
-            let first = &mut self.chunks[0];
-            if first.has_room() {
-                first.items.reserve_exact(first.leap());
-                return number(first.insert(0, item));
-            }
-            self.room = Some(Box::default());
+            self.more = Some(Box::default());
             return self.insert(item);
         };
-        let at = room.lowest().unwrap_or(self.chunks.len());
-        if at == self.chunks.len() {
-            self.chunks.push(Chunk::default());
-            room.set(at, true);
-        }
-        let chunk = &mut self.chunks[at];
-        if chunk.items.capacity() == 0 {
-            room.allocated += 1;
-            chunk.items = room
-                .spare
-                .take()
-                .unwrap_or_else(|| Vec::with_capacity(CHUNK));
-        }
+        let at = more.chunk_with_room();
+        let chunk = match at.checked_sub(1) {
+            None => &mut self.first,
+            Some(other) => {
+                let chunk = &mut more.chunks[other];
+                if chunk.items.capacity() == 0 {
+                    more.allocated += 1;
+                    let spare = more.spare.take();
+                    chunk.items = spare.unwrap_or_else(|| Vec::with_capacity(CHUNK));
+                }
+                chunk
+            }
+        };
         let base = at * CHUNK;
         let number = number(base + chunk.insert(base, item));
-        room.used += 1;
+        more.used += 1;
         if !chunk.has_room() {
-            room.set(at, false);
+            more.set_room(at, false);
         }
         number
     }
@@ -159,63 +154,54 @@ impl<T: Item> Arena<T> {
     /// Removes the item of a number that is in use.
     pub(crate) fn remove(&mut self, number: u32) -> T {
         let (at, within) = (number as usize / CHUNK, number as usize % CHUNK);
-        let chunk = &mut self.chunks[at];
+        let Some(more) = &mut self.more else {
+            return self.first.remove(within);
+        };
+        let chunk = match at.checked_sub(1) {
+            None => &mut self.first,
+            Some(other) => &mut more.chunks[other],
+        };
         let had_room = chunk.has_room();
         let item = chunk.remove(within);
-        if let Some(room) = &mut self.room {
-            room.used -= 1;
-            if !had_room {
-                room.set(at, true);
-            }
-            if chunk.used == 0 {
-                self.give_back(at);
+        let is_empty = chunk.used == 0;
+        more.used -= 1;
+        if !had_room {
+            more.set_room(at, true);
+        }
+        if is_empty && at > 0 {
+            more.give_back(at);
+            if more.chunks.is_empty() {
+                self.more = None;
             }
         }
         item
     }
 
-    /// Gives back the memory of a chunk without items, and the last chunks without memory.
-    fn give_back(&mut self, at: usize) {
-        let Some(room) = &mut self.room else {
-            return;
-        };
-        if at > 0 {
-            let mut memory = std::mem::take(&mut self.chunks[at]).items;
-            memory.clear();
-            room.allocated -= 1;
-            room.spare.get_or_insert(memory);
-        }
-        while self.chunks.len() > 1 && self.chunks.pop_if(|it| it.used == 0).is_some() {
-            room.set(self.chunks.len(), false);
-        }
-        if self.chunks.len() == 1 {
-            self.room = None;
-            self.chunks.shrink_to_fit();
-        } else {
-            room.with_room.truncate(self.chunks.len() / 64 + 1);
-        }
-    }
-
     /// What stands at a number; nothing in a chunk without memory.
     pub(crate) fn get(&self, number: u32) -> Option<&T> {
         let number = number as usize;
-        self.chunks.get(number / CHUNK)?.items.get(number % CHUNK)
+        let chunk = match (number / CHUNK).checked_sub(1) {
+            None => &self.first,
+            Some(other) => self.more.as_ref()?.chunks.get(other)?,
+        };
+        chunk.items.get(number % CHUNK)
     }
 
     /// Every number that may be in use is below it.
     pub(crate) fn end(&self) -> u32 {
-        let end = match &self.chunks[..] {
-            [] => 0,
-            [chunks @ .., last] => chunks.len() * CHUNK + last.items.len(),
-        };
-        number(end)
+        let last = self.more.as_ref().and_then(|it| it.chunks.last());
+        number(self.last_start() + last.unwrap_or(&self.first).items.len())
+    }
+
+    fn last_start(&self) -> usize {
+        self.more.as_ref().map_or(0, |it| it.chunks.len()) * CHUNK
     }
 
     /// How many items there are.
     pub(crate) fn len(&self) -> usize {
-        match &self.room {
-            Some(room) => room.used,
-            None => self.chunks.first().map_or(0, |it| it.used as usize),
+        match &self.more {
+            Some(more) => more.used,
+            None => self.first.used as usize,
         }
     }
 
@@ -227,64 +213,60 @@ impl<T: Item> Arena<T> {
     /// Whether more than half of the memory is for free numbers, so that it pays to move the
     /// items of the last chunk.
     pub(crate) fn is_sparse(&self) -> bool {
-        let others = self.room.as_ref().map_or(0, |it| it.allocated - 1);
+        let others = self.more.as_ref().map_or(0, |it| it.allocated);
         2 * self.len() < others * CHUNK
     }
 
     /// The numbers of the last chunk.
     pub(crate) fn last_chunk(&self) -> std::ops::Range<u32> {
-        number(self.chunks.len().saturating_sub(1) * CHUNK)..self.end()
+        number(self.last_start())..self.end()
     }
 
     /// Returns the bytes that it has allocated.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let chunks = self.chunks.capacity() * size_of::<Chunk<T>>();
-        match &self.room {
-            Some(room) => chunks + room.heap_bytes(),
-            None => {
-                let items = self.chunks.first().map_or(0, |it| it.items.capacity());
-                chunks + items * size_of::<T>()
-            }
-        }
+        let more = self.more.as_ref().map_or(0, |it| it.heap_bytes());
+        self.first.items.capacity() * size_of::<T>() + more
     }
 
     /// How many bytes more it takes for one more item.
     pub(crate) fn growth(&self) -> usize {
-        match (&self.room, self.chunks.first()) {
-            (None, Some(first)) if first.has_room() => first.leap() * size_of::<T>(),
-            (None, None) => size_of::<T>(),
-            (Some(room), _) if room.used < room.allocated * CHUNK => 0,
-            (None | Some(_), _) => CHUNK * size_of::<T>(),
+        match &self.more {
+            None if self.first.has_room() => self.first.leap() * size_of::<T>(),
+            Some(more) if more.used < (1 + more.allocated) * CHUNK => 0,
+            None | Some(_) => CHUNK * size_of::<T>(),
         }
     }
 }
 
-impl<T> Default for Room<T> {
+impl<T> Default for More<T> {
     /// Made when the first chunk is full.
     fn default() -> Self {
         Self {
+            chunks: Vec::new(),
             with_room: Vec::new(),
             full_words: 0,
             used: CHUNK,
-            allocated: 1,
+            allocated: 0,
             spare: None,
         }
     }
 }
 
-impl<T> Room<T> {
-    /// The lowest chunk that has room.
-    fn lowest(&mut self) -> Option<usize> {
+impl<T> More<T> {
+    /// The lowest chunk that has room; a new one if there is none.
+    fn chunk_with_room(&mut self) -> usize {
         while let Some(word) = self.with_room.get(self.full_words) {
             if *word != 0 {
-                return Some(self.full_words * 64 + word.trailing_zeros() as usize);
+                return self.full_words * 64 + word.trailing_zeros() as usize;
             }
             self.full_words += 1;
         }
-        None
+        self.chunks.push(Chunk::default());
+        self.set_room(self.chunks.len(), true);
+        self.chunks.len()
     }
 
-    fn set(&mut self, chunk: usize, has_room: bool) {
+    fn set_room(&mut self, chunk: usize, has_room: bool) {
         let (word, bit) = (chunk / 64, 1 << (chunk % 64));
         if word >= self.with_room.len() {
             self.with_room.resize(word + 1, 0);
@@ -297,9 +279,22 @@ impl<T> Room<T> {
         }
     }
 
+    /// Gives back the memory of a chunk without items, and the last chunks without memory.
+    fn give_back(&mut self, chunk: usize) {
+        let mut memory = std::mem::take(&mut self.chunks[chunk - 1]).items;
+        memory.clear();
+        self.allocated -= 1;
+        self.spare.get_or_insert(memory);
+        while self.chunks.pop_if(|it| it.used == 0).is_some() {
+            self.set_room(self.chunks.len() + 1, false);
+        }
+        self.with_room.truncate(self.chunks.len() / 64 + 1);
+    }
+
     fn heap_bytes(&self) -> usize {
         let memory = self.allocated + usize::from(self.spare.is_some());
         size_of::<Self>()
+            + self.chunks.capacity() * size_of::<Chunk<T>>()
             + self.with_room.capacity() * size_of::<u64>()
             + memory * CHUNK * size_of::<T>()
     }
@@ -311,7 +306,10 @@ impl<T: Item> Index<u32> for Arena<T> {
     #[inline]
     fn index(&self, number: u32) -> &T {
         let number = number as usize;
-        &self.chunks[number / CHUNK].items[number % CHUNK]
+        match &self.more {
+            Some(more) if number >= CHUNK => &more.chunks[number / CHUNK - 1].items[number % CHUNK],
+            Some(_) | None => &self.first.items[number],
+        }
     }
 }
 
@@ -319,7 +317,12 @@ impl<T: Item> IndexMut<u32> for Arena<T> {
     #[inline]
     fn index_mut(&mut self, number: u32) -> &mut T {
         let number = number as usize;
-        &mut self.chunks[number / CHUNK].items[number % CHUNK]
+        match &mut self.more {
+            Some(more) if number >= CHUNK => {
+                &mut more.chunks[number / CHUNK - 1].items[number % CHUNK]
+            }
+            Some(_) | None => &mut self.first.items[number],
+        }
     }
 }
 

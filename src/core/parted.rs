@@ -1,7 +1,8 @@
-//! A hash table in parts: none is so large that its growth would hold up a turn.
+//! A hash table of numbers, in parts: none is so large that its growth would hold up a turn.
 //!
 //! Linear hashing: when the parts are full on average, the next one in line is split in two; when
-//! they are nearly empty, the last one joins its other half again.
+//! they are nearly empty, the last one joins its other half again. What is known of a hash stands
+//! beside the number, so that nothing else is looked at then.
 
 use hashbrown::HashTable;
 
@@ -18,10 +19,10 @@ const LEAST: usize = AVERAGE / 16;
 /// A part with more room gives back what it does not need.
 const SMALL: usize = 64;
 
-/// A hash table of things that have their hash told, like a [`HashTable`].
-#[derive(Debug)]
-pub(crate) struct Parted<T> {
-    parts: Vec<HashTable<T>>,
+/// Numbers that are found by the hash of what they stand for.
+#[derive(Debug, Default)]
+pub(crate) struct Parted {
+    parts: Vec<HashTable<Entry>>,
     /// One less than the least power of two that is not below the number of parts.
     mask: usize,
     len: usize,
@@ -29,92 +30,123 @@ pub(crate) struct Parted<T> {
     bytes: usize,
 }
 
-impl<T> Default for Parted<T> {
-    fn default() -> Self {
-        Self {
-            parts: Vec::new(),
-            mask: 0,
-            len: 0,
-            bytes: 0,
-        }
-    }
+#[derive(Debug)]
+struct Entry {
+    hash: Hash,
+    number: u32,
 }
 
-impl<T> Parted<T> {
-    pub(crate) fn len(&self) -> usize {
-        self.len
+/// Half of a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hash(u32);
+
+impl Hash {
+    const fn of(whole: u64) -> Self {
+        Self((whole >> 32) as u32)
     }
 
-    /// The part where a hash belongs, of so many.
+    /// A whole one again, as the tables want it.
+    const fn spread(self) -> u64 {
+        (self.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// The part where it belongs, of so many.
     #[inline]
-    fn part_of(hash: u64, parts: usize, mask: usize) -> usize {
+    const fn part(self, parts: usize, mask: usize) -> usize {
         // The tables use the lowest and the highest bits.
-        let part = (hash >> 24) as usize & mask;
+        let part = (self.spread() >> 24) as usize & mask;
         if part < parts {
             part
         } else {
             part & (mask >> 1)
         }
     }
+}
 
-    #[inline]
-    fn part(&self, hash: u64) -> Option<&HashTable<T>> {
-        self.parts
-            .get(Self::part_of(hash, self.parts.len(), self.mask))
+fn spread(entry: &Entry) -> u64 {
+    entry.hash.spread()
+}
+
+impl Parted {
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     #[inline]
-    fn part_mut(&mut self, hash: u64) -> Option<&mut HashTable<T>> {
-        let part = Self::part_of(hash, self.parts.len(), self.mask);
+    fn part_mut(&mut self, hash: Hash) -> Option<&mut HashTable<Entry>> {
+        let part = hash.part(self.parts.len(), self.mask);
         self.parts.get_mut(part)
     }
 
-    pub(crate) fn find(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
-        self.part(hash)?.find(hash, is_it)
+    /// Finds the number with this hash for which `is_it` is true.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        let hash = Hash::of(hash);
+        let part = self.parts.get(hash.part(self.parts.len(), self.mask))?;
+        let found = part.find(hash.spread(), |it| it.hash == hash && is_it(it.number));
+        found.map(|it| it.number)
     }
 
-    pub(crate) fn find_mut(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
-        self.part_mut(hash)?.find_mut(hash, is_it)
+    /// Has the number that stands for something be another one.
+    pub(crate) fn renumber(&mut self, hash: u64, from: u32, to: u32) {
+        let hash = Hash::of(hash);
+        let part = self.part_mut(hash);
+        let found = part.and_then(|it| it.find_mut(hash.spread(), |it| it.number == from));
+        if let Some(entry) = found {
+            entry.number = to;
+        }
     }
 
-    /// Adds an entry that is not there. `hash_of` tells the hash of any entry.
-    pub(crate) fn insert_unique(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) {
+    /// Adds a number that is not there.
+    pub(crate) fn insert(&mut self, hash: u64, number: u32) {
         if self.len == self.parts.len() * AVERAGE {
-            self.split(&hash_of);
+            self.split();
         }
         self.len += 1;
-        let part = Self::part_of(hash, self.parts.len(), self.mask);
+        let hash = Hash::of(hash);
+        let entry = Entry { hash, number };
+        let part = hash.part(self.parts.len(), self.mask);
         let table = &mut self.parts[part];
         if table.len() < table.capacity() {
-            table.insert_unique(hash, entry, hash_of);
+            table.insert_unique(hash.spread(), entry, spread);
             return;
         }
         let before = table.allocation_size();
-        table.insert_unique(hash, entry, hash_of);
+        table.insert_unique(hash.spread(), entry, spread);
         let after = table.allocation_size();
         self.bytes = self.bytes - before + after;
     }
 
-    /// Removes an entry, if it is there. `hash_of` tells the hash of any entry.
-    pub(crate) fn remove(
-        &mut self,
-        hash: u64,
-        is_it: impl FnMut(&T) -> bool,
-        hash_of: impl Fn(&T) -> u64,
-    ) -> Option<T> {
-        let table = self.part_mut(hash)?;
-        let (entry, _) = table.find_entry(hash, is_it).ok()?.remove();
-        if table.capacity() > SMALL && table.len() * 8 < table.capacity() {
-            let before = table.allocation_size();
-            table.shrink_to(table.len() * 2, &hash_of);
-            let after = table.allocation_size();
-            self.bytes = self.bytes - before + after;
-        }
+    /// Removes a number. Returns whether it was there.
+    #[inline]
+    pub(crate) fn remove(&mut self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> bool {
+        let hash = Hash::of(hash);
+        let Some(table) = self.part_mut(hash) else {
+            return false;
+        };
+        let found = table.find_entry(hash.spread(), |it| is_it(it.number));
+        let Ok(found) = found else {
+            return false;
+        };
+        found.remove();
+        let is_sparse = table.capacity() > SMALL && table.len() * 8 < table.capacity();
         self.len -= 1;
-        if self.parts.len() > 1 && self.len < self.parts.len() * LEAST {
-            self.join(hash_of);
+        if is_sparse {
+            self.shrink(hash);
         }
-        Some(entry)
+        if self.parts.len() > 1 && self.len < self.parts.len() * LEAST {
+            self.join();
+        }
+        true
+    }
+
+    fn shrink(&mut self, hash: Hash) {
+        let part = hash.part(self.parts.len(), self.mask);
+        let table = &mut self.parts[part];
+        let before = table.allocation_size();
+        table.shrink_to(table.len() * 2, spread);
+        let after = table.allocation_size();
+        self.bytes = self.bytes - before + after;
     }
 
     /// The part that part number `new` is split off from.
@@ -122,7 +154,7 @@ impl<T> Parted<T> {
         new - (1 << new.ilog2())
     }
 
-    fn split(&mut self, hash_of: impl Fn(&T) -> u64) {
+    fn split(&mut self) {
         let new = self.parts.len();
         if new == 0 {
             self.parts.reserve_exact(1);
@@ -134,9 +166,8 @@ impl<T> Parted<T> {
         self.bytes -= whole.allocation_size();
         let mut halves = [0; 2].map(|_| HashTable::with_capacity(ROOM));
         for entry in whole {
-            let hash = hash_of(&entry);
-            let half = usize::from(Self::part_of(hash, new + 1, self.mask) == new);
-            halves[half].insert_unique(hash, entry, &hash_of);
+            let half = usize::from(entry.hash.part(new + 1, self.mask) == new);
+            halves[half].insert_unique(entry.hash.spread(), entry, spread);
         }
         let [stays, goes] = halves;
         self.bytes += stays.allocation_size() + goes.allocation_size();
@@ -144,7 +175,7 @@ impl<T> Parted<T> {
         self.parts.push(goes);
     }
 
-    fn join(&mut self, hash_of: impl Fn(&T) -> u64) {
+    fn join(&mut self) {
         let Some(last) = self.parts.pop() else {
             return;
         };
@@ -152,9 +183,9 @@ impl<T> Parted<T> {
         self.mask = parts.next_power_of_two() - 1;
         let origin = &mut self.parts[Self::origin(parts)];
         let before = origin.allocation_size() + last.allocation_size();
-        origin.reserve(last.len(), &hash_of);
+        origin.reserve(last.len(), spread);
         for entry in last {
-            origin.insert_unique(hash_of(&entry), entry, &hash_of);
+            origin.insert_unique(entry.hash.spread(), entry, spread);
         }
         let after = origin.allocation_size();
         self.bytes = self.bytes - before + after;
@@ -165,16 +196,16 @@ impl<T> Parted<T> {
 
     /// Returns the bytes that it has allocated.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.bytes + self.parts.capacity() * size_of::<HashTable<T>>()
+        self.bytes + self.parts.capacity() * size_of::<HashTable<Entry>>()
     }
 
-    /// How many bytes more it may take for one more entry; of many parts, on average.
+    /// How many bytes more it may take for one more number; of many parts, on average.
     pub(crate) fn growth(&self) -> usize {
         match &self.parts[..] {
-            [] => size_of::<HashTable<T>>(),
+            [] => size_of::<HashTable<Entry>>(),
             [one] if one.len() < one.capacity() => 0,
             [one] => one.allocation_size(),
-            _ => 3 * (size_of::<T>() + 1),
+            _ => 3 * (size_of::<Entry>() + 1),
         }
     }
 }
@@ -187,43 +218,41 @@ mod tests {
 
     use super::*;
 
-    fn hash(entry: &u32) -> u64 {
-        FixedState::with_seed(1).hash_one(entry)
+    fn hash(number: u32) -> u64 {
+        FixedState::with_seed(1).hash_one(number)
     }
 
     #[test]
-    fn entries_are_found_while_parts_come_and_go() {
+    fn numbers_are_found_while_parts_come_and_go() {
         const COUNT: u32 = 100_000;
         let mut table = Parted::default();
-        let allocated = |table: &Parted<u32>| {
+        let allocated = |table: &Parted| {
             let parts = table.parts.iter().map(HashTable::allocation_size);
             parts.sum::<usize>()
         };
+        let find = |table: &Parted, it| table.find(hash(it), |found| found == it);
         for it in 0..COUNT {
-            table.insert_unique(hash(&it), it, hash);
-            let any = it / 2;
-            assert_eq!(table.find(hash(&any), |found| *found == any), Some(&any));
+            table.insert(hash(it), it);
+            assert_eq!(find(&table, it / 2), Some(it / 2));
         }
         assert_eq!(table.bytes, allocated(&table));
         let sizes = table.parts.iter().map(HashTable::len);
-        assert!(
-            sizes.max() <= Some(ROOM),
-            "no part has more than 8,192 buckets"
-        );
+        let most = sizes.max();
+        assert!(most <= Some(ROOM), "no part has more than 8,192 buckets");
         assert_eq!(table.parts.len(), COUNT as usize / AVERAGE + 1);
-        assert_eq!(table.find(hash(&COUNT), |found| *found == COUNT), None);
+        assert_eq!(find(&table, COUNT), None);
+        table.renumber(hash(7), 7, COUNT);
+        assert_eq!(table.find(hash(7), |found| found == COUNT), Some(COUNT));
+        table.renumber(hash(7), COUNT, 7);
         for it in 0..COUNT {
-            assert_eq!(
-                table.remove(hash(&it), |found| *found == it, hash),
-                Some(it)
-            );
-            assert_eq!(table.remove(hash(&it), |found| *found == it, hash), None);
+            assert!(table.remove(hash(it), |found| found == it));
+            assert!(!table.remove(hash(it), |found| found == it));
             let any = it + (COUNT - it) / 2;
-            let found = table.find_mut(hash(&any), |found| *found == any);
-            assert_eq!(found.copied(), (any > it && any < COUNT).then_some(any));
+            let is_there = any > it && any < COUNT;
+            assert_eq!(find(&table, any), is_there.then_some(any));
         }
         assert_eq!((table.len(), table.parts.len()), (0, 1));
         assert_eq!(table.bytes, allocated(&table));
-        assert!(table.heap_bytes() < 2 * SMALL * 5, "{}", table.heap_bytes());
+        assert!(table.heap_bytes() < 1500, "{}", table.heap_bytes());
     }
 }

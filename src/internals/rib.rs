@@ -28,7 +28,7 @@ pub struct Rib {
 impl Default for Rib {
     fn default() -> Self {
         Self {
-            table: VniTable::new(Vni(1), 1),
+            table: VniTable::new(Vni(1)),
             hops: NextHops::new(1),
         }
     }

@@ -241,6 +241,11 @@ impl Outbox {
         self.drop_dead(DROPS_AT_ONCE);
     }
 
+    /// Whether an item cannot be sent as it is.
+    fn stops(&self, item: &Item) -> bool {
+        self.flows.is_some() && (item.is_uncut() || self.is_dead(item))
+    }
+
     fn is_dead(&self, item: &Item) -> bool {
         let Some(flows) = &self.flows else {
             return false;
@@ -385,7 +390,7 @@ impl Queue for Outbox {
         let mut left = budget;
         let mut filled = 0;
         for (slice, item) in slices.iter_mut().zip(&self.items) {
-            if left == 0 || item.is_uncut() || self.is_dead(item) {
+            if left == 0 || self.stops(item) {
                 break;
             }
             let bytes = item.rest();
@@ -403,7 +408,7 @@ impl Queue for Outbox {
         let mut filled = 0;
         for (slice, item) in slices.iter_mut().zip(&self.items) {
             let is_urgent = item.kind == Kind::Control || item.sent > 0;
-            if item.is_uncut() || self.is_dead(item) || (which == Which::Urgent && !is_urgent) {
+            if self.stops(item) || (which == Which::Urgent && !is_urgent) {
                 break;
             }
             let bytes = item.rest();

@@ -24,7 +24,6 @@ use joins::{Join, Joins};
 #[derive(Debug)]
 pub(crate) struct Owner {
     topology: Topology,
-    seed: u64,
     /// VNIs with routes, or with a change to hand out. Boxed: a map has room for up to twice as
     /// many.
     vnis: Map<Vni, Box<Owned>>,
@@ -117,7 +116,6 @@ impl Owner {
     pub(super) fn new(topology: Topology, limits: Limits, seed: u64) -> Self {
         Self {
             topology,
-            seed,
             vnis: map(seed),
             bare: Bare::new(topology.shards(), seed),
             hops: NextHops::new(seed),
@@ -179,10 +177,10 @@ impl Owner {
                     self.refuse(peer, vni, why);
                     return;
                 }
-                let (bare, seed) = (&mut self.bare, self.seed);
+                let bare = &mut self.bare;
                 let owned = self.vnis.entry(vni).or_insert_with(|| {
                     Box::new(Owned {
-                        table: VniTable::new(vni, seed),
+                        table: VniTable::new(vni),
                         by_shard: bare.take(vni),
                         dirty: false,
                         compacting: false,

@@ -88,14 +88,13 @@ pub(crate) struct VniTable {
 }
 
 // There may be a table in each of many VNIs.
-const _: () = assert!(size_of::<VniTable>() <= 160);
+const _: () = assert!(size_of::<VniTable>() <= 144);
 
 impl VniTable {
-    /// An empty table; `seed` keeps peers from choosing colliding routes.
-    pub(crate) fn new(vni: Vni, seed: u64) -> Self {
+    pub(crate) fn new(vni: Vni) -> Self {
         Self {
             vni,
-            routes: Routes::new(seed),
+            routes: Routes::new(),
             log: Log::default(),
             tally: Tally::default(),
         }
@@ -103,7 +102,7 @@ impl VniTable {
 
     /// How many routes somebody announces.
     pub(crate) fn len(&self) -> usize {
-        self.routes.len()
+        self.tally.routes()
     }
 
     /// The table in numbers.
@@ -123,7 +122,7 @@ impl VniTable {
 
     /// Whether no route is left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.routes.is_empty()
+        self.tally.routes() == 0
     }
 
     /// How many routes `peer` announces.
@@ -148,7 +147,7 @@ impl VniTable {
             Action::Add => self.routes.announce(hops, peer, route),
             Action::Remove => self.routes.withdraw(hops, peer, route),
         };
-        self.log(slot, effect, peer, action, route);
+        self.log(hops, slot, effect, peer, action, route);
     }
 
     /// Withdraws the next route of a peer that is gone. Returns `false` once it has no more.
@@ -156,11 +155,19 @@ impl VniTable {
         let Some((route, slot, effect)) = self.routes.withdraw_any(hops, peer) else {
             return false;
         };
-        self.log(slot, effect, peer, Action::Remove, &route);
+        self.log(hops, slot, effect, peer, Action::Remove, &route);
         true
     }
 
-    fn log(&mut self, slot: Slot, effect: Effect, by: PeerId, action: Action, route: &Route) {
+    fn log(
+        &mut self,
+        hops: &NextHops,
+        slot: Slot,
+        effect: Effect,
+        by: PeerId,
+        action: Action,
+        route: &Route,
+    ) {
         match (effect, action) {
             (Effect::Nothing, _) => return,
             (Effect::AllBut, Action::Add) => self.tally.add(route),
@@ -182,7 +189,7 @@ impl VniTable {
             (Effect::Only(_), Action::Remove) => Holders::Several,
         };
         let before = State { holders, slot };
-        self.log.contest(route, before, self.routes.hasher());
+        self.log.contest(route, before, hops.hasher());
     }
 
     /// How many routes [`Self::take_fresh`] has to look at.
@@ -281,8 +288,7 @@ impl VniTable {
 
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn check_invariants(&self) {
-        self.routes.check_invariants();
-        assert_eq!(self.tally.summary().routes(), self.routes.len());
-        self.log.check_invariants(self.routes.len());
+        self.routes.check_invariants(self.tally.routes());
+        self.log.check_invariants(self.tally.routes());
     }
 }

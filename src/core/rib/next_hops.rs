@@ -21,7 +21,7 @@ impl NextHopId {
 #[derive(Debug)]
 pub(crate) struct NextHops {
     slots: Arena<Slot>,
-    index: Parted<u32>,
+    index: Parted,
     /// The one found last: who announces many routes says the same again and again.
     recent: u32,
     hasher: FixedState,
@@ -63,13 +63,21 @@ impl NextHops {
         }
     }
 
+    /// How things are hashed that peers choose, so that none can choose colliding ones.
+    pub(crate) fn hasher(&self) -> &FixedState {
+        &self.hasher
+    }
+
     /// The next hop itself.
     ///
     /// # Panics
     ///
     /// If nobody holds it.
     pub(crate) fn resolve(&self, id: NextHopId) -> NextHop {
-        resolve(&self.slots, id.0)
+        match &self.slots[id.0] {
+            Slot::Held { next_hop, .. } => *next_hop,
+            Slot::Free { .. } => unreachable!("what has an id is held"),
+        }
     }
 
     /// Its id, if somebody holds it.
@@ -80,8 +88,8 @@ impl NextHops {
             return Some(NextHopId(self.recent));
         }
         let hash = self.hasher.hash_one(next_hop);
-        let found = self.index.find(hash, |&it| self.slots[it].is(next_hop));
-        found.copied().map(NextHopId)
+        let found = self.index.find(hash, |it| self.slots[it].is(next_hop));
+        found.map(NextHopId)
     }
 
     /// Its id; counts one more holder.
@@ -98,9 +106,7 @@ impl NextHops {
             holders: 1,
         });
         self.recent = slot;
-        let (slots, hasher) = (&self.slots, &self.hasher);
-        let hash_of = |it: &u32| hasher.hash_one(resolve(slots, *it));
-        self.index.insert_unique(hash_of(&slot), slot, hash_of);
+        self.index.insert(self.hasher.hash_one(next_hop), slot);
         NextHopId(slot)
     }
 
@@ -116,10 +122,8 @@ impl NextHops {
             }
             Slot::Free { .. } => unreachable!("who releases a next hop holds it"),
         };
-        let (slots, hasher) = (&self.slots, &self.hasher);
-        let hash_of = |it: &u32| hasher.hash_one(resolve(slots, *it));
-        let hash = hasher.hash_one(next_hop);
-        self.index.remove(hash, |&it| it == id.0, hash_of);
+        let hash = self.hasher.hash_one(next_hop);
+        self.index.remove(hash, |it| it == id.0);
         self.slots.remove(id.0);
     }
 
@@ -132,12 +136,5 @@ impl NextHops {
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn len(&self) -> usize {
         self.index.len()
-    }
-}
-
-fn resolve(slots: &Arena<Slot>, slot: u32) -> NextHop {
-    match &slots[slot] {
-        Slot::Held { next_hop, .. } => *next_hop,
-        Slot::Free { .. } => unreachable!("what has an id is held"),
     }
 }

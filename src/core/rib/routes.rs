@@ -18,7 +18,7 @@ pub(super) mod looks;
 mod read;
 mod shrink;
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 use std::net::IpAddr;
 
 use foldhash::quality::FixedState;
@@ -132,34 +132,16 @@ const SMALL: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Routes {
     slots: Arena<Announcement>,
-    /// How many routes there are.
-    len: u32,
     /// `None` as long as there are few slots.
     index: Option<Box<Index>>,
-    hasher: FixedState,
 }
 
 impl Routes {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             slots: Arena::default(),
-            len: 0,
             index: None,
-            hasher: FixedState::with_seed(seed),
         }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// How keys are hashed, so that no peer can choose colliding ones.
-    pub(crate) fn hasher(&self) -> &FixedState {
-        &self.hasher
     }
 
     /// Returns the bytes that it has allocated.
@@ -177,7 +159,7 @@ impl Routes {
     pub(crate) fn announced_by(&self, peer: PeerId) -> usize {
         match &self.index {
             Some(index) => {
-                let announcer = index.announcer(&self.hasher, peer);
+                let announcer = index.announcer(peer);
                 announcer.map_or(0, |it| it.count as usize)
             }
             None => {
@@ -193,14 +175,16 @@ impl Routes {
         peer: PeerId,
         route: &Route,
     ) -> (Slot, Effect) {
+        if self.index.is_none() && self.slots.len() == SMALL {
+            self.build_index(hops.hasher());
+        }
         let next_hop = hops.hold(&route.next_hop);
         let key = Key::new(&route.destination, next_hop);
-        let hash = self.hasher.hash_one(key);
+        let hash = self.hash(&key);
         let Some(first) = self.find_hashed(&key, hash) else {
             let slot = self.store(key, EntryRole::First, peer);
-            self.len += 1;
             if let Some(index) = &mut self.index {
-                index.insert_first(&self.slots, &self.hasher, slot, hash);
+                index.first.insert(hash, slot);
             }
             return (Slot(slot), Effect::AllBut);
         };
@@ -233,7 +217,7 @@ impl Routes {
             return nothing;
         };
         let key = Key::new(&route.destination, next_hop);
-        let hash = self.hasher.hash_one(key);
+        let hash = self.hash(&key);
         let first = self.find_hashed(&key, hash);
         match first.and_then(|first| self.announcement_of(first, &key, peer)) {
             Some(slot) => self.remove(hops, slot, hash),
@@ -253,7 +237,7 @@ impl Routes {
         }
         let key = self.slots[slot].key();
         let route = key.route(hops);
-        let (slot, effect) = self.remove(hops, slot, self.hasher.hash_one(key));
+        let (slot, effect) = self.remove(hops, slot, self.hash(&key));
         Some((route, slot, effect))
     }
 
@@ -261,7 +245,7 @@ impl Routes {
     fn head(&self, peer: PeerId) -> u32 {
         match &self.index {
             Some(index) => {
-                let announcer = index.announcer(&self.hasher, peer);
+                let announcer = index.announcer(peer);
                 announcer.map_or(Slot::NONE, |it| it.first)
             }
             None => {
@@ -281,16 +265,21 @@ impl Routes {
             .map(|(slot, _)| slot)
     }
 
+    /// The hash of a route; of no meaning as long as there is no index.
+    fn hash(&self, key: &Key) -> u64 {
+        self.index.as_ref().map_or(0, |it| it.hash(key))
+    }
+
     fn find(&self, key: &Key) -> Option<u32> {
-        self.find_hashed(key, self.hasher.hash_one(key))
+        self.find_hashed(key, self.hash(key))
     }
 
     fn find_hashed(&self, key: &Key, hash: u64) -> Option<u32> {
         let Some(index) = &self.index else {
             return self.position(|it| it.role == EntryRole::First && it.key() == *key);
         };
-        let is_it = |&slot: &u32| look(|| self.slots[slot].key() == *key);
-        index.first.find(hash, is_it).copied()
+        let is_it = |slot| look(|| self.slots[slot].key() == *key);
+        index.first.find(hash, is_it)
     }
 
     /// All announcements of the route whose first is at `first`.
@@ -313,29 +302,25 @@ impl Routes {
         if entry.sibling == Slot::NONE {
             return None;
         }
-        let is_it = |&slot: &u32| {
+        let is_it = |slot| {
             let entry = &self.slots[slot];
             look(|| entry.peer == peer && entry.key() == *key)
         };
         let Some(index) = &self.index else {
-            return self.chain(first).find(is_it);
+            return self.chain(first).find(|it| is_it(*it));
         };
-        let hash = self.hasher.hash_one((key, peer));
-        index.further.find(hash, is_it).copied()
+        index.find_further(key, peer, is_it)
     }
 
     /// Stores an announcement at the head of its announcer's list. The index is not told.
     fn store(&mut self, key: Key, role: EntryRole, peer: PeerId) -> u32 {
-        if self.index.is_none() && self.slots.len() == SMALL {
-            self.build_index();
-        }
         let unlisted = self.index.is_none().then(|| self.head(peer));
-        let (index, hasher) = (&mut self.index, &self.hasher);
+        let index = &mut self.index;
         let mut next = Slot::NONE;
         let slot = self.slots.insert(|slot| {
             next = match (index, unlisted) {
                 (Some(index), _) => {
-                    let announcer = index.announcer_mut(hasher, peer);
+                    let announcer = index.announcer_mut(peer);
                     announcer.count += 1;
                     std::mem::replace(&mut announcer.first, slot)
                 }
@@ -359,12 +344,12 @@ impl Routes {
         slot
     }
 
-    fn build_index(&mut self) {
-        let mut index = Box::<Index>::default();
+    fn build_index(&mut self, hasher: &FixedState) {
+        let mut index = Box::new(Index::new(hasher));
         for (slot, entry) in self.slots.iter() {
             if entry.role != EntryRole::Free {
-                index.insert(&self.slots, &self.hasher, slot);
-                let announcer = index.announcer_mut(&self.hasher, entry.peer);
+                index.insert(entry, slot);
+                let announcer = index.announcer_mut(entry.peer);
                 announcer.count += 1;
                 if entry.previous == Slot::NONE {
                     announcer.first = slot;
@@ -374,16 +359,15 @@ impl Routes {
         self.index = Some(index);
     }
 
-    /// Takes an announcement out of the index, which finds it by what stands in its slot.
-    fn unindex(&mut self, slot: u32) {
+    fn unindex_further(&mut self, slot: u32) {
         if let Some(index) = &mut self.index {
-            index.remove(&self.slots, &self.hasher, slot);
+            index.remove_further(&self.slots[slot], slot);
         }
     }
 
     fn reindex(&mut self, slot: u32) {
         if let Some(index) = &mut self.index {
-            index.insert(&self.slots, &self.hasher, slot);
+            index.insert(&self.slots[slot], slot);
         }
     }
 
@@ -395,9 +379,8 @@ impl Routes {
         let (first, freed) = match (entry.role, entry.sibling) {
             (EntryRole::First, Slot::NONE) => {
                 if let Some(index) = &mut self.index {
-                    index.remove_first(&self.slots, &self.hasher, slot, hash);
+                    index.remove_first(slot, hash);
                 }
-                self.len -= 1;
                 self.slots.remove(slot);
                 return (Slot(slot), Effect::AllBut);
             }
@@ -421,7 +404,7 @@ impl Routes {
     /// Moves one of the further announcements to `first`. Returns the slot that is free then.
     fn promote(&mut self, ring: u32, first: u32) -> u32 {
         let moved = self.slots[ring].sibling;
-        self.unindex(moved);
+        self.unindex_further(moved);
         let after = self.slots[moved].sibling;
         self.relocate(moved, first);
         let rest = match moved == ring {
@@ -441,13 +424,13 @@ impl Routes {
     ///
     /// Nobody knows the one before it, so that the one after it moves into its place.
     fn leave_ring(&mut self, first: u32, slot: u32) -> u32 {
-        self.unindex(slot);
+        self.unindex_further(slot);
         let next = self.slots[slot].sibling;
         if next == slot {
             self.slots[first].sibling = Slot::NONE;
             return slot;
         }
-        self.unindex(next);
+        self.unindex_further(next);
         self.relocate(next, slot);
         self.reindex(slot);
         // In a ring of two the one that moved is its own next one.
@@ -468,23 +451,8 @@ impl Routes {
         if entry.previous != Slot::NONE {
             self.slots[entry.previous].next = entry.next;
         }
-        let Some(index) = &mut self.index else {
-            return;
-        };
-        let hash = self.hasher.hash_one(entry.peer);
-        let listed = index
-            .announcers
-            .find_entry(hash, |it| it.peer == entry.peer);
-        let Ok(mut listed) = listed else {
-            unreachable!("an announcement has an announcer");
-        };
-        let announcer = listed.get_mut();
-        announcer.count -= 1;
-        if entry.previous == Slot::NONE {
-            announcer.first = entry.next;
-        }
-        if announcer.count == 0 {
-            listed.remove();
+        if let Some(index) = &mut self.index {
+            index.unlist(entry);
         }
     }
 
@@ -492,7 +460,7 @@ impl Routes {
     fn relocate(&mut self, from: u32, to: u32) {
         let entry = self.slots[from];
         match (entry.previous, &mut self.index) {
-            (Slot::NONE, Some(index)) => index.announcer_mut(&self.hasher, entry.peer).first = to,
+            (Slot::NONE, Some(index)) => index.announcer_mut(entry.peer).first = to,
             (Slot::NONE, None) => {}
             (previous, _) => self.slots[previous].next = to,
         }

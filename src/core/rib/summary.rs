@@ -90,6 +90,14 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// How many routes there are.
+    pub(crate) const fn routes(&self) -> usize {
+        self.standard as usize
+            + self.nat as usize
+            + self.load_balancer as usize
+            + self.other as usize
+    }
+
     /// A route came.
     pub(crate) fn add(&mut self, route: &Route) {
         *self.of(route) += 1;

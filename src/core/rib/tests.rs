@@ -59,7 +59,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            table: VniTable::new(VNI, 1),
+            table: VniTable::new(VNI),
             hops: NextHops::new(2),
             subscribers: BTreeMap::new(),
             truth: Truth::default(),

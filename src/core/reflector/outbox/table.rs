@@ -28,7 +28,14 @@ impl Outbox {
     }
 
     /// Cuts what comes first out of frames that the session is not sent.
+    #[inline]
     pub(super) fn cut_front(&mut self) {
+        if self.flows.is_some() {
+            self.cut_table();
+        }
+    }
+
+    fn cut_table(&mut self) {
         while let Some(front) = self.items.front()
             && let Kind::Uncut(vni) = front.kind
             && !self.is_dead(front)

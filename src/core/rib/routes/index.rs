@@ -5,8 +5,7 @@ use std::hash::BuildHasher;
 use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 
-use super::{Announcement, EntryRole, Slot, look};
-use crate::core::arena::Arena;
+use super::{Announcement, EntryRole, Key, Slot, look};
 use crate::core::parted::Parted;
 use crate::core::rib::PeerId;
 
@@ -19,102 +18,84 @@ pub(super) struct Announcer {
 }
 
 /// Where announcements are found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Index {
+    hasher: FixedState,
     /// The first ones, by route.
-    pub(super) first: Parted<u32>,
+    pub(super) first: Parted,
     /// The further ones, by route and announcer.
-    pub(super) further: Parted<u32>,
+    pub(super) further: Parted,
     /// By peer.
     pub(super) announcers: HashTable<Announcer>,
 }
 
-/// How an announcement is found that is the first one of its route.
-fn first_hash(slots: &Arena<Announcement>, hasher: &FixedState, slot: u32) -> u64 {
-    hasher.hash_one(slots[slot].key())
-}
-
-/// How a further one is found.
-fn further_hash(slots: &Arena<Announcement>, hasher: &FixedState, slot: u32) -> u64 {
-    let entry = &slots[slot];
-    hasher.hash_one((&entry.key(), entry.peer))
-}
-
 impl Index {
-    /// Adds the announcement at a slot, the first one of a route with this hash, without its
-    /// announcer.
-    pub(super) fn insert_first(
-        &mut self,
-        slots: &Arena<Announcement>,
-        hasher: &FixedState,
-        slot: u32,
-        hash: u64,
-    ) {
-        let hash_of = |slot: &u32| first_hash(slots, hasher, *slot);
-        self.first.insert_unique(hash, slot, hash_of);
+    /// `hasher` keeps peers from choosing colliding routes.
+    pub(super) fn new(hasher: &FixedState) -> Self {
+        Self {
+            hasher: hasher.clone(),
+            first: Parted::default(),
+            further: Parted::default(),
+            announcers: HashTable::new(),
+        }
+    }
+
+    /// The hash of a route.
+    pub(super) fn hash(&self, key: &Key) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// How a further announcement is found.
+    fn further_hash(&self, key: &Key, peer: PeerId) -> u64 {
+        self.hasher.hash_one((key, peer))
+    }
+
+    /// Finds a further announcement.
+    pub(super) fn find_further(
+        &self,
+        key: &Key,
+        peer: PeerId,
+        is_it: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
+        self.further.find(self.further_hash(key, peer), is_it)
     }
 
     /// Adds the announcement at a slot, without its announcer.
-    pub(super) fn insert(&mut self, slots: &Arena<Announcement>, hasher: &FixedState, slot: u32) {
-        let first = |slot: &u32| first_hash(slots, hasher, *slot);
-        let further = |slot: &u32| further_hash(slots, hasher, *slot);
-        match slots[slot].role {
-            EntryRole::First => self.insert_first(slots, hasher, slot, first(&slot)),
-            EntryRole::Further => self.further.insert_unique(further(&slot), slot, further),
+    pub(super) fn insert(&mut self, entry: &Announcement, slot: u32) {
+        match entry.role {
+            EntryRole::First => self.first.insert(self.hash(&entry.key()), slot),
+            EntryRole::Further => {
+                let hash = self.further_hash(&entry.key(), entry.peer);
+                self.further.insert(hash, slot);
+            }
             EntryRole::Free => {}
         }
     }
 
     /// Removes the announcement at a slot, the first one of a route with this hash, without its
     /// announcer.
-    pub(super) fn remove_first(
-        &mut self,
-        slots: &Arena<Announcement>,
-        hasher: &FixedState,
-        slot: u32,
-        hash: u64,
-    ) {
-        let hash_of = |slot: &u32| first_hash(slots, hasher, *slot);
-        let is_it = |it: &u32| look(|| *it == slot);
-        let removed = self.first.remove(hash, is_it, hash_of);
-        debug_assert!(removed.is_some(), "what is stored is indexed");
+    pub(super) fn remove_first(&mut self, slot: u32, hash: u64) {
+        let was_there = self.first.remove(hash, |it| look(|| it == slot));
+        debug_assert!(was_there, "what is stored is indexed");
     }
 
-    /// Removes the announcement at a slot, without its announcer.
-    pub(super) fn remove(&mut self, slots: &Arena<Announcement>, hasher: &FixedState, slot: u32) {
-        let further = |slot: &u32| further_hash(slots, hasher, *slot);
-        match slots[slot].role {
-            EntryRole::First => {
-                let hash = first_hash(slots, hasher, slot);
-                self.remove_first(slots, hasher, slot, hash);
-            }
+    /// Removes a further announcement, without its announcer.
+    pub(super) fn remove_further(&mut self, entry: &Announcement, slot: u32) {
+        let hash = self.further_hash(&entry.key(), entry.peer);
+        let was_there = self.further.remove(hash, |it| look(|| it == slot));
+        debug_assert!(was_there, "what is stored is indexed");
+    }
+
+    /// Finds an announcement at `to` from now on.
+    pub(super) fn renumber(&mut self, entry: &Announcement, from: u32, to: u32) {
+        let key = entry.key();
+        match entry.role {
+            EntryRole::First => self.first.renumber(self.hash(&key), from, to),
             EntryRole::Further => {
-                let is_it = |it: &u32| look(|| *it == slot);
-                let removed = self.further.remove(further(&slot), is_it, further);
-                debug_assert!(removed.is_some(), "what is stored is indexed");
+                let hash = self.further_hash(&key, entry.peer);
+                self.further.renumber(hash, from, to);
             }
             EntryRole::Free => {}
-        }
-    }
-
-    /// Finds the announcement at `from` at `to` from now on, where it stands as well.
-    pub(super) fn renumber(
-        &mut self,
-        slots: &Arena<Announcement>,
-        hasher: &FixedState,
-        from: u32,
-        to: u32,
-    ) {
-        let is_it = |it: &u32| *it == from;
-        let number = match slots[from].role {
-            EntryRole::First => self.first.find_mut(first_hash(slots, hasher, from), is_it),
-            EntryRole::Further => self
-                .further
-                .find_mut(further_hash(slots, hasher, from), is_it),
-            EntryRole::Free => None,
-        };
-        if let Some(number) = number {
-            *number = to;
         }
     }
 
@@ -131,14 +112,32 @@ impl Index {
         self.first.growth() + self.further.growth()
     }
 
+    /// Takes an announcement off its announcer's list, which it leads or not.
+    pub(super) fn unlist(&mut self, entry: &Announcement) {
+        let hash = self.hasher.hash_one(entry.peer);
+        let listed = self.announcers.find_entry(hash, |it| it.peer == entry.peer);
+        let Ok(mut listed) = listed else {
+            unreachable!("an announcement has an announcer");
+        };
+        let announcer = listed.get_mut();
+        announcer.count -= 1;
+        if entry.previous == Slot::NONE {
+            announcer.first = entry.next;
+        }
+        if announcer.count == 0 {
+            listed.remove();
+        }
+    }
+
     /// The announcer of a peer, if it announces something.
-    pub(super) fn announcer(&self, hasher: &FixedState, peer: PeerId) -> Option<&Announcer> {
+    pub(super) fn announcer(&self, peer: PeerId) -> Option<&Announcer> {
         self.announcers
-            .find(hasher.hash_one(peer), |it| look(|| it.peer == peer))
+            .find(self.hasher.hash_one(peer), |it| look(|| it.peer == peer))
     }
 
     /// The announcer of a peer, which may be a new one.
-    pub(super) fn announcer_mut(&mut self, hasher: &FixedState, peer: PeerId) -> &mut Announcer {
+    pub(super) fn announcer_mut(&mut self, peer: PeerId) -> &mut Announcer {
+        let hasher = &self.hasher;
         let entry = self.announcers.entry(
             hasher.hash_one(peer),
             |it| look(|| it.peer == peer),

@@ -42,7 +42,7 @@ impl Routes {
         debug_assert!(to < from);
         self.relocate(from, to);
         if let Some(index) = &mut self.index {
-            index.renumber(&self.slots, &self.hasher, from, to);
+            index.renumber(&entry, from, to);
         }
         let looks = match entry.role {
             EntryRole::Further => self.close_ring(from, to),
