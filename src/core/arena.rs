@@ -210,11 +210,11 @@ impl<T: Item> Arena<T> {
         (0..self.end()).filter_map(|it| Some((it, self.get(it)?)))
     }
 
-    /// Whether more than half of the memory is for free numbers, so that it pays to move the
-    /// items of the last chunk.
+    /// Whether three quarters of the memory are for free numbers, so that it pays to move the
+    /// items of the last chunk. What has begun to go is likely to go altogether.
     pub(crate) fn is_sparse(&self) -> bool {
         let others = self.more.as_ref().map_or(0, |it| it.allocated);
-        2 * self.len() < others * CHUNK
+        4 * self.len() < others * CHUNK
     }
 
     /// The numbers of the last chunk.

@@ -337,14 +337,23 @@ impl Owner {
         }
     }
 
-    /// Rewrites some of the logs that have outgrown their tables.
+    /// Rewrites some of the logs that have outgrown their tables, and has some tables give back
+    /// what they do not need; those not as long as peers leave, with whom more may go.
     pub(super) fn compact(&mut self, meter: &mut Meter) {
         let history = self.history();
-        while !meter.is_spent()
-            && let Some(vni) = self.compacting.pop_front()
-        {
+        let is_leaving = !self.departures.is_empty();
+        for _ in 0..self.compacting.len() {
+            if meter.is_spent() {
+                return;
+            }
+            let Some(vni) = self.compacting.pop_front() else {
+                return;
+            };
             meter.charge(meter::VNI + self.flush(vni));
-            self.compact_some(vni, history, meter);
+            let is_due = |it: &Owned| !is_leaving || it.table.wants_rewriting(history);
+            if self.vnis.get(&vni).is_some_and(|it| is_due(it)) {
+                self.compact_some(vni, history, meter);
+            }
             if let Some(owned) = self.vnis.get_mut(&vni) {
                 owned.compacting = owned.table.wants_compaction(history);
                 if owned.compacting {

@@ -224,7 +224,12 @@ impl VniTable {
 
     /// Whether [`Self::compact`] has work.
     pub(crate) fn wants_compaction(&self, history: History) -> bool {
-        self.log.wants_compaction(history) || self.routes.is_sparse()
+        self.wants_rewriting(history) || self.routes.is_sparse()
+    }
+
+    /// Whether the log has outgrown its table.
+    pub(crate) fn wants_rewriting(&self, history: History) -> bool {
+        self.log.wants_compaction(history)
     }
 
     /// The segments of its log.
