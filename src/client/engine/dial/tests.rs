@@ -251,7 +251,19 @@ fn names_that_are_none_are_refused_when_they_are_said() {
         let error = MetalBondClient::builder().server(name).driver();
         assert!(error.is_err(), "{name}");
     }
+    let error = client.add_server("host:0").unwrap_err().to_string();
+    assert!(error.contains("nobody listens on port 0"), "{error}");
     assert_eq!(client.server_count(), 1);
+}
+
+#[test]
+fn server_under_two_names_is_waited_for_once() {
+    let server = server();
+    let client = client(vec![server.local_addr()]);
+    client.add_server(server.local_addr().to_string()).unwrap();
+    client.wait_all_established_timeout(PATIENCE).unwrap();
+    assert_eq!(client.state(), crate::client::ClientState::FullyConnected);
+    assert_eq!(client.server_count(), 2);
 }
 
 #[test]
