@@ -19,7 +19,7 @@ pub(crate) fn number(name: &str) -> Option<u32> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|it| it == "conf"))
         .collect();
-    more.sort();
+    more.sort_unstable();
     let files = FILES.iter().map(|it| Path::new(it).to_owned());
     let mut texts = files
         .chain(more)

@@ -89,6 +89,11 @@ pub struct PeerStatus {
     pub folds: u64,
 }
 
+/// Sorts peers by name, those of one name by number.
+pub(crate) fn sort_by_name(peers: &mut [PeerStatus]) {
+    peers.sort_unstable_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+}
+
 /// A VNI, as of one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

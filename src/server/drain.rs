@@ -66,9 +66,11 @@ pub(super) struct Plan {
 impl Plan {
     /// The end of `sessions`: in random order, each at a random moment of its share of the
     /// time.
-    pub(super) fn new(order: Order, mut sessions: Vec<PeerId>, now: Instant) -> Self {
+    pub(super) fn new(order: Order, sessions: Vec<PeerId>, now: Instant) -> Self {
         let random = RandomState::new();
-        sessions.sort_by_cached_key(|id| random.hash_one(id));
+        let place = |id: PeerId| usize::try_from(random.hash_one(id) >> 32).unwrap_or(0);
+        let mut sessions: Vec<_> = sessions.into_iter().map(|id| (place(id), id)).collect();
+        sessions.sort_unstable();
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
         let share = order.over / count;
         let at = |place: u32| {
@@ -76,7 +78,7 @@ impl Plan {
             let part = f64::from(part) / f64::from(u32::MAX);
             after(after(now, share * place), share.mul_f64(part))
         };
-        let sessions = (0..).zip(sessions).map(|(place, id)| (at(place), id));
+        let sessions = (0..).zip(sessions).map(|(place, (_, id))| (at(place), id));
         Self {
             sessions: sessions.collect(),
             ending: Vec::new(),

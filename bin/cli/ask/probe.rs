@@ -129,7 +129,7 @@ impl Report {
 impl RoundTrips {
     fn of(all: &[Duration]) -> Self {
         let mut all: Vec<f64> = all.iter().map(Duration::as_secs_f64).collect();
-        all.sort_by(f64::total_cmp);
+        all.sort_unstable_by(f64::total_cmp);
         let median = match (all.len(), all.len() / 2) {
             (0, _) => 0.0,
             (len, half) if len % 2 == 0 => f64::midpoint(all[half - 1], all[half]),

@@ -47,7 +47,7 @@ impl Document {
             }
             problems = reading.problems;
         }
-        problems.sort_by_key(|problem| problem.line);
+        problems.sort_unstable_by_key(|problem| problem.line);
         problems.dedup();
         if problems.is_empty() {
             Ok(Self { roles })

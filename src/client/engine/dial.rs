@@ -97,7 +97,8 @@ impl Addresses {
         self.is_unused = false;
         let mut all = self.known.clone();
         let badness = |it: &SocketAddr| self.bad.iter().position(|bad| bad == it);
-        all.sort_by_key(|it| (Some(*it) != self.good, badness(it)));
+        let place = |it: &SocketAddr| self.known.iter().position(|known| known == it);
+        all.sort_unstable_by_key(|it| (Some(*it) != self.good, badness(it), place(it)));
         // Those that failed come last, so that the next attempt gets to the others.
         all.truncate(ADDRESSES);
         all.into()

@@ -9,6 +9,7 @@ use crate::client::mail::{Command, Piece, Question, Summary, Waiter};
 use crate::client::sink::{Sink, Way};
 use crate::core::client::{Changed, ConsumerId, Event, EventDetail, RouteCursor, ServerId};
 use crate::core::session::CloseReason;
+use crate::core::status::sort_by_name;
 use crate::core::types::Vni;
 use crate::error::{Error, Result};
 use crate::inspect::{ClientStats, PeerState, PeerStatus};
@@ -151,7 +152,7 @@ impl Engine {
                 });
             }
         }
-        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        sort_by_name(&mut peers);
         peers
     }
 

@@ -227,13 +227,13 @@ impl Shard {
         let announcer = announcer.filter(|_| usage.tables >= usage.queues);
         let mut queues = self.home.greatest_queues();
         if let Some(announcer) = announcer
-            && queues.first().is_none_or(|it| it.1 < announcer.1)
+            && queues.first().is_none_or(|it| it.0 < announcer.1)
         {
-            queues = vec![announcer];
+            queues = vec![(announcer.1, announcer.0)];
         }
         let enough = used - limit + limit / 16;
         let mut freed = 0;
-        for (peer, bytes) in queues {
+        for (bytes, peer) in queues {
             if bytes <= least || freed >= enough {
                 return;
             }

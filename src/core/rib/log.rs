@@ -256,7 +256,6 @@ impl Log {
                 }
             }
         }
-        single.sort_unstable_by_key(|it| it.0);
         for (peer, action, route) in single {
             self.settle_one(Mark::Only(peer), action, |out| encode(out, action, &route));
         }

@@ -162,7 +162,7 @@ fn order(entries: &[RouteEntry], format: Format) -> Vec<u32> {
     }
     if format == Format::Json {
         // Stable: what is sorted within a VNI stays so.
-        order.sort_by_cached_key(|it| VniKey::of(vni(*it)));
+        order.sort_by_cached_key(|it| SortKey::of_vni(vni(*it)));
     }
     order
 }
@@ -196,9 +196,6 @@ impl<const N: usize> Write for ShortText<N> {
     }
 }
 
-/// A VNI as Go sorts the keys of a JSON object: 16777215 before 200.
-type VniKey = ShortText<10>;
-
 /// A destination as Go sorts it: the version, then the prefix as a text.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct SortKey {
@@ -212,6 +209,14 @@ impl SortKey {
         Self {
             version: version(*destination),
             prefix: ShortText::of(destination),
+        }
+    }
+
+    /// A VNI as Go sorts the keys of a JSON object: 16777215 before 200.
+    fn of_vni(vni: Vni) -> Self {
+        Self {
+            version: 0,
+            prefix: ShortText::of(vni),
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::go::Date;
 use super::params::{Paging, Params, bad_cursor};
 use super::routes::is_named;
+use crate::core::status::sort_by_name;
 use crate::core::types::Transport;
 use crate::core::types::Vni;
 use crate::error::Error;
@@ -244,7 +245,7 @@ impl PeersQuery {
     pub(super) fn answer(self, inspect: &dyn Inspect) -> Result<Response, Error> {
         let mut peers = inspect.peers()?;
         peers.retain(|it| self.passes(it));
-        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        sort_by_name(&mut peers);
         let after = |it: &PeerStatus| {
             let cursor = self.paging.cursor.as_ref();
             cursor.is_none_or(|cursor| it.name > *cursor)
@@ -388,7 +389,7 @@ impl VnisQuery {
     pub(super) fn answer(&self, inspect: &dyn Inspect) -> Result<Response, Error> {
         let mut vnis = inspect.vnis()?;
         vnis.retain(|it| self.vni.is_none_or(|vni| vni == it.vni));
-        vnis.sort_by_key(|it| it.vni);
+        vnis.sort_unstable_by_key(|it| it.vni);
         let after = |it: &VniStatus| self.after.is_none_or(|after| it.vni.0 > after);
         let last = |it: &VniStatus| it.vni.to_string();
         Ok(page("vnis", vnis, self.limit, after, last, VniJson::new))

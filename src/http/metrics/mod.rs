@@ -11,6 +11,7 @@ mod tests;
 use std::fmt::{Display, Write};
 
 use super::response::{Media, Response, Source};
+use crate::core::status::sort_by_name;
 use crate::error::Result;
 use crate::inspect::{Inspect, PeerStatus, VniStatus};
 
@@ -207,7 +208,7 @@ impl Text {
             family.write_whole(&mut head, &whole);
         }
         // Two series with the same labels make the whole text invalid.
-        peers.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        sort_by_name(&mut peers);
         peers.dedup_by(|later, earlier| later.name == earlier.name);
         Ok(Self {
             head,

@@ -17,52 +17,61 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// The tables that servers refuse, and when they are asked again.
 #[derive(Debug, Default)]
 pub(super) struct Refusing {
-    tables: BTreeMap<(ServerId, Vni), Refusal>,
-}
-
-#[derive(Debug)]
-struct Refusal {
-    /// `None` once it is asked for.
-    ask_at: Option<Instant>,
-    pause: Duration,
+    /// Since when each is refused.
+    since: BTreeMap<(ServerId, Vni), Instant>,
+    /// When each is to be asked for, unless it is asked for at this moment.
+    ask_at: BTreeMap<(ServerId, Vni), Instant>,
+    /// Servers may have room again: they are asked as if they had refused just now.
+    is_hastened: bool,
 }
 
 impl Refusing {
     pub(super) fn contains(&self, server: ServerId, vni: Vni) -> bool {
-        self.tables.contains_key(&(server, vni))
+        self.since.contains_key(&(server, vni))
     }
 
     /// A table is told.
     pub(super) fn end(&mut self, server: ServerId, vni: Vni) {
-        self.tables.remove(&(server, vni));
+        self.since.remove(&(server, vni));
+        self.ask_at.remove(&(server, vni));
     }
 
-    /// Servers may have room again: all are asked after the first pause.
+    /// Servers may have room again.
     pub(super) fn hasten(&mut self) {
-        for refusal in self.tables.values_mut() {
-            let early = refusal.pause - FIRST_PAUSE;
-            refusal.ask_at = refusal.ask_at.map(|at| at.checked_sub(early).unwrap_or(at));
-            refusal.pause = FIRST_PAUSE;
-        }
+        self.is_hastened = !self.since.is_empty();
     }
 
     /// Returns whether it is the first time.
     fn insert(&mut self, server: ServerId, vni: Vni, now: Instant) -> bool {
-        let refusal = self.tables.entry((server, vni));
-        let is_first = matches!(refusal, std::collections::btree_map::Entry::Vacant(_));
-        let refusal = refusal.or_insert(Refusal {
-            ask_at: None,
-            pause: FIRST_PAUSE / 2,
-        });
-        if refusal.ask_at.is_none() {
-            refusal.pause = (2 * refusal.pause).min(LONGEST_PAUSE);
-            refusal.ask_at = Some(after(now, refusal.pause));
-        }
+        let table = (server, vni);
+        let is_first = !self.since.contains_key(&table);
+        let since = *self.since.entry(table).or_insert(now);
+        let refused = now.saturating_duration_since(since);
+        let pause = refused.clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.ask_at
+            .entry(table)
+            .or_insert_with(|| after(now, pause));
         is_first
     }
 
     fn retain(&mut self, which: impl Fn(ServerId, Vni) -> bool) {
-        self.tables.retain(|(server, vni), _| which(*server, *vni));
+        let which = |table: &(ServerId, Vni)| which(table.0, table.1);
+        self.since.retain(|table, _| which(table));
+        self.ask_at.retain(|table, _| which(table));
+    }
+
+    fn take_due(&mut self, now: Instant) -> Vec<(ServerId, Vni)> {
+        if std::mem::take(&mut self.is_hastened) {
+            self.since.values_mut().for_each(|it| *it = now);
+            let soon = after(now, FIRST_PAUSE);
+            self.ask_at.values_mut().for_each(|it| *it = soon.min(*it));
+        }
+        let is_due = |it: (&(ServerId, Vni), &Instant)| (*it.1 <= now).then_some(*it.0);
+        let due: Vec<(ServerId, Vni)> = self.ask_at.iter().filter_map(is_due).collect();
+        for table in &due {
+            self.ask_at.remove(table);
+        }
+        due
     }
 }
 
@@ -91,19 +100,12 @@ impl Completeness {
         &mut self,
         now: Instant,
     ) -> Vec<(ServerId, Vni)> {
-        let mut due = Vec::new();
-        for (table, refusal) in &mut self.refusing.tables {
-            if refusal.ask_at.take_if(|at| *at <= now).is_some() {
-                due.push(*table);
-            }
-        }
-        due
+        self.refusing.take_due(now)
     }
 
     /// When [`Self::take_due_refusals`] has something.
     pub(in crate::core::client) fn refusals_due(&self) -> Option<Instant> {
-        let refusals = self.refusing.tables.values();
-        refusals.filter_map(|it| it.ask_at).min()
+        self.refusing.ask_at.values().copied().min()
     }
 
     pub(super) fn forget_refusals(&mut self, which: impl Fn(ServerId, Vni) -> bool) {

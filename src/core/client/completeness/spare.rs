@@ -27,7 +27,7 @@ impl Completeness {
             let clocks = state.ages.of_cause(which);
             spare.extend(clocks.map(|(start, age)| (start, *vni, age)));
         }
-        spare.sort_by_key(|(start, vni, _)| (*start, *vni));
+        spare.sort_unstable_by_key(|(start, vni, _)| (*start, *vni));
         spare.into_iter().map(|(_, vni, age)| (vni, age)).collect()
     }
 

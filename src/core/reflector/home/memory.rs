@@ -15,6 +15,14 @@ const SUBSCRIPTION: usize = 21;
 /// How many of the sessions for which most waits are looked at.
 const LOOKS: usize = 64;
 
+/// The first of so many by bytes, the greatest first.
+fn greatest(mut of: Vec<(usize, PeerId)>) -> Vec<(usize, PeerId)> {
+    of.sort_unstable();
+    of.reverse();
+    of.truncate(LOOKS);
+    of
+}
+
 impl Home {
     /// Returns what the home has allocated.
     pub(in crate::core::reflector) fn usage(&self) -> Usage {
@@ -34,22 +42,16 @@ impl Home {
     }
 
     /// The sessions whose queues hold most, the greatest first, and about how many bytes each.
-    pub(in crate::core::reflector) fn greatest_queues(&self) -> Vec<(PeerId, usize)> {
+    pub(in crate::core::reflector) fn greatest_queues(&self) -> Vec<(usize, PeerId)> {
         let bytes = |peer: &Peer| peer.connection.queue().bytes();
         let waiting = self.peers.iter().filter(|(_, peer)| bytes(peer) > 0);
-        let mut waiting: Vec<(usize, PeerId)> =
-            waiting.map(|(&id, peer)| (bytes(peer), id)).collect();
-        if waiting.len() > LOOKS {
-            waiting.select_nth_unstable_by(LOOKS, |a, b| b.cmp(a));
-            waiting.truncate(LOOKS);
+        let waiting = waiting.map(|(&id, peer)| (bytes(peer), id)).collect();
+        let mut holds = greatest(waiting);
+        for (bytes, id) in &mut holds {
+            let peer = self.peers.get(id);
+            *bytes = peer.map_or(0, |it| it.connection.queue().holds());
         }
-        let holds = waiting.into_iter().filter_map(|(_, id)| {
-            let peer = self.peers.get(&id)?;
-            Some((id, peer.connection.queue().holds()))
-        });
-        let mut holds: Vec<(PeerId, usize)> = holds.collect();
-        holds.sort_unstable_by_key(|&(id, bytes)| (std::cmp::Reverse(bytes), id));
-        holds
+        greatest(holds)
     }
 
     /// Ends a session because it holds most when memory is short.
