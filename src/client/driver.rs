@@ -142,7 +142,8 @@ impl Driver {
         self.engine.core.end_flush(flush.0);
     }
 
-    /// Whether the table of a VNI has been complete since it was subscribed to.
+    /// Whether the table of a VNI has been complete since it was subscribed to, and since its
+    /// routes last went because no server returned within the stale time.
     ///
     /// # Errors
     ///

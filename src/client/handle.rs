@@ -254,7 +254,8 @@ impl MetalBondClient {
         self.running.published.wait(None, has_any)
     }
 
-    /// Waits until all servers are established, and there is one at least.
+    /// Waits until all servers are established, and there is one at least. One under two names
+    /// counts once.
     ///
     /// # Errors
     ///

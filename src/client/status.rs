@@ -20,7 +20,7 @@ pub enum ClientState {
     PartiallyConnected {
         /// How many are established.
         connected: usize,
-        /// How many there are.
+        /// How many there are; one under two names counts once.
         total: usize,
     },
     /// All are.

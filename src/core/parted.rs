@@ -68,6 +68,7 @@ fn spread(entry: &Entry) -> u64 {
 }
 
 impl Parted {
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

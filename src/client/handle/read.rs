@@ -13,7 +13,8 @@ use crate::error::Result;
 /// Each call here answers [`Error::Closed`](crate::Error::Closed) after a shutdown, and
 /// [`Error::Panicked`](crate::Error::Panicked) if the client's thread has panicked.
 impl MetalBondClient {
-    /// Whether the table of a VNI has been complete since it was subscribed to.
+    /// Whether the table of a VNI has been complete since it was subscribed to, and since its
+    /// routes last went because no server returned within the stale time.
     pub fn is_synced(&self, vni: Vni) -> Result<bool> {
         let question = |reply| Question::IsSynced(vni, reply);
         Ok(self.running.ask(question)? == Some(true))
