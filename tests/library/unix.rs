@@ -90,7 +90,10 @@ fn peer_at_a_unix_socket_has_the_name_of_its_user() {
     assert!(one.closed_by_server());
     assert_eq!(reset(format!("unix:{uid}")).unwrap(), Done::Changed(1));
     // It comes back, until its user is not taken back for a while.
-    eventually("it is back", || server.stats().established == 1);
+    eventually("it is back", || {
+        let stats = server.stats();
+        stats.accepted == 3 && stats.established == 1
+    });
     let drain = Command::DrainPeer(format!("unix:{uid}"), PATIENCE);
     assert_eq!(inspector.execute(drain).unwrap(), Done::Changed(1));
     let mut refused = Raw::connect_path(&folder.path().join("peers"), 4);
